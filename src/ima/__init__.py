@@ -1,0 +1,56 @@
+"""Increasing-Margin Adversarial (IMA) training: networks that noise does not fool.
+
+Importing this package loads nothing heavy; each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ima.attacks import Attacked as Attacked
+    from ima.attacks import bpgd as bpgd
+    from ima.attacks import ifgsm as ifgsm
+    from ima.attacks import pgd as pgd
+    from ima.data.indexed import Indexed as Indexed
+    from ima.margins import Margins as Margins
+    from ima.methods import IMA as IMA
+    from ima.methods import SAT as SAT
+    from ima.methods import Method as Method
+    from ima.methods import Standard as Standard
+    from ima.methods import Step as Step
+    from ima.norms import L2 as L2
+    from ima.norms import LINF as LINF
+    from ima.norms import Norm as Norm
+    from ima.tasks import Classification as Classification
+    from ima.tasks import Task as Task
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Attacked": "ima.attacks",
+    "Classification": "ima.tasks",
+    "IMA": "ima.methods",
+    "Indexed": "ima.data.indexed",
+    "L2": "ima.norms",
+    "LINF": "ima.norms",
+    "Margins": "ima.margins",
+    "Method": "ima.methods",
+    "Norm": "ima.norms",
+    "SAT": "ima.methods",
+    "Standard": "ima.methods",
+    "Step": "ima.methods",
+    "Task": "ima.tasks",
+    "bpgd": "ima.attacks",
+    "ifgsm": "ima.attacks",
+    "pgd": "ima.attacks",
+}
+
+__all__ = [*sorted(_HOMES), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ima' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,87 @@
+"""Where a segment meets the decision boundary (the binary search of Algorithms 2 and 3).
+
+    low, high = 0, 1024                    # grid points: the correct end, the wrong end
+    while high - low > 1:
+        probe = root of the line through the two scores, rounded to the grid
+        (every third round: the middle)
+        low or high = probe, as the task decides
+
+The paper halves the bracket ten times. This search ends with a bracket of the same width, on the
+same grid, after fewer forward passes; where a segment meets the boundary once, the two brackets
+are identical.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ima.attacks.inputs import Model
+from ima.attacks.walk import forward, into
+from ima.norms import per_sample
+from ima.tasks import Task, Tree, take
+
+CELLS = 2**10
+"""The final bracket is one cell of this many: ten halvings (paper, 2.2)."""
+
+
+def search(
+    model: Model,
+    inside: Tensor,
+    outside: Tensor,
+    y: Tree,
+    scores: tuple[Tensor, Tensor],
+    *,
+    task: Task,
+    bounds: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    """The last bracket on every segment, as shares in [0, 1] of the way from inside to outside.
+
+    inside, outside: (B, *dims), the first classified correctly, the second not; scores: the
+    task's scores at both, (B,) each. Returns (correct end, wrong end), (B,) each, one cell apart.
+    """
+    low = torch.zeros(len(inside), dtype=inside.dtype, device=inside.device)
+    high = torch.full_like(low, CELLS)
+    low_score, high_score = (score.to(low.dtype).clone() for score in scores)
+    rising = torch.zeros_like(low, dtype=torch.bool)
+    rounds = 0
+    while True:
+        (index,) = (high - low > 1).nonzero(as_tuple=True)
+        if len(index) == 0:
+            return low / CELLS, high / CELLS
+        a, b = low[index], high[index]
+        probe = _middle(a, b)
+        if rounds % 3 < 2:
+            probe = _false_position(a, b, low_score[index], high_score[index], rising[index])
+        point = between(inside[index], outside[index], probe / CELLS, bounds)
+        output, target = forward(model, point), take(y, index)
+        right, score = task.correct(output, target), task.score(output, target).to(low.dtype)
+        low[index], high[index] = torch.where(right, probe, a), torch.where(right, b, probe)
+        low_score[index] = torch.where(right, score, low_score[index])
+        high_score[index] = torch.where(right, high_score[index], score)
+        rising[index] = right
+        rounds += 1
+
+
+def between(
+    inside: Tensor, outside: Tensor, share: Tensor, bounds: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """The points at `share` (B,) of the way from inside to outside."""
+    return into(inside + per_sample(share, inside) * (outside - inside), bounds)
+
+
+def _middle(low: Tensor, high: Tensor) -> Tensor:
+    return ((low + high) / 2).floor()
+
+
+def _false_position(
+    low: Tensor, high: Tensor, low_score: Tensor, high_score: Tensor, rising: Tensor
+) -> Tensor:
+    # Rounded towards the end that did not move last: once the root's cell is known, the next
+    # probe is its other side. Scores that say nothing (NaN, equal, of the wrong sign) give the
+    # middle.
+    share = low_score / (low_score - high_score)
+    root = low + share * (high - low)
+    probe = torch.where(rising, root.ceil(), root.floor())
+    usable = (share > 0) & (share < 1)
+    return torch.where(usable, torch.clamp(probe, low + 1, high - 1), _middle(low, high))

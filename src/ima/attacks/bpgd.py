@@ -1,0 +1,108 @@
+"""BPGD: walk to the decision boundary and stop just before it.
+
+Ma & Liang, IMA training, Algorithms 2 and 3 (Section 2.2, and 2.6 for augmented data).
+
+    Algorithm 2                                  Algorithm 3
+    walk PGD steps of 4 * eps / steps;           walk all steps;
+    at the first wrong point stop and            if the last point is wrong, search
+    search between it and the one before.        between it and x.
+
+A sample that never crosses returns the walk's last point.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from ima.attacks.boundary import between, search
+from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
+from ima.attacks.walk import Attacked, forward, into, walk
+from ima.norms import Norm, get_norm, per_sample
+from ima.tasks import Classification, Task, Tree, take
+
+
+def bpgd(
+    model: Model,
+    x: Tensor,
+    y: Tree,
+    eps: float | Tensor,
+    *,
+    norm: Norm | float | str = 2,
+    task: Task | None = None,
+    bounds: Bounds = None,
+    steps: int = 20,
+    algorithm: Literal[2, 3] = 2,
+    side: Literal["inside", "middle"] = "inside",
+    random_start: float = 0.0,
+    generator: Generator | None = None,
+) -> Attacked:
+    """Noisy samples at the decision boundary, or eps away where the boundary is farther.
+
+    x: (B, *dims) floating, inside `bounds`; y: the task's targets; eps: a number or (B,), in x's
+    units and `norm`; algorithm: 2 stops at the first wrong point, 3 walks all steps (augmented
+    data); side: return the bracket's correct end, or its middle (the paper's last midpoint);
+    random_start: radius of a uniform start as a share of eps, drawn from `generator`.
+
+    Returns `Attacked`: `crossed` where the walk met the boundary (Decision D1); samples that are
+    wrong at x return x unchanged with `correct` False. The model is left as it was.
+    Raises ValueError or TypeError for inputs outside bounds, wrong shapes, labels out of range.
+    Source: Ma & Liang, Algorithms 2 and 3.
+    """
+    norm, task = get_norm(norm), Classification() if task is None else task
+    check_steps(steps)
+    if algorithm not in (2, 3):
+        raise ValueError(f"algorithm is {algorithm!r}; expected 2 or 3")
+    if side not in ("inside", "middle"):
+        raise ValueError(f"side is {side!r}; expected 'inside' or 'middle'")
+    box, radius = check_samples(x, bounds), check_radius(eps, x)
+
+    with no_trace(model, x) as model:
+        x = x.detach().clone()
+        start, correct = None, torch.ones(len(x), dtype=torch.bool, device=x.device)
+        clean_score = score = last_score = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+        if random_start:
+            start = into(x + norm.random(x, random_start * radius, generator), box)
+            output = forward(model, x)
+            task.check(output, y)
+            correct = task.correct(output, y)
+            clean_score = task.score(output, y).to(x.dtype)
+        score, last_score = clean_score.clone(), clean_score.clone()
+
+        def stop(step: int, output: Tree, target: Tree, index: Tensor) -> Tensor:
+            right = task.correct(output, target)
+            last_score[index], score[index] = score[index], task.score(output, target).to(x.dtype)
+            if step > 0:
+                return torch.zeros_like(right) if algorithm == 3 else ~right
+            if start is None:
+                correct[index] = right
+                clean_score.copy_(score)
+            return ~correct[index] | (~right & (algorithm == 2))
+
+        walked = walk(
+            model, x, y, radius, steps=steps, step_size=4 * radius / steps, norm=norm, task=task,
+            bounds=box, start=start, stop=stop,
+        )  # fmt: skip
+
+        crossed = correct & (walked.stopped_at < steps)
+        (left,) = (walked.stopped_at == steps).nonzero(as_tuple=True)
+        if len(left):
+            output, target = forward(model, walked.x[left]), take(y, left)
+            crossed[left] = ~task.correct(output, target)
+            last_score[left], score[left] = score[left], task.score(output, target).to(x.dtype)
+
+        noisy = torch.where(per_sample(correct, x), walked.x, x)
+        (index,) = crossed.nonzero(as_tuple=True)
+        if len(index):
+            first, outside = (x if algorithm == 3 else walked.before)[index], walked.x[index]
+            first_score = (clean_score if algorithm == 3 else last_score)[index]
+            low, high = search(
+                model, first, outside, take(y, index), (first_score, score[index]),
+                task=task, bounds=box,
+            )  # fmt: skip
+            share = low if side == "inside" else (low + high) / 2
+            noisy[index] = between(first, outside, share, box)
+    return Attacked(noisy, crossed, correct, walked.stuck)
+

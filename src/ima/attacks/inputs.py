@@ -1,0 +1,134 @@
+"""What comes into an attack: checked once, so that the arithmetic below need not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+Bounds: TypeAlias = tuple[float | Tensor, float | Tensor] | None
+"""Lowest and highest value of a sample's entries: two numbers, two tensors that broadcast against
+a sample, or None where values have no bounds (z-scored data)."""
+
+Model: TypeAlias = Callable[[Tensor], Any]
+
+SLACK = 1e-5
+"""Share of the bounds' width by which inputs may lie outside: resizing rounds."""
+
+
+def check_samples(x: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor] | None:
+    """The bounds as tensors on x's device, or None.
+
+    x: (B, *dims), floating. Raises TypeError for other dtypes, and ValueError for an empty batch,
+    for bounds that are no pair or not in order, and for entries that are not finite or outside.
+    """
+    if not x.is_floating_point():
+        raise TypeError(
+            f"x has dtype {x.dtype}; noise needs floating point: scale it, for example x / 255"
+        )
+    if x.ndim == 0 or x.numel() == 0:
+        raise ValueError(f"x has shape {tuple(x.shape)}; expected at least one sample (B, *dims)")
+    if bounds is None:
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError("x has entries that are NaN or infinite")
+        return None
+    low, high = _bound_tensors(x, bounds)
+    slack = SLACK * (high - low)
+    inside = (x >= low - slack) & (x <= high + slack)
+    flags = torch.stack([inside.all(), (low < high).all()]).tolist()
+    if not flags[1]:
+        raise ValueError(f"bounds are {bounds!r}; expected (low, high) with low < high everywhere")
+    if not flags[0]:
+        raise ValueError(
+            f"x has entries from {float(x.min()):.6g} to {float(x.max()):.6g}, outside the bounds "
+            f"{bounds!r}; scale x, or pass the bounds that it has (None for z-scored data)"
+        )
+    return low, high
+
+
+def _bound_tensors(x: Tensor, bounds: Any) -> tuple[Tensor, Tensor]:
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise ValueError(f"bounds are {bounds!r}; expected a pair (low, high), or None")
+    low, high = (torch.as_tensor(b, dtype=x.dtype, device=x.device) for b in bounds)
+    for bound in (low, high):
+        try:
+            fits = torch.broadcast_shapes(bound.shape, x.shape[1:]) == x.shape[1:]
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"a bound has shape {tuple(bound.shape)}, which does not broadcast against a "
+                f"sample of shape {tuple(x.shape[1:])}"
+            )
+    return low, high
+
+
+def check_radius(eps: float | Tensor, x: Tensor) -> Tensor:
+    """`eps` as one radius a sample, (B,), in x's dtype and on its device.
+
+    Raises ValueError unless it is one number or (B,) numbers, none negative and all finite.
+    """
+    radius = torch.as_tensor(eps, dtype=x.dtype, device=x.device).detach()
+    if radius.ndim == 0:
+        radius = radius.expand(len(x))
+    if radius.shape != (len(x),):
+        raise ValueError(
+            f"eps has shape {tuple(radius.shape)}; expected one number, or one radius for each of "
+            f"the {len(x)} samples"
+        )
+    if not bool(((radius >= 0) & torch.isfinite(radius)).all()):
+        raise ValueError(f"eps has entries that are negative or not finite: {radius.tolist()[:8]}")
+    return radius
+
+
+def check_steps(steps: int) -> None:
+    """Raise ValueError unless `steps` is a whole number of at least 1."""
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise ValueError(f"steps is {steps!r}; expected a whole number of at least 1")
+
+
+def inside(model: Any) -> Any:
+    """The module inside wrappers: DDP, DataParallel, `torch.compile`, Lightning Fabric.
+
+    Attacks run on it, because a wrapper may synchronise processes in every forward pass.
+    """
+    while True:
+        if isinstance(model, DistributedDataParallel | DataParallel):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod
+        elif type(model).__name__ == "_FabricModule":
+            model = model._original_module
+        else:
+            return model
+
+
+@contextmanager
+def no_trace(model: Model, x: Tensor) -> Iterator[Model]:
+    """Within: the module inside `model`, in evaluation mode, with gradients enabled.
+
+    Afterwards, also after an exception: the flag of every module, the global random state and
+    autocast's cache are as before. Parameter gradients and running statistics are never touched.
+    """
+    module = inside(model)
+    flags = [(m, m.training) for m in module.modules()] if isinstance(module, nn.Module) else []
+    devices = [x.device] if x.is_cuda else []
+    try:
+        with (
+            torch.random.fork_rng(devices=devices),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
+            for m, _ in flags:
+                m.training = False
+            yield module
+    finally:
+        for m, training in flags:
+            m.training = training
+        # Weights cast without a graph must not serve the training pass that follows.
+        if torch.is_autocast_enabled(x.device.type):
+            torch.clear_autocast_cache()

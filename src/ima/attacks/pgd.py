@@ -1,0 +1,71 @@
+"""PGD: projected gradient ascent on the loss inside a ball (Madry et al., ICLR 2018).
+
+    point = x, or uniform in the ball
+    repeat: point = clamp(x + project(point + step_size * direction(gradient) - x))
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
+from ima.attacks.walk import Attacked, forward, into, walk
+from ima.norms import Norm, get_norm
+from ima.tasks import Classification, Task, Tree, take
+
+
+def pgd(
+    model: Model,
+    x: Tensor,
+    y: Tree,
+    eps: float | Tensor,
+    *,
+    steps: int = 100,
+    step_size: float | Tensor | None = None,
+    norm: Norm | float | str = 2,
+    task: Task | None = None,
+    bounds: Bounds = None,
+    random_start: bool = False,
+    stop: Literal["wrong", "never"] = "wrong",
+    generator: Generator | None = None,
+) -> Attacked:
+    """The first wrong point of the walk, or the last point where there is none.
+
+    x: (B, *dims) floating, inside `bounds`; y: the task's targets; eps: a number or (B,), in x's
+    units and `norm`; step_size: likewise, 2.5 * eps / steps if None; random_start: uniform in the
+    ball, drawn from `generator`; stop: `"never"` walks all steps whatever happens and returns the
+    last point.
+
+    Returns `Attacked`: `crossed` where the returned point is wrong; `correct` is False where the
+    clean sample is. The model is left as it was.
+    Raises ValueError or TypeError for inputs outside bounds, wrong shapes, labels out of range.
+    """
+    norm, task = get_norm(norm), Classification() if task is None else task
+    check_steps(steps)
+    if stop not in ("wrong", "never"):
+        raise ValueError(f"stop is {stop!r}; expected 'wrong' or 'never'")
+    box, radius = check_samples(x, bounds), check_radius(eps, x)
+    stride = 2.5 * radius / steps if step_size is None else check_radius(step_size, x)
+
+    with no_trace(model, x) as model:
+        x = x.detach().clone()
+        output = forward(model, x)
+        task.check(output, y)
+        correct = task.correct(output, y)
+        start = into(x + norm.random(x, radius, generator), box) if random_start else x
+
+        def wrong(step: int, output: Tree, target: Tree, index: Tensor) -> Tensor:
+            return ~task.correct(output, target)
+
+        walked = walk(
+            model, x, y, radius, steps=steps, step_size=stride, norm=norm, task=task,
+            bounds=box, start=start, stop=wrong if stop == "wrong" else None,
+        )  # fmt: skip
+        crossed = walked.stopped_at < steps
+        (left,) = (~crossed).nonzero(as_tuple=True)
+        if len(left):
+            crossed[left] = ~task.correct(forward(model, walked.x[left]), take(y, left))
+    return Attacked(walked.x, crossed, correct, walked.stuck)

@@ -1,0 +1,167 @@
+"""The loop that every attack and every training method shares.
+
+    active = all samples
+    repeat `steps` times:
+        output = model(point[active])
+        samples that `stop` names leave, with the point they stand on
+        g = gradient of the objective with respect to the point
+        point = clamp(x + project(point + step_size * direction(g) - x))
+
+One forward and one backward pass an iteration, on the samples that still walk; the test of a
+point reads the forward pass that its own gradient needs anyway. Samples never influence each
+other, because the model is in evaluation mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from ima.attacks.inputs import Model, no_trace
+from ima.norms import Norm, per_sample
+from ima.tasks import Task, Tree, leaves, take, tree_map
+
+Objective: TypeAlias = Callable[[Tree, Tree], Tensor]
+Stop: TypeAlias = Callable[[int, Tree, Tree, Tensor], Tensor]
+"""stop(step, output, target, index) -> (n,) bool: which of the walking samples `index` stop where
+they stand, before their step number `step`."""
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack returns, in the order of the batch.
+
+    x: (B, *dims), the noisy samples. crossed: (B,) bool, the model was wrong on the way (see each
+    attack). correct: (B,) bool, the model was right at the clean x. stuck: (B,) bool, a gradient
+    of exactly zero (or not finite) left the sample where it stood for at least one step.
+    """
+
+    x: Tensor
+    crossed: Tensor
+    correct: Tensor
+    stuck: Tensor
+
+
+@dataclass(frozen=True)
+class Walked:
+    """Where the samples of a walk stand.
+
+    x: (B, *dims), the point where a sample stopped, or the last one, which is not tested.
+    before: the point one step earlier (the clean sample for those that never moved).
+    stopped_at: (B,) int64, gradient steps taken before it stopped; `steps` if it never did.
+    stuck: (B,) bool, as in `Attacked`.
+    """
+
+    x: Tensor
+    before: Tensor
+    stopped_at: Tensor
+    stuck: Tensor
+
+
+@torch.no_grad()
+def forward(model: Model, x: Tensor) -> Tree:
+    """The model's output without a graph, in float32 where it is shorter."""
+    return tree_map(_widen, model(x))
+
+
+def walk(
+    model: Model,
+    x: Tensor,
+    y: Tree,
+    radius: Tensor,
+    *,
+    steps: int,
+    step_size: Tensor,
+    norm: Norm,
+    task: Task,
+    bounds: tuple[Tensor, Tensor] | None,
+    start: Tensor | None = None,
+    objective: Objective | None = None,
+    stop: Stop | None = None,
+) -> Walked:
+    """Walk every sample up the objective's gradient inside its ball.
+
+    x: (B, *dims), already checked; radius, step_size: (B,); start: the first point, x if None;
+    objective: `task.objective` if None; stop: no sample stops if None.
+    """
+    objective = task.objective if objective is None else objective
+    with no_trace(model, x) as model:
+        x = x.detach().clone()
+        final, before = x.clone(), x.clone()
+        stopped_at = torch.full((len(x),), steps, device=x.device)
+        stuck = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        index = torch.arange(len(x), device=x.device)
+        point, previous = (x if start is None else start.detach().clone()), x
+        for step in range(steps):
+            leaf = point.detach().requires_grad_()
+            output = model(leaf)
+            if step == 0:
+                task.check(output, y)
+            if stop is not None:
+                halt = stop(step, tree_map(_detached, output), y, index)
+                (go,) = (~halt).nonzero(as_tuple=True)
+                if len(go) < len(index):
+                    gone = index[halt]
+                    final[gone], before[gone], stopped_at[gone] = point[halt], previous[halt], step
+                if len(go) == 0:
+                    return Walked(final, before, stopped_at, stuck)
+            else:
+                go = index
+            gradient = ascent(output, leaf, y, objective)
+            if len(go) < len(index):
+                index, x, point, gradient = index[go], x[go], point[go], gradient[go]
+                radius, step_size, y = radius[go], step_size[go], take(y, go)
+            direction = norm.direction(gradient)
+            stuck[index] |= norm.size(direction) == 0
+            previous = point
+            moved = point + per_sample(step_size, point) * direction
+            point = into(x + norm.project(moved - x, radius), bounds)
+        final[index], before[index] = point, previous
+    return Walked(final, before, stopped_at, stuck)
+
+
+def into(x: Tensor, bounds: tuple[Tensor, Tensor] | None) -> Tensor:
+    """x clamped to the bounds."""
+    return x if bounds is None else torch.minimum(torch.maximum(x, bounds[0]), bounds[1])
+
+
+def ascent(output: Tree, x: Tensor, y: Tree, objective: Objective) -> Tensor:
+    """A positive multiple, per sample, of the objective's gradient with respect to x.
+
+    The gradient with respect to the outputs is brought to largest entry 1 for every sample before
+    it is sent back through the network: the direction stays, and neither a confident sample's
+    tiny gradient nor half precision lets it vanish on the way (Decision D7). No parameter
+    gradient is computed.
+    """
+    ends = tree_map(lambda tensor: _detached(tensor).requires_grad_(), output)
+    slopes = torch.autograd.grad(
+        objective(ends, y).sum(), leaves(ends), allow_unused=True, materialize_grads=True
+    )
+    largest = torch.stack([slope.abs().flatten(1).amax(1) for slope in map(_matrix, slopes)])
+    scale = torch.where(largest.amax(0) > 0, largest.amax(0), 1)
+    pairs = [
+        (end, (slope / per_sample(scale, slope)).to(end.dtype))
+        for end, slope in zip(leaves(output), slopes, strict=True)
+        if end.requires_grad
+    ]
+    if not pairs:
+        return torch.zeros_like(x)
+    ends_, slopes_ = zip(*pairs, strict=True)
+    (gradient,) = torch.autograd.grad(ends_, x, slopes_, allow_unused=True)
+    return torch.zeros_like(x) if gradient is None else gradient.detach()
+
+
+def _matrix(slope: Tensor) -> Tensor:
+    return slope.unsqueeze(1) if slope.ndim == 1 else slope
+
+
+def _widen(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _detached(tensor: Tensor) -> Tensor:
+    return _widen(tensor.detach())

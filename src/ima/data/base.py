@@ -1,0 +1,156 @@
+"""What every data set is once loaded: three parts in memory, and a row in the table."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+@dataclass(frozen=True, eq=False)  # comparing tensors gives no bool, so parts compare by identity
+class Part(Dataset[tuple[Tensor, Tensor]]):
+    """One part of a data set, in memory.
+
+    `images` (N, C, *dims), uint8 (255 means 1.0) or float32 in [0, 1]; `targets` (N,), int64, from
+    0 up. `part[i]` gives `x` (C, *dims), float32 in [0, 1], and `y`, an int64 scalar;
+    `part[[i, j, ...]]`, or a tensor of indices, gives a whole batch (B, C, *dims) and (B,) with one
+    indexing operation. What is given is a copy: writing to it leaves the part as it is.
+
+    Raises `TypeError` for other dtypes, `ValueError` for no samples, unequal lengths or values out
+    of range, `IndexError` for an index out of range.
+    """
+
+    images: Tensor
+    targets: Tensor
+
+    def __post_init__(self) -> None:
+        images, targets = self.images, self.targets
+        if images.dtype not in (torch.uint8, torch.float32):
+            raise TypeError(
+                f"images are {images.dtype}, expected uint8 (0 to 255) or float32 in [0, 1]; "
+                "convert them first"
+            )
+        if targets.dtype != torch.int64:
+            raise TypeError(f"targets are {targets.dtype}, expected int64; convert with .long()")
+        if images.ndim < 2 or targets.ndim != 1:
+            raise ValueError(
+                f"images have shape {tuple(images.shape)} and targets {tuple(targets.shape)}, "
+                "expected (N, C, *dims) and (N,)"
+            )
+        if len(images) != len(targets):
+            raise ValueError(
+                f"{len(images)} images came with {len(targets)} targets; give one target an image"
+            )
+        if images.numel() == 0:
+            raise ValueError(f"images of shape {tuple(images.shape)} are empty; give at least one")
+        if int(targets.min()) < 0:
+            raise ValueError(
+                f"the smallest target is {int(targets.min())}, expected class numbers from 0 up"
+            )
+        if images.dtype == torch.float32:
+            low, high = float(images.min()), float(images.max())
+            if not (low >= 0 and high <= 1):  # written so that NaN fails too
+                raise ValueError(
+                    f"float images reach from {low:g} to {high:g}, expected [0, 1]; divide by the "
+                    "largest possible value, or give uint8"
+                )
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int | list[int] | Tensor) -> tuple[Tensor, Tensor]:
+        if isinstance(index, (list, Tensor)):
+            chosen = self._positions(index)
+            images, targets = self.images[chosen], self.targets[chosen]
+            if chosen.ndim > 0:
+                return _as_float(images), targets
+            return _as_float(images.clone()), targets.clone()
+        try:
+            # clone: one index gives a view, and a view lets the caller write into the part
+            return _as_float(self.images[index].clone()), self.targets[index].clone()
+        except (TypeError, IndexError) as error:
+            raise type(error)(
+                f"cannot index a part of {len(self)} samples with {index!r}; expected a whole "
+                "number, a list of them or an integer tensor (B,)"
+            ) from error
+
+    def _positions(self, index: list[int] | Tensor) -> Tensor:
+        chosen = torch.as_tensor(index, device=self.targets.device)
+        if chosen.numel() == 0:
+            chosen = chosen.long()
+        # uint8 and bool tensors mean masks to torch; a mask is refused, uint8 taken as numbers.
+        if chosen.is_floating_point() or chosen.dtype == torch.bool or chosen.ndim > 1:
+            raise TypeError(
+                f"cannot index a part with {chosen.dtype} values of shape {tuple(chosen.shape)}; "
+                "expected whole numbers of shape (B,)"
+            )
+        return chosen.long()
+
+
+def _as_float(images: Tensor) -> Tensor:
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A data set in its three parts.
+
+    `classes` holds one name a class number; `note` one or two sentences that belong beside every
+    table made of this data set (how it was split, what it cannot show).
+
+    Raises `ValueError` when a part has targets without a class or samples of another shape.
+    """
+
+    name: str
+    train: Part
+    val: Part
+    test: Part
+    classes: tuple[str, ...]
+    note: str
+
+    def __post_init__(self) -> None:
+        for role, part in (("train", self.train), ("val", self.val), ("test", self.test)):
+            highest = int(part.targets.max())
+            if highest >= self.num_classes:
+                raise ValueError(
+                    f"{self.name}: the {role} part has target {highest}, but there are "
+                    f"{self.num_classes} classes {self.classes}; expected 0 to "
+                    f"{self.num_classes - 1}"
+                )
+            shape = tuple(part.images.shape[1:])
+            if shape != self.shape:
+                raise ValueError(
+                    f"{self.name}: samples of the {role} part have shape {shape}, those of "
+                    f"training {self.shape}; bring all parts to one shape"
+                )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of a sample."""
+        return self.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample, (C, *dims)."""
+        return tuple(self.train.images.shape[1:])
+
+
+@dataclass(frozen=True)
+class DataRow:
+    """A row of the table of data sets.
+
+    `load(path, size=..., seed=...)` reads it; `source` is the publication, `summary` one sentence,
+    `where` says where to get the files and where to put them.
+    """
+
+    name: str
+    load: Callable[..., Splits]
+    source: str
+    summary: str
+    where: str

@@ -1,0 +1,58 @@
+"""Arrays that are slow to make, kept between runs."""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def cache_root() -> Path:
+    """The cache folder: the environment variable IMA_CACHE, else ~/.cache/ima."""
+    return Path(os.environ.get("IMA_CACHE") or "~/.cache/ima").expanduser()
+
+
+def cached(name: str, build: Callable[[], Arrays], *, fits: Callable[[Arrays], bool]) -> Arrays:
+    """The arrays stored under `name`, else those of `build()`, which are then stored.
+
+    Stored arrays that cannot be read, or that `fits` refuses, are made anew. A folder that cannot
+    be written to only means that nothing is kept.
+    """
+    file = cache_root() / f"{name}.npz"
+    stored = _read(file)
+    if stored is not None and fits(stored):
+        return stored
+    made = build()
+    _write(file, made)
+    return made
+
+
+def _read(file: Path) -> Arrays | None:
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+    except Exception:
+        # Absent, truncated, unreadable, no archive at all: always the same answer, make it anew.
+        return None
+
+
+def _write(file: Path, arrays: Arrays) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(dir=file.parent, prefix=file.stem, suffix=".tmp")
+    except OSError:
+        return
+    try:
+        with os.fdopen(handle, "wb") as out:
+            # Not compressed: reading back has to be faster than decoding the images.
+            np.savez(out, **arrays)  # pyright: ignore[reportArgumentType]
+        Path(beside).replace(file)  # whole or not at all, also when two processes write
+    except OSError:
+        pass
+    finally:
+        Path(beside).unlink(missing_ok=True)

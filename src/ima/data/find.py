@@ -1,0 +1,38 @@
+"""Where data sets lie on this machine."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def data_root() -> Path:
+    """The folder that holds data sets: the environment variable IMA_DATA, else ./data."""
+    return Path(os.environ.get("IMA_DATA") or "data").expanduser()
+
+
+def locate(name: str, path: str | Path | None, *, usual: Sequence[str], where: str) -> Path:
+    """The first place that exists: `path`, else one of the `usual` names in `data_root()`.
+
+    A relative `path` is looked for from the working folder, then from `data_root()`, so that one
+    config works on several machines. Raises `FileNotFoundError` that lists the places and repeats
+    `where`.
+    """
+    if path is None:
+        tried = [data_root() / entry for entry in usual]
+    else:
+        given = Path(path).expanduser()
+        tried = [given] if given.is_absolute() else [given, data_root() / given]
+    for candidate in tried:
+        if candidate.exists():
+            return candidate
+    raise missing(name, tried, where=where)
+
+
+def missing(name: str, tried: Sequence[Path], *, where: str) -> FileNotFoundError:
+    """The error for a data set that was not found at any of the places `tried`."""
+    places = "".join(f"\n  {place.absolute()}" for place in tried)
+    return FileNotFoundError(
+        f"data set {name!r} was not found. Looked for:{places}\n{where}\n"
+        "Then point to it with data.path=..., or set the environment variable IMA_DATA to the "
+        f"folder that holds it (now {os.environ.get('IMA_DATA') or 'not set, so ./data is used'})."
+    )

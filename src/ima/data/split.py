@@ -1,0 +1,84 @@
+"""Deciding which samples go where: pure functions of labels, sizes and fingerprints."""
+
+import hashlib
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def stratified(targets: NDArray[np.int64], count: int, seed: int) -> NDArray[np.bool_]:
+    """Choose `count` samples with the classes in proportion; a mask (N,).
+
+    Every class gives its proportional share rounded down or up (largest remainders), and which
+    of its samples, `seed` decides. Raises `ValueError` unless 0 < count < N.
+    """
+    if not 0 < count < len(targets):
+        raise ValueError(f"cannot set {count} of {len(targets)} samples aside; expected fewer")
+    classes, sizes = np.unique(targets, return_counts=True)
+    # Whole numbers throughout, so that rounding is the same on every machine.
+    quota, remainder = np.divmod(sizes * count, len(targets))
+    largest_first = np.argsort(-remainder, kind="stable")
+    quota[largest_first[: count - int(quota.sum())]] += 1
+    rng = np.random.default_rng(seed)
+    chosen = np.zeros(len(targets), dtype=np.bool_)
+    for number, wanted in zip(classes, quota, strict=True):
+        members = np.flatnonzero(targets == number)
+        chosen[rng.permutation(members)[:wanted]] = True
+    return chosen
+
+
+def fingerprints(images: NDArray[Any]) -> list[bytes]:
+    """One digest (16 bytes) an image; equal exactly for equal pixels, chance collisions aside."""
+    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+
+
+def groups(tokens: Sequence[Sequence[Hashable]]) -> list[list[int]]:
+    """Join samples that share a token, directly or through others.
+
+    `tokens` holds each sample's tokens. Returns groups of positions, each ascending, the groups
+    ordered by their first position.
+    """
+    parent = list(range(len(tokens)))
+
+    def root(position: int) -> int:
+        while parent[position] != position:
+            parent[position] = parent[parent[position]]
+            position = parent[position]
+        return position
+
+    seen: dict[Hashable, int] = {}
+    for position, mine in enumerate(tokens):
+        for token in mine:
+            one, other = root(position), root(seen.setdefault(token, position))
+            # The smaller position is the root, so a group is named by its first member.
+            parent[max(one, other)] = min(one, other)
+    joined: dict[int, list[int]] = {}
+    for position in range(len(tokens)):
+        joined.setdefault(root(position), []).append(position)
+    return list(joined.values())
+
+
+def choose(sizes: Sequence[int], total: int) -> list[int] | None:
+    """Positions of groups whose sizes sum to exactly `total`, early ones first; None if none do.
+
+    The subset-sum table by group: with groups of one it simply takes the first `total`.
+    """
+    # For each sum that can be had: the group added last, and the sum before it.
+    reached: dict[int, tuple[int, int]] = {0: (-1, 0)}
+    for position, size in enumerate(sizes):
+        if total in reached:
+            break
+        # A copy: this group extends the sums that could be had without it, never its own.
+        for before in list(reached):
+            if before + size <= total:
+                reached.setdefault(before + size, (position, before))
+    if total not in reached:
+        return None
+    chosen: list[int] = []
+    rest = total
+    while rest > 0:
+        position, rest = reached[rest]
+        chosen.append(position)
+    return chosen[::-1]

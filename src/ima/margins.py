@@ -1,0 +1,92 @@
+"""E(i): one margin a training sample, across processes and restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Margins:
+    """One float32 number for every training sample, found by the sample's id.
+
+    num_samples: ids are 0..num_samples-1; initial: where every margin starts; cap: margins stay in
+    [0, cap]. Lives on the device of the ids that it is asked for. When torch.distributed runs,
+    every process gathers the proposals of all, so all hold the same margins (Decision D10).
+    """
+
+    def __init__(self, num_samples: int, *, initial: float, cap: float) -> None:
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}; expected at least one training sample")
+        self.cap = cap
+        self.values = torch.full((num_samples,), min(initial, cap), dtype=torch.float32)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, ids: Tensor) -> Tensor:
+        """The margins of `ids`, (B,) integers; a copy. Raises TypeError and ValueError for others."""
+        self._check(ids)
+        self.values = self.values.to(ids.device)
+        return self.values[ids]
+
+    def update(self, ids: Tensor, proposals: Tensor) -> None:
+        """Set the margins of `ids` (B,) to `proposals` (B,), clipped to [0, cap].
+
+        Where an id occurs more than once, here or in another process, the smallest proposal wins
+        (Decision D9). Every process must call it, also with no ids at all.
+        """
+        ids, proposals = ids.detach().long(), proposals.detach().float().clamp(0, self.cap)
+        self.values = self.values.to(ids.device)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            ids, proposals = _gather(ids, proposals)
+        self.values.scatter_reduce_(0, ids, proposals, "amin", include_self=False)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The margins on the CPU."""
+        return {"values": self.values.detach().cpu().clone()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over saved margins; ValueError when they belong to another number of samples."""
+        values = state["values"]
+        if values.shape != self.values.shape:
+            raise ValueError(
+                f"the saved state holds margins of {len(values)} samples, but this training set "
+                f"has {len(self)}; load it with the data set that it was trained on"
+            )
+        self.values = values.detach().float().clone().to(self.values.device)
+
+    def _check(self, ids: Tensor) -> None:
+        if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
+            came = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+            raise TypeError(
+                f"ids are {came}; expected a tensor of integers, as `Indexed` yields them"
+            )
+        if ids.ndim != 1:
+            raise ValueError(f"ids have shape {tuple(ids.shape)}; expected (batch,)")
+        wrong = (ids < 0) | (ids >= len(self))
+        if bool(wrong.any()):
+            raise ValueError(
+                f"id {int(ids[wrong][0])} is out of range; num_samples is {len(self)}, so ids must "
+                f"be 0 to {len(self) - 1}: pass num_samples=len(train_set)"
+            )
+
+
+def _gather(ids: Tensor, proposals: Tensor) -> tuple[Tensor, Tensor]:
+    # Batches may differ in length between processes: all are padded to the longest.
+    sizes = [torch.zeros(1, dtype=torch.long, device=ids.device) for _ in range(_world())]
+    dist.all_gather(sizes, torch.tensor([len(ids)], device=ids.device))
+    lengths = [int(size) for size in sizes]
+    # float64 carries ids up to 2**53 exactly beside the float32 proposals: one exchange, not two.
+    mine = torch.zeros(max(lengths), 2, dtype=torch.float64, device=ids.device)
+    mine[: len(ids)] = torch.stack((ids.double(), proposals.double()), 1)
+    all_pairs = [torch.empty_like(mine) for _ in lengths]
+    dist.all_gather(all_pairs, mine)
+    pairs = torch.cat([p[:n] for p, n in zip(all_pairs, lengths, strict=True)])
+    return pairs[:, 0].long(), pairs[:, 1].float()
+
+
+def _world() -> int:
+    return dist.get_world_size()

@@ -1,0 +1,108 @@
+"""What every training method is: `method(model, x, y, ids) -> Step`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ima.attacks.inputs import Bounds
+from ima.norms import Norm, get_norm
+from ima.tasks import Classification, Task, Tree
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step.
+
+    loss: scalar with graph; call `backward` on it. metrics: detached scalar tensors on the
+    model's device; reading one is what synchronises. Every method gives `samples`, `correct` (on
+    clean samples, a count) and `loss`; methods that add noise `noisy_samples`, `noisy_correct`,
+    `crossed` and `stuck` (counts); methods with margins `margin`, their mean over the batch.
+    """
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+class Method(Protocol):
+    """A way to turn a batch into a loss. It never touches the optimiser and never moves the model.
+
+    The model may be wrapped (DDP, `torch.compile`, Fabric): attacks run on the module inside, the
+    training passes on the wrapper. Set the model to training mode before the call.
+    """
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
+        """The step's loss; x: (B, *dims), y: the task's targets, ids: (B,) integers."""
+        ...
+
+    def end_epoch(self, epoch: int, epochs: int) -> None:
+        """Say that epoch number `epoch` (from 0) of `epochs` is over."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must be saved to continue: tensors and numbers."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state."""
+        ...
+
+
+class Stateless:
+    """The parts of `Method` for methods that keep nothing between batches."""
+
+    def end_epoch(self, epoch: int, epochs: int) -> None:
+        """Nothing changes with the epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing to load."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all noisy methods share: how to measure noise, and what the outputs mean."""
+
+    norm: Norm
+    bounds: Bounds
+    task: Task
+
+    @staticmethod
+    def of(norm: Norm | float | str, bounds: Bounds, task: Task | None) -> Setting:
+        """The setting that a user's arguments describe; raises ValueError for an unknown norm."""
+        return Setting(get_norm(norm), bounds, Classification() if task is None else task)
+
+
+def positive(**values: float) -> None:
+    """Raise ValueError unless every value is a finite number above 0."""
+    for name, value in values.items():
+        if not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise ValueError(f"{name} is {value!r}; expected a finite number above 0")
+
+
+def one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
+
+
+def finite(loss: Tensor) -> Tensor:
+    """The loss, if it is finite; FloatingPointError otherwise."""
+    if not bool(torch.isfinite(loss.detach())):
+        raise FloatingPointError(
+            f"the training loss is {float(loss.detach())}; the weights are damaged or the inputs "
+            "are not finite: lower the learning rate, clip gradients, or check the data"
+        )
+    return loss
+
+
+def count(flags: Tensor) -> Tensor:
+    """How many flags are set, as a detached scalar tensor."""
+    return flags.detach().sum()

@@ -1,0 +1,71 @@
+"""SAT: standard adversarial training, as the IMA paper compares with it (Eqs. 4 and 5).
+
+    x~ = PGD(x, y, eps), the same eps for every sample, also for misclassified ones
+    loss = (mean Loss(f(x), y) + mean Loss(f(x~), y)) / 2
+
+Steps of 4 * eps / steps from the clean sample, as IMA walks: the radius is the only difference.
+(Madry's adversarial training, ICLR 2018, has no clean term.)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ima.attacks.inputs import Bounds, check_radius, check_samples, check_steps
+from ima.attacks.walk import walk
+from ima.methods.base import Setting, Stateless, Step, count, finite, positive
+from ima.norms import Norm
+from ima.tasks import Task, Tree
+
+
+class SAT(Stateless):
+    """Train on clean samples and on samples with noise of one fixed radius.
+
+    eps: the radius, in x's units and `norm`, above 0; steps: of PGD, at least 1; bounds: of x's
+    entries; task: what the outputs mean, classification if None.
+    Raises ValueError for values outside these ranges. Source: Ma & Liang, Eqs. 4 and 5.
+    """
+
+    def __init__(
+        self,
+        *,
+        eps: float,
+        norm: Norm | float | str = 2,
+        bounds: Bounds = None,
+        steps: int = 20,
+        task: Task | None = None,
+    ) -> None:
+        positive(eps=eps)
+        check_steps(steps)
+        self.eps, self.steps = eps, steps
+        self.setting = Setting.of(norm, bounds, task)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
+        """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
+
+        Raises ValueError for inputs outside bounds, and for outputs and targets that do not fit;
+        FloatingPointError for NaN.
+        """
+        setting = self.setting
+        box, radius = check_samples(x, setting.bounds), check_radius(self.eps, x)
+        output = model(x)
+        setting.task.check(output, y)
+        walked = walk(
+            model, x, y, radius, steps=self.steps, step_size=4 * radius / self.steps,
+            norm=setting.norm, task=setting.task, bounds=box,
+        )  # fmt: skip
+        noisy_output = model(walked.x)
+        clean, noisy = setting.task.loss(output, y), setting.task.loss(noisy_output, y)
+        loss = finite((clean.mean() + noisy.mean()) / 2)
+        right = setting.task.correct(noisy_output, y)
+        metrics = {
+            "samples": torch.tensor(len(x)),
+            "correct": count(setting.task.correct(output, y)),
+            "loss": loss.detach(),
+            "noisy_samples": torch.tensor(len(x)),
+            "noisy_correct": count(right),
+            "crossed": count(~right),
+            "stuck": count(walked.stuck),
+        }
+        return Step(loss, metrics)

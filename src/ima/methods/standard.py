@@ -1,0 +1,37 @@
+"""Standard training: the mean loss on clean samples.
+
+    loss = mean Loss(f(x), y)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ima.methods.base import Stateless, Step, count, finite
+from ima.tasks import Classification, Task, Tree
+
+
+class Standard(Stateless):
+    """Train on clean samples only.
+
+    task: what the outputs mean, classification if None.
+    """
+
+    def __init__(self, *, task: Task | None = None) -> None:
+        self.task: Task = Classification() if task is None else task
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
+        """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
+
+        Raises ValueError for outputs and targets that do not fit, FloatingPointError for NaN.
+        """
+        output = model(x)
+        self.task.check(output, y)
+        loss = finite(self.task.loss(output, y).mean())
+        metrics = {
+            "samples": torch.tensor(len(x)),
+            "correct": count(self.task.correct(output, y)),
+            "loss": loss.detach(),
+        }
+        return Step(loss, metrics)

@@ -1,0 +1,125 @@
+"""The two norms of the library, as rows of functions: size, direction, projection, random point.
+
+Every function treats its first dimension as the batch and all others as one vector, so samples
+of any rank work: `(B, *dims)`, and `(B,)` as vectors of length one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A norm on samples `(B, *dims)` and what an attack needs of it.
+
+    name: as written in tables, `"L2"` or `"Linf"`; order: p; dual: q with 1/p + 1/q = 1.
+    size(d) -> (B,): the norm of every sample.
+    direction(g) -> like g: the unit step that raises `<g, d>` the most; 0 where g is exactly 0,
+        finite and of full length for the smallest and the largest gradients.
+    project(d, radius) -> like d: d pulled into the ball of `radius`, a `(B,)` tensor; radius 0
+        gives 0.
+    random(like, radius, generator) -> like `like`: uniform in the ball of `radius`.
+    """
+
+    name: str
+    order: float
+    dual: float
+    size: Callable[[Tensor], Tensor]
+    direction: Callable[[Tensor], Tensor]
+    project: Callable[[Tensor, Tensor], Tensor]
+    random: Callable[[Tensor, Tensor, Generator | None], Tensor]
+
+
+def get_norm(norm: Norm | float | str) -> Norm:
+    """The norm a user names: `2`, `"l2"`, `float("inf")`, `"linf"`, or a `Norm` itself.
+
+    Raises ValueError for any other name.
+    """
+    if isinstance(norm, Norm):
+        return norm
+    for row in (L2, LINF):
+        if norm == row.order or str(norm).lower() in (row.name.lower(), str(row.order)):
+            return row
+    if str(norm) == "2":
+        return L2
+    raise ValueError(f"norm is {norm!r}; expected 2, 'l2', float('inf') or 'linf'")
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """`values` of shape (B,) shaped (B, 1, ..., 1), to broadcast against samples `like`."""
+    return values.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def _vectors(d: Tensor) -> Tensor:
+    return d.flatten(1) if d.ndim > 1 else d.unsqueeze(1)
+
+
+def _largest(d: Tensor) -> Tensor:
+    return _vectors(d).abs().amax(1)
+
+
+def _unit_scale(g: Tensor) -> Tensor:
+    # Squares of float32 entries below 1e-19 underflow and above 1e19 overflow: a gradient is
+    # brought to largest entry 1 before its L2 norm is taken (Decision D7).
+    # A gradient that is not finite has no direction, like a zero one.
+    largest = per_sample(_largest(g), g)
+    usable = (largest > 0) & torch.isfinite(largest)
+    return torch.where(usable, g / torch.where(usable, largest, 1), torch.zeros_like(g))
+
+
+def _l2_size(d: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(_vectors(d), dim=1)
+
+
+def _l2_direction(g: Tensor) -> Tensor:
+    g = _unit_scale(g)
+    length = _l2_size(g)
+    return g / per_sample(torch.where(length > 0, length, torch.ones_like(length)), g)
+
+
+def _l2_project(d: Tensor, radius: Tensor) -> Tensor:
+    size = _l2_size(d)
+    factor = torch.where(size > radius, radius / torch.where(size > 0, size, 1), 1.0)
+    return d * per_sample(factor.to(d.dtype), d)
+
+
+def _draw(like: Tensor, generator: Generator | None, *, normal: bool) -> Tensor:
+    # A generator draws on its own device, so one seed gives the same noise on every device.
+    source = _DEFAULT if generator is None else generator
+    draw = torch.randn if normal else torch.rand
+    noise = draw(like.shape, generator=source, device=source.device, dtype=torch.float32)
+    return noise.to(like.device, like.dtype)
+
+
+def _l2_random(like: Tensor, radius: Tensor, generator: Generator | None) -> Tensor:
+    unit = _l2_direction(_draw(like, generator, normal=True))
+    length = _draw(like.flatten(1)[:, 0] if like.ndim > 1 else like, generator, normal=False)
+    dims = max(1, math.prod(like.shape[1:]))
+    return unit * per_sample(radius * length.pow(1 / dims), like).to(like.dtype)
+
+
+def _linf_direction(g: Tensor) -> Tensor:
+    return torch.sign(_unit_scale(g))
+
+
+def _linf_project(d: Tensor, radius: Tensor) -> Tensor:
+    bound = per_sample(radius.to(d.dtype), d)
+    return torch.maximum(torch.minimum(d, bound), -bound)
+
+
+def _linf_random(like: Tensor, radius: Tensor, generator: Generator | None) -> Tensor:
+    return (2 * _draw(like, generator, normal=False) - 1) * per_sample(radius, like).to(like.dtype)
+
+
+# Noise never comes from the global random state, which attacks leave as it was: without a generator
+# of the caller's, draws follow each other here, the same in every process that starts.
+_DEFAULT = Generator().manual_seed(0)
+
+L2 = Norm("L2", 2.0, 2.0, _l2_size, _l2_direction, _l2_project, _l2_random)
+LINF = Norm("Linf", math.inf, 1.0, _largest, _linf_direction, _linf_project, _linf_random)

@@ -1,0 +1,154 @@
+"""The pictures of the reports, as matplotlib figures that no global state has touched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure, SubFigure
+
+from ima.report import style
+from ima.report.inputs import (
+    Array,
+    Curve,
+    ExampleRow,
+    MarginHistory,
+    checked_curves,
+    checked_example,
+)
+from ima.report.panels import draw_curves, draw_margins, label_space
+from ima.report.strip import draw_strip, plan, side_for
+
+__all__ = [
+    "Curve",
+    "ExampleRow",
+    "MarginHistory",
+    "accuracy_over_noise",
+    "examples",
+    "margins_by_epoch",
+    "save",
+    "story",
+]
+
+EDGE, HEAD = 0.2, 0.5  # inches: free border of a figure, height of its title
+LEFT, BOTTOM = 0.72, 0.62  # inches: room for the charts' axis labels
+
+
+def accuracy_over_noise(
+    curves: Sequence[Curve], *, attack: str, norm: str, levels: Sequence[float] = ()
+) -> Figure:
+    """Accuracy over the noise radius, one line a method, from the clean image on.
+
+    attack: the attack's name, for the title.
+    norm: "L2" or "Linf", the unit of every radius.
+    levels: radii to mark by thin vertical lines, for instance those of a table.
+    """
+    checked_curves(curves, levels)
+    with style.styled():
+        labels = label_space([curve.label for curve in curves])
+        figure = Figure(figsize=(LEFT + 4.9 + labels, 4.2))
+        _curves(figure, curves, attack, norm, levels)
+    return figure
+
+
+def margins_by_epoch(history: MarginHistory, *, cap: float, norm: str) -> Figure:
+    """How the training margins spread over the epochs, and their last histogram.
+
+    cap: the largest margin that training allows, above 0.
+    norm: "L2" or "Linf", the unit of the margins.
+    """
+    if not 0 < cap < float("inf"):
+        raise ValueError(f"cap is {cap!r}, expected a number above 0")
+    with style.styled():
+        figure = Figure(figsize=(8.2, 4.4))
+        height = 4.4 - BOTTOM - HEAD - 0.22
+        heat = style.place(figure, LEFT, BOTTOM, 4.5, height)
+        bars = style.place(figure, LEFT + 4.62, BOTTOM, 1.5, height)
+        key = style.place(figure, LEFT + 2.9, BOTTOM + height + 0.3, 1.6, 0.11)
+        draw_margins(heat, bars, key, history, cap)
+        heat.set_ylabel(f"Margin ({style.norm_name(norm)})")
+        _title(figure, "Margins of the training samples", LEFT)
+    return figure
+
+
+def examples(clean: Array, truth: str, rows: Sequence[ExampleRow], *, norm: str) -> Figure:
+    """One image as each method sees it: clean, the noise enlarged, and noisy.
+
+    clean: (H, W) or (H, W, 3), in 0..1.
+    truth: the name of its class; a prediction that equals it is right.
+    norm: "L2" or "Linf", the unit of the rows' eps.
+    """
+    clean = checked_example(clean, rows)
+    with style.styled():
+        strip = plan(clean, rows, norm, side=1.5)
+        high = strip.height + HEAD + EDGE
+        figure = Figure(figsize=(max(strip.width + 2 * EDGE, 4.0), high))
+        draw_strip(figure, strip, clean, truth, rows, norm=norm, left=EDGE, top=high - HEAD)
+        _title(figure, f"One image, true class: {truth}", EDGE)
+    return figure
+
+
+def story(
+    clean: Array,
+    truth: str,
+    rows: Sequence[ExampleRow],
+    curves: Sequence[Curve],
+    *,
+    attack: str,
+    norm: str,
+    levels: Sequence[float] = (),
+) -> Figure:
+    """`examples` at the left and `accuracy_over_noise` at the right, about 12 by 4.5 inches."""
+    clean = checked_example(clean, rows)
+    checked_curves(curves, levels)
+    with style.styled():
+        high = 4.5
+        side = min(1.5, side_for(high - HEAD - EDGE, len(rows)))
+        strip = plan(clean, rows, norm, max(side, 0.6))
+        high = max(high, strip.height + HEAD + EDGE)
+        left = strip.width + 2 * EDGE + 0.15
+        labels = label_space([curve.label for curve in curves])
+        wide = max(12.0, left + LEFT + 3.5 + labels)
+        figure = Figure(figsize=(wide, high))
+        pictures, chart = figure.subfigures(1, 2, width_ratios=(left, wide - left), wspace=0)
+        draw_strip(pictures, strip, clean, truth, rows, norm=norm, left=EDGE, top=high - HEAD)
+        _title(pictures, f"One image, true class: {truth}", EDGE)
+        _curves(chart, curves, attack, norm, levels)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a .png (150 dots an inch) or an .svg; the same figure gives the same bytes."""
+    form = path.suffix.lower().removeprefix(".")
+    if form not in ("png", "svg"):
+        raise ValueError(f"cannot write {path.name!r}: expected a name that ends in .png or .svg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with style.styled():
+            metadata = {"Date": None} if form == "svg" else {}
+            figure.savefig(beside, format=form, dpi=150, facecolor="white", metadata=metadata)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _curves(
+    panel: Figure | SubFigure,
+    curves: Sequence[Curve],
+    attack: str,
+    norm: str,
+    levels: Sequence[float],
+) -> None:
+    wide, high = style.size(panel)
+    labels = label_space([curve.label for curve in curves])
+    axes = style.place(panel, LEFT, BOTTOM, wide - LEFT - labels, high - BOTTOM - HEAD)
+    draw_curves(axes, curves, norm=norm, levels=levels)
+    _title(panel, f"Accuracy under {attack}", LEFT)
+
+
+def _title(panel: Figure | SubFigure, text: str, left: float) -> None:
+    _, high = style.size(panel)
+    look = {"weight": "bold", "size": style.TITLE, "va": "baseline"}
+    style.write(panel, left, high - 0.3, text, **look)

@@ -1,0 +1,130 @@
+"""How the figures look: one style, one palette, and the names of norms and numbers in them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ima.report.inputs import Array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+INK, SOFT, FAINT = "#22262B", "#5F6770", "#DDE1E5"
+RIGHT, WRONG = "#00629B", "#A84300"  # blue and brown-orange: apart for every colour vision
+
+# Okabe and Ito's colours, the light ones darkened until text in them can be read on white.
+# Markers and dashes repeat what the colour says, for grayscale prints.
+COLOURS = ("#0072B2", "#C24E00", "#007D5A", "#B04A88", "#4A4F55", "#2E94CF", "#A07400")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+
+BODY, SMALL, TITLE = 9.0, 8.0, 11.0  # type sizes in points
+
+STYLE: dict[str, Any] = {
+    # DejaVu Sans comes with matplotlib; where an SVG's reader lacks it, Verdana is as wide.
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "Helvetica"],
+    "font.size": BODY,
+    "text.parse_math": False,  # a class may be called "$5 note"
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.labelsize": BODY,
+    "axes.labelpad": 5.0,
+    "axes.edgecolor": SOFT,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.7,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": BODY,
+    "ytick.labelsize": BODY,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5.0,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ima",
+}
+
+
+def styled() -> Any:
+    """A context with matplotlib's defaults and this style, whatever the user has set up."""
+    from matplotlib import style
+
+    return style.context(["default", STYLE])
+
+
+def norm_name(norm: str) -> str:
+    """The norm as readers know it: "2" or "l2" is L₂, "inf" or "linf" is L∞, others stay."""
+    known = {"2": "L₂", "l2": "L₂", "l₂": "L₂", "inf": "L∞", "linf": "L∞", "l∞": "L∞"}
+    return known.get(norm.strip().lower(), norm)
+
+
+def place(panel: Figure | SubFigure, x: float, y: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches from the panel's lower left corner."""
+    wide, high = size(panel)
+    return panel.add_axes((x / wide, y / high, width / wide, height / high))
+
+
+def write(panel: Figure | SubFigure, x: float, y: float, text: str, **look: Any) -> None:
+    """Text at a place given in inches from the panel's lower left corner."""
+    wide, high = size(panel)
+    panel.text(x / wide, y / high, text, **look)
+
+
+def size(panel: Figure | SubFigure) -> tuple[float, float]:
+    """Width and height of a panel in inches."""
+    return panel.bbox.width / panel.dpi, panel.bbox.height / panel.dpi
+
+
+def inches(axes: Axes) -> tuple[float, float]:
+    """Width and height of axes in inches."""
+    box, dpi = axes.bbox, axes.figure.dpi
+    return box.width / dpi, box.height / dpi
+
+
+def round_down(value: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is at most a positive value."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return max(step for step in (0.5, 1, 2, 5, 10) if step * power <= value * (1 + 1e-9)) * power
+
+
+def text_width(text: str, points: float = BODY, weight: str = "normal") -> float:
+    """Width of a line of text in inches, within a few percent."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    with styled():
+        font = FontProperties(family="sans-serif", size=points, weight=weight)
+        return float(text_to_path.get_text_width_height_descent(text, font, False)[0]) / 72
+
+
+def spread(wanted: Array, gap: float, top: float) -> Array | None:
+    """Positions in 0..top, at least `gap` apart and as near as can be to those wanted.
+
+    Returns None where they do not fit.
+    """
+    order = np.argsort(wanted, kind="stable")
+    room = top - gap * (len(wanted) - 1)
+    if room < 0:
+        return None
+    # Pool adjacent violators: the least-squares order-keeping fit to wanted - gap * rank.
+    blocks: list[tuple[float, int]] = []
+    for rank, index in enumerate(order):
+        mean, count = float(wanted[index]) - gap * rank, 1
+        while blocks and blocks[-1][0] > mean:
+            before, others = blocks.pop()
+            mean = (before * others + mean * count) / (others + count)
+            count += others
+        blocks.append((mean, count))
+    fitted = np.concatenate([np.full(count, mean) for mean, count in blocks]).clip(0, room)
+    places = np.empty(len(wanted))
+    places[order] = fitted + gap * np.arange(len(wanted))
+    return places

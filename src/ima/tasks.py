@@ -1,0 +1,165 @@
+"""What a model's output means: its loss, whether it is correct, and by how much.
+
+A task is stateless and never couples samples: every function returns one number a sample.
+Outputs and targets may be tensors, or lists and dicts of tensors; `take` selects samples of any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Tree: TypeAlias = Any
+"""A tensor, or a list, tuple or dict of trees, whose tensors share their first dimension."""
+
+
+class Task(Protocol):
+    """What an attack and a method must know about a problem; all results have shape (B,)."""
+
+    def check(self, output: Tree, target: Tree) -> None:
+        """Raise ValueError or TypeError where output and target do not fit together."""
+        ...
+
+    def loss(self, output: Tree, target: Tree) -> Tensor:
+        """The training loss of every sample."""
+        ...
+
+    def objective(self, output: Tree, target: Tree) -> Tensor:
+        """What an attack raises; by default the loss."""
+        ...
+
+    def correct(self, output: Tree, target: Tree) -> Tensor:
+        """Whether every sample is right; an output with NaN never is."""
+        ...
+
+    def score(self, output: Tree, target: Tree) -> Tensor:
+        """By how much every sample is right: continuous, positive where correct."""
+        ...
+
+    def predict(self, output: Tree) -> Tensor:
+        """The decision for every sample."""
+        ...
+
+
+def tree_map(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
+    """`function` applied to every tensor of a tree; the shape of the tree stays."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, dict):
+        return {key: tree_map(function, value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [tree_map(function, value) for value in tree]
+    raise TypeError(
+        f"expected a tensor, or a list or dict of tensors, but got {type(tree).__name__}; "
+        "let the model return one of these"
+    )
+
+
+def take(tree: Tree, index: Tensor) -> Tree:
+    """The samples `index` of a tensor, or of every tensor in a list or dict."""
+    return tree_map(lambda tensor: tensor[index], tree)
+
+
+def leaves(tree: Tree) -> list[Tensor]:
+    """All tensors of a tree, in a fixed order."""
+    found: list[Tensor] = []
+    tree_map(lambda tensor: found.append(tensor) or tensor, tree)
+    return found
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One label a sample: softmax for outputs (B, classes), a sigmoid for one logit, (B,) or (B, 1).
+
+    Targets are integers of shape (B,), in 0..classes-1 (0 or 1 for one logit).
+    walk: what attacks raise, `"loss"` (cross-entropy) or `"margin"` (logsumexp of the other
+    logits minus the true one). Both have the same direction; the margin's gradient never fades.
+    """
+
+    walk: Literal["loss", "margin"] = "loss"
+
+    def __post_init__(self) -> None:
+        if self.walk not in ("loss", "margin"):
+            raise ValueError(f"walk is {self.walk!r}; expected 'loss' or 'margin'")
+
+    def check(self, output: Tree, target: Tree) -> None:
+        """Raise ValueError or TypeError where output and target do not fit together."""
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"the model returned {type(output).__name__}; classification expects logits as "
+                "one tensor of shape (batch, classes)"
+            )
+        if not isinstance(target, Tensor) or target.is_floating_point() or target.ndim != 1:
+            came = f"{target.dtype} of shape {tuple(target.shape)}" if isinstance(
+                target, Tensor
+            ) else type(target).__name__
+            raise TypeError(f"targets are {came}; expected integer class labels of shape (batch,)")
+        if output.ndim not in (1, 2) or len(output) != len(target) or output.numel() == 0:
+            raise ValueError(
+                f"the model returned shape {tuple(output.shape)} for {len(target)} targets; "
+                f"expected ({len(target)}, classes), or ({len(target)}, 1) for one logit"
+            )
+        classes = _classes(output)
+        wrong = (target < 0) | (target >= classes)
+        if bool(wrong.any()):
+            where = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"label {int(target[where])} (sample {where} of the batch) is out of range; the "
+                f"model's output has {classes} classes, so labels must be 0 to {classes - 1}"
+            )
+
+    def loss(self, output: Tree, target: Tree) -> Tensor:
+        """Cross-entropy of every sample, (B,), in nats."""
+        return F.cross_entropy(_logits(output), target.long(), reduction="none")
+
+    def objective(self, output: Tree, target: Tree) -> Tensor:
+        """What an attack raises, (B,): `loss` or the soft margin, see `walk`.
+
+        Cross-entropy is softplus of the soft margin. In this form its gradient keeps all its
+        terms for confident samples; log-softmax loses the true logit's from a margin of 17 on.
+        """
+        margin = -_soft_margin(_logits(output), target)
+        return margin if self.walk == "margin" else F.softplus(margin)
+
+    def correct(self, output: Tree, target: Tree) -> Tensor:
+        """Whether the largest logit is the true one, (B,) bool; never with NaN among them."""
+        logits = _logits(output)
+        return (logits.argmax(1) == target) & ~logits.isnan().any(1)
+
+    def score(self, output: Tree, target: Tree) -> Tensor:
+        """True logit minus the largest other, (B,); NaN where a logit is."""
+        logits = _logits(output)
+        true = logits.gather(1, target.long()[:, None])[:, 0]
+        return true - _without(logits, target).amax(1)
+
+    def predict(self, output: Tree) -> Tensor:
+        """The class of the largest logit, (B,) int64."""
+        return _logits(output).argmax(1)
+
+
+def _classes(output: Tensor) -> int:
+    return 2 if output.ndim == 1 or output.shape[1] == 1 else output.shape[1]
+
+
+def _logits(output: Tensor) -> Tensor:
+    # One logit z is the pair (0, z): softmax of it is the sigmoid. Half precision is widened, so
+    # that decisions are taken in float32.
+    output = output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+    if _classes(output) == 2 and (output.ndim == 1 or output.shape[1] == 1):
+        z = output.reshape(-1)
+        return torch.stack((torch.zeros_like(z), z), 1)
+    return output
+
+
+def _without(logits: Tensor, target: Tensor) -> Tensor:
+    return logits.scatter(1, target.long()[:, None], -torch.inf)
+
+
+def _soft_margin(logits: Tensor, target: Tensor) -> Tensor:
+    true = logits.gather(1, target.long()[:, None])[:, 0]
+    return true - _without(logits, target).logsumexp(1)
