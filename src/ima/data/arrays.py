@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ima.data.base import Part, Splits
-from ima.data.find import data_root, locate, missing
+from ima.data.find import locate, missing
 from ima.data.npz import Sample, read_parts
 from ima.data.split import fingerprints, stratified
 
@@ -46,25 +46,23 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
             f"size {size}; leave data.size out"
         )
 
-    notes = [f"Split as stored in {file.name}."]
-    hidden = len(train[0])
     # First the test part, so that a validation part held out of training has none of it either.
-    train = _without(file, train, test)
-    hidden -= len(train[0])
+    kept = _without(file, train, test)
+    hidden = len(train[0]) - len(kept[0])
+    note = f"Split as stored in {file.name}."
     if val is None:
-        train, val = _hold_out(file, train, seed)
-        notes = [
+        kept, val = _hold_out(file, kept, seed)
+        note = (
             f"{file.name} has no validation part: {len(val[0])} training images (10 %) were held "
             f"out with seed {seed}."
-        ]
-    hidden += len(train[0])
-    train = _without(file, train, val)
-    hidden -= len(train[0])
+        )
+    train = _without(file, kept, val)
+    hidden += len(kept[0]) - len(train[0])
     if hidden:
-        notes.append(f"{hidden} training images that are also in validation or test were left out.")
+        note += f" {hidden} training images that are also in validation or test were left out."
     both = len(val[0]) - int(_apart(val, test).sum())
     if both:
-        notes.append(f"{both} validation images are also in test.")
+        note += f" {both} validation images are also in test."
 
     highest = max(int(labels.max()) for _, labels in (train, val, test))
     return Splits(
@@ -73,12 +71,12 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
         val=_part(val),
         test=_part(test),
         classes=tuple(str(number) for number in range(highest + 1)),
-        note=" ".join(notes),
+        note=note,
     )
 
 
 def _find(path: str | Path | None) -> Path:
-    found = locate("arrays", data_root() if path is None else path, usual=(), where=WHERE)
+    found = locate("arrays", path, usual=(".",), where=WHERE)
     if not found.is_dir():
         return found
     files = sorted(found.glob("*.npz")) or sorted(found.glob("*/*.npz"))
@@ -96,7 +94,9 @@ def _find(path: str | Path | None) -> Path:
 def _apart(samples: Sample, others: Sample) -> NDArray[np.bool_]:
     """True (N,) for images that are not among the others, pixel by pixel."""
     known = set(fingerprints(others[0]))
-    return np.array([print_ not in known for print_ in fingerprints(samples[0])], dtype=np.bool_)
+    return np.array(
+        [fingerprint not in known for fingerprint in fingerprints(samples[0])], dtype=np.bool_
+    )
 
 
 def _without(file: Path, train: Sample, others: Sample) -> Sample:

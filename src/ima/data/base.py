@@ -1,7 +1,9 @@
 """What every data set is once loaded: three parts in memory, and a row in the table."""
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -59,28 +61,28 @@ class Part(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, index: int | list[int] | Tensor) -> tuple[Tensor, Tensor]:
-        if isinstance(index, (list, Tensor)):
+    def __getitem__(self, index: SupportsIndex | list[int] | Tensor) -> tuple[Tensor, Tensor]:
+        if isinstance(index, list) or (isinstance(index, Tensor) and index.ndim > 0):
             chosen = self._positions(index)
-            images, targets = self.images[chosen], self.targets[chosen]
-            if chosen.ndim > 0:
-                return _as_float(images), targets
-            return _as_float(images.clone()), targets.clone()
+            return _as_float(self.images[chosen]), self.targets[chosen]
         try:
-            # clone: one index gives a view, and a view lets the caller write into the part
-            return _as_float(self.images[index].clone()), self.targets[index].clone()
-        except (TypeError, IndexError) as error:
-            raise type(error)(
-                f"cannot index a part of {len(self)} samples with {index!r}; expected a whole "
-                "number, a list of them or an integer tensor (B,)"
+            at = operator.index(index)
+        except TypeError as error:
+            raise TypeError(
+                f"cannot index a part with {type(index).__name__}; expected a whole number, a list "
+                "of them or an integer tensor (B,)"
             ) from error
+        if not -len(self) <= at < len(self):
+            raise IndexError(f"index {at} is out of range for a part of {len(self)} samples")
+        # clone: one index gives a view, and a view would let the caller write into the part
+        return _as_float(self.images[at].clone()), self.targets[at].clone()
 
     def _positions(self, index: list[int] | Tensor) -> Tensor:
         chosen = torch.as_tensor(index, device=self.targets.device)
         if chosen.numel() == 0:
             chosen = chosen.long()
         # uint8 and bool tensors mean masks to torch; a mask is refused, uint8 taken as numbers.
-        if chosen.is_floating_point() or chosen.dtype == torch.bool or chosen.ndim > 1:
+        if chosen.is_floating_point() or chosen.dtype == torch.bool or chosen.ndim != 1:
             raise TypeError(
                 f"cannot index a part with {chosen.dtype} values of shape {tuple(chosen.shape)}; "
                 "expected whole numbers of shape (B,)"

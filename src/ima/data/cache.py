@@ -34,7 +34,8 @@ def cached(name: str, build: Callable[[], Arrays], *, fits: Callable[[Arrays], b
 
 def _read(file: Path) -> Arrays | None:
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        # Opened here, because numpy leaves a damaged file open.
+        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
     except Exception:
         # Absent, truncated, unreadable, no archive at all: always the same answer, make it anew.

@@ -39,7 +39,7 @@ NOTE = (
 )
 
 CLASSES = ("non-COVID", "COVID")
-TEST, VAL = 200, 30  # of each class, as in the paper; training has the rest
+TEST, VAL = 200, 30  # of each class; training has the rest
 USUAL = (
     "sarscov2-ctscan-dataset",
     "sarscov2-ctscan-dataset.zip",
@@ -79,7 +79,7 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
             torch.as_tensor(images[chosen][:, None]),
             torch.tensor([files[position].label for position in chosen]),
         )
-        for role, chosen in _split(files, images, prints, seed, found).items()
+        for role, chosen in assign(files, images, prints, seed, found).items()
     }
     return Splits("covid_ct", parts["train"], parts["val"], parts["test"], CLASSES, NOTE)
 
@@ -135,7 +135,7 @@ def _decode(file: ImageFile, side: int) -> tuple[NDArray[np.uint8], str]:
     try:
         with Image.open(io.BytesIO(file.read()), formats=FORMATS) as image:
             if image.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {image.mode} has more than 8 bits; save it with 8")
+                raise ValueError(f"mode {image.mode} holds more than 8 bits a channel")
             if image.mode == "P":
                 # Its transparency, if any, would make the direct way warn. The colours are equal.
                 gray = image.convert("RGBA").convert("RGB").convert("L")
@@ -145,13 +145,13 @@ def _decode(file: ImageFile, side: int) -> tuple[NDArray[np.uint8], str]:
     except Exception as error:  # Pillow's formats raise whatever comes, down to SyntaxError
         raise ValueError(
             f"{file.shown} cannot be decoded ({error}); expected an undamaged image of 8 bits a "
-            "channel: fetch it again"
+            "channel: fetch or save it again"
         ) from error
     told = f"{gray.width}x{gray.height}".encode() + gray.tobytes()
     return np.asarray(small), hashlib.blake2b(told, digest_size=16).hexdigest()
 
 
-def _split(
+def assign(
     files: Sequence[ImageFile],
     images: NDArray[np.uint8],
     prints: Sequence[str],
@@ -178,9 +178,9 @@ def _split(
                     f"{found}: no {count} {CLASSES[label]} images can be set aside for {role} "
                     "without having equal images in two parts; remove duplicates"
                 )
-            for at in chosen:
-                roles[role] += free[at]
-            free = [group for at, group in enumerate(free) if at not in set(chosen)]
+            # From the back, so that the positions of the others stay.
+            for at in reversed(chosen):
+                roles[role] += free.pop(at)
     aside = set(roles["val"]) | set(roles["test"])
     roles["train"] = [at for at in range(len(files)) if at not in aside]
     return {role: sorted(chosen) for role, chosen in roles.items()}

@@ -65,7 +65,7 @@ def _read(file: Path) -> dict[str, NDArray[Any]]:
         except (
             # What numpy, zipfile and zlib raise on a truncated file, changed bytes and pickles.
             *(OSError, ValueError, EOFError, KeyError, SyntaxError, TypeError),
-            *(RuntimeError, OverflowError, zipfile.BadZipFile, zlib.error),
+            *(RuntimeError, OverflowError, MemoryError, zipfile.BadZipFile, zlib.error),
         ) as error:
             what = f"{key!r} of {file}" if key else str(file)
             raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure, SubFigure
 
@@ -17,7 +18,13 @@ from ima.report.inputs import (
     checked_curves,
     checked_example,
 )
-from ima.report.panels import draw_curves, draw_margins, label_space
+from ima.report.panels import (
+    draw_curves,
+    draw_margins,
+    label_space,
+    margin_labels,
+    margin_ticks,
+)
 from ima.report.strip import draw_strip, plan, side_for
 
 __all__ = [
@@ -31,8 +38,9 @@ __all__ = [
     "story",
 ]
 
-EDGE, HEAD = 0.2, 0.5  # inches: free border of a figure, height of its title
-LEFT, BOTTOM = 0.72, 0.62  # inches: room for the charts' axis labels
+EDGE, HEAD = 0.2, 0.54  # inches: free border of a figure, height of its title
+LEFT, BOTTOM = 0.75, 0.66  # inches: room for the charts' axis labels
+KEY = {"ha": "right", "va": "center", "size": style.SMALL, "color": style.SOFT}
 
 
 def accuracy_over_noise(
@@ -61,14 +69,18 @@ def margins_by_epoch(history: MarginHistory, *, cap: float, norm: str) -> Figure
     if not 0 < cap < float("inf"):
         raise ValueError(f"cap is {cap!r}, expected a number above 0")
     with style.styled():
-        figure = Figure(figsize=(8.2, 4.4))
-        height = 4.4 - BOTTOM - HEAD - 0.22
-        heat = style.place(figure, LEFT, BOTTOM, 4.5, height)
-        bars = style.place(figure, LEFT + 4.62, BOTTOM, 1.5, height)
-        key = style.place(figure, LEFT + 2.9, BOTTOM + height + 0.3, 1.6, 0.11)
+        ticks = [style.text_width(f"{mark:g}") for mark in margin_ticks(history, cap)]
+        left = max(LEFT, max(ticks) + 0.45)
+        wide, high = left + 6.25, 4.4
+        figure = Figure(figsize=(wide + label_space(margin_labels(history, cap)), high))
+        height = high - BOTTOM - HEAD - 0.3
+        heat = style.place(figure, left, BOTTOM, 4.5, height)
+        bars = style.place(figure, wide - 1.45, BOTTOM, 1.45, height)
+        key = style.place(figure, wide - 1.45, high - 0.32, 1.45, 0.12)
         draw_margins(heat, bars, key, history, cap)
         heat.set_ylabel(f"Margin ({style.norm_name(norm)})")
-        _title(figure, "Margins of the training samples", LEFT)
+        style.write(figure, wide - 1.6, high - 0.26, "Samples in a bin", **KEY)
+        _title(figure, "Margins of the training samples", left)
     return figure
 
 
@@ -111,7 +123,8 @@ def story(
         labels = label_space([curve.label for curve in curves])
         wide = max(12.0, left + LEFT + 3.5 + labels)
         figure = Figure(figsize=(wide, high))
-        pictures, chart = figure.subfigures(1, 2, width_ratios=(left, wide - left), wspace=0)
+        halves: Any = figure.subfigures(1, 2, width_ratios=(left, wide - left), wspace=0)
+        pictures, chart = halves
         draw_strip(pictures, strip, clean, truth, rows, norm=norm, left=EDGE, top=high - HEAD)
         _title(pictures, f"One image, true class: {truth}", EDGE)
         _curves(chart, curves, attack, norm, levels)

@@ -31,24 +31,20 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], *, norm: str, levels: Seque
     axes.set_xlim(-0.015 * end, end * 1.015)
     axes.set_ylim(0, 102)
     axes.set_yticks(range(0, 101, 20))
-    axes.set_ylabel("Accuracy (%)")
+    spread = any(curve.std is not None for curve in curves)
+    axes.set_ylabel("Accuracy (%), ± std over seeds" if spread else "Accuracy (%)")
     axes.set_xlabel(f"Noise radius ε ({style.norm_name(norm)})")
-    marks = sorted({0.0, end, *(level for level in levels if level <= end)})
-    if len(marks) > 3 and min(np.diff(marks)) > 0.09 * end:
-        axes.set_xticks(marks)
     axes.xaxis.set_major_formatter(lambda value, _: "clean" if value == 0 else f"{value:g}")
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    for level in levels:
-        if level <= end:
-            axes.axvline(level, color=style.SOFT, linewidth=0.7, linestyle=(0, (2, 2)), zorder=1)
+    _mark_levels(axes, sorted({level for level in levels if level <= end}), end)
     lines = [_draw_curve(axes, curve, number) for number, curve in enumerate(curves)]
     last = np.array([curve.accuracy[-1] if curve.eps[-1] == end else np.nan for curve in curves])
     if np.isnan(last).any() or not label_right(axes, 100 * last, lines):
         # In the order in which the lines end.
         known = [curve.accuracy[np.isfinite(curve.accuracy)][-1] for curve in curves]
-        order = np.argsort(-np.array(known), kind="stable")
+        order: list[int] = np.argsort(-np.array(known), kind="stable").tolist()
         axes.legend(
             handles=[lines[number] for number in order],
             loc="upper left",
@@ -57,6 +53,26 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], *, norm: str, levels: Seque
             handlelength=2.2,
             borderaxespad=0.0,
         )
+
+
+def _mark_levels(axes: Axes, levels: Sequence[float], end: float) -> None:
+    """Thin vertical lines, named by the axis where they lie apart, else above where they can."""
+    if not levels:
+        return
+    for level in levels:
+        axes.axvline(level, color=style.SOFT, linewidth=0.7, linestyle=(0, (2, 2)), zorder=1)
+    low, high = axes.get_xlim()
+    inch = style.inches(axes)[0] / (high - low)
+    ticks = sorted({0.0, end, *levels})
+    if len(ticks) > 3 and min(np.diff(ticks)) * inch > 0.5:
+        axes.set_xticks(ticks)
+        return
+    names = [f"{level:g}" for level in levels]
+    widest = max(style.text_width(name, style.SMALL) for name in names)
+    if len(levels) == 1 or min(np.diff(levels)) * inch > widest + 0.08:
+        look: dict[str, Any] = {"color": style.SOFT, "size": style.SMALL, "ha": "center"}
+        for level, name in zip(levels, names, strict=True):
+            axes.text(level, 1.012, name, va="bottom", transform=axes.get_xaxis_transform(), **look)
 
 
 def _draw_curve(axes: Axes, curve: Curve, number: int) -> Line2D:
@@ -91,12 +107,15 @@ def label_right(axes: Axes, values: Array, lines: Sequence[Line2D]) -> bool:
     places = style.spread(wanted, LINE, height)
     if places is None or np.abs(places - wanted).max() > 2.1 * LINE:
         return False
+    moved = bool(np.abs(places - wanted).max() > 0.25 * LINE)
+    start = 1 + (LEADER if moved else 0.1) / width
     for line, at, place in zip(lines, wanted, places, strict=True):
         outside: dict[str, Any] = {"color": line.get_color(), "transform": axes.transAxes}
-        ends = [1 + 0.1 / width, 1 + (LEADER - 0.05) / width]
-        axes.plot(ends, [at / height, place / height], linewidth=0.8, clip_on=False, **outside)
+        if moved:
+            ends = [1 + 0.08 / width, start - 0.05 / width]
+            axes.plot(ends, [at / height, place / height], linewidth=0.8, clip_on=False, **outside)
         label = str(line.get_label())
-        axes.text(1 + LEADER / width, place / height, label, va="center_baseline", **outside)
+        axes.text(start, place / height, label, va="center_baseline", **outside)
     return True
 
 
@@ -105,44 +124,75 @@ def draw_margins(heat: Axes, bars: Axes, key: Axes, history: MarginHistory, cap:
     from matplotlib.colorbar import Colorbar
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
     from matplotlib.patheffects import withStroke
+    from matplotlib.ticker import MaxNLocator
 
     epochs, shares, medians = history.epochs, 100 * history.shares(), history.medians()
     edges, last = history.edges, history.last()
     top = max(float(edges[-1]), cap)
-    # The root brings out the few samples far from the rest, who would be white beside a peak.
-    shade = PowerNorm(0.5, vmin=0, vmax=float(np.nanmax(shares)))
+    # At the start all samples share one bin, and later many sit at the cap. Shades that reach up
+    # to those peaks would leave the rest white: hence the root, and an upper end below the peaks.
+    most = float(np.nanmax(shares))
+    dark = style.round_up(float(np.quantile(shares[shares > 0], 0.9)))
+    shade = PowerNorm(0.5, vmin=0, vmax=dark)
     colours = LinearSegmentedColormap.from_list("ima-shares", SHADES)
     mesh = heat.pcolormesh(
         _borders(epochs), edges, shares.T, cmap=colours, norm=shade, rasterized=True
     )
     heat.set_xlabel("Epoch")
-    heat.xaxis.get_major_locator().set_params(integer=True)
+    heat.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    heat.set_yticks(margin_ticks(history, cap))
+    heat.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     heat.set_ylim(min(0.0, float(edges[0])), top * 1.03)
     bars.barh(
         edges[:-1], shares[last], height=np.diff(edges), align="edge", color="#6FA8D6", linewidth=0
     )
     bars.set_xlim(0, 1.08 * float(shares[last].max()))
-    bars.set_xlabel(f"Samples (%), epoch {epochs[last]:g}")
+    bars.set_xlabel("Samples (%)")
+    small: dict[str, Any] = {"color": style.SOFT, "size": style.SMALL}
+    bars.text(0, 1.02, f"epoch {epochs[last]:g}", transform=bars.transAxes, **small)
     bars.set_ylim(heat.get_ylim())
     bars.tick_params(axis="y", length=0, labelleft=False)
 
-    halo = [withStroke(linewidth=3.6, foreground="white")]
-    median = f"median {medians[last]:.3g}"
+    halo = [withStroke(linewidth=3.2, foreground="white")]
+    median, limit = margin_labels(history, cap)
     dots = "o" if epochs.size == 1 else None
     (line,) = heat.plot(
-        epochs, medians, color=style.WRONG, label=median, marker=dots, path_effects=halo
+        epochs,
+        medians,
+        color=style.WRONG,
+        linewidth=1.6,
+        label=median,
+        marker=dots,
+        path_effects=halo,
     )
-    bars.axhline(medians[last], color=style.WRONG, linewidth=1.8, path_effects=halo)
+    bars.axhline(medians[last], color=style.WRONG, linewidth=1.6, path_effects=halo)
     dashed: dict[str, Any] = {"color": style.INK, "linestyle": (0, (5, 2.5)), "linewidth": 1.2}
-    limit = heat.axhline(cap, label=f"cap {cap:g}", path_effects=halo, **dashed)
-    bars.axhline(cap, path_effects=halo, **dashed)
-    label_right(bars, np.array([medians[last], cap]), [line, limit])
+    ceiling = heat.axhline(cap, label=limit, **dashed)
+    bars.axhline(cap, **dashed)
+    label_right(bars, np.array([medians[last], cap]), [line, ceiling])
 
-    legend = Colorbar(key, mesh, orientation="horizontal", ticks=_key_ticks(shade.vmax or 100))
+    # Under the root, the middle of the key is a quarter of its end.
+    ticks = [0.0, style.round_down(dark / 4), dark]
+    more = "≥ " if most > dark else ""
+    legend = Colorbar(key, mesh, orientation="horizontal", ticks=ticks)
+    legend.ax.set_xticklabels(["0", f"{ticks[1]:g}", f"{more}{ticks[2]:g} %"])
     legend.outline.set_linewidth(0.6)
-    legend.ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}%")
     legend.ax.tick_params(length=2, pad=1.5, labelsize=style.SMALL)
     legend.minorticks_off()
+
+
+def margin_ticks(history: MarginHistory, cap: float) -> list[float]:
+    """The marks of the margins' axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = min(0.0, float(history.edges[0])), max(float(history.edges[-1]), cap)
+    marks = MaxNLocator(nbins=7, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [float(mark) for mark in marks if low <= mark <= high * 1.001]
+
+
+def margin_labels(history: MarginHistory, cap: float) -> tuple[str, str]:
+    """What the lines at the last median and at the cap are called."""
+    return f"median {history.medians()[history.last()]:.3g}", f"cap {cap:.4g}"
 
 
 def _borders(epochs: Array) -> Array:
@@ -151,8 +201,3 @@ def _borders(epochs: Array) -> Array:
         return np.array([epochs[0] - 0.5, epochs[0] + 0.5])
     middle = (epochs[1:] + epochs[:-1]) / 2
     return np.concatenate([[2 * epochs[0] - middle[0]], middle, [2 * epochs[-1] - middle[-1]]])
-
-
-def _key_ticks(most: float) -> list[float]:
-    """Zero and three round numbers, about evenly spaced under the root's shades."""
-    return [0.0, *(style.round_down(most * part) for part in (0.1, 0.4, 1.0))]

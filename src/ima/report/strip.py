@@ -14,7 +14,7 @@ from ima.report.inputs import Array, ExampleRow
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
-HEADS, CAPTION, BETWEEN, GAP = 0.24, 0.22, 0.1, 0.16  # inches
+HEADS, CAPTION, BETWEEN, GAP = 0.26, 0.24, 0.1, 0.16  # inches
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def draw_strip(
             if weight == "bold":
                 axes.spines[:].set(linewidth=2.0)
             style.write(
-                panel, middle, bottom - CAPTION + 0.065, text, color=colour, weight=weight, **centred
+                panel, middle, bottom - CAPTION + 0.07, text, color=colour, weight=weight, **centred
             )
 
 
@@ -145,4 +145,4 @@ def _verdict(prediction: str, truth: str) -> tuple[str, str, str]:
 
 
 def _radius(row: ExampleRow, norm: str) -> str:
-    return f"ε = {row.eps:g} ({style.norm_name(norm)})"
+    return f"ε = {row.eps:.4g} ({style.norm_name(norm)})"

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 INK, SOFT, FAINT = "#22262B", "#5F6770", "#DDE1E5"
 RIGHT, WRONG = "#00629B", "#A84300"  # blue and brown-orange: apart for every colour vision
 
-# Okabe and Ito's colours, the light ones darkened until text in them can be read on white.
-# Markers and dashes repeat what the colour says, for grayscale prints.
-COLOURS = ("#0072B2", "#C24E00", "#007D5A", "#B04A88", "#4A4F55", "#2E94CF", "#A07400")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+# The first four are Okabe and Ito's, darkened until text in them can be read on white.
+# Markers and dashes repeat what the colour says, for grayscale prints; their numbers share no
+# factor, so that 36 curves differ without colour.
+COLOURS = ("#0072B2", "#C24E00", "#007D5A", "#B04A88", "#4A4F55", "#5A2D0C", "#8E4FE0")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h", "<")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 
-BODY, SMALL, TITLE = 9.0, 8.0, 11.0  # type sizes in points
+BODY, SMALL, TITLE = 10.0, 8.5, 12.5  # type sizes in points
 
 STYLE: dict[str, Any] = {
     # DejaVu Sans comes with matplotlib; where an SVG's reader lacks it, Verdana is as wide.
@@ -48,7 +49,7 @@ STYLE: dict[str, Any] = {
     "xtick.labelsize": BODY,
     "ytick.labelsize": BODY,
     "lines.linewidth": 1.8,
-    "lines.markersize": 5.0,
+    "lines.markersize": 5.5,
     "svg.fonttype": "none",
     "svg.hashsalt": "ima",
 }
@@ -94,6 +95,11 @@ def round_down(value: float) -> float:
     """The largest of 1, 2, 5 times a power of ten that is at most a positive value."""
     power = 10.0 ** math.floor(math.log10(value))
     return max(step for step in (0.5, 1, 2, 5, 10) if step * power <= value * (1 + 1e-9)) * power
+
+
+def round_up(value: float) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that is at least a positive value."""
+    return 1 / round_down(1 / value)
 
 
 def text_width(text: str, points: float = BODY, weight: str = "normal") -> float:

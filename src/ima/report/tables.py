@@ -161,7 +161,9 @@ def to_text(table: Table) -> str:
         # Means stay under means where only some cells have a deviation.
         wide = max(map(len, spreads))
         for number, (mean, spread) in enumerate(zip(means, spreads, strict=True), start=1):
-            texts[number][column] = mean + (f" ± {spread[3:]:>{wide - 3}}" if spread else " " * wide)
+            texts[number][column] = mean + (
+                f" ± {spread[3:]:>{wide - 3}}" if spread else " " * wide
+            )
     lines = _aligned(table, texts)
     rule = "-" * max(map(cell_len, lines))
     return "\n".join([*_heading(table, _one_line), lines[0], rule, *lines[1:]]) + "\n"

@@ -1,0 +1,5 @@
+"""`python -m ima`: the command line."""
+
+from ima.cli import main
+
+main()

@@ -1,0 +1,45 @@
+"""The command line: argument parsing and printing, nothing else."""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App
+
+from ima import __version__
+
+app = App(
+    name="ima",
+    version=__version__,
+    help="Train networks that noise does not fool, and measure what noise breaks them.\n\n"
+    "Start with `ima compare digits`, a demonstration of a few minutes.",
+)
+app.command("ima.cli.train:train", name="train")
+app.command("ima.cli.evaluate:evaluate", name="evaluate")
+app.command("ima.cli.compare:compare", name="compare")
+app.command("ima.cli.tables:show", name="list")
+
+STOPPED = 130
+
+
+def main() -> None:
+    """Run the command line; errors that say what to do are printed without a traceback."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        if not str(error) or not _explains(error):
+            raise
+        print(f"ima: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nima: stopped; what is finished is saved", file=sys.stderr)
+        sys.exit(STOPPED)
+
+
+def _explains(error: BaseException) -> bool:
+    """Whether the error was raised by this library, whose texts say what to do."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return module.split(".")[0] == "ima"

@@ -1,0 +1,87 @@
+"""`ima compare CONFIG`: several methods on one data set, one table, pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def compare(
+    config: str,
+    *overrides: str,
+    seeds: list[int] | None = None,
+    out: Path | None = None,
+    jobs: int = 1,
+    device: str = "auto",
+) -> None:
+    """Train and test the methods of a config under one recipe; continues what was stopped.
+
+    Parameters
+    ----------
+    config:
+        A YAML file with `compare` rows, or the name of a config that comes with the library.
+    overrides:
+        Changes to the config, such as `train.epochs=20`.
+    seeds:
+        Of the training; several give mean and standard deviation. 0 if not given.
+    out:
+        The folder of runs, table and pictures; `runs/NAME` if not given.
+    jobs:
+        How many runs at a time, each with its share of the cores.
+    device:
+        cpu, cuda, mps or auto.
+    """
+    from ima.evaluation.results import Results
+    from ima.report import figures, summary
+    from ima.report.tables import to_csv, to_latex, to_markdown, to_text
+    from ima.training.compare import best_score, make, plan
+    from ima.training.config import load_config
+
+    if jobs < 1:
+        raise ValueError(f"--jobs is {jobs}; expected at least 1")
+    loaded = load_config(config, overrides)
+    folder = Path("runs") / loaded.name if out is None else out
+    plans = plan(loaded, seeds or [0], folder)
+    make(plans, jobs=jobs, device=device,
+         report=lambda what, done, total: print(f"[{done}/{total}] {what}", flush=True))  # fmt: skip
+
+    tables: list[str] = []
+    for which, title in (("best", "epoch picked by validation"), ("last", "last epoch")):
+        rows = [
+            (
+                p.label if len(p.candidates) == 1 else f"{p.label} ({p.chosen().name})",
+                [Results.from_csv(run.results(which)) for run in p.chosen().runs],
+            )
+            for p in plans
+        ]
+        table = summary.results_table(rows, f"{title}; {loaded.norm}. {loaded.note}")
+        print(f"\n{to_text(table)}")
+        tables.append(to_markdown(table))
+        (folder / f"table-{which}.csv").write_text(to_csv(table))
+        (folder / f"table-{which}.tex").write_text(to_latex(table))
+        if which == "best":
+            best = rows
+    for p in plans:
+        if len(p.candidates) > 1:
+            scores = ", ".join(
+                f"{c.name} {sum(best_score(r) for r in c.runs) / len(c.runs):.3f}"
+                for c in p.candidates
+            )
+            tables.append(f"{p.label}: validation scores {scores}.\n")
+    (folder / "table.md").write_text("\n".join(tables))
+
+    attack = loaded.evaluate.attacks[0]
+    drawn = summary.curves(best, attack)
+    levels = sorted(loaded.evaluate.eps)
+    shown = [figures.accuracy_over_noise(drawn, attack=attack, norm=loaded.norm, levels=levels)]
+    names = ["accuracy"]
+    for p in plans:
+        run = p.chosen().runs[0]
+        if run.read_margins():
+            history = summary.margin_history(run.read_margins())
+            cap = float(history.edges[-1])
+            shown.append(figures.margins_by_epoch(history, cap=cap, norm=loaded.norm))
+            names.append("margins" if "margins" not in names else f"margins-{p.chosen().name}")
+    for figure, name in zip(shown, names, strict=True):
+        for suffix in ("png", "svg"):
+            figures.save(figure, folder / f"{name}.{suffix}")
+    print(f"\n{folder}: table.md, " + ", ".join(f"{name}.png" for name in names))

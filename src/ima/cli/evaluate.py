@@ -1,0 +1,45 @@
+"""`ima evaluate RUN`: what noise breaks a trained run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+
+def evaluate(
+    run: Path,
+    *,
+    attacks: list[str] | None = None,
+    eps: list[float] | None = None,
+    checkpoint: Literal["best", "last", "both"] = "both",
+    device: str = "auto",
+    seed: int = 0,
+) -> None:
+    """Attack a trained run on its test part and write the results into its folder.
+
+    Parameters
+    ----------
+    run:
+        The run's folder.
+    attacks:
+        Such as pgd-100 (see `ima list attacks`); the config's if not given.
+    eps:
+        Noise radii; the config's if not given.
+    checkpoint:
+        The weights of the epoch that validation picked, of the last one, or both.
+    device:
+        cpu, cuda, mps or auto.
+    seed:
+        Of the attacks' random starts.
+    """
+    from ima.report.summary import results_table
+    from ima.report.tables import to_text
+    from ima.training.run import Run
+    from ima.training.test import test
+
+    opened = Run.open(run)
+    which = ("best", "last") if checkpoint == "both" else (checkpoint,)
+    for name in which:
+        results = test(opened, name, attacks=attacks, eps=eps, device=device, seed=seed)
+        print(f"{opened.results(name)}")
+        print(to_text(results_table([(name, [results])], opened.config().note)))

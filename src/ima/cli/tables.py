@@ -1,0 +1,39 @@
+"""`ima list WHAT`: the tables of methods, attacks, data sets, networks and configs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+
+def show(what: Literal["methods", "attacks", "data", "networks", "configs"]) -> None:
+    """List what there is, one line each.
+
+    Parameters
+    ----------
+    what:
+        methods, attacks, data, networks or configs.
+    """
+    rows: list[tuple[str, str, str]]
+    if what == "methods":
+        from ima.methods import METHODS
+
+        rows = [(r.name, r.summary, r.paper) for r in METHODS.values()]
+    elif what == "attacks":
+        from ima.evaluation.attacks import ATTACKS
+
+        rows = [(f"{r.name}-{r.steps}", r.summary, r.paper) for r in ATTACKS.values()]
+    elif what == "data":
+        from ima.data import DATASETS
+
+        rows = [(r.name, r.summary, r.source) for r in DATASETS.values()]
+    elif what == "networks":
+        from ima.networks import NETWORKS
+
+        rows = [(r.name, r.summary, r.paper) for r in NETWORKS.values()]
+    else:
+        from ima.training.config import load_config, packaged
+
+        rows = [(name, load_config(path).note, "") for name, path in packaged().items()]
+    width = max(len(name) for name, _, _ in rows)
+    for name, summary, source in rows:
+        print(f"{name:<{width}}  {summary}" + (f" ({source})" if source not in ("", "-") else ""))

@@ -1,0 +1,71 @@
+"""`ima train CONFIG`: train one method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def train(
+    config: str | None = None,
+    *overrides: str,
+    resume: Path | None = None,
+    out: Path | None = None,
+    init: Path | None = None,
+    device: str = "auto",
+    devices: int = 1,
+) -> None:
+    """Train one method on one data set, or continue a run.
+
+    Parameters
+    ----------
+    config:
+        A YAML file, or the name of a config that comes with the library (see `ima list configs`).
+    overrides:
+        Changes to the config, such as `method.delta=0.05 train.epochs=20`.
+    resume:
+        The folder of a run to continue; takes no config.
+    out:
+        The new run's folder; `runs/NAME-METHOD-seedS` if not given.
+    init:
+        Weights to start from: .safetensors, or .pt with tensors only.
+    device:
+        cpu, cuda, mps or auto.
+    devices:
+        How many devices (with `torchrun`, it decides).
+    """
+    from ima.cli.progress import watch
+    from ima.training.config import load_config, warnings
+    from ima.training.loop import fit
+    from ima.training.run import Run
+
+    if (config is None) == (resume is None):
+        raise ValueError("name either a config or --resume RUN, as in `ima train digits`")
+    if resume is not None:
+        if overrides or out is not None or init is not None:
+            raise ValueError("--resume continues a run as it was; it takes no other settings")
+        run = Run.open(resume)
+    else:
+        assert config is not None
+        loaded = load_config(config, overrides)
+        name = f"{loaded.name}-{loaded.method.name}-seed{loaded.train.seed}"
+        run = Run.create(Path("runs") / name if out is None else out, loaded)
+    loaded = run.config()
+    for warning in warnings(loaded):
+        print(f"note: {warning}")
+    print(f"{loaded.method.name} on {loaded.data.name}, {loaded.train.epochs} epochs: {run.folder}")
+    watcher = watch(loaded.train.epochs)
+    try:
+        fit(run, watcher=watcher, init=init, device=device, devices=devices)
+    except KeyboardInterrupt:
+        print(f"\nstopped; continue with `ima train --resume {run.folder}`")
+        raise
+    finally:
+        watcher.close()
+    rows = run.epochs()
+    best = max(rows, key=lambda r: (r["val_score"], r["val_accuracy"], r["epoch"]))
+    for which, row in (("best", best), ("last", rows[-1])):
+        print(
+            f"{which}: epoch {int(row['epoch']) + 1}, validation clean {row['val_accuracy']:.1%}, "
+            f"PGD-10 at {loaded.evaluate.middle:g}: {row['val_pgd']:.1%}"
+        )
+    print(f"next: ima evaluate {run.folder}")

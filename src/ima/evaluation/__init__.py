@@ -1,0 +1,1 @@
+"""Evaluation of trained models. The result files are readable without torch: `results`."""

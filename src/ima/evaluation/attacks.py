@@ -1,0 +1,117 @@
+"""The attacks of an evaluation: a table of names such as `pgd-100`, with their settings fixed.
+
+A row's function gets samples that still stand and returns what it found; every walk, every
+restart and, for PGD, every iterate counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any
+
+from torch import Generator, Tensor
+
+from ima.attacks import ifgsm, pgd
+from ima.attacks.inputs import Bounds, Model
+from ima.attacks.walk import Attacked
+from ima.norms import Norm
+from ima.tasks import Classification, Task, Tree, take
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every attack of an evaluation shares; generator: the source of all its noise."""
+
+    norm: Norm
+    task: Task
+    bounds: Bounds
+    generator: Generator
+
+
+Run = Callable[[Model, Tensor, Tree, float, int, Setting], Attacked]
+"""run(model, x, y, eps, steps, setting) -> Attacked."""
+
+
+@dataclass(frozen=True)
+class AttackRow:
+    """One attack: name, function, default steps, what its accuracy means in one sentence."""
+
+    name: str
+    run: Run
+    steps: int
+    paper: str
+    summary: str
+
+
+def _pgd(
+    model: Model, x: Tensor, y: Tree, eps: float, steps: int, setting: Setting
+) -> Attacked:
+    tasks = [setting.task]
+    if isinstance(setting.task, Classification):
+        tasks = [replace(setting.task, walk="loss"), replace(setting.task, walk="margin")]
+    tries: list[Callable[[Tensor, Tree], Attacked]] = []
+    for task in tasks:
+        for random_start in (False, True):
+            shared: dict[str, Any] = {"task": task, "random_start": random_start}
+            tries.append(
+                lambda x, y, shared=shared: pgd(
+                    model, x, y, eps, steps=steps, step_size=10 * eps / steps, norm=setting.norm,
+                    bounds=setting.bounds, generator=setting.generator, **shared,
+                )
+            )  # fmt: skip
+    return worst(tries, x, y)
+
+
+def _ifgsm(
+    model: Model, x: Tensor, y: Tree, eps: float, steps: int, setting: Setting
+) -> Attacked:
+    task = setting.task
+    return ifgsm(model, x, y, eps, steps=steps, norm=setting.norm, task=task, bounds=setting.bounds)
+
+
+def worst(tries: list[Callable[[Tensor, Tree], Attacked]], x: Tensor, y: Tree) -> Attacked:
+    """Run one try after the other, each on the samples that all before left standing."""
+    first = tries[0](x, y)
+    noisy, crossed, stuck = first.x, first.crossed.clone(), first.stuck.clone()
+    for attempt in tries[1:]:
+        (left,) = (~crossed).nonzero(as_tuple=True)
+        if len(left) == 0:
+            break
+        result = attempt(x[left], take(y, left))
+        noisy[left], crossed[left] = result.x, result.crossed
+        stuck[left] |= result.stuck
+    return Attacked(noisy, crossed, first.correct, stuck)
+
+
+ATTACKS = {
+    row.name: row
+    for row in (
+        AttackRow(
+            "pgd", _pgd, 100, "Madry et al., ICLR 2018",
+            "N steps of 10 eps / N, with cross-entropy and with the margin, each from the sample "
+            "and from a random start; any iterate counts.",
+        ),
+        AttackRow(
+            "ifgsm", _ifgsm, 10, "Kurakin et al., ICLR 2017, as in Ma & Liang's tables",
+            "N steps of eps / 4 from the sample; the last iterate counts.",
+        ),
+    )
+}  # fmt: skip
+
+
+def find_attack(name: str) -> tuple[AttackRow, int]:
+    """The row and the steps of an attack named `pgd`, `pgd-100`, `ifgsm-10`, ...
+
+    Raises ValueError for an unknown name, naming the nearest.
+    """
+    match = re.fullmatch(r"([a-z+]+)(?:-(\d+))?", name)
+    if match and match[1] in ATTACKS and match[2] != "0":
+        row = ATTACKS[match[1]]
+        return row, int(match[2] or row.steps)
+    near = get_close_matches(name.partition("-")[0], ATTACKS, 1)
+    hint = f"; did you mean '{near[0]}-{ATTACKS[near[0]].steps}'?" if near else ";"
+    known = ", ".join(f"{row.name}-{row.steps}" for row in ATTACKS.values())
+    raise ValueError(f"unknown attack {name!r}{hint} Known: {known} (any number of steps)")

@@ -1,0 +1,104 @@
+"""What an evaluation found: one row for every sample, attack and noise radius.
+
+Tables and figures are functions of these rows and need neither model nor torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample under one attack.
+
+    id, label: of the sample; attack: its name, `"clean"` for no noise; eps: the noise radius;
+    prediction: on the noisy sample (on the clean one where no attack succeeded); broken: the
+    prediction is wrong, on the clean sample or with noise of at most eps; distance: the size of
+    the noise found, NaN where none broke the sample.
+    """
+
+    id: int
+    label: int
+    attack: str
+    eps: float
+    prediction: int
+    broken: bool
+    distance: float
+
+
+FIELDS = ("id", "label", "attack", "eps", "prediction", "broken", "distance")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The rows of one model's evaluation, and the norm that eps and distance are measured in."""
+
+    rows: tuple[Row, ...]
+    norm: str
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """The attacks, without clean, in the order in which they ran."""
+        return tuple(dict.fromkeys(row.attack for row in self.rows if row.attack != CLEAN))
+
+    @property
+    def eps(self) -> tuple[float, ...]:
+        """The noise radii, ascending."""
+        return tuple(sorted({row.eps for row in self.rows if row.attack != CLEAN}))
+
+    def accuracy(self, attack: str = CLEAN, eps: float = 0.0) -> float:
+        """Share of all samples that stand; NaN where nothing was run.
+
+        A sample that is wrong without noise counts as broken under every attack.
+        """
+        broken = [r.broken for r in self.rows if r.attack == attack and np.isclose(r.eps, eps)]
+        return 1 - sum(broken) / len(broken) if broken else float("nan")
+
+    def broken(self, attack: str, eps: float) -> dict[int, bool]:
+        """Whether each sample, by id, is broken."""
+        return {
+            r.id: r.broken for r in self.rows if r.attack == attack and np.isclose(r.eps, eps)
+        }
+
+    def to_csv(self, path: Path) -> None:
+        """Write the rows; the file appears whole or not at all."""
+        beside = path.with_name(path.name + ".part")
+        with beside.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow((*FIELDS, "norm"))
+            for row in self.rows:
+                values = (getattr(row, name) for name in FIELDS)
+                writer.writerow([int(v) if isinstance(v, bool) else v for v in values] + [self.norm])
+        os.replace(beside, path)
+
+    @staticmethod
+    def from_csv(path: Path) -> Results:
+        """Read what `to_csv` wrote; ValueError for any other file."""
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames is None or tuple(reader.fieldnames) != (*FIELDS, "norm"):
+                raise ValueError(f"{path} is no results file: its columns are {reader.fieldnames}")
+            records = list(reader)
+        rows = (
+            Row(
+                int(r["id"]), int(r["label"]), r["attack"], float(r["eps"]),
+                int(r["prediction"]), r["broken"] == "1", float(r["distance"]),
+            )
+            for r in records
+        )  # fmt: skip
+        return Results(tuple(rows), records[0]["norm"] if records else "")
+
+
+def mean_and_std(values: Iterable[float]) -> tuple[float, float | None]:
+    """Mean, and sample standard deviation where there are several values."""
+    array = np.array(list(values), dtype=float)
+    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None

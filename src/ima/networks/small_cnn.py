@@ -1,0 +1,24 @@
+"""A small convolutional network for any gray or colour image of 8x8 pixels and more."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def small_cnn(channels: int, num_classes: int, *, width: int = 32) -> nn.Module:
+    """Three 3x3 convolutions, the second of stride 2, averaged to 4x4, and one linear layer.
+
+    Input (B, channels, H, W) with H, W of at least 8, values in [0, 1]; output (B, num_classes).
+    No normalisation layer: samples never meet.
+    """
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1),
+        nn.LeakyReLU(),
+        nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+        nn.LeakyReLU(),
+        nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+        nn.LeakyReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Linear(32 * width, num_classes),
+    )

@@ -1,0 +1,58 @@
+"""A small residual network with InstanceNorm, for images of 32x32 to 128x128 pixels.
+
+The small sibling of the ResNet-18 with InstanceNorm of Ma & Liang, 3.4: one block a stage, a
+quarter of the channels.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al., CVPR 2016, with InstanceNorm)."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.norm1 = nn.InstanceNorm2d(width, affine=True)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.norm2 = nn.InstanceNorm2d(width, affine=True)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels != width:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels, width, 1, stride, bias=False),
+                nn.InstanceNorm2d(width, affine=True),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to (B, width, H / stride, W / stride)."""
+        inner = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(inner)) + self.shortcut(x))
+
+
+class SmallResNet(nn.Module):
+    """See `small_resnet`."""
+
+    def __init__(self, channels: int, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, width, 5, 2, 2)
+        self.blocks = nn.Sequential(
+            Block(width, width, 1), Block(width, 2 * width, 2), Block(2 * width, 4 * width, 2)
+        )
+        self.head = nn.Linear(4 * width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, num_classes) of images (B, channels, H, W) in [0, 1]."""
+        features = self.blocks(F.relu(self.stem((x - 0.5) / 0.5)))
+        return self.head(features.mean((2, 3)))
+
+
+def small_resnet(channels: int, num_classes: int, *, width: int = 16) -> nn.Module:
+    """Stem of stride 2, three residual blocks with affine InstanceNorm, mean, linear layer.
+
+    Input (B, channels, H, W) with H, W of at least 16, values in [0, 1], brought to [-1, 1]
+    inside; output (B, num_classes).
+    """
+    return SmallResNet(channels, num_classes, width)

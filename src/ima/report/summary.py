@@ -1,0 +1,111 @@
+"""From results to tables and curves: pure functions of the rows that an evaluation wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ima.evaluation.results import CLEAN, Results, mean_and_std
+from ima.report.inputs import Curve, ExampleRow, MarginHistory
+from ima.report.tables import Cell, Measure, Table
+
+Seeds = Sequence[Results]
+"""The results of one method, one for each seed."""
+
+
+def results_table(rows: Sequence[tuple[str, Seeds]], caption: str) -> Table:
+    """One row a method: accuracy without noise, and under each attack at each radius."""
+    settings = [(attack, e) for attack in _attacks(rows) for e in _radii(rows)]
+    columns = ("method", CLEAN, *(f"{attack} at {e:g}" for attack, e in settings))
+    lines: list[tuple[Cell, ...]] = []
+    for label, seeds in rows:
+        cells = [measure(r.accuracy(attack, e) for r in seeds)
+                 for attack, e in [(CLEAN, 0.0), *settings]]  # fmt: skip
+        lines.append((label, *cells))
+    return Table(columns, tuple(lines), caption)
+
+
+def measure(values: Any) -> Measure:
+    """Mean and standard deviation of one accuracy over the seeds."""
+    array = list(values)
+    mean, std = mean_and_std(array)
+    return Measure(mean, std, len(array))
+
+
+def curves(rows: Sequence[tuple[str, Seeds]], attack: str) -> list[Curve]:
+    """Accuracy over the noise radius, from 0 (clean), one curve a method."""
+    radii = (0.0, *_radii(rows))
+    found: list[Curve] = []
+    for label, seeds in rows:
+        points = [mean_and_std(r.accuracy(attack if e else CLEAN, e) for r in seeds) for e in radii]
+        std = np.array([s for _, s in points if s is not None])
+        found.append(
+            Curve(
+                label, np.array(radii), np.array([mean for mean, _ in points]),
+                std if len(std) == len(points) else None,
+            )
+        )  # fmt: skip
+    return found
+
+
+def margin_history(rows: Sequence[Mapping[str, float]]) -> MarginHistory:
+    """The histograms of a run's margins.csv."""
+    if not rows:
+        raise ValueError("the run has no margins.csv; only methods with margins write one")
+    lows = [name for name in rows[0] if name not in ("epoch", "cap")]
+    return MarginHistory(
+        edges=np.array([*map(float, lows), rows[0]["cap"]]),
+        epochs=np.array([row["epoch"] + 1 for row in rows]),
+        counts=np.array([[row[name] for name in lows] for row in rows]),
+    )
+
+
+def pick_example(
+    files: Mapping[str, Path], classes: Sequence[str], attack: str, *, fooled: str, firm: str
+) -> tuple[np.ndarray, str, list[ExampleRow]] | None:
+    """One test sample under several methods, for a picture: (clean image, class, rows), or None.
+
+    files: examples.npz of each method, by label. The sample is right without noise everywhere;
+    at the smallest radius at which one exists, the method `fooled` is wrong on it and the method
+    `firm` is right.
+    """
+    loaded = {label: dict(np.load(path, allow_pickle=False)) for label, path in files.items()}
+    radii = np.unique(loaded[fooled]["eps"])
+    for eps in radii:
+        at = {
+            label: {int(data["id"][i]): i for i in np.flatnonzero(
+                np.isclose(data["eps"], eps) & (data["attack"] == attack))}
+            for label, data in loaded.items()
+        }  # fmt: skip
+        for sample, i in at[fooled].items():
+            found = {label: places.get(sample) for label, places in at.items()}
+            if any(place is None for place in found.values()):
+                continue
+            label = loaded[fooled]["label"][i]
+            wrong = loaded[fooled]["prediction"][i] != label
+            if wrong and loaded[firm]["prediction"][found[firm]] == label:
+                rows = [
+                    ExampleRow(
+                        name, float(eps), _image(data["noisy"][found[name]]),
+                        classes[int(data["clean_prediction"][found[name]])],
+                        classes[int(data["prediction"][found[name]])],
+                    )
+                    for name, data in loaded.items()
+                ]  # fmt: skip
+                return _image(loaded[fooled]["clean"][i]), classes[int(label)], rows
+    return None
+
+
+def _image(sample: np.ndarray) -> np.ndarray:
+    return sample[0] if sample.shape[0] == 1 else np.moveaxis(sample, 0, -1)
+
+
+def _attacks(rows: Sequence[tuple[str, Seeds]]) -> list[str]:
+    return list(dict.fromkeys(a for _, seeds in rows for r in seeds for a in r.attacks))
+
+
+def _radii(rows: Sequence[tuple[str, Seeds]]) -> list[float]:
+    return sorted({e for _, seeds in rows for r in seeds for e in r.eps})

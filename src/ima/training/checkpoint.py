@@ -1,0 +1,113 @@
+"""Checkpoints: one safetensors file each, tensors and JSON; nothing in it can execute."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read; the text names the file and what to do."""
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write nested dicts and lists of tensors, numbers, strings and None.
+
+    The file appears whole or not at all. Raises TypeError for anything else in the state.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = json.dumps(_pack(dict(state), "", tensors))
+    _replace(path, tensors, {"tree": tree})
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote. Raises CheckpointError for damaged or other files."""
+    tensors, metadata = _read(path)
+    if "tree" not in metadata:
+        raise CheckpointError(f"{path} holds weights only, no training state to continue from")
+    return _unpack(json.loads(metadata["tree"]), tensors)
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a model's state_dict under its plain names, as any safetensors reader expects."""
+    _replace(path, {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, {})
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """A state_dict from `.safetensors`, or from a `.pt` file that holds tensors only.
+
+    Raises CheckpointError for a damaged file, and for one that would execute code when loaded.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    if path.suffix == ".safetensors":
+        tensors, metadata = _read(path)
+        return _unpack(json.loads(metadata["tree"]), tensors)["model"] if "tree" in metadata else (
+            tensors
+        )
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} is damaged, or holds more than tensors: loading it could execute code, so it "
+            "is refused. Save model.state_dict() with safetensors, or with torch.save"
+        ) from error
+    for key in ("model", "state_dict"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise CheckpointError(f"{path} holds no state_dict; expected names and tensors")
+    return loaded
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.exists():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no safetensors file ({error}); train again, or use another "
+            "checkpoint"
+        ) from error
+
+
+def _replace(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    beside = path.with_name(path.name + ".part")
+    save_file(tensors, beside, metadata)
+    os.replace(beside, path)
+
+
+def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        # As pairs: JSON would turn the optimiser's integer keys into strings.
+        pairs = [[k, _pack(v, f"{name}.{k}" if name else str(k), tensors)] for k, v in value.items()]
+        return {"dict": pairs}
+    if isinstance(value, list | tuple):
+        return {"list": [_pack(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{name} is {type(value).__name__}; a checkpoint holds tensors and numbers")
+
+
+def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    if "dict" in value:
+        return {k: _unpack(v, tensors) for k, v in value["dict"]}
+    return [_unpack(v, tensors) for v in value["list"]]

@@ -1,0 +1,164 @@
+"""Several methods on one data set under one recipe: plan the runs, make them, pick the tuned ones.
+
+Every run is a folder of its own, trained and tested by commands of its own, so a comparison that
+was stopped continues where it was, and runs that two rows share are made once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ima.training.config import Config, ConfigError, Named, parse
+from ima.training.run import Run
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One setting of a method, and its run for every seed."""
+
+    method: Named
+    runs: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        """Method and options, as in its folder's name."""
+        return slug(self.method)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One row of the table: its candidates, of which validation picks one."""
+
+    label: str
+    candidates: tuple[Candidate, ...]
+
+    def chosen(self) -> Candidate:
+        """The candidate with the best validation score, mean over the seeds."""
+        if len(self.candidates) == 1:
+            return self.candidates[0]
+        return max(self.candidates, key=lambda c: fmean(best_score(run) for run in c.runs))
+
+
+def plan(config: Config, seeds: Sequence[int], folder: Path) -> list[Plan]:
+    """The rows of the config's comparison with the folders of their runs; makes the folders.
+
+    Raises ConfigError where the config compares nothing, and where a folder holds a run of other
+    settings.
+    """
+    if not config.compare:
+        raise ConfigError(
+            f"the config {config.name!r} compares nothing: it has no `compare` rows, such as "
+            "compare: [{label: SAT, method: {name: sat, eps: 3.0}}]"
+        )
+    plans: list[Plan] = []
+    for row in config.compare:
+        keys, grids = list(row.tune), list(row.tune.values())
+        candidates: list[Candidate] = []
+        for values in itertools.product(*grids):
+            tuned = dict(zip(keys, values, strict=True))
+            method = Named(name=row.method.name, **{**row.method.options, **tuned})
+            runs = tuple(_run(config, method, seed, folder) for seed in seeds)
+            candidates.append(Candidate(method, runs))
+        plans.append(Plan(row.label, tuple(candidates)))
+    return plans
+
+
+def make(
+    plans: Sequence[Plan], *, jobs: int, device: str, report: Callable[[str, int, int], None]
+) -> None:
+    """Train every planned run that is not finished, and test those that the table shows.
+
+    jobs: how many at a time, each in a process of its own with an equal share of the cores;
+    report is called with (folder, done, total). Raises RuntimeError with the last lines of the
+    first run that failed, after the others have ended.
+    """
+    runs = _unique(run for p in plans for c in p.candidates for run in c.runs)
+    train = [(run, ["train", "--resume", str(run.folder)]) for run in runs if not finished(run)]
+    _all(train, jobs, device, report)
+    shown = _unique(run for p in plans for run in p.chosen().runs)
+    test = [(run, ["evaluate", str(run.folder)]) for run in shown if not tested(run)]
+    _all(test, jobs, device, report)
+
+
+def slug(method: Named) -> str:
+    """A folder name for a method and its options."""
+    options = [f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+               for key, value in sorted(method.options.items())]  # fmt: skip
+    return "-".join([method.name, *options]).replace("/", "_").replace(" ", "")
+
+
+def finished(run: Run) -> bool:
+    """Whether the run has trained to its last epoch."""
+    rows = run.epochs()
+    return run.state.exists() and bool(rows) and len(rows) == run.config().train.epochs
+
+
+def tested(run: Run) -> bool:
+    """Whether the results of the run are there and newer than its weights."""
+    return all(
+        run.results(which).exists()
+        and run.results(which).stat().st_mtime >= run.weights(which).stat().st_mtime
+        for which in ("best", "last")
+    )
+
+
+def best_score(run: Run) -> float:
+    """The validation score of the run's best epoch."""
+    return max(row["val_score"] for row in run.epochs())
+
+
+def _run(config: Config, method: Named, seed: int, folder: Path) -> Run:
+    values: dict[str, Any] = config.model_dump(mode="json")
+    values |= {"method": {"name": method.name, **method.options}, "compare": []}
+    values["train"] |= {"seed": seed}
+    wanted = parse(values)
+    place = folder / slug(method) / f"seed{seed}"
+    if not (place / "config.yaml").exists():
+        return Run.create(place, wanted)
+    run = Run.open(place)
+    if run.config() != wanted:
+        raise ConfigError(
+            f"{place} holds a run of other settings; name another folder with --out, or delete it"
+        )
+    return run
+
+
+def _unique(runs: Iterable[Run]) -> list[Run]:
+    return list(dict.fromkeys(runs))
+
+
+def _all(
+    work: list[tuple[Run, list[str]]], jobs: int, device: str,
+    report: Callable[[str, int, int], None],
+) -> None:  # fmt: skip
+    if not work:
+        return
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    environ = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+
+    def one(item: tuple[Run, list[str]]) -> str | None:
+        run, arguments = item
+        command = [sys.executable, "-m", "ima", *arguments, "--device", device]
+        with (run.folder / f"{arguments[0]}.log").open("w") as log:
+            code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environ)
+        if code.returncode == 0:
+            return None
+        tail = (run.folder / f"{arguments[0]}.log").read_text().splitlines()[-5:]
+        return f"{run.folder} failed:\n  " + "\n  ".join(tail)
+
+    failures: list[str] = []
+    with ThreadPoolExecutor(jobs) as pool:
+        for done, (item, failure) in enumerate(zip(work, pool.map(one, work), strict=True)):
+            report(str(item[0].folder), done + 1, len(work))
+            failures += [failure] if failure else []
+    if failures:
+        raise RuntimeError("\n".join(failures))

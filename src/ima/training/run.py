@@ -1,0 +1,179 @@
+"""A run is a folder: what was run, where, what happened, and how to continue.
+
+    config.yaml         the config as run, defaults included
+    environment.json    versions, commit, machine, command
+    metrics.csv         one row an epoch
+    margins.csv         the histogram of the margins, one row an epoch (methods with margins)
+    best.safetensors    weights of the epoch that validation picked
+    last.safetensors    weights of the last epoch
+    state.safetensors   everything that a resumed run needs
+    evaluation/         results of `ima evaluate`
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ima.training.config import Config, parse
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one training run."""
+
+    folder: Path
+
+    @property
+    def state(self) -> Path:
+        """Everything that a resumed run needs."""
+        return self.folder / "state.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        """One row an epoch."""
+        return self.folder / "metrics.csv"
+
+    @property
+    def margins(self) -> Path:
+        """The histogram of the margins, one row an epoch."""
+        return self.folder / "margins.csv"
+
+    def weights(self, which: str) -> Path:
+        """The weights of the `"best"` or the `"last"` epoch."""
+        return self.folder / f"{which}.safetensors"
+
+    def results(self, which: str) -> Path:
+        """The rows of an evaluation of the `"best"` or the `"last"` weights."""
+        return self.folder / "evaluation" / f"{which}.csv"
+
+    @property
+    def examples(self) -> Path:
+        """Attacked samples of the best weights, for pictures."""
+        return self.folder / "evaluation" / "examples.npz"
+
+    @staticmethod
+    def create(folder: Path, config: Config) -> Run:
+        """A new run folder; FileExistsError where one with another run is."""
+        if (folder / "config.yaml").exists():
+            raise FileExistsError(
+                f"{folder} already holds a run: continue it with `ima train --resume {folder}`, "
+                "or name another folder with --out"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / "config.yaml", config.to_yaml())
+        return Run(folder)
+
+    @staticmethod
+    def open(folder: Path) -> Run:
+        """An existing run folder; FileNotFoundError where there is none."""
+        if not (folder / "config.yaml").is_file():
+            raise FileNotFoundError(
+                f"{folder} is no run: it holds no config.yaml. Start one with `ima train CONFIG`"
+            )
+        return Run(folder)
+
+    def config(self) -> Config:
+        """The config as run."""
+        return parse(yaml.safe_load((self.folder / "config.yaml").read_text()))
+
+    def write_environment(self, device: str) -> None:
+        """Say with what and where the run was made."""
+        _write(self.folder / "environment.json", json.dumps(environment(device), indent=2) + "\n")
+
+    def epochs(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv."""
+        return _read_rows(self.metrics)
+
+    def add_epoch(self, row: Mapping[str, float]) -> None:
+        """Add one epoch's metrics; rows of this epoch and later ones are replaced."""
+        _add_row(self.metrics, row)
+
+    def add_margins(self, epoch: int, edges: Sequence[float], counts: Sequence[int]) -> None:
+        """Add one epoch's histogram of margins; columns are named by the bins' lower edges."""
+        names = [f"{edge:.6g}" for edge in edges[:-1]]
+        row = {"epoch": epoch, "cap": edges[-1], **dict(zip(names, counts, strict=True))}
+        _add_row(self.margins, row)
+
+    def read_margins(self) -> list[dict[str, float]]:
+        """The rows of margins.csv; empty for methods without margins."""
+        return _read_rows(self.margins)
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, commit, machine and command, for the record."""
+    return {
+        "ima": _version("ima"),
+        "commit": _commit(),
+        "command": " ".join(["ima", *sys.argv[1:]]),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("torch", "numpy", "lightning-fabric")},
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "device": device,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the library's own checkout, with `+` where files differ from it."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", here, *arguments], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        head = git("rev-parse", "HEAD") if git("ls-files", __file__) else ""
+    except OSError:
+        return None
+    return head + ("+" if git("status", "--porcelain", "--", str(here)) else "") if head else None
+
+
+def _write(path: Path, text: str) -> None:
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+def _read_rows(path: Path) -> list[dict[str, float]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [
+            {key: float(value) for key, value in row.items() if value != ""}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _add_row(path: Path, row: Mapping[str, float]) -> None:
+    rows = [old for old in _read_rows(path) if old["epoch"] < row["epoch"]] + [dict(row)]
+    names = list(dict.fromkeys(name for r in rows for name in r))
+    beside = path.with_name(path.name + ".part")
+    with beside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows({k: _number(v) for k, v in r.items()} for r in rows)
+    os.replace(beside, path)
+
+
+def _number(value: float) -> float | int:
+    return int(value) if float(value).is_integer() else value
