@@ -37,6 +37,19 @@ def redraw(model: nn.Module, seed: int, scale: float = 1.0) -> nn.Module:
     return model
 
 
+def balance(model: nn.Module, shape: Sequence[int], head: nn.Linear, seed: int) -> None:
+    """Shift and scale the last layer, so that all classes occur and no boundary is far."""
+    flags = [(m, m.training) for m in model.modules()]
+    model.eval()
+    with torch.no_grad():
+        z = model(torch.rand(256, *shape, generator=seeded(1000 + seed)))
+        spread = z.std(0).clamp_min(1e-3)
+        head.bias.copy_((head.bias - z.mean(0)) / spread)
+        head.weight.div_(spread[:, None])
+    for m, training in flags:
+        m.training = training
+
+
 def mlp(
     shape: Sequence[int],
     outputs: int = 3,
@@ -54,6 +67,7 @@ def mlp(
         nn.Linear(16, outputs),
     )
     redraw(model, seed, scale=1.5)
+    balance(model, shape, model[-1], seed)
     return model
 
 
@@ -82,6 +96,7 @@ def cnn(
         nn.Linear(8 * 2**dims, outputs),
     )
     redraw(model, seed, scale=1.5)
+    balance(model, (channels, *(6,) * dims), model[-1], seed)
     return model
 
 

@@ -20,12 +20,13 @@ def samples(batch: int, shape: tuple[int, ...]) -> Tensor:
     return torch.randn(batch, *shape, generator=seeded(1))
 
 
-@pytest.mark.parametrize("one_logit", [False, True])
 @pytest.mark.parametrize("algorithm", [2, 3])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "one_logit"), [*((shape, False) for shape in SHAPES), ((4, 6), True)]
+)
 @pytest.mark.parametrize(("norm", "dual"), NORMS)
 def test_margins_settle_at_the_distance(
-    norm: float, dual: float, shape: tuple[int, ...], algorithm: int, one_logit: bool
+    norm: float, dual: float, shape: tuple[int, ...], one_logit: bool, algorithm: int
 ) -> None:
     model = Linear2(math.prod(shape), one_logit=one_logit)
     x, ids = samples(60, shape), torch.arange(60)
@@ -39,7 +40,7 @@ def test_margins_settle_at_the_distance(
     for _ in range(math.ceil(float(truth.max()) / method.delta) + 2):
         method(model, x, y, ids)
     method.delta = delta
-    for _ in range(15):
+    for _ in range(12):
         method(model, x, y, ids)
     error = (method.margins.values - truth).abs().mean() / truth.mean()
     assert error < 0.01
@@ -52,12 +53,12 @@ def test_margins_settle_at_the_distance(
 def test_samples_nearer_than_eps_cross_and_no_others(
     attack: str, norm: float, dual: float, shape: tuple[int, ...], batch: int
 ) -> None:
-    model = Linear2(math.prod(shape))
-    x = samples(batch, shape)
+    model = Linear2(math.prod(shape)).double()
+    x = samples(batch, shape).double()
     y, truth = model.labels(x), model.distance(x, dual)
     for factor in (0.5, 0.999, 1.001, 1.7, 4.0):
         # Every second sample gets the opposite radius, so that a batch is mixed.
-        eps = truth * torch.tensor([factor, 1 / factor]).repeat(batch)[:batch]
+        eps = truth * torch.tensor([factor, 1 / factor]).double().repeat(batch)[:batch]
         if attack.startswith("bpgd"):
             result = bpgd(model, x, y, eps, norm=norm, algorithm=2 if attack[-1] == "2" else 3)
         else:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ima.attacks import ifgsm as ifgsm
     from ima.attacks import pgd as pgd
     from ima.data.indexed import Indexed as Indexed
+    from ima.evaluation.evaluate import evaluate as evaluate
+    from ima.evaluation.results import Results as Results
     from ima.margins import Margins as Margins
     from ima.methods import IMA as IMA
     from ima.methods import SAT as SAT
@@ -42,12 +44,34 @@ _HOMES = {
     "Standard": "ima.methods",
     "Step": "ima.methods",
     "Task": "ima.tasks",
+    "Results": "ima.evaluation.results",
     "bpgd": "ima.attacks",
+    "evaluate": "ima.evaluation.evaluate",
     "ifgsm": "ima.attacks",
     "pgd": "ima.attacks",
 }
 
-__all__ = [*sorted(_HOMES), "__version__"]
+__all__ = [
+    "IMA",
+    "L2",
+    "LINF",
+    "SAT",
+    "Attacked",
+    "Classification",
+    "Indexed",
+    "Margins",
+    "Method",
+    "Norm",
+    "Results",
+    "Standard",
+    "Step",
+    "Task",
+    "__version__",
+    "bpgd",
+    "evaluate",
+    "ifgsm",
+    "pgd",
+]
 
 
 def __getattr__(name: str) -> Any:

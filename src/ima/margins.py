@@ -27,7 +27,7 @@ class Margins:
         return len(self.values)
 
     def __getitem__(self, ids: Tensor) -> Tensor:
-        """The margins of `ids`, (B,) integers; a copy. Raises TypeError and ValueError for others."""
+        """A copy of the margins of `ids`, (B,); TypeError and ValueError for ids that are none."""
         self._check(ids)
         self.values = self.values.to(ids.device)
         return self.values[ids]

@@ -74,9 +74,10 @@ def leaves(tree: Tree) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Classification:
-    """One label a sample: softmax for outputs (B, classes), a sigmoid for one logit, (B,) or (B, 1).
+    """One label a sample.
 
-    Targets are integers of shape (B,), in 0..classes-1 (0 or 1 for one logit).
+    Outputs (B, classes) go through softmax; one logit, (B,) or (B, 1), through a sigmoid. Targets
+    are integers of shape (B,), in 0..classes-1 (0 or 1 for one logit).
     walk: what attacks raise, `"loss"` (cross-entropy) or `"margin"` (logsumexp of the other
     logits minus the true one). Both have the same direction; the margin's gradient never fades.
     """
@@ -95,9 +96,11 @@ class Classification:
                 "one tensor of shape (batch, classes)"
             )
         if not isinstance(target, Tensor) or target.is_floating_point() or target.ndim != 1:
-            came = f"{target.dtype} of shape {tuple(target.shape)}" if isinstance(
-                target, Tensor
-            ) else type(target).__name__
+            came = (
+                f"{target.dtype} of shape {tuple(target.shape)}"
+                if isinstance(target, Tensor)
+                else type(target).__name__
+            )
             raise TypeError(f"targets are {came}; expected integer class labels of shape (batch,)")
         if output.ndim not in (1, 2) or len(output) != len(target) or output.numel() == 0:
             raise ValueError(

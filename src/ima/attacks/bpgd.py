@@ -82,9 +82,18 @@ def bpgd(
             return ~correct[index] | (~right & (algorithm == 2))
 
         walked = walk(
-            model, x, y, radius, steps=steps, step_size=4 * radius / steps, norm=norm, task=task,
-            bounds=box, start=start, stop=stop,
-        )  # fmt: skip
+            model,
+            x,
+            y,
+            radius,
+            steps=steps,
+            step_size=4 * radius / steps,
+            norm=norm,
+            task=task,
+            bounds=box,
+            start=start,
+            stop=stop,
+        )
 
         crossed = correct & (walked.stopped_at < steps)
         (left,) = (walked.stopped_at == steps).nonzero(as_tuple=True)
@@ -99,10 +108,14 @@ def bpgd(
             first, outside = (x if algorithm == 3 else walked.before)[index], walked.x[index]
             first_score = (clean_score if algorithm == 3 else last_score)[index]
             low, high = search(
-                model, first, outside, take(y, index), (first_score, score[index]),
-                task=task, bounds=box,
-            )  # fmt: skip
+                model,
+                first,
+                outside,
+                take(y, index),
+                (first_score, score[index]),
+                task=task,
+                bounds=box,
+            )
             share = low if side == "inside" else (low + high) / 2
             noisy[index] = between(first, outside, share, box)
     return Attacked(noisy, crossed, correct, walked.stuck)
-

@@ -29,6 +29,14 @@ def ifgsm(
     """The last point of `steps` gradient steps of eps / 4; arguments and result as in `pgd`."""
     stride = check_radius(eps, x) / 4
     return pgd(
-        model, x, y, eps, steps=steps, step_size=stride, norm=norm, task=task, bounds=bounds,
+        model,
+        x,
+        y,
+        eps,
+        steps=steps,
+        step_size=stride,
+        norm=norm,
+        task=task,
+        bounds=bounds,
         stop="never",
-    )  # fmt: skip
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -108,7 +108,7 @@ def inside(model: Any) -> Any:
 
 
 @contextmanager
-def no_trace(model: Model, x: Tensor) -> Iterator[Model]:
+def no_trace(model: Model, x: Tensor) -> Generator[Model]:
     """Within: the module inside `model`, in evaluation mode, with gradients enabled.
 
     Afterwards, also after an exception: the flag of every module, the global random state and

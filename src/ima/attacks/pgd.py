@@ -1,14 +1,13 @@
 """PGD: projected gradient ascent on the loss inside a ball (Madry et al., ICLR 2018).
 
-    point = x, or uniform in the ball
-    repeat: point = clamp(x + project(point + step_size * direction(gradient) - x))
+point = x, or uniform in the ball
+repeat: point = clamp(x + project(point + step_size * direction(gradient) - x))
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Generator, Tensor
 
 from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
@@ -61,9 +60,18 @@ def pgd(
             return ~task.correct(output, target)
 
         walked = walk(
-            model, x, y, radius, steps=steps, step_size=stride, norm=norm, task=task,
-            bounds=box, start=start, stop=wrong if stop == "wrong" else None,
-        )  # fmt: skip
+            model,
+            x,
+            y,
+            radius,
+            steps=steps,
+            step_size=stride,
+            norm=norm,
+            task=task,
+            bounds=box,
+            start=start,
+            stop=wrong if stop == "wrong" else None,
+        )
         crossed = walked.stopped_at < steps
         (left,) = (~crossed).nonzero(as_tuple=True)
         if len(left):

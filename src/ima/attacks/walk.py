@@ -89,7 +89,7 @@ def walk(
     objective: `task.objective` if None; stop: no sample stops if None.
     """
     objective = task.objective if objective is None else objective
-    with no_trace(model, x) as model:
+    with no_trace(model, x) as module:
         x = x.detach().clone()
         final, before = x.clone(), x.clone()
         stopped_at = torch.full((len(x),), steps, device=x.device)
@@ -98,7 +98,7 @@ def walk(
         point, previous = (x if start is None else start.detach().clone()), x
         for step in range(steps):
             leaf = point.detach().requires_grad_()
-            output = model(leaf)
+            output = module(leaf)
             if step == 0:
                 task.check(output, y)
             if stop is not None:
@@ -125,7 +125,7 @@ def walk(
 
 
 def into(x: Tensor, bounds: tuple[Tensor, Tensor] | None) -> Tensor:
-    """x clamped to the bounds."""
+    """X clamped to the bounds."""
     return x if bounds is None else torch.minimum(torch.maximum(x, bounds[0]), bounds[1])
 
 
@@ -151,8 +151,8 @@ def ascent(output: Tree, x: Tensor, y: Tree, objective: Objective) -> Tensor:
     if not pairs:
         return torch.zeros_like(x)
     ends_, slopes_ = zip(*pairs, strict=True)
-    (gradient,) = torch.autograd.grad(ends_, x, slopes_, allow_unused=True)
-    return torch.zeros_like(x) if gradient is None else gradient.detach()
+    (gradient,) = torch.autograd.grad(ends_, x, slopes_, allow_unused=True, materialize_grads=True)
+    return gradient.detach()
 
 
 def _matrix(slope: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ def compare(
         How many runs at a time, each with its share of the cores.
     device:
         cpu, cuda, mps or auto.
+
     """
     from ima.evaluation.results import Results
     from ima.report import figures, summary
@@ -41,10 +42,15 @@ def compare(
     loaded = load_config(config, overrides)
     folder = Path("runs") / loaded.name if out is None else out
     plans = plan(loaded, seeds or [0], folder)
-    make(plans, jobs=jobs, device=device,
-         report=lambda what, done, total: print(f"[{done}/{total}] {what}", flush=True))  # fmt: skip
+    make(
+        plans,
+        jobs=jobs,
+        device=device,
+        report=lambda what, done, total: print(f"[{done}/{total}] {what}", flush=True),
+    )
 
     tables: list[str] = []
+    best: list[tuple[str, list[Results]]] = []
     for which, title in (("best", "epoch picked by validation"), ("last", "last epoch")):
         rows = [
             (

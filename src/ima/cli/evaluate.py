@@ -31,15 +31,16 @@ def evaluate(
         cpu, cuda, mps or auto.
     seed:
         Of the attacks' random starts.
+
     """
     from ima.report.summary import results_table
     from ima.report.tables import to_text
+    from ima.training.evaluating import evaluate_run
     from ima.training.run import Run
-    from ima.training.test import test
 
     opened = Run.open(run)
     which = ("best", "last") if checkpoint == "both" else (checkpoint,)
     for name in which:
-        results = test(opened, name, attacks=attacks, eps=eps, device=device, seed=seed)
+        results = evaluate_run(opened, name, attacks=attacks, eps=eps, device=device, seed=seed)
         print(f"{opened.results(name)}")
         print(to_text(results_table([(name, [results])], opened.config().note)))

@@ -39,9 +39,11 @@ class Bar(Lines):
     def __init__(self, epochs: int) -> None:
         super().__init__(epochs)
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
-        )  # fmt: skip
+        )
         self.task = self.progress.add_task("", total=None, figures="")
         self.progress.start()
         self.shown = 0.0
@@ -53,9 +55,12 @@ class Bar(Lines):
         self.shown = time.monotonic()
         row = summary({name: float(value) for name, value in sums.items()})
         self.progress.update(
-            self.task, description=f"epoch {epoch + 1}/{self.epochs}", figures=figures(row),
-            total=self.epochs * total, completed=epoch * total + done,
-        )  # fmt: skip
+            self.task,
+            description=f"epoch {epoch + 1}/{self.epochs}",
+            figures=figures(row),
+            total=self.epochs * total,
+            completed=epoch * total + done,
+        )
 
     def epoch(self, epoch: int, row: Mapping[str, float]) -> None:
         """Leave the epoch's line above the bar."""

@@ -12,6 +12,7 @@ def show(what: Literal["methods", "attacks", "data", "networks", "configs"]) -> 
     ----------
     what:
         methods, attacks, data, networks or configs.
+
     """
     rows: list[tuple[str, str, str]]
     if what == "methods":

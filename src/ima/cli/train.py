@@ -32,6 +32,7 @@ def train(
         cpu, cuda, mps or auto.
     devices:
         How many devices (with `torchrun`, it decides).
+
     """
     from ima.cli.progress import watch
     from ima.training.config import load_config, warnings

@@ -40,7 +40,7 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
     # Here and not above: importing scikit-learn takes a second that other data sets need not pay.
     from sklearn.datasets import load_digits  # pyright: ignore[reportMissingTypeStubs]
 
-    shipped = cast(Any, load_digits())
+    shipped = cast("Any", load_digits())
     counts: NDArray[np.float32] = np.asarray(shipped.images, dtype=np.float32)[:, None]
     targets: NDArray[np.int64] = np.asarray(shipped.target, dtype=np.int64)
 

@@ -38,7 +38,7 @@ class Indexed(Dataset[Any]):
 
     def __len__(self) -> int:
         # torch's Dataset declares no __len__; the constructor has made sure that there is one.
-        return len(cast(Sized, self.data))
+        return len(cast("Sized", self.data))
 
     def __getitem__(self, index: SupportsIndex) -> Any:
         try:
@@ -58,7 +58,7 @@ class Indexed(Dataset[Any]):
 
 def _with_id(item: Any, sample: int) -> Any:
     if isinstance(item, Mapping):
-        fields = cast(Mapping[Any, Any], item)
+        fields = cast("Mapping[Any, Any]", item)
         if "id" in fields:
             raise ValueError(
                 f'item {sample} has a key "id" already, with a {type(fields["id"]).__name__}; '
@@ -66,7 +66,7 @@ def _with_id(item: Any, sample: int) -> Any:
             )
         return {**fields, "id": sample}
     if isinstance(item, (tuple, list)):
-        values = tuple(cast(Sequence[Any], item))
+        values = tuple(cast("Sequence[Any]", item))
         if isinstance(item, list) and values and all(isinstance(v, Mapping) for v in values):
             # What MONAI's cropping transforms with num_samples > 1 give: no (x, y, ...).
             raise TypeError(

@@ -46,9 +46,7 @@ class AttackRow:
     summary: str
 
 
-def _pgd(
-    model: Model, x: Tensor, y: Tree, eps: float, steps: int, setting: Setting
-) -> Attacked:
+def _pgd(model: Model, x: Tensor, y: Tree, eps: float, steps: int, setting: Setting) -> Attacked:
     tasks = [setting.task]
     if isinstance(setting.task, Classification):
         tasks = [replace(setting.task, walk="loss"), replace(setting.task, walk="margin")]
@@ -58,16 +56,22 @@ def _pgd(
             shared: dict[str, Any] = {"task": task, "random_start": random_start}
             tries.append(
                 lambda x, y, shared=shared: pgd(
-                    model, x, y, eps, steps=steps, step_size=10 * eps / steps, norm=setting.norm,
-                    bounds=setting.bounds, generator=setting.generator, **shared,
+                    model,
+                    x,
+                    y,
+                    eps,
+                    steps=steps,
+                    step_size=10 * eps / steps,
+                    norm=setting.norm,
+                    bounds=setting.bounds,
+                    generator=setting.generator,
+                    **shared,
                 )
-            )  # fmt: skip
+            )
     return worst(tries, x, y)
 
 
-def _ifgsm(
-    model: Model, x: Tensor, y: Tree, eps: float, steps: int, setting: Setting
-) -> Attacked:
+def _ifgsm(model: Model, x: Tensor, y: Tree, eps: float, steps: int, setting: Setting) -> Attacked:
     task = setting.task
     return ifgsm(model, x, y, eps, steps=steps, norm=setting.norm, task=task, bounds=setting.bounds)
 
@@ -90,16 +94,22 @@ ATTACKS = {
     row.name: row
     for row in (
         AttackRow(
-            "pgd", _pgd, 100, "Madry et al., ICLR 2018",
+            "pgd",
+            _pgd,
+            100,
+            "Madry et al., ICLR 2018",
             "N steps of 10 eps / N, with cross-entropy and with the margin, each from the sample "
             "and from a random start; any iterate counts.",
         ),
         AttackRow(
-            "ifgsm", _ifgsm, 10, "Kurakin et al., ICLR 2017, as in Ma & Liang's tables",
+            "ifgsm",
+            _ifgsm,
+            10,
+            "Kurakin et al., ICLR 2017, as in Ma & Liang's tables",
             "N steps of eps / 4 from the sample; the last iterate counts.",
         ),
     )
-}  # fmt: skip
+}
 
 
 def find_attack(name: str) -> tuple[AttackRow, int]:

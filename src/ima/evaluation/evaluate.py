@@ -1,7 +1,7 @@
 """Attack a trained model on a data set, from the smallest noise radius to the largest.
 
-    clean pass; samples that are wrong count as broken everywhere
-    for each attack, for eps ascending: attack the samples that still stand
+clean pass; samples that are wrong count as broken everywhere
+for each attack, for eps ascending: attack the samples that still stand
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def evaluate(
     data: a map-style data set of (x, y), or an iterable of batches (x, y); eps: noise radii in
     x's units and `norm`, above 0; attacks: names such as `"pgd-100"`; bounds: of x's entries;
     seed: of all noise. keep is called with every sample that an attack was tried on; progress
-    with (batches done, batches, 0 where unknown). A sample broken at a smaller eps stays broken at a larger one,
-    and is not attacked again. With several attacks, `"worst case"` counts a sample as broken when
-    any broke it.
+    with (batches done, batches, 0 where unknown). A sample broken at a smaller eps stays broken
+    at a larger one, and is not attacked again. With several attacks, `"worst case"` counts a
+    sample as broken when any broke it.
 
     Raises ValueError for an empty data set, unknown attacks, inputs outside bounds and outputs
     that do not fit the labels; FloatingPointError where the model's output is not finite.
@@ -109,8 +109,18 @@ def evaluate(
                     distance[left] = torch.where(result.crossed, far.to(distance.dtype), torch.nan)
                     for i, at in enumerate(left.tolist() if keep is not None else []):
                         assert keep is not None
-                        keep(Example(ids[at], name, radius, int(y[at]), int(seen[i]),
-                                     int(clean[at]), x[at].cpu(), result.x[i].cpu()))  # fmt: skip
+                        keep(
+                            Example(
+                                ids[at],
+                                name,
+                                radius,
+                                int(y[at]),
+                                int(seen[i]),
+                                int(clean[at]),
+                                x[at].cpu(),
+                                result.x[i].cpu(),
+                            )
+                        )
                 rows += _rows(ids, y, name, radius, prediction, broken, distance)
                 state = (prediction.clone(), broken.clone(), distance.clone())
                 by_attack.setdefault(radius, []).append(state)
@@ -135,11 +145,17 @@ def _worst(states: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor,
 
 
 def _rows(
-    ids: range, y: Tensor, attack: str, eps: float, prediction: Tensor, broken: Tensor,
+    ids: range,
+    y: Tensor,
+    attack: str,
+    eps: float,
+    prediction: Tensor,
+    broken: Tensor,
     distance: Tensor,
-) -> list[Row]:  # fmt: skip
-    columns = zip(ids, y.tolist(), prediction.tolist(), broken.tolist(), distance.tolist(),
-                  strict=True)  # fmt: skip
+) -> list[Row]:
+    columns = zip(
+        ids, y.tolist(), prediction.tolist(), broken.tolist(), distance.tolist(), strict=True
+    )
     return [Row(i, label, attack, eps, p, b, d) for i, label, p, b, d in columns]
 
 

@@ -65,9 +65,7 @@ class Results:
 
     def broken(self, attack: str, eps: float) -> dict[int, bool]:
         """Whether each sample, by id, is broken."""
-        return {
-            r.id: r.broken for r in self.rows if r.attack == attack and np.isclose(r.eps, eps)
-        }
+        return {r.id: r.broken for r in self.rows if r.attack == attack and np.isclose(r.eps, eps)}
 
     def to_csv(self, path: Path) -> None:
         """Write the rows; the file appears whole or not at all."""
@@ -77,7 +75,9 @@ class Results:
             writer.writerow((*FIELDS, "norm"))
             for row in self.rows:
                 values = (getattr(row, name) for name in FIELDS)
-                writer.writerow([int(v) if isinstance(v, bool) else v for v in values] + [self.norm])
+                writer.writerow(
+                    [int(v) if isinstance(v, bool) else v for v in values] + [self.norm]
+                )
         os.replace(beside, path)
 
     @staticmethod
@@ -90,11 +90,16 @@ class Results:
             records = list(reader)
         rows = (
             Row(
-                int(r["id"]), int(r["label"]), r["attack"], float(r["eps"]),
-                int(r["prediction"]), r["broken"] == "1", float(r["distance"]),
+                int(r["id"]),
+                int(r["label"]),
+                r["attack"],
+                float(r["eps"]),
+                int(r["prediction"]),
+                r["broken"] == "1",
+                float(r["distance"]),
             )
             for r in records
-        )  # fmt: skip
+        )
         return Results(tuple(rows), records[0]["norm"] if records else "")
 
 

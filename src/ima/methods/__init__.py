@@ -27,19 +27,30 @@ METHODS = {
     row.name: row
     for row in (
         MethodRow(
-            "standard", "Standard", Standard, "-",
-            "The loss on clean samples.", segmentation=True,
+            "standard",
+            "Standard",
+            Standard,
+            "-",
+            "The loss on clean samples.",
+            segmentation=True,
         ),
         MethodRow(
-            "sat", "SAT", SAT, "Ma & Liang, Eqs. 4 and 5; after Madry et al., ICLR 2018",
-            "Clean samples, and samples with noise of one fixed radius.", segmentation=True,
+            "sat",
+            "SAT",
+            SAT,
+            "Ma & Liang, Eqs. 4 and 5; after Madry et al., ICLR 2018",
+            "Clean samples, and samples with noise of one fixed radius.",
+            segmentation=True,
         ),
         MethodRow(
-            "ima", "IMA", IMA, "Ma & Liang, Algorithms 1 to 3",
+            "ima",
+            "IMA",
+            IMA,
+            "Ma & Liang, Algorithms 1 to 3",
             "Clean samples, and samples at their own margin, which grows up to the boundary.",
             segmentation=True,
         ),
     )
-}  # fmt: skip
+}
 
 __all__ = ["IMA", "METHODS", "SAT", "Method", "MethodRow", "Standard", "Step"]

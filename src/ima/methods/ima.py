@@ -1,10 +1,10 @@
 """IMA: increasing-margin adversarial training (Ma & Liang, Algorithm 1).
 
-    z = f(x), L0 = Loss(z, y)                           # training mode
-    where z is right: x~, crossed = BPGD(x, y, E(i)), L1 = Loss(f(x~), y);  elsewhere L1 = L0
-    loss = mean of (L0 + L1) / 2
-    where z is right: E(i) += delta if not crossed, else E(i) = (|x~ - x| + E(i)) / 2
-    E is clipped to [0, eps]
+z = f(x), L0 = Loss(z, y)                           # training mode
+where z is right: x~, crossed = BPGD(x, y, E(i)), L1 = Loss(f(x~), y);  elsewhere L1 = L0
+loss = mean of (L0 + L1) / 2
+where z is right: E(i) += delta if not crossed, else E(i) = (|x~ - x| + E(i)) / 2
+E is clipped to [0, eps]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ima.attacks.bpgd import bpgd
 from ima.attacks.inputs import Bounds, check_samples, check_steps
 from ima.margins import Margins
 from ima.methods.base import Setting, Step, count, finite, one_of, positive
-from ima.norms import Norm, per_sample
+from ima.norms import Norm
 from ima.tasks import Task, Tree, take
 
 
@@ -99,10 +99,19 @@ class IMA:
         (index,) = right.nonzero(as_tuple=True)
         if len(index):
             result = bpgd(
-                model, x[index], take(y, index), margins[index], norm=norm, task=task,
-                bounds=self.setting.bounds, steps=self.steps, algorithm=self.algorithm,
-                side=self.side, random_start=self.random_start, generator=self.generator,
-            )  # fmt: skip
+                model,
+                x[index],
+                take(y, index),
+                margins[index],
+                norm=norm,
+                task=task,
+                bounds=self.setting.bounds,
+                steps=self.steps,
+                algorithm=self.algorithm,
+                side=self.side,
+                random_start=self.random_start,
+                generator=self.generator,
+            )
             noisy[index], attacked[index] = result.x, result.correct
             crossed[index], stuck[index] = result.crossed, result.stuck
 

@@ -52,9 +52,16 @@ class SAT(Stateless):
         output = model(x)
         setting.task.check(output, y)
         walked = walk(
-            model, x, y, radius, steps=self.steps, step_size=4 * radius / self.steps,
-            norm=setting.norm, task=setting.task, bounds=box,
-        )  # fmt: skip
+            model,
+            x,
+            y,
+            radius,
+            steps=self.steps,
+            step_size=4 * radius / self.steps,
+            norm=setting.norm,
+            task=setting.task,
+            bounds=box,
+        )
         noisy_output = model(walked.x)
         clean, noisy = setting.task.loss(output, y), setting.task.loss(noisy_output, y)
         loss = finite((clean.mean() + noisy.mean()) / 2)

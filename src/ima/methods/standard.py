@@ -1,6 +1,6 @@
 """Standard training: the mean loss on clean samples.
 
-    loss = mean Loss(f(x), y)
+loss = mean Loss(f(x), y)
 """
 
 from __future__ import annotations

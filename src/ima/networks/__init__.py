@@ -28,11 +28,13 @@ NETWORKS = {
     for row in (
         NetworkRow("small_cnn", small_cnn, "-", "Three convolutions, for 8x8 pixels and more."),
         NetworkRow(
-            "small_resnet", small_resnet, "after Ma & Liang, 3.4",
+            "small_resnet",
+            small_resnet,
+            "after Ma & Liang, 3.4",
             "Three residual blocks with InstanceNorm, for 32x32 to 128x128 pixels.",
         ),
     )
-}  # fmt: skip
+}
 
 
 def find_builder(name: str) -> Callable[..., nn.Module]:

@@ -22,8 +22,9 @@ def results_table(rows: Sequence[tuple[str, Seeds]], caption: str) -> Table:
     columns = ("method", CLEAN, *(f"{attack} at {e:g}" for attack, e in settings))
     lines: list[tuple[Cell, ...]] = []
     for label, seeds in rows:
-        cells = [measure(r.accuracy(attack, e) for r in seeds)
-                 for attack, e in [(CLEAN, 0.0), *settings]]  # fmt: skip
+        cells = [
+            measure(r.accuracy(attack, e) for r in seeds) for attack, e in [(CLEAN, 0.0), *settings]
+        ]
         lines.append((label, *cells))
     return Table(columns, tuple(lines), caption)
 
@@ -44,10 +45,12 @@ def curves(rows: Sequence[tuple[str, Seeds]], attack: str) -> list[Curve]:
         std = np.array([s for _, s in points if s is not None])
         found.append(
             Curve(
-                label, np.array(radii), np.array([mean for mean, _ in points]),
+                label,
+                np.array(radii),
+                np.array([mean for mean, _ in points]),
                 std if len(std) == len(points) else None,
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -76,10 +79,12 @@ def pick_example(
     radii = np.unique(loaded[fooled]["eps"])
     for eps in radii:
         at = {
-            label: {int(data["id"][i]): i for i in np.flatnonzero(
-                np.isclose(data["eps"], eps) & (data["attack"] == attack))}
+            label: {
+                int(data["id"][i]): i
+                for i in np.flatnonzero(np.isclose(data["eps"], eps) & (data["attack"] == attack))
+            }
             for label, data in loaded.items()
-        }  # fmt: skip
+        }
         for sample, i in at[fooled].items():
             found = {label: places.get(sample) for label, places in at.items()}
             if any(place is None for place in found.values()):
@@ -89,12 +94,14 @@ def pick_example(
             if wrong and loaded[firm]["prediction"][found[firm]] == label:
                 rows = [
                     ExampleRow(
-                        name, float(eps), _image(data["noisy"][found[name]]),
+                        name,
+                        float(eps),
+                        _image(data["noisy"][found[name]]),
                         classes[int(data["clean_prediction"][found[name]])],
                         classes[int(data["prediction"][found[name]])],
                     )
                     for name, data in loaded.items()
-                ]  # fmt: skip
+                ]
                 return _image(loaded[fooled]["clean"][i]), classes[int(label)], rows
     return None
 

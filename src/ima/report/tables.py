@@ -21,11 +21,27 @@ ABSENT = "–"
 _LATEX = str.maketrans(
     {
         **{char: "\\" + char for char in "&%$#_{}"},
-        **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-        **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}", "*": "{*}"},
-        **{'"': r"\textquotedbl{}", "–": "--", "—": "---", "±": r"$\pm$", "×": r"$\times$"},
-        **{"∞": r"$\infty$", "₂": "$_2$", "ε": r"$\varepsilon$", "Δ": r"$\Delta$"},
-        **{"≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\rightarrow$", "·": r"$\cdot$"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "[": "{[}",
+        "*": "{*}",
+        '"': r"\textquotedbl{}",
+        "–": "--",
+        "—": "---",
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "∞": r"$\infty$",
+        "₂": "$_2$",
+        "ε": r"$\varepsilon$",
+        "Δ": r"$\Delta$",
+        "≤": r"$\leq$",
+        "≥": r"$\geq$",
+        "→": r"$\rightarrow$",
+        "·": r"$\cdot$",
     }
 )
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~$&#])")

@@ -50,8 +50,10 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"there is no checkpoint {path}")
     if path.suffix == ".safetensors":
         tensors, metadata = _read(path)
-        return _unpack(json.loads(metadata["tree"]), tensors)["model"] if "tree" in metadata else (
-            tensors
+        return (
+            _unpack(json.loads(metadata["tree"]), tensors)["model"]
+            if "tree" in metadata
+            else (tensors)
         )
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -94,7 +96,9 @@ def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         return {"tensor": name}
     if isinstance(value, Mapping):
         # As pairs: JSON would turn the optimiser's integer keys into strings.
-        pairs = [[k, _pack(v, f"{name}.{k}" if name else str(k), tensors)] for k, v in value.items()]
+        pairs = [
+            [k, _pack(v, f"{name}.{k}" if name else str(k), tensors)] for k, v in value.items()
+        ]
         return {"dict": pairs}
     if isinstance(value, list | tuple):
         return {"list": [_pack(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]}

@@ -91,8 +91,10 @@ def make(
 
 def slug(method: Named) -> str:
     """A folder name for a method and its options."""
-    options = [f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
-               for key, value in sorted(method.options.items())]  # fmt: skip
+    options = [
+        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in sorted(method.options.items())
+    ]
     return "-".join([method.name, *options]).replace("/", "_").replace(" ", "")
 
 
@@ -137,9 +139,11 @@ def _unique(runs: Iterable[Run]) -> list[Run]:
 
 
 def _all(
-    work: list[tuple[Run, list[str]]], jobs: int, device: str,
+    work: list[tuple[Run, list[str]]],
+    jobs: int,
+    device: str,
     report: Callable[[str, int, int], None],
-) -> None:  # fmt: skip
+) -> None:
     if not work:
         return
     threads = str(max(1, (os.cpu_count() or 1) // jobs))

@@ -1,4 +1,4 @@
-"""Typed configs: a YAML file, overrides such as `method.delta=0.05`, and errors that name the key."""
+"""Typed configs: a YAML file and overrides such as `method.delta=0.05`; errors name the key."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -71,8 +72,11 @@ class Optimizer(Strict):
 
 
 class Train(Strict):
-    """The loop. standard_epochs: of the epochs, how many at the start train by the clean loss only;
-    ema: decay per step of averaged weights, none if null."""
+    """The loop.
+
+    standard_epochs: of the epochs, how many at the start train by the clean loss only;
+    ema: decay per step of averaged weights, none if null.
+    """
 
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(128, ge=1)
@@ -119,8 +123,8 @@ class Config(Strict):
     data: Data
     network: Named
     method: Named
-    optimizer: Optimizer = Optimizer()
-    train: Train = Train()
+    optimizer: Optimizer = Field(default_factory=Optimizer.model_validate({}).model_copy)
+    train: Train = Field(default_factory=Train.model_validate({}).model_copy)
     evaluate: Evaluate
     compare: Annotated[tuple[Comparison, ...], AfterValidator(tuple)] = ()
 
@@ -130,7 +134,7 @@ class Config(Strict):
 
 
 class ConfigError(ValueError):
-    """A config that cannot be run; the text names the key, what was expected and the nearest name."""
+    """A config that cannot be run; the text names the key, what was expected, the nearest name."""
 
 
 def packaged() -> dict[str, Path]:
@@ -180,8 +184,9 @@ def parse(values: Mapping[str, Any]) -> Config:
         _check_name(f"{place}.name", method.name, METHODS)
         constructor = METHODS[method.name].method
         options = _options(place, constructor, method, PROVIDED)
-        sample = {"num_samples": 1} if "num_samples" in _parameters(constructor) else {}
-        _ask(place, lambda c=constructor, o=options, s=sample: c(**s, **o))
+        if "num_samples" in _parameters(constructor):
+            options["num_samples"] = 1
+        _ask(place, partial(constructor, **options))
     for name in config.evaluate.attacks:
         _ask("evaluate.attacks", find_attack, name)
     if config.train.standard_epochs > config.train.epochs:
@@ -267,9 +272,7 @@ def _ask(place: str, function: Callable[..., Any], *arguments: Any) -> Any:
         raise ConfigError(f"{place}: {error}") from error
 
 
-def _explain(
-    error: Any, model: type[BaseModel], place: str = "", owner: str = ""
-) -> str:
+def _explain(error: Any, model: type[BaseModel], place: str = "", owner: str = "") -> str:
     path = [place, *map(str, error["loc"])] if place else list(map(str, error["loc"]))
     key = ".".join(path)
     if error["type"] == "extra_forbidden":

@@ -1,16 +1,16 @@
 """The loop: every method under the same recipe.
 
-    for each epoch:
-        for each batch: loss = method(model, x, y, ids); backward; optimiser step
-        accuracy on the validation part: clean, and under PGD-10 at the middle noise radius
-        save; keep the weights of the best epoch
+for each epoch:
+    for each batch: loss = method(model, x, y, ids); backward; optimiser step
+    accuracy on the validation part: clean, and under PGD-10 at the middle noise radius
+    save; keep the weights of the best epoch
 """
 
 from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,10 +88,13 @@ def fit(
         load_into(model, load_weights(init), init)
     method = METHODS[config.method.name].method(
         **method_options(
-            config, num_samples=len(splits.train), norm=config.norm, bounds=BOUNDS,
+            config,
+            num_samples=len(splits.train),
+            norm=config.norm,
+            bounds=BOUNDS,
             seed=config.train.seed,
         )
-    )  # fmt: skip
+    )
     optimizer = build_optimizer(config.optimizer, model)
     trainer = _Trainer(fabric, run, config, splits, method, Best(), watcher)
     trainer.fit(model, optimizer)
@@ -159,8 +162,9 @@ class _Trainer:
                 average.load_state_dict(state["average"])
         elif fabric.is_global_zero:
             run.write_environment(str(fabric.device))
-        data = [fabric.to_device(part) for part in (self.splits.train.images,
-                                                    self.splits.train.targets)]  # fmt: skip
+        data = [
+            fabric.to_device(part) for part in (self.splits.train.images, self.splits.train.targets)
+        ]
         train = Part(data[0], data[1])
         for epoch in range(start, config.train.epochs):
             row = self._train_epoch(epoch, wrapped, optimizer, average, train)
@@ -173,9 +177,13 @@ class _Trainer:
             self.watcher.epoch(epoch, row)
 
     def _train_epoch(
-        self, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer,
-        average: AveragedModel | None, train: Part,
-    ) -> dict[str, float]:  # fmt: skip
+        self,
+        epoch: int,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        average: AveragedModel | None,
+        train: Part,
+    ) -> dict[str, float]:
         fabric, config = self.fabric, self.config.train
         torch.manual_seed(epoch_seed(config.seed, epoch) + fabric.global_rank)
         rate = learning_rate(self.config.optimizer, epoch, config.epochs)
@@ -187,9 +195,13 @@ class _Trainer:
         sums: dict[str, Tensor] = {}
         total = math.ceil(len(train) / config.batch_size)
         order = batches(
-            len(train), config.batch_size, seed=config.seed, epoch=epoch,
-            rank=fabric.global_rank, world=fabric.world_size,
-        )  # fmt: skip
+            len(train),
+            config.batch_size,
+            seed=config.seed,
+            epoch=epoch,
+            rank=fabric.global_rank,
+            world=fabric.world_size,
+        )
         for number, ids in enumerate(order):
             ids = ids.to(fabric.device)
             x, y = train[ids]
@@ -211,8 +223,8 @@ class _Trainer:
     def _over_processes(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         names = sorted(sums)
         stacked = torch.stack([sums[name] for name in names])
-        return dict(zip(names, self.fabric.all_reduce(stacked, reduce_op="sum").tolist(),
-                        strict=True))  # fmt: skip
+        reduced = torch.as_tensor(self.fabric.all_reduce(stacked, reduce_op="sum"))
+        return dict(zip(names, reduced.tolist(), strict=True))
 
     @torch.no_grad()
     def _validate(self, model: nn.Module, epoch: int) -> tuple[float, float]:
@@ -225,17 +237,27 @@ class _Trainer:
                 with no_trace(model, x) as inner:
                     right = Classification().correct(forward(inner, x), y)
                 attacked = pgd(
-                    model, x, y, config.evaluate.middle, steps=10, norm=get_norm(config.norm),
+                    model,
+                    x,
+                    y,
+                    config.evaluate.middle,
+                    steps=10,
+                    norm=get_norm(config.norm),
                     bounds=BOUNDS,
-                )  # fmt: skip
+                )
             clean += int(right.sum())
             noisy += int((right & ~attacked.crossed).sum())
         return clean / len(part), noisy / len(part)
 
     def _save(
-        self, epoch: int, row: dict[str, float], model: nn.Module, chosen: nn.Module,
-        optimizer: torch.optim.Optimizer, average: AveragedModel | None,
-    ) -> None:  # fmt: skip
+        self,
+        epoch: int,
+        row: dict[str, float],
+        model: nn.Module,
+        chosen: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        average: AveragedModel | None,
+    ) -> None:
         better = self.best.improved(epoch, row["val_score"], row["val_accuracy"])
         if not self.fabric.is_global_zero:
             return
@@ -251,14 +273,17 @@ class _Trainer:
             edges = torch.linspace(0, margins.cap, MARGIN_BINS + 1).tolist()
             run.add_margins(epoch, edges, [int(c) for c in counts])
         # Written last: whatever was interrupted before is done again.
-        save_state(run.state, {
-            "epoch": epoch,
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "method": self.method.state_dict(),
-            "best": vars(self.best),
-            "average": None if average is None else average.state_dict(),
-        })  # fmt: skip
+        save_state(
+            run.state,
+            {
+                "epoch": epoch,
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "method": self.method.state_dict(),
+                "best": vars(self.best),
+                "average": None if average is None else average.state_dict(),
+            },
+        )
 
 
 def summary(sums: Mapping[str, float]) -> dict[str, float]:
@@ -274,7 +299,7 @@ def summary(sums: Mapping[str, float]) -> dict[str, float]:
 
 
 @contextmanager
-def _whole() -> Iterator[None]:
+def _whole() -> Generator[None]:
     """Hold back Ctrl-C and SIGTERM until the files of an epoch are written."""
     held: list[int] = []
     try:

@@ -1,13 +1,13 @@
 """A run is a folder: what was run, where, what happened, and how to continue.
 
-    config.yaml         the config as run, defaults included
-    environment.json    versions, commit, machine, command
-    metrics.csv         one row an epoch
-    margins.csv         the histogram of the margins, one row an epoch (methods with margins)
-    best.safetensors    weights of the epoch that validation picked
-    last.safetensors    weights of the last epoch
-    state.safetensors   everything that a resumed run needs
-    evaluation/         results of `ima evaluate`
+config.yaml         the config as run, defaults included
+environment.json    versions, commit, machine, command
+metrics.csv         one row an epoch
+margins.csv         the histogram of the margins, one row an epoch (methods with margins)
+best.safetensors    weights of the epoch that validation picked
+last.safetensors    weights of the last epoch
+state.safetensors   everything that a resumed run needs
+evaluation/         results of `ima evaluate`
 """
 
 from __future__ import annotations

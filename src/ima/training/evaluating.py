@@ -19,7 +19,7 @@ EXAMPLES = 200
 """So many attacked samples are kept for pictures."""
 
 
-def test(
+def evaluate_run(
     run: Run,
     which: str,
     *,
@@ -55,12 +55,17 @@ def test(
             kept.append(example)
 
     results = evaluate(
-        fabric.to_device(model), splits.test,
+        fabric.to_device(model),
+        splits.test,
         config.evaluate.eps if eps is None else eps,
         config.evaluate.attacks if attacks is None else attacks,
-        norm=config.norm, bounds=BOUNDS, batch_size=config.evaluate.batch_size, seed=seed,
-        keep=keep, progress=progress,
-    )  # fmt: skip
+        norm=config.norm,
+        bounds=BOUNDS,
+        batch_size=config.evaluate.batch_size,
+        seed=seed,
+        keep=keep,
+        progress=progress,
+    )
     target = run.results(which)
     target.parent.mkdir(exist_ok=True)
     results.to_csv(target)
@@ -75,5 +80,6 @@ def _save_examples(run: Run, kept: list[Example]) -> None:
     names = ("id", "eps", "label", "prediction", "clean_prediction")
     columns = {name: np.array([getattr(e, name) for e in kept]) for name in names}
     images = {n: np.stack([getattr(e, n).numpy() for e in kept]) for n in ("clean", "noisy")}
-    np.savez_compressed(beside, attack=np.array([e.attack for e in kept]), **columns, **images)
+    arrays = {"attack": np.array([e.attack for e in kept]), **columns, **images}
+    np.savez_compressed(beside, allow_pickle=False, **arrays)
     os.replace(beside, path)
