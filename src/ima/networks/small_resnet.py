@@ -37,7 +37,9 @@ class SmallResNet(nn.Module):
 
     def __init__(self, channels: int, num_classes: int, width: int) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(channels, width, 5, 2, 2)
+        self.stem = nn.Conv2d(channels, width, 5, 2, 2, bias=False)
+        self.norm = nn.InstanceNorm2d(width, affine=True)
+        self.pool = nn.MaxPool2d(3, 2, 1)
         self.blocks = nn.Sequential(
             Block(width, width, 1), Block(width, 2 * width, 2), Block(2 * width, 4 * width, 2)
         )
@@ -45,14 +47,14 @@ class SmallResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, num_classes) of images (B, channels, H, W) in [0, 1]."""
-        features = self.blocks(F.relu(self.stem((x - 0.5) / 0.5)))
-        return self.head(features.mean((2, 3)))
+        stem = self.pool(F.relu(self.norm(self.stem((x - 0.5) / 0.5))))
+        return self.head(self.blocks(stem).mean((2, 3)))
 
 
 def small_resnet(channels: int, num_classes: int, *, width: int = 16) -> nn.Module:
-    """Stem of stride 2, three residual blocks with affine InstanceNorm, mean, linear layer.
+    """Stem of stride 2, max-pool, three residual blocks with affine InstanceNorm, linear layer.
 
-    Input (B, channels, H, W) with H, W of at least 16, values in [0, 1], brought to [-1, 1]
+    Input (B, channels, H, W) with H, W of at least 32, values in [0, 1], brought to [-1, 1]
     inside; output (B, num_classes).
     """
     return SmallResNet(channels, num_classes, width)

@@ -1,0 +1,745 @@
+"""All training methods through one set of problems, and what each of them computes."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from nets import Heads, Line, Pixels, Trees, cnn, mlp, seeded, two_clouds
+from torch import Tensor, nn
+
+from ima import IMA, SAT, Method, Standard, Step
+from ima.methods import METHODS
+
+SETTINGS: dict[str, Any] = {
+    "num_samples": 60, "eps": 0.2, "delta": 0.05, "norm": 2, "bounds": (0, 1), "steps": 3
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method as the tests build it: its class, and settings beside the common ones."""
+
+    method: Callable[..., Method]
+    more: dict[str, Any]
+
+    def takes(self, name: str) -> bool:
+        return name in inspect.signature(self.method).parameters
+
+    def build(self, **change: Any) -> Method:
+        wanted = {**SETTINGS, **self.more, **change}
+        return self.method(**{name: value for name, value in wanted.items() if self.takes(name)})
+
+
+ROWS = {name: Row(row.method, {}) for name, row in METHODS.items()} | {
+    "ima, augmented": Row(IMA, {"augmented": True}),
+    "ima, random start": Row(IMA, {"random_start": 1.0}),
+    "ima, as released": Row(
+        IMA,
+        {"augmented": True, "random_start": 0.9, "noisy_loss": "crossed", "side": "middle"},
+    ),
+    "ima, Linf": Row(IMA, {"norm": math.inf, "eps": 0.02, "delta": 0.005}),
+}
+each_method = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
+each_noisy_method = pytest.mark.parametrize(
+    "row", [pytest.param(row, id=name) for name, row in ROWS.items() if row.takes("eps")]
+)
+
+
+PLAIN = {name: ROWS[name] for name in METHODS}
+each_plain_method = pytest.mark.parametrize("row", PLAIN.values(), ids=PLAIN.keys())
+each_plain_noisy_method = pytest.mark.parametrize(
+    "row", [pytest.param(row, id=name) for name, row in PLAIN.items() if row.takes("eps")]
+)
+each_plain_method_with_margins = pytest.mark.parametrize(
+    "row", [pytest.param(row, id=name) for name, row in PLAIN.items() if row.takes("num_samples")]
+)
+
+
+def train(
+    method: Method,
+    model: nn.Module,
+    x: Tensor,
+    y: Any,
+    *,
+    steps: int = 20,
+) -> list[float]:
+    """Full-batch training; the losses."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+    losses: list[float] = []
+    for epoch in range(steps):
+        step = method(model, x, y, torch.arange(len(x)))
+        optimizer.zero_grad()
+        step.loss.backward()
+        optimizer.step()
+        method.end_epoch(epoch, steps)
+        losses.append(float(step.metrics["loss"]))
+    return losses
+
+
+def grads(model: nn.Module) -> list[Tensor]:
+    found = [p.grad for p in model.parameters()]
+    assert all(g is not None and bool(torch.isfinite(g).all()) for g in found)
+    return [g.clone() for g in found if g is not None]
+
+
+# ---------------------------------------------------------------------------- problems
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Two to ten separable clouds, a network for them, and the shape of its output."""
+
+    shape: tuple[int, ...]
+    classes: int
+    model: Callable[[], nn.Module]
+
+
+class Squeezed(nn.Module):
+    """One logit a sample, shape (B,)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp((6,), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)[:, 0]
+
+
+PROBLEMS = {
+    "one logit (B, 1)": Problem((6,), 2, lambda: mlp((6,), 1)),
+    "one logit (B,)": Problem((6,), 2, Squeezed),
+    "two classes": Problem((6,), 2, lambda: mlp((6,), 2)),
+    "three classes": Problem((6,), 3, lambda: mlp((6,), 3)),
+    "ten classes": Problem((12,), 10, lambda: mlp((12,), 10)),
+    "series": Problem((1, 8), 2, lambda: cnn(dims=1, outputs=2)),
+    "images": Problem((3, 6, 6), 3, lambda: cnn(channels=3, outputs=3)),
+    "images, batch norm": Problem((1, 6, 6), 2, lambda: cnn(outputs=2, batch_norm=True)),
+    "volumes": Problem((1, 4, 4, 4), 2, lambda: cnn(dims=3, outputs=2)),
+    "volumes, batch norm": Problem((2, 4, 4, 4), 2, lambda: cnn(
+        dims=3, channels=2, outputs=2, batch_norm=True)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS.keys())
+@each_method
+def test_training_lowers_the_loss(row: Row, problem: Problem) -> None:
+    x, y = two_clouds(problem.shape, problem.classes, per_class=4 if problem.classes > 3 else 6)
+    model = problem.model().train()
+    losses = train(row.build(), model, x, y)
+    assert all(math.isfinite(loss) for loss in losses)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@each_method
+def test_a_small_segmentation_is_learnt(row: Row) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 2, 1))
+    x = torch.rand(8, 1, 6, 6, generator=seeded(0))
+    y = (x[:, 0] > 0.5).long()
+    losses = train(row.build(task=Pixels()), model, x, y)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("kind", ["list", "dict"])
+@each_method
+def test_outputs_and_targets_may_be_trees(row: Row, kind: str) -> None:
+    x, y = two_clouds((6,), 3)
+    target: Any = {"main": y, "aux": y} if kind == "dict" else [y, y]
+    task = Trees() if kind == "dict" else Trees(0, 1)
+    losses = train(row.build(task=task), Heads((6,), kind), x, target)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@each_method
+def test_training_inside_bfloat16_autocast_lowers_the_loss(row: Row) -> None:
+    x, y = two_clouds((1, 6, 6), 2)
+    model, method = cnn(outputs=2, batch_norm=True).train(), row.build()
+    with torch.autocast("cpu", torch.bfloat16):
+        first = method(model, x, y, torch.arange(len(x)))
+    assert first.loss.dtype == torch.float32
+    first.loss.backward()
+    assert all(float(g.abs().sum()) > 0 for g in grads(model)[-2:])
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+    for _ in range(12):
+        optimizer.step()
+        with torch.autocast("cpu", torch.bfloat16):
+            step = method(model, x, y, torch.arange(len(x)))
+        optimizer.zero_grad()
+        step.loss.backward()
+    assert float(step.metrics["loss"]) < 0.8 * float(first.metrics["loss"])
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+@each_method
+def test_fabric_may_wrap_the_model_in_any_precision(
+    row: Row, precision: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+    x, y = two_clouds((6,), 2)
+    inner = mlp((6,), 2)
+    seen: set[torch.dtype] = set()
+    inner[1].register_forward_hook(lambda _module, _args, out: seen.add(out.dtype))
+    model = fabric.setup_module(inner)
+    step = row.build()(model, x, y, torch.arange(len(x)))
+    fabric.backward(step.loss)
+    assert bool(torch.isfinite(step.loss))
+    # The walk judges samples in the precision in which the network is trained.
+    assert seen == {torch.float32 if precision == "32-true" else torch.bfloat16}
+
+
+# ---------------------------------------------------------------------------- hard batches
+
+
+@pytest.mark.parametrize("right", [0, 1])
+@each_method
+def test_a_batch_with_few_correct_samples_trains_a_batch_norm_network(row: Row, right: int) -> None:
+    model = cnn(batch_norm=True).train()
+    x = torch.rand(6, 1, 6, 6, generator=seeded(0))
+    y = (copy.deepcopy(model)(x).argmax(1) + 1) % 3
+    y[:right] = (y[:right] + 2) % 3
+    before = copy.deepcopy(model)
+    step = row.build()(model, x, y, torch.arange(6))
+    assert int(step.metrics["correct"]) == right
+    step.loss.backward()
+    assert any(float(g.abs().sum()) > 0 for g in grads(model))
+    for (name, old), new in zip(before.named_buffers(), model.buffers(), strict=True):
+        assert bool(torch.isfinite(new).all())
+        assert not torch.equal(old, new), name
+
+
+@each_method
+def test_a_batch_of_one_trains(row: Row) -> None:
+    for shape, model in (((6,), mlp((6,), 2)), ((1, 6, 6), cnn(outputs=2, batch_norm=True))):
+        x, y = two_clouds(shape, 2, per_class=1)
+        method = row.build()
+        for i in (0, 1):
+            step = method(model, x[i : i + 1], y[i : i + 1], torch.tensor([i]))
+            step.loss.backward()
+            assert int(step.metrics["samples"]) == 1
+        grads(model)
+
+
+@each_method
+def test_gradients_accumulate_over_batches(row: Row) -> None:
+    model = mlp((6,), 2).double()
+    x, y = two_clouds((6,), 2)
+    x = x.double()
+    halves = [torch.arange(8), torch.arange(8, 16)]
+    alone: list[list[Tensor]] = []
+    for ids in halves:
+        model.zero_grad()
+        row.build()(model, x[ids], y[ids], ids).loss.backward()
+        alone.append(grads(model))
+    model.zero_grad()
+    method = row.build()
+    for i, ids in enumerate(halves):
+        # A fresh noise for each half: the one that it had alone.
+        step = (row.build() if i else method)(model, x[ids], y[ids], ids)
+        step.loss.backward()
+    for total, first, second in zip(grads(model), *alone, strict=True):
+        torch.testing.assert_close(total, first + second)
+
+
+@each_method
+def test_the_optimiser_and_the_model_are_left_to_the_user(row: Row) -> None:
+    model = cnn(outputs=2, batch_norm=True).train()
+    model[1].eval()
+    x, y = two_clouds((1, 6, 6), 2)
+    flags = [m.training for m in model.modules()]
+    weights = [p.detach().clone() for p in model.parameters()]
+    state = torch.random.get_rng_state()
+    copies = x.clone(), y.clone()
+    step = row.build()(model, x, y, torch.arange(len(x)))
+    assert [m.training for m in model.modules()] == flags
+    assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(x, copies[0])
+    assert torch.equal(y, copies[1])
+    assert step.loss.requires_grad
+
+
+class Counting(nn.DataParallel):
+    """A wrapper that counts the passes that go through it."""
+
+    passes = 0
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        self.passes += 1
+        return self.module(*args, **kwargs)
+
+
+@each_method
+def test_training_passes_go_through_the_wrapper_and_attacks_do_not(row: Row) -> None:
+    x, y = two_clouds((6,), 2)
+    plain, wrapper = mlp((6,), 2), Counting(mlp((6,), 2))
+    expected = row.build()(plain, x, y, torch.arange(len(x)))
+    step = row.build()(wrapper, x, y, torch.arange(len(x)))
+    assert torch.equal(step.loss, expected.loss)
+    assert 1 <= wrapper.passes <= 3
+
+
+# ---------------------------------------------------------------------------- save and continue
+
+
+@each_method
+def test_a_saved_run_continues_bit_equal(row: Row) -> None:
+    x, y = two_clouds((1, 6, 6), 3)
+
+    def fresh() -> tuple[Method, nn.Module, torch.optim.Optimizer]:
+        model = cnn(batch_norm=True).train()
+        return row.build(), model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def batch(method: Method, model: nn.Module, optimizer: torch.optim.Optimizer, n: int) -> None:
+        ids = torch.randperm(len(x), generator=seeded(n))[:9]
+        step = method(model, x[ids], y[ids], ids)
+        optimizer.zero_grad()
+        step.loss.backward()
+        optimizer.step()
+        if n % 2:
+            method.end_epoch(n // 2, 4)
+
+    first = fresh()
+    for n in range(3):
+        batch(*first, n)
+    file = io.BytesIO()
+    torch.save([part.state_dict() for part in first], file)
+    second = fresh()
+    file.seek(0)
+    # Plain tensors and numbers only: nothing is executed when they are read.
+    for part, state in zip(second, torch.load(file, weights_only=True), strict=True):
+        part.load_state_dict(state)
+    for n in range(3, 7):
+        batch(*first, n)
+        batch(*second, n)
+    for one, other in zip(first, second, strict=True):
+        assert_same(one.state_dict(), other.state_dict())
+
+
+def assert_same(one: Any, other: Any) -> None:
+    assert type(one) is type(other)
+    if isinstance(one, Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    else:
+        assert one == other
+
+
+@each_method
+def test_the_state_is_a_copy(row: Row) -> None:
+    x, y = two_clouds((6,), 2)
+    model, method = mlp((6,), 2), row.build()
+    state = method.state_dict()
+    kept = copy.deepcopy(state)
+    method(model, x, y, torch.arange(len(x)))
+    method.end_epoch(0, 2)
+    assert_same(state, kept)
+    method.load_state_dict(state)
+    method(model, x, y, torch.arange(len(x)))
+    assert_same(state, kept)
+
+
+@each_plain_method_with_margins
+def test_the_state_of_another_training_set_is_refused(row: Row) -> None:
+    with pytest.raises(ValueError, match="60"):
+        row.build().load_state_dict(row.build(num_samples=59).state_dict())
+
+
+# ---------------------------------------------------------------------------- metrics
+
+
+@each_method
+def test_metrics_are_detached_scalar_tensors(row: Row) -> None:
+    x, y = two_clouds((6,), 2)
+    model = mlp((6,), 2)
+    step = row.build()(model, x, y, torch.arange(len(x)))
+    assert isinstance(step, Step)
+    assert step.loss.shape == ()
+    for name, value in step.metrics.items():
+        assert isinstance(value, Tensor), name
+        assert value.shape == (), name
+        assert not value.requires_grad, name
+        assert value.device == x.device, name
+    assert int(step.metrics["samples"]) == len(x)
+    assert int(step.metrics["correct"]) == int((model(x).argmax(1) == y).sum())
+    assert torch.equal(step.metrics["loss"], step.loss.detach())
+    assert {"samples", "correct", "loss"} <= step.metrics.keys()
+
+
+@each_noisy_method
+def test_noisy_methods_count_what_the_noise_did(row: Row) -> None:
+    x, y = two_clouds((6,), 2)
+    step = row.build()(mlp((6,), 2), x, y, torch.arange(len(x)))
+    count = {name: int(value) for name, value in step.metrics.items()}
+    assert 0 <= count["noisy_correct"] <= count["noisy_samples"] <= count["samples"]
+    assert 0 <= count["crossed"] <= count["noisy_samples"]
+    assert 0 <= count["stuck"] <= count["noisy_samples"]
+
+
+@each_noisy_method
+def test_a_zero_gradient_is_counted_as_stuck(row: Row) -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.tensor([1.0, 0.0]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.bias + 0 * x.sum(1, keepdim=True)
+
+    step = row.build()(Flat(), torch.rand(3, 2), torch.tensor([0, 0, 1]), torch.arange(3))
+    right_only = int(step.metrics["noisy_samples"]) == 2
+    assert int(step.metrics["stuck"]) == (2 if right_only else 3)
+
+
+# ---------------------------------------------------------------------------- errors
+
+
+class Breaks(nn.Module):
+    """Gives NaN for all samples, for one of a full batch, or for one in the second pass only."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.net, self.where, self.passes = mlp((6,), 2), where, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.net(x)
+        self.passes += self.training
+        if self.where == "everywhere":
+            return z * math.nan
+        if len(z) == 12 and (self.where == "in one sample" or self.passes == 2):
+            return torch.cat([z[:1] * math.nan, z[1:]])
+        return z
+
+
+@each_method
+@pytest.mark.parametrize("where", ["everywhere", "in one sample", "in the noisy pass"])
+def test_an_output_that_is_not_a_number_stops_the_step(row: Row, where: str) -> None:
+    x, y = two_clouds((6,), 2)
+    y[:12] = mlp((6,), 2)(x[:12]).argmax(1)
+    method, model = row.build(), Breaks(where)
+    before = copy.deepcopy(method.state_dict())
+    if where == "in the noisy pass" and not row.takes("eps"):
+        method(model, x[:12], y[:12], torch.arange(12))
+        assert model.passes == 1
+        return
+    with pytest.raises(FloatingPointError, match="nan"):
+        method(model, x[:12], y[:12], torch.arange(12))
+    if row.takes("num_samples"):
+        assert_same(method.state_dict().get("margins"), before.get("margins"))
+
+
+GOOD_X, GOOD_Y = torch.rand(4, 6, generator=seeded(0)), torch.tensor([0, 1, 2, 0])
+
+
+@each_plain_method
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"y": torch.tensor([0, 1, 3, 0])}, ValueError, "label 3"),
+        ({"y": torch.tensor([0, 1, -1, 0])}, ValueError, "label -1"),
+        ({"y": GOOD_Y.float()}, TypeError, "float32"),
+        ({"y": GOOD_Y[:3]}, ValueError, "3 targets"),
+        ({"y": GOOD_Y.tolist()}, TypeError, "list"),
+        ({"model": lambda x: torch.zeros(len(x) + 1, 3)}, ValueError, r"\(5, 3\)"),
+        ({"model": lambda x: torch.zeros(len(x), 3, 2)}, ValueError, r"\(4, 3, 2\)"),
+        ({"model": lambda x: [torch.zeros(len(x), 3)]}, TypeError, "list"),
+        ({"model": lambda x: None}, TypeError, "NoneType"),
+    ],
+)
+def test_labels_and_outputs_that_do_not_fit_are_named(
+    row: Row, change: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    fine: dict[str, Any] = {"model": mlp((6,), 3), "x": GOOD_X, "y": GOOD_Y}
+    method = row.build()
+    before = copy.deepcopy(method.state_dict())
+    with pytest.raises(error, match=text):
+        method(*{**fine, **change}.values(), torch.arange(4))
+    assert_same(method.state_dict(), before)
+
+
+@each_plain_noisy_method
+@pytest.mark.parametrize(
+    ("x", "error", "text"),
+    [
+        (GOOD_X + 1, ValueError, r"\(0, 1\)"),
+        (GOOD_X - 1, ValueError, r"\(0, 1\)"),
+        (GOOD_X * math.nan, ValueError, "(?i)nan"),
+        ((GOOD_X * 255).byte(), TypeError, "uint8"),
+        (GOOD_X[:0], ValueError, r"\(0, 6\)"),
+    ],
+)
+def test_inputs_outside_the_bounds_are_named(
+    row: Row, x: Tensor, error: type[Exception], text: str
+) -> None:
+    method = row.build()
+    before = copy.deepcopy(method.state_dict())
+    with pytest.raises(error, match=text):
+        method(mlp((6,), 3), x, GOOD_Y[: len(x)], torch.arange(len(x)))
+    assert_same(method.state_dict(), before)
+
+
+@each_plain_method_with_margins
+@pytest.mark.parametrize(
+    ("ids", "error", "text"),
+    [
+        (torch.tensor([0, 1, 2, 60]), ValueError, "id 60 .*0 to 59"),
+        (torch.tensor([0, 1, 2, -1]), ValueError, "id -1 "),
+        (torch.arange(3), ValueError, "3 ids .*4 samples"),
+        (torch.arange(8), ValueError, "8 ids .*4 samples"),
+        (torch.arange(4)[:, None], ValueError, r"\(4, 1\)"),
+        (torch.arange(4).float(), TypeError, "float32"),
+        (torch.ones(4, dtype=torch.bool), TypeError, "bool"),
+        ([0, 1, 2, 3], TypeError, "list"),
+        (None, TypeError, "ids .*NoneType"),
+    ],
+)
+def test_ids_that_do_not_fit_are_named(
+    row: Row, ids: Any, error: type[Exception], text: str
+) -> None:
+    model, method = mlp((6,), 3, batch_norm=True).train(), row.build()
+    before, weights = copy.deepcopy(method.state_dict()), copy.deepcopy(model.state_dict())
+    with pytest.raises(error, match=text):
+        method(model, GOOD_X, GOOD_Y, ids)
+    assert_same(method.state_dict(), before)
+    assert_same(model.state_dict(), weights)
+
+
+WRONG: list[tuple[str, Any]] = [
+    *(("eps", value) for value in (0, -1.0, math.inf, math.nan, "3", None)),
+    *(("steps", value) for value in (0, -1, 2.5, True, "20", None)),
+    *(("norm", value) for value in (3, "l1", None)),
+    *(("delta", value) for value in (0, -0.1, math.inf, math.nan, "1", None, 0.5)),
+    *(("num_samples", value) for value in (0, -3, 2.5, "60", None)),
+    *(("random_start", value) for value in (-0.1, 1.5, math.nan, "1", None)),
+    *(("side", value) for value in ("outside", None)),
+    *(("misclassified", value) for value in ("drop", None)),
+    *(("noisy_loss", value) for value in ("none", None)),
+]
+
+
+@pytest.mark.parametrize(
+    ("row", "name", "value"),
+    [
+        pytest.param(row, name, value, id=f"{method}-{name}-{value!r}")
+        for method, row in PLAIN.items()
+        for name, value in WRONG
+        if row.takes(name)
+    ],
+)
+def test_a_wrong_setting_is_named(row: Row, name: str, value: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match=name):
+        row.build(**{name: value})
+
+
+# ---------------------------------------------------------------------------- numbers by hand
+
+
+def ce(share: float) -> float:
+    """Cross-entropy of label 0 on `Line` at x = share."""
+    z = [a + share * (b - a) for a, b in zip(Line.z, Line.z_noisy, strict=True)]
+    return math.log(sum(map(math.exp, z))) - z[0]
+
+
+def zeros(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        torch.zeros(count, 1, dtype=torch.float64),
+        torch.zeros(count, dtype=torch.long),
+        torch.arange(count),
+    )
+
+
+def test_the_line_has_the_losses_of_the_example() -> None:
+    assert ce(0) == pytest.approx(0.4401896986, abs=1e-9)
+    assert ce(1) == pytest.approx(1.5146749655, abs=1e-9)
+
+
+def test_standard_is_the_mean_loss_on_clean_samples() -> None:
+    step = Standard()(Line(), *zeros(3))
+    assert float(step.loss.detach()) == pytest.approx(0.4401896986, abs=1e-9)
+
+
+@pytest.mark.parametrize("norm", [2, math.inf])
+@pytest.mark.parametrize("steps", [4, 20])
+def test_sat_is_the_mean_of_clean_and_noisy_loss(norm: float, steps: int) -> None:
+    step = SAT(eps=1.0, norm=norm, steps=steps)(Line(), *zeros(3))
+    assert float(step.loss.detach()) == pytest.approx(0.9774323320, abs=1e-9)
+    assert int(step.metrics["crossed"]) == 3
+    # Steps of 4 * eps / K: one of three reaches beyond the ball, one of eight reaches half.
+    step = SAT(eps=1.0, norm=norm, steps=8)(Line(), *zeros(1))
+    assert float(step.loss.detach()) == pytest.approx(0.9774323320, abs=1e-9)
+
+
+def test_sat_adds_noise_to_misclassified_samples_too() -> None:
+    x, _, ids = zeros(2)
+    y = torch.tensor([0, 3])
+    step = SAT(eps=1.0)(Line(), x, y, ids)
+    clean = [ce(0), math.log(sum(map(math.exp, Line.z))) - Line.z[3]]
+    # The loss of label 3 is logsumexp + 1; it falls along x until 0.5 or so, hence the other way.
+    back = [a - (b - a) for a, b in zip(Line.z, Line.z_noisy, strict=True)]
+    noisy = [ce(1), math.log(sum(map(math.exp, back))) - back[3]]
+    assert float(step.loss.detach()) == pytest.approx((sum(clean) + sum(noisy)) / 4, abs=1e-9)
+    assert int(step.metrics["noisy_samples"]) == 2
+
+
+def hand(method: IMA, margins: list[float], y: list[int]) -> Step:
+    """One step on `Line` with these margins; the boundary of label 0 is 0.5 away."""
+    x, _, ids = zeros(len(y))
+    method.margins.update(ids, torch.tensor(margins))
+    return method(Line(), x, torch.tensor(y), ids)
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+@pytest.mark.parametrize("norm", [2, math.inf])
+def test_ima_walks_to_the_margin_or_to_the_boundary(norm: float, augmented: bool) -> None:
+    method = IMA(num_samples=4, eps=1.0, delta=0.1, norm=norm, augmented=augmented)
+    step = hand(method, [0.25, 1.0, 0.4, 0.95], [0, 0, 1, 0])
+    clean = [ce(0), ce(0), math.log(sum(map(math.exp, Line.z))) - Line.z[1], ce(0)]
+    noisy = [ce(0.25), ce(0.5), clean[2], ce(0.5)]
+    assert float(step.loss.detach()) == pytest.approx((sum(clean) + sum(noisy)) / 8, abs=2e-3)
+    # Grown; halfway back to the boundary; left alone; halfway back.
+    expected = [0.35, 0.75, 0.4, 0.725]
+    assert method.margins.values.tolist() == pytest.approx(expected, abs=1e-3)
+    count = {name: float(value) for name, value in step.metrics.items()}
+    assert count["samples"] == 4
+    assert count["correct"] == 3
+    assert count["noisy_samples"] == 3
+    assert count["noisy_correct"] == 3
+    assert count["crossed"] == 2
+    assert count["stuck"] == 0
+    assert count["margin"] == pytest.approx((0.25 + 1.0 + 0.4 + 0.95) / 4)
+
+
+def test_ima_counts_crossed_samples_only_if_asked() -> None:
+    method = IMA(num_samples=4, eps=1.0, delta=0.1, noisy_loss="crossed")
+    step = hand(method, [0.25, 1.0, 0.4, 0.95], [0, 0, 1, 0])
+    wrong = math.log(sum(map(math.exp, Line.z))) - Line.z[1]
+    total = 3 * ce(0) + wrong + 2 * ce(0.5)
+    assert float(step.loss.detach()) == pytest.approx(total / 8, abs=2e-3)
+
+
+def test_ima_halves_the_margin_of_a_misclassified_sample_if_asked() -> None:
+    method = IMA(num_samples=2, eps=1.0, delta=0.1, misclassified="halve")
+    hand(method, [0.25, 0.4], [0, 1])
+    assert method.margins.values.tolist() == pytest.approx([0.35, 0.2])
+
+
+@pytest.mark.parametrize(("side", "sign"), [("inside", 1), ("middle", -1)])
+def test_ima_keeps_the_noisy_sample_on_the_side_asked_for(side: Any, sign: int) -> None:
+    # At a margin of 0.95 the boundary is off the search's grid, so the middle is on either side.
+    x, y, ids = zeros(1)
+    method = IMA(num_samples=1, eps=1.0, delta=0.1, side=side)
+    method.margins.update(ids, torch.tensor([0.95]))
+    step = method(Line(), x, y, ids)
+    assert int(step.metrics["crossed"]) == 1
+    assert float(method.margins.values) == pytest.approx((0.5 + 0.95) / 2, abs=2e-4)
+    if sign == 1:
+        assert int(step.metrics["noisy_correct"]) == 1
+        assert float(step.loss.detach()) < (ce(0) + ce(0.5)) / 2
+
+
+def test_ima_margins_start_at_delta_and_end_at_the_cap() -> None:
+    class Sure(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.tensor([9.0, 0.0]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([-0.01 * x.sum(1), 0.01 * x.sum(1)], 1) + self.bias
+
+    method = IMA(num_samples=2, eps=0.35, delta=0.1)
+    assert method.margins.values.tolist() == pytest.approx([0.1, 0.1])
+    seen = []
+    for _ in range(4):
+        method(Sure(), torch.zeros(1, 2), torch.tensor([0]), torch.tensor([1]))
+        seen.append(float(method.margins.values[1]))
+    assert seen == pytest.approx([0.2, 0.3, 0.35, 0.35])
+    assert float(method.margins.values[0]) == pytest.approx(0.1)
+    method.delta = 0.01
+    method(Sure(), torch.zeros(1, 2), torch.tensor([0]), torch.tensor([0]))
+    assert float(method.margins.values[0]) == pytest.approx(0.11)
+
+
+def test_an_id_that_occurs_twice_keeps_its_smallest_proposal() -> None:
+    method = IMA(num_samples=3, eps=1.0, delta=0.1)
+    method.margins.update(torch.arange(3), torch.tensor([0.8, 0.25, 0.25]))
+    x = torch.tensor([[0.0], [-1.0], [0.0]], dtype=torch.float64)
+    # Id 0: the first crosses and proposes 0.65, the second does not and proposes 0.9.
+    for order in ([0, 1, 2], [1, 0, 2], [2, 1, 0]):
+        method.margins.update(torch.arange(3), torch.tensor([0.8, 0.25, 0.25]))
+        ids = torch.tensor([0, 0, 2])[order]
+        method(Line(), x[order], torch.zeros(3, dtype=torch.long), ids)
+        assert method.margins.values.tolist() == pytest.approx([0.65, 0.25, 0.35], abs=1e-3)
+
+
+def test_margins_grow_by_delta_whatever_the_precision_of_the_samples() -> None:
+    class Sure(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.tensor([9.0, 0.0]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([-x.sum(1), x.sum(1)], 1) * 0.01 + self.bias.to(x.dtype)
+
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        method = IMA(num_samples=1, eps=3.0, delta=0.005, steps=1)
+        for _ in range(50):
+            method(Sure(), torch.zeros(1, 2, dtype=dtype), torch.tensor([0]), torch.tensor([0]))
+        assert float(method.margins.values) == pytest.approx(0.255, rel=1e-3), dtype
+
+
+def test_a_sample_that_is_wrong_in_evaluation_mode_counts_as_misclassified() -> None:
+    class Moody(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = torch.stack([1 - x[:, 0], x[:, 0]], 1) + self.bias
+            return z if self.training else z.flip(1)
+
+    method = IMA(num_samples=1, eps=1.0, delta=0.1)
+    step = method(Moody(), torch.zeros(1, 1), torch.tensor([0]), torch.tensor([0]))
+    assert int(step.metrics["correct"]) == 1
+    assert int(step.metrics["noisy_samples"]) == 0
+    assert float(step.loss.detach()) == pytest.approx(math.log(1 + math.exp(-1)))
+    assert float(method.margins.values) == pytest.approx(0.1)
+
+
+def test_the_random_start_is_seeded_for_every_epoch() -> None:
+    x, y = two_clouds((6,), 2)
+    model, ids = mlp((6,), 2), torch.arange(len(x))
+
+    def losses(method: IMA, epochs: list[int]) -> list[float]:
+        found = []
+        for epoch in epochs:
+            method.margins.update(ids, torch.full((len(x),), 0.1))
+            found.append(float(method(model, x, y, ids).loss.detach()))
+            method.end_epoch(epoch, 4)
+        return found
+
+    def fresh(seed: int) -> IMA:
+        return IMA(num_samples=60, eps=0.2, delta=0.05, steps=1, random_start=1.0, seed=seed)
+
+    whole = losses(fresh(0), [0, 1, 2])
+    assert len(set(whole)) == 3
+    assert losses(fresh(0), [0, 1, 2]) == whole
+    assert losses(fresh(1), [0, 1, 2]) != whole
+    # An epoch's noise does not depend on what was drawn before it.
+    late = fresh(0)
+    late.end_epoch(1, 4)
+    assert losses(late, [2]) == whole[2:]
