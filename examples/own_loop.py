@@ -1,11 +1,11 @@
 """IMA in a training loop of your own: plain PyTorch, and two lines more than without IMA.
 
-Three hundred handwritten digits train two copies of one network, one with IMA and one without; the
+The 256 first handwritten digits train two copies of one network, one with IMA and one without; the
 last lines compare them on test digits, with and without noise. Writes run.pt into the current
 folder. Run it with `python own_loop.py`; it takes under a minute on one core.
 """
 
-# ruff: noqa: E402 - the part in the middle is complete in itself, with its own import.
+# ruff: noqa: B007, E402 - the part in the middle is for copying: complete, with its own import.
 from __future__ import annotations
 
 from copy import deepcopy
@@ -20,7 +20,7 @@ from ima.networks.small_cnn import small_cnn
 
 torch.manual_seed(0)
 digits = load("digits")  # 8x8 pixels, in [0, 1]; any data set of (x, y) will do
-train_set, test_set = Subset(digits.train, range(300)), Subset(digits.test, range(200))
+train_set, test_set = Subset(digits.train, range(256)), Subset(digits.test, range(200))
 
 model: nn.Module = small_cnn(channels=1, num_classes=10, width=8)  # any nn.Module will do
 twin = deepcopy(model)  # trained without IMA, for comparison

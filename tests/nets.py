@@ -29,7 +29,8 @@ def redraw(model: nn.Module, seed: int, scale: float = 1.0) -> nn.Module:
             parameter.copy_(scale * draw / math.sqrt(fan_in))
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                assert module.running_mean is not None and module.running_var is not None
+                assert module.running_mean is not None
+                assert module.running_var is not None
                 shape = module.running_mean.shape
                 module.running_mean.copy_(0.3 * torch.randn(shape, generator=generator))
                 module.running_var.copy_(0.5 + torch.rand(shape, generator=generator))
@@ -156,7 +157,10 @@ class Trees:
 
     main: Any = "main"
     aux: Any = "aux"
-    plain: Classification = Classification()
+
+    @property
+    def plain(self) -> Classification:
+        return Classification()
 
     def check(self, output: Any, target: Any) -> None:
         self.plain.check(output[self.main], target[self.main])

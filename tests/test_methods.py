@@ -364,9 +364,10 @@ def test_the_state_of_another_training_set_is_refused(row: Row) -> None:
 
 
 @each_method
-def test_metrics_are_detached_scalar_tensors(row: Row) -> None:
-    x, y = two_clouds((6,), 2)
-    model = mlp((6,), 2)
+def test_metrics_are_detached_scalar_tensors(row: Row, device: torch.device) -> None:
+    x, y = (part.to(device) for part in two_clouds((6,), 2))
+    model = mlp((6,), 2).to(device)
+    # Ids stay on the host, where a loader makes them.
     step = row.build()(model, x, y, torch.arange(len(x)))
     assert isinstance(step, Step)
     assert step.loss.shape == ()
@@ -458,7 +459,7 @@ GOOD_X, GOOD_Y = torch.rand(4, 6, generator=seeded(0)), torch.tensor([0, 1, 2, 0
         ({"model": lambda x: torch.zeros(len(x) + 1, 3)}, ValueError, r"\(5, 3\)"),
         ({"model": lambda x: torch.zeros(len(x), 3, 2)}, ValueError, r"\(4, 3, 2\)"),
         ({"model": lambda x: [torch.zeros(len(x), 3)]}, TypeError, "list"),
-        ({"model": lambda x: None}, TypeError, "NoneType"),
+        ({"model": lambda _: None}, TypeError, "NoneType"),
     ],
 )
 def test_labels_and_outputs_that_do_not_fit_are_named(

@@ -110,7 +110,9 @@ def test_score_is_positive_where_correct_and_negative_elsewhere(
     if score != 0:
         assert right == (score > 0)
     assert bool(task.loss(output, target) >= 0)
-    torch.testing.assert_close(Classification().objective(output, target), task.loss(output, target))
+    torch.testing.assert_close(
+        Classification().objective(output, target), task.loss(output, target)
+    )
 
 
 @pytest.mark.parametrize("name", ["loss", "objective", "score"])
@@ -208,5 +210,5 @@ def test_take_selects_samples_of_every_leaf() -> None:
 
 @pytest.mark.parametrize("tree", [None, "z", 3, {"a": None}, [torch.zeros(1), "b"]])
 def test_a_leaf_that_is_no_tensor_is_named(tree: Any) -> None:
-    with pytest.raises(TypeError, match="NoneType|str|int"):
+    with pytest.raises(TypeError, match=r"NoneType|str|int"):
         take(tree, torch.tensor([0]))

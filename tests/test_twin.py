@@ -142,9 +142,7 @@ def test_an_ima_step_is_its_twins(
         twin, x, y, before[ids].double(), algorithm=algorithm, steps=10, **settings, **variant
     )
     torch.testing.assert_close(step.loss, loss, rtol=0, atol=1e-9)
-    torch.testing.assert_close(
-        method.margins.values[ids].double(), margins, rtol=1e-6, atol=1e-7
-    )
+    torch.testing.assert_close(method.margins.values[ids].double(), margins, rtol=1e-6, atol=1e-7)
     others = torch.ones(50, dtype=torch.bool)
     others[ids] = False
     assert torch.equal(method.margins.values[others], before[others])

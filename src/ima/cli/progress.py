@@ -10,6 +10,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ima.training.loop import summary
+from ima.training.run import leads
 
 
 class Lines:
@@ -71,8 +72,17 @@ class Bar(Lines):
         self.progress.stop()
 
 
+class Silence(Lines):
+    """Says nothing."""
+
+    def epoch(self, epoch: int, row: Mapping[str, float]) -> None:
+        """Nothing."""
+
+
 def watch(epochs: int) -> Lines:
-    """A bar where a person looks, lines where a file listens."""
+    """A bar where a person looks, lines where a file listens, nothing from a second process."""
+    if not leads():
+        return Silence(epochs)
     return Bar(epochs) if sys.stdout.isatty() else Lines(epochs)
 
 

@@ -37,7 +37,7 @@ def train(
     from ima.cli.progress import watch
     from ima.training.config import load_config, warnings
     from ima.training.loop import fit
-    from ima.training.run import Run
+    from ima.training.run import Run, leads
 
     if (config is None) == (resume is None):
         raise ValueError("name either a config or --resume RUN, as in `ima train digits`")
@@ -51,9 +51,10 @@ def train(
         name = f"{loaded.name}-{loaded.method.name}-seed{loaded.train.seed}"
         run = Run.create(Path("runs") / name if out is None else out, loaded)
     loaded = run.config()
-    for warning in warnings(loaded):
-        print(f"note: {warning}")
-    print(f"{loaded.method.name} on {loaded.data.name}, {loaded.train.epochs} epochs: {run.folder}")
+    if leads():
+        for warning in warnings(loaded):
+            print(f"note: {warning}")
+        print(f"{loaded.method.name} on {loaded.data.name}: {run.folder}")
     watcher = watch(loaded.train.epochs)
     try:
         fit(run, watcher=watcher, init=init, device=device, devices=devices)
@@ -62,6 +63,8 @@ def train(
         raise
     finally:
         watcher.close()
+    if not leads():
+        return
     rows = run.epochs()
     best = max(rows, key=lambda r: (r["val_score"], r["val_accuracy"], r["epoch"]))
     for which, row in (("best", best), ("last", rows[-1])):

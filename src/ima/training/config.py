@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -27,6 +26,7 @@ from ima.evaluation.attacks import find_attack
 from ima.methods import METHODS
 from ima.networks import find_builder
 from ima.norms import get_norm
+from ima.training.refusal import explain, nearest
 
 PROVIDED = ("num_samples", "norm", "bounds", "augmented", "task", "seed")
 """Arguments of a method that the trainer sets; a config cannot."""
@@ -153,8 +153,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     if not path.exists():
         known = packaged()
         if str(source) not in known:
-            near = get_close_matches(path.stem, known, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = nearest(path.stem, known)
             raise FileNotFoundError(
                 f"there is no config file {str(source)!r}, and none of that name comes with the "
                 f"library.{hint} Those that come with it: {', '.join(known)}"
@@ -176,7 +175,7 @@ def parse(values: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(e, Config) for e in error.errors())) from None
+        raise ConfigError("\n".join(explain(e, Config) for e in error.errors())) from None
     _check_name("data.name", config.data.name, DATASETS)
     builder = _ask("network.name", find_builder, config.network.name)
     _options("network", builder, config.network, ("channels", "num_classes"))
@@ -253,15 +252,14 @@ def _options(
     try:
         checked = model.model_validate(named.options)
     except ValidationError as error:
-        lines = [_explain(e, model, place, named.name) for e in error.errors()]
+        lines = [explain(e, model, place, named.name) for e in error.errors()]
         raise ConfigError("\n".join(lines)) from None
     return {key: getattr(checked, key) for key in named.options}
 
 
 def _check_name(place: str, name: str, table: Mapping[str, Any]) -> None:
     if name not in table:
-        near = get_close_matches(name, table, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = nearest(name, table)
         raise ConfigError(f"{place}: unknown name {name!r}.{hint} Known: {', '.join(table)}")
 
 
@@ -270,32 +268,6 @@ def _ask(place: str, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{place}: {error}") from error
-
-
-def _explain(error: Any, model: type[BaseModel], place: str = "", owner: str = "") -> str:
-    path = [place, *map(str, error["loc"])] if place else list(map(str, error["loc"]))
-    key = ".".join(path)
-    if error["type"] == "extra_forbidden":
-        names = list(_fields_at(model, error["loc"][:-1]))
-        near = get_close_matches(path[-1], names, 1)
-        hint = f" Did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else ""
-        known = f" Known{' for ' + owner if owner else ''}: {', '.join(names) or 'no options'}"
-        return f"{key}: unknown key.{hint}{known}"
-    if error["type"] == "missing":
-        return f"{key}: missing; it has no default{' for ' + owner if owner else ''}"
-    message = error["msg"][0].lower() + error["msg"][1:]
-    return f"{key}: is {error['input']!r}; {message}"
-
-
-def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> Sequence[str]:
-    current: Any = model
-    for part in location:
-        if isinstance(part, int):
-            continue
-        annotation = current.model_fields[part].annotation
-        nested = [a for a in (annotation, *typing.get_args(annotation)) if inspect.isclass(a)]
-        current = next((a for a in nested if issubclass(a, BaseModel)), current)
-    return list(current.model_fields)
 
 
 def _override(values: dict[str, Any], override: str) -> None:

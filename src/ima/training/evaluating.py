@@ -11,8 +11,8 @@ from lightning_fabric import Fabric
 from ima.data import load
 from ima.evaluation.evaluate import Example, evaluate
 from ima.evaluation.results import Results
+from ima.training.build import BOUNDS, build_model, load_into
 from ima.training.checkpoint import load_weights
-from ima.training.loop import BOUNDS, build_model, load_into
 from ima.training.run import Run
 
 EXAMPLES = 200

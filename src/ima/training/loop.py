@@ -14,7 +14,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -26,16 +26,16 @@ from ima.attacks.inputs import inside, no_trace
 from ima.attacks.walk import forward
 from ima.data import Part, Splits, load
 from ima.methods import METHODS, Method, Standard
-from ima.networks import find_builder
 from ima.norms import get_norm
 from ima.tasks import Classification
 from ima.training.batches import batches, epoch_seed
+from ima.training.build import BOUNDS, build_model, build_optimizer, learning_rate, load_into
 from ima.training.checkpoint import load_state, load_weights, save_state, save_weights
-from ima.training.config import Config, Optimizer, method_options
+from ima.training.config import Config, method_options
+from ima.training.events import Events
 from ima.training.run import Run
 
 MARGIN_BINS = 60
-BOUNDS = (0.0, 1.0)
 
 
 class Watcher(Protocol):
@@ -100,38 +100,6 @@ def fit(
     trainer.fit(model, optimizer)
 
 
-def build_model(config: Config, splits: Splits) -> nn.Module:
-    """The config's network for the data set's channels and classes."""
-    builder = find_builder(config.network.name)
-    return builder(splits.channels, splits.num_classes, **config.network.options)
-
-
-def build_optimizer(config: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
-    """The config's optimiser over all parameters."""
-    shared: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
-    if config.name == "sgd":
-        return torch.optim.SGD(model.parameters(), momentum=config.momentum, **shared)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
-    return kind(model.parameters(), **shared)
-
-
-def learning_rate(config: Optimizer, epoch: int, epochs: int) -> float:
-    """The learning rate of epoch number `epoch` of `epochs`."""
-    if config.schedule == "cosine":
-        return config.lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
-    if config.schedule == "steps":
-        return config.lr * config.gamma ** sum(epoch >= m for m in config.milestones)
-    return config.lr
-
-
-def load_into(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Load weights into a model; ValueError that names the first difference."""
-    try:
-        model.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        raise ValueError(f"{source} does not fit this network: {error}") from error
-
-
 @dataclass
 class _Trainer:
     fabric: Fabric
@@ -158,6 +126,7 @@ class _Trainer:
             optimizer.load_state_dict(state["optimizer"])
             self.method.load_state_dict(state["method"])
             self.best = Best(**state["best"])
+            fabric.strategy.precision.load_state_dict(state["precision"])
             if average is not None:
                 average.load_state_dict(state["average"])
         elif fabric.is_global_zero:
@@ -166,6 +135,7 @@ class _Trainer:
             fabric.to_device(part) for part in (self.splits.train.images, self.splits.train.targets)
         ]
         train = Part(data[0], data[1])
+        events = Events(run, start) if fabric.is_global_zero else None
         for epoch in range(start, config.train.epochs):
             row = self._train_epoch(epoch, wrapped, optimizer, average, train)
             chosen = model if average is None else average.module
@@ -174,7 +144,11 @@ class _Trainer:
             with _whole():
                 self._save(epoch, row, model, chosen, optimizer, average)
             fabric.barrier()
+            if events is not None:
+                events.add(epoch, row)
             self.watcher.epoch(epoch, row)
+        if events is not None:
+            events.close()
 
     def _train_epoch(
         self,
@@ -280,6 +254,7 @@ class _Trainer:
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "method": self.method.state_dict(),
+                "precision": self.fabric.strategy.precision.state_dict(),
                 "best": vars(self.best),
                 "average": None if average is None else average.state_dict(),
             },

@@ -19,7 +19,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class Run:
     """The folder of one training run."""
 
     folder: Path
+    _config: Config | None = field(default=None, compare=False, repr=False)
 
     @property
     def state(self) -> Path:
@@ -65,7 +66,12 @@ class Run:
 
     @staticmethod
     def create(folder: Path, config: Config) -> Run:
-        """A new run folder; FileExistsError where one with another run is."""
+        """A new run folder; FileExistsError where one with another run is.
+
+        Of the processes of a distributed run the first makes it.
+        """
+        if not leads():
+            return Run(folder, config)
         if (folder / "config.yaml").exists():
             raise FileExistsError(
                 f"{folder} already holds a run: continue it with `ima train --resume {folder}`, "
@@ -73,7 +79,7 @@ class Run:
             )
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / "config.yaml", config.to_yaml())
-        return Run(folder)
+        return Run(folder, config)
 
     @staticmethod
     def open(folder: Path) -> Run:
@@ -86,6 +92,8 @@ class Run:
 
     def config(self) -> Config:
         """The config as run."""
+        if self._config is not None:
+            return self._config
         return parse(yaml.safe_load((self.folder / "config.yaml").read_text()))
 
     def write_environment(self, device: str) -> None:
@@ -109,6 +117,11 @@ class Run:
     def read_margins(self) -> list[dict[str, float]]:
         """The rows of margins.csv; empty for methods without margins."""
         return _read_rows(self.margins)
+
+
+def leads() -> bool:
+    """Whether this is the first process of a distributed run, or the only one."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 def environment(device: str) -> dict[str, Any]:

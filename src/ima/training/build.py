@@ -1,0 +1,50 @@
+"""What a config describes, as objects: model, optimiser, learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ima.data import Splits
+from ima.networks import find_builder
+from ima.training.config import Config, Optimizer
+
+BOUNDS = (0.0, 1.0)
+"""Of all data sets here: images in [0, 1]."""
+
+
+def build_model(config: Config, splits: Splits) -> nn.Module:
+    """The config's network for the data set's channels and classes."""
+    builder = find_builder(config.network.name)
+    return builder(splits.channels, splits.num_classes, **config.network.options)
+
+
+def build_optimizer(config: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
+    """The config's optimiser over all parameters."""
+    shared: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    if config.name == "sgd":
+        return torch.optim.SGD(model.parameters(), momentum=config.momentum, **shared)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
+    return kind(model.parameters(), **shared)
+
+
+def learning_rate(config: Optimizer, epoch: int, epochs: int) -> float:
+    """The learning rate of epoch number `epoch` of `epochs`."""
+    if config.schedule == "cosine":
+        return config.lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
+    if config.schedule == "steps":
+        return config.lr * config.gamma ** sum(epoch >= m for m in config.milestones)
+    return config.lr
+
+
+def load_into(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
+    """Load weights into a model; ValueError that names the first difference."""
+    try:
+        model.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise ValueError(f"{source} does not fit this network: {error}") from error

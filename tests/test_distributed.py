@@ -1,0 +1,179 @@
+"""Two processes hold the same margins, and train as one process does."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from nets import cnn, seeded
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DistributedSampler
+
+from ima import IMA, Margins
+
+WORLD = 2
+SHAPE = (1, 6, 6)
+SAMPLES = 15  # odd, so that the sampler repeats an id
+
+
+@dataclass(frozen=True)
+class Case:
+    """How two processes train: ids of every process at every step, and the network."""
+
+    batch_norm: bool
+    steps: list[list[list[int]]]
+    augmented: bool = False
+    wrapped: bool = True
+
+
+def sampled(batch: int, epochs: int) -> list[list[list[int]]]:
+    """Batches as torch's sampler deals them out: shuffled, and padded by repeating ids."""
+    steps: list[list[list[int]]] = []
+    for epoch in range(epochs):
+        dealt = []
+        for rank in range(WORLD):
+            sampler = DistributedSampler(range(SAMPLES), num_replicas=WORLD, rank=rank, seed=3)
+            sampler.set_epoch(epoch)
+            dealt.append(list(sampler))
+        starts = range(0, len(dealt[0]), batch)
+        steps.extend([ids[start : start + batch] for ids in dealt] for start in starts)
+    return steps
+
+
+CASES = {
+    "plain": Case(False, sampled(4, 3)),
+    "repeated ids": Case(False, sampled(8, 4)),
+    "augmented": Case(False, sampled(4, 2), augmented=True),
+    "batch norm": Case(True, sampled(4, 2)),
+    "bare model": Case(False, sampled(4, 1), wrapped=False),
+    "unequal": Case(False, [[[0, 1, 2, 3, 4], [5]], [[6], [7, 8, 9]], [[2, 2, 5], [5, 2]]]),
+}
+
+
+def network(case: Case) -> nn.Module:
+    return cnn(outputs=3, batch_norm=case.batch_norm).double().train()
+
+
+def data() -> tuple[Tensor, Tensor]:
+    """Samples and labels; the fresh network is right on most, so that margins move at once."""
+    x = torch.rand(SAMPLES, *SHAPE, generator=seeded(0)).double()
+    y = cnn(outputs=3).double().eval()(x).argmax(1)
+    y[:3] = (y[:3] + 1) % 3
+    return x, y
+
+
+def build(case: Case) -> IMA:
+    return IMA(
+        num_samples=SAMPLES, eps=2.0, delta=0.4, bounds=(0, 1), steps=5, augmented=case.augmented
+    )
+
+
+def train(case: Case, model: nn.Module, batches: list[list[int]]) -> dict[str, Any]:
+    """The margins after every step, and the parameters at the end."""
+    x, y = data()
+    method = build(case)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    margins, crossed = [], 0
+    for ids in batches:
+        step = method(model, x[ids], y[ids], torch.tensor(ids))
+        optimizer.zero_grad()
+        step.loss.backward()
+        optimizer.step()
+        margins.append(method.margins.values.clone())
+        crossed += int(step.metrics["crossed"])
+    return {
+        "margins": margins,
+        "weights": [p.detach().clone() for p in model.parameters()],
+        "buffers": [b.clone() for b in model.buffers()],
+        "crossed": crossed,
+    }
+
+
+def uneven_update(rank: int) -> list[float]:
+    """Process 0 names ids 1, 1 and 3, process 1 names id 3, then nobody but process 1 any."""
+    margins = Margins(5, initial=0.5, cap=2.0)
+    ids, proposals = ([1, 1, 3], [1.0, 0.75, 1.5]) if rank == 0 else ([3], [0.25])
+    margins.update(torch.tensor(ids), torch.tensor(proposals))
+    ids, proposals = ([], []) if rank == 0 else ([4, 0], [9.0, -9.0])
+    margins.update(torch.tensor(ids, dtype=torch.long), torch.tensor(proposals))
+    return margins.values.tolist()
+
+
+def work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD
+    )
+    found: dict[str, Any] = {"uneven update": uneven_update(rank)}
+    for name, case in CASES.items():
+        model = network(case)
+        wrapper = DistributedDataParallel(model) if case.wrapped else model
+        try:
+            found[name] = train(case, wrapper, [step[rank] for step in case.steps])
+        except RuntimeError as error:
+            found[name] = str(error)
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of the two processes found, all cases after each other in one start."""
+    folder: Path = tmp_path_factory.mktemp("processes")
+    mp.spawn(work, (str(folder),), nprocs=WORLD)
+    found = []
+    for rank in range(WORLD):
+        file = io.BytesIO((folder / f"{rank}.pt").read_bytes())
+        found.append(torch.load(file, weights_only=True))
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_all_processes_hold_equal_margins_after_every_step(
+    ranks: list[dict[str, Any]], name: str
+) -> None:
+    first, second = (found[name] for found in ranks)
+    assert not isinstance(first, str), first
+    assert len(first["margins"]) == len(CASES[name].steps)
+    for one, other in zip(first["margins"], second["margins"], strict=True):
+        assert torch.equal(one, other)
+    assert len(first["margins"][-1].unique()) > 2
+    assert first["crossed"] + second["crossed"] > 0
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.wrapped])
+def test_all_processes_hold_equal_parameters(ranks: list[dict[str, Any]], name: str) -> None:
+    first, second = (found[name] for found in ranks)
+    assert not isinstance(first, str), first
+    for one, other in zip(first["weights"], second["weights"], strict=True):
+        assert torch.equal(one, other)
+    for value in (*first["weights"], *first["buffers"], *second["buffers"]):
+        assert bool(torch.isfinite(value).all())
+
+
+@pytest.mark.parametrize("name", ["plain", "repeated ids", "augmented"])
+def test_two_processes_train_as_one_does_with_their_batches_together(
+    ranks: list[dict[str, Any]], name: str
+) -> None:
+    case, found = CASES[name], ranks[0][name]
+    assert not isinstance(found, str), found
+    together = [[i for ids in step for i in ids] for step in case.steps]
+    assert any(len(set(ids)) < len(ids) for ids in together) == (name == "repeated ids")
+    alone = train(case, network(case), together)
+    for one, other in zip(alone["margins"], found["margins"], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    for one, other in zip(alone["weights"], found["weights"], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+def test_the_smallest_proposal_wins_across_processes(ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        assert found["uneven update"] == [0.0, 0.75, 0.5, 0.25, 2.0]
