@@ -37,14 +37,14 @@ class Digits(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y, ids = batch
         step = self.method(self.net, x, y, ids)
-        # Tensors, not numbers: Lightning averages them on the device and reads them when it logs.
+        # Tensors, not numbers: Lightning averages them on the device and reads them once an epoch.
         metrics = {
             "train/loss": step.metrics["loss"],
             "train/accuracy": step.metrics["correct"] / len(x),
             "train/crossed": step.metrics["crossed"] / len(x),
             "train/margin": step.metrics["margin"],
         }
-        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(x))
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)
         return step.loss
 
     def on_train_epoch_end(self) -> None:

@@ -65,6 +65,7 @@ RANDOM: dict[str, Attack] = {
     "bpgd 3, random start": _bpgd_3_from_a_random_start,
 }
 ATTACKS = STILL | RANDOM
+BOUNDARY = (_bpgd_2, _bpgd_3, _bpgd_2_from_a_random_start, _bpgd_3_from_a_random_start)
 each_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
 each_still_attack = pytest.mark.parametrize("attack", STILL.values(), ids=STILL.keys())
 each_random_attack = pytest.mark.parametrize("attack", RANDOM.values(), ids=RANDOM.keys())
@@ -347,7 +348,8 @@ def test_every_result_is_in_its_ball_and_in_its_bounds(
         low, high = (torch.as_tensor(b, dtype=dtype) for b in bounds)
         assert bool(((result.x >= low) & (result.x <= high)).all())
     assert torch.equal(result.correct, says(model, x) == y)
-    assert torch.equal(result.x[eps == 0], x[eps == 0])
+    unchanged = (eps == 0) | (~result.correct & (attack in BOUNDARY))
+    assert torch.equal(result.x[unchanged], x[unchanged])
 
 
 @each_still_attack
@@ -415,14 +417,16 @@ def test_ifgsm_takes_steps_of_a_quarter_and_keeps_the_last_point(norm: float) ->
         assert result.crossed.tolist() == [reached > 0.5, False]
 
 
-def test_a_walk_that_came_back_did_not_cross_in_algorithm_3() -> None:
-    class Island(nn.Module):
-        # Wrong only between 0.5 and 0.7; the true logit keeps falling along the way.
-        def forward(self, x: Tensor) -> Tensor:
-            x = x[:, 0]
-            wrong = 5 * ((x > 0.5) & (x < 0.7)).float()
-            return torch.stack([1 - 0.1 * x, wrong], 1)
+class Island(nn.Module):
+    """Wrong only between 0.5 and 0.7; the true logit keeps falling along the way."""
 
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, 0]
+        wrong = 5 * ((x > 0.5) & (x < 0.7)).float()
+        return torch.stack([1 - 0.1 * x, wrong], 1)
+
+
+def test_a_walk_that_came_back_did_not_cross_in_algorithm_3() -> None:
     x, y = torch.zeros(1, 1), torch.tensor([0])
     third = bpgd(Island(), x, y, 1.0, algorithm=3)
     assert not third.crossed.any()
@@ -430,6 +434,16 @@ def test_a_walk_that_came_back_did_not_cross_in_algorithm_3() -> None:
     second = bpgd(Island(), x, y, 1.0, algorithm=2)
     assert second.crossed.all()
     assert float(second.x) == pytest.approx(0.5, abs=0.2 * 2**-10 + 1e-6)
+
+
+def test_algorithm_3_walks_all_steps_from_a_random_start_that_is_wrong() -> None:
+    x, y = torch.zeros(64, 1), torch.zeros(64, dtype=torch.long)
+    more: dict[str, Any] = {"random_start": 1.0, "steps": 20}
+    third = bpgd(Island(), x, y, 1.0, algorithm=3, generator=seeded(0), **more)
+    assert not third.crossed.any()
+    torch.testing.assert_close(third.x, torch.ones(64, 1))
+    second = bpgd(Island(), x, y, 1.0, algorithm=2, generator=seeded(0), **more)
+    assert int(second.crossed.sum()) > 0
 
 
 @pytest.mark.parametrize("algorithm", [2, 3])

@@ -18,7 +18,7 @@ class Margins:
     """
 
     def __init__(self, num_samples: int, *, initial: float, cap: float) -> None:
-        if num_samples < 1:
+        if not isinstance(num_samples, int) or num_samples < 1:
             raise ValueError(f"num_samples is {num_samples}; expected at least one training sample")
         self.cap = cap
         self.values = torch.full((num_samples,), min(initial, cap), dtype=torch.float32)
@@ -30,7 +30,7 @@ class Margins:
         """A copy of the margins of `ids`, (B,); TypeError and ValueError for ids that are none."""
         self._check(ids)
         self.values = self.values.to(ids.device)
-        return self.values[ids]
+        return self.values[ids.long()]
 
     def update(self, ids: Tensor, proposals: Tensor) -> None:
         """Set the margins of `ids` (B,) to `proposals` (B,), clipped to [0, cap].
@@ -38,7 +38,11 @@ class Margins:
         Where an id occurs more than once, here or in another process, the smallest proposal wins
         (Decision D9). Every process must call it, also with no ids at all.
         """
-        ids, proposals = ids.detach().long(), proposals.detach().float().clamp(0, self.cap)
+        self._check(ids)
+        if proposals.shape != ids.shape:
+            raise ValueError(f"{len(proposals)} proposals came with {len(ids)} ids")
+        ids = ids.detach().long()
+        proposals = proposals.detach().float().nan_to_num(nan=0.0).clamp(0, self.cap)
         self.values = self.values.to(ids.device)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             ids, proposals = _gather(ids, proposals)
@@ -56,7 +60,7 @@ class Margins:
                 f"the saved state holds margins of {len(values)} samples, but this training set "
                 f"has {len(self)}; load it with the data set that it was trained on"
             )
-        self.values = values.detach().float().clone().to(self.values.device)
+        self.values = values.detach().float().clamp(0, self.cap).to(self.values.device)
 
     def _check(self, ids: Tensor) -> None:
         if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
@@ -66,6 +70,7 @@ class Margins:
             )
         if ids.ndim != 1:
             raise ValueError(f"ids have shape {tuple(ids.shape)}; expected (batch,)")
+        ids = ids.long()
         wrong = (ids < 0) | (ids >= len(self))
         if bool(wrong.any()):
             raise ValueError(

@@ -86,6 +86,7 @@ def _l2_direction(g: Tensor) -> Tensor:
 def _l2_project(d: Tensor, radius: Tensor) -> Tensor:
     size = _l2_size(d)
     factor = torch.where(size > radius, radius / torch.where(size > 0, size, 1), 1.0)
+    factor = torch.where(radius > 0, factor, 0)
     return d * per_sample(factor.to(d.dtype), d)
 
 

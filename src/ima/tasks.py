@@ -65,6 +65,11 @@ def take(tree: Tree, index: Tensor) -> Tree:
     return tree_map(lambda tensor: tensor[index], tree)
 
 
+def plain(tree: Tree) -> Tree:
+    """The tree's tensors without their subclass: MONAI's MetaTensor slows every operation down."""
+    return tree_map(lambda tensor: tensor.as_subclass(Tensor), tree)
+
+
 def leaves(tree: Tree) -> list[Tensor]:
     """All tensors of a tree, in a fixed order."""
     found: list[Tensor] = []
@@ -95,6 +100,8 @@ class Classification:
                 f"the model returned {type(output).__name__}; classification expects logits as "
                 "one tensor of shape (batch, classes)"
             )
+        if not output.is_floating_point():
+            raise TypeError(f"the model returned {output.dtype}; expected floating-point logits")
         if not isinstance(target, Tensor) or target.is_floating_point() or target.ndim != 1:
             came = (
                 f"{target.dtype} of shape {tuple(target.shape)}"
@@ -127,7 +134,10 @@ class Classification:
         terms for confident samples; log-softmax loses the true logit's from a margin of 17 on.
         """
         margin = -_soft_margin(_logits(output), target)
-        return margin if self.walk == "margin" else F.softplus(margin)
+        if self.walk == "margin":
+            return margin
+        # The loss's value with the margin's gradient: a positive multiple that never underflows.
+        return margin + (F.softplus(margin) - margin).detach()
 
     def correct(self, output: Tree, target: Tree) -> Tensor:
         """Whether the largest logit is the true one, (B,) bool; never with NaN among them."""

@@ -21,6 +21,9 @@ from ima.attacks.walk import forward, into
 from ima.norms import per_sample
 from ima.tasks import Task, Tree, take
 
+ROUNDS = 11
+"""Forward passes at most: one more than halvings need."""
+
 CELLS = 2**10
 """The final bracket is one cell of this many: ten halvings (paper, 2.2)."""
 
@@ -40,7 +43,9 @@ def search(
     inside, outside: (B, *dims), the first classified correctly, the second not; scores: the
     task's scores at both, (B,) each. Returns (correct end, wrong end), (B,) each, one cell apart.
     """
-    low = torch.zeros(len(inside), dtype=inside.dtype, device=inside.device)
+    # Half precision cannot count to 1024.
+    precise = torch.promote_types(inside.dtype, torch.float32)
+    low = torch.zeros(len(inside), dtype=precise, device=inside.device)
     high = torch.full_like(low, CELLS)
     low_score, high_score = (score.to(low.dtype).clone() for score in scores)
     rising = torch.zeros_like(low, dtype=torch.bool)
@@ -50,9 +55,10 @@ def search(
         if len(index) == 0:
             return low / CELLS, high / CELLS
         a, b = low[index], high[index]
-        probe = _middle(a, b)
-        if rounds % 3 < 2:
-            probe = _false_position(a, b, low_score[index], high_score[index], rising[index])
+        probe = _false_position(a, b, low_score[index], high_score[index], rising[index])
+        # Both sides of the probe must be small enough for halvings to finish in time.
+        reach = 2 ** (ROUNDS - rounds - 1)
+        probe = torch.minimum(torch.maximum(probe, b - reach), a + reach)
         point = between(inside[index], outside[index], probe / CELLS, bounds)
         output, target = forward(model, point), take(y, index)
         right, score = task.correct(output, target), task.score(output, target).to(low.dtype)
@@ -67,7 +73,8 @@ def between(
     inside: Tensor, outside: Tensor, share: Tensor, bounds: tuple[Tensor, Tensor] | None
 ) -> Tensor:
     """The points at `share` (B,) of the way from inside to outside."""
-    return into(inside + per_sample(share, inside) * (outside - inside), bounds)
+    point = inside + per_sample(share, inside) * (outside - inside)
+    return into(point.to(inside.dtype), bounds)
 
 
 def _middle(low: Tensor, high: Tensor) -> Tensor:

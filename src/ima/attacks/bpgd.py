@@ -58,6 +58,8 @@ def bpgd(
     if side not in ("inside", "middle"):
         raise ValueError(f"side is {side!r}; expected 'inside' or 'middle'")
     box, radius = check_samples(x, bounds), check_radius(eps, x)
+    if not isinstance(random_start, int | float) or not 0 <= random_start <= 1:
+        raise ValueError(f"random_start is {random_start!r}; expected a share, 0 to 1")
 
     with no_trace(model, x) as model:
         x = x.detach().clone()

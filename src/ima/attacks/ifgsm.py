@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ima.attacks.inputs import Bounds, Model, check_radius
+from ima.attacks.inputs import Bounds, Model, check_radius, check_samples
 from ima.attacks.pgd import pgd
 from ima.attacks.walk import Attacked
 from ima.norms import Norm
@@ -27,6 +27,7 @@ def ifgsm(
     bounds: Bounds = None,
 ) -> Attacked:
     """The last point of `steps` gradient steps of eps / 4; arguments and result as in `pgd`."""
+    check_samples(x, bounds)
     stride = check_radius(eps, x) / 4
     return pgd(
         model,

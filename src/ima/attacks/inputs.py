@@ -26,18 +26,20 @@ def check_samples(x: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor] | None:
     x: (B, *dims), floating. Raises TypeError for other dtypes, and ValueError for an empty batch,
     for bounds that are no pair or not in order, and for entries that are not finite or outside.
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x is a {type(x).__name__}; expected a tensor: torch.as_tensor(x)")
     if not x.is_floating_point():
         raise TypeError(
             f"x has dtype {x.dtype}; noise needs floating point: scale it, for example x / 255"
         )
     if x.ndim == 0 or x.numel() == 0:
         raise ValueError(f"x has shape {tuple(x.shape)}; expected at least one sample (B, *dims)")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("x has entries that are NaN or infinite")
     if bounds is None:
-        if not bool(torch.isfinite(x).all()):
-            raise ValueError("x has entries that are NaN or infinite")
         return None
     low, high = _bound_tensors(x, bounds)
-    slack = SLACK * (high - low)
+    slack = torch.where(torch.isfinite(high - low), SLACK * (high - low), 0)
     inside = (x >= low - slack) & (x <= high + slack)
     flags = torch.stack([inside.all(), (low < high).all()]).tolist()
     if not flags[1]:
@@ -67,21 +69,28 @@ def _bound_tensors(x: Tensor, bounds: Any) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def check_radius(eps: float | Tensor, x: Tensor) -> Tensor:
+def check_radius(eps: float | Tensor, x: Tensor, name: str = "eps") -> Tensor:
     """`eps` as one radius a sample, (B,), in x's dtype and on its device.
 
     Raises ValueError unless it is one number or (B,) numbers, none negative and all finite.
     """
-    radius = torch.as_tensor(eps, dtype=x.dtype, device=x.device).detach()
+    try:
+        radius = torch.as_tensor(eps, dtype=x.dtype, device=x.device).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} is {eps!r}; expected one number, or one radius for each sample"
+        ) from error
     if radius.ndim == 0:
         radius = radius.expand(len(x))
     if radius.shape != (len(x),):
         raise ValueError(
-            f"eps has shape {tuple(radius.shape)}; expected one number, or one radius for each of "
-            f"the {len(x)} samples"
+            f"{name} has shape {tuple(radius.shape)}; expected one number, or one for each of the "
+            f"{len(x)} samples"
         )
     if not bool(((radius >= 0) & torch.isfinite(radius)).all()):
-        raise ValueError(f"eps has entries that are negative or not finite: {radius.tolist()[:8]}")
+        raise ValueError(
+            f"{name} has entries that are negative or not finite: {radius.tolist()[:8]}"
+        )
     return radius
 
 
@@ -107,6 +116,21 @@ def inside(model: Any) -> Any:
             return model
 
 
+def _in_precision(model: Any, module: Any) -> Any:
+    # Fabric's wrapper casts and autocasts in its forward, which the module inside does not see.
+    while model is not module and type(model).__name__ != "_FabricModule":
+        model = model.module if hasattr(model, "module") else model._orig_mod
+    if model is module:
+        return module
+    precision = model._strategy.precision
+
+    def forward(x: Tensor) -> Any:
+        with precision.forward_context():
+            return precision.convert_output(module(precision.convert_input(x)))
+
+    return forward
+
+
 @contextmanager
 def no_trace(model: Model, x: Tensor) -> Generator[Model]:
     """Within: the module inside `model`, in evaluation mode, with gradients enabled.
@@ -125,7 +149,7 @@ def no_trace(model: Model, x: Tensor) -> Generator[Model]:
         ):
             for m, _ in flags:
                 m.training = False
-            yield module
+            yield _in_precision(model, module)
     finally:
         for m, training in flags:
             m.training = training

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Generator, Tensor
 
 from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
-from ima.attacks.walk import Attacked, forward, into, walk
+from ima.attacks.walk import Attacked, Objective, forward, into, walk
 from ima.norms import Norm, get_norm
 from ima.tasks import Classification, Task, Tree, take
 
@@ -28,6 +28,7 @@ def pgd(
     task: Task | None = None,
     bounds: Bounds = None,
     random_start: bool = False,
+    objective: Objective | None = None,
     stop: Literal["wrong", "never"] = "wrong",
     generator: Generator | None = None,
 ) -> Attacked:
@@ -35,8 +36,8 @@ def pgd(
 
     x: (B, *dims) floating, inside `bounds`; y: the task's targets; eps: a number or (B,), in x's
     units and `norm`; step_size: likewise, 2.5 * eps / steps if None; random_start: uniform in the
-    ball, drawn from `generator`; stop: `"never"` walks all steps whatever happens and returns the
-    last point.
+    ball, drawn from `generator`; objective(output, target) -> (B,): what the walk raises, the
+    task's if None; stop: `"never"` walks all steps whatever happens and returns the last point.
 
     Returns `Attacked`: `crossed` where the returned point is wrong; `correct` is False where the
     clean sample is. The model is left as it was.
@@ -47,7 +48,7 @@ def pgd(
     if stop not in ("wrong", "never"):
         raise ValueError(f"stop is {stop!r}; expected 'wrong' or 'never'")
     box, radius = check_samples(x, bounds), check_radius(eps, x)
-    stride = 2.5 * radius / steps if step_size is None else check_radius(step_size, x)
+    stride = 2.5 * radius / steps if step_size is None else check_radius(step_size, x, "step_size")
 
     with no_trace(model, x) as model:
         x = x.detach().clone()
@@ -70,6 +71,7 @@ def pgd(
             task=task,
             bounds=box,
             start=start,
+            objective=objective,
             stop=wrong if stop == "wrong" else None,
         )
         crossed = walked.stopped_at < steps

@@ -90,6 +90,8 @@ def walk(
     """
     objective = task.objective if objective is None else objective
     with no_trace(model, x) as module:
+        # Tensors made in inference mode cannot take part in a backward pass; clones can.
+        y = tree_map(lambda t: t.clone() if t.is_inference() else t, y)
         x = x.detach().clone()
         final, before = x.clone(), x.clone()
         stopped_at = torch.full((len(x),), steps, device=x.device)
@@ -125,7 +127,7 @@ def walk(
 
 
 def into(x: Tensor, bounds: tuple[Tensor, Tensor] | None) -> Tensor:
-    """X clamped to the bounds."""
+    """Clamp x to the bounds."""
     return x if bounds is None else torch.minimum(torch.maximum(x, bounds[0]), bounds[1])
 
 
@@ -137,15 +139,18 @@ def ascent(output: Tree, x: Tensor, y: Tree, objective: Objective) -> Tensor:
     tiny gradient nor half precision lets it vanish on the way (Decision D7). No parameter
     gradient is computed.
     """
-    ends = tree_map(lambda tensor: _detached(tensor).requires_grad_(), output)
+    ends = tree_map(_end, output)
     slopes = torch.autograd.grad(
-        objective(ends, y).sum(), leaves(ends), allow_unused=True, materialize_grads=True
+        objective(ends, y).sum(),
+        [end for end in leaves(ends) if end.requires_grad],
+        allow_unused=True,
+        materialize_grads=True,
     )
     largest = torch.stack([slope.abs().flatten(1).amax(1) for slope in map(_matrix, slopes)])
     scale = torch.where(largest.amax(0) > 0, largest.amax(0), 1)
     pairs = [
         (end, (slope / per_sample(scale, slope)).to(end.dtype))
-        for end, slope in zip(leaves(output), slopes, strict=True)
+        for end, slope in zip(filter(torch.is_floating_point, leaves(output)), slopes, strict=True)
         if end.requires_grad
     ]
     if not pairs:
@@ -153,6 +158,11 @@ def ascent(output: Tree, x: Tensor, y: Tree, objective: Objective) -> Tensor:
     ends_, slopes_ = zip(*pairs, strict=True)
     (gradient,) = torch.autograd.grad(ends_, x, slopes_, allow_unused=True, materialize_grads=True)
     return gradient.detach()
+
+
+def _end(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach()
+    return _widen(tensor).requires_grad_() if tensor.is_floating_point() else tensor
 
 
 def _matrix(slope: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 def compare(
@@ -54,7 +55,7 @@ def compare(
     for which, title in (("best", "epoch picked by validation"), ("last", "last epoch")):
         rows = [
             (
-                p.label if len(p.candidates) == 1 else f"{p.label} ({p.chosen().name})",
+                p.title(),
                 [Results.from_csv(run.results(which)) for run in p.chosen().runs],
             )
             for p in plans
@@ -76,18 +77,30 @@ def compare(
     (folder / "table.md").write_text("\n".join(tables))
 
     attack = loaded.evaluate.attacks[0]
+    noise: dict[str, Any] = {
+        "attack": attack.upper(),
+        "norm": loaded.norm,
+        "levels": sorted(loaded.evaluate.eps),
+    }
     drawn = summary.curves(best, attack)
-    levels = sorted(loaded.evaluate.eps)
-    shown = [figures.accuracy_over_noise(drawn, attack=attack, norm=loaded.norm, levels=levels)]
-    names = ["accuracy"]
+    shown = {"accuracy": figures.accuracy_over_noise(drawn, **noise)}
     for p in plans:
-        run = p.chosen().runs[0]
-        if run.read_margins():
-            history = summary.margin_history(run.read_margins())
+        margins = p.chosen().runs[0].read_margins()
+        if margins:
+            history = summary.margin_history(margins)
+            name = "margins" if "margins" not in shown else f"margins-{p.chosen().name}"
             cap = float(history.edges[-1])
-            shown.append(figures.margins_by_epoch(history, cap=cap, norm=loaded.norm))
-            names.append("margins" if "margins" not in names else f"margins-{p.chosen().name}")
-    for figure, name in zip(shown, names, strict=True):
+            shown[name] = figures.margins_by_epoch(history, cap=cap, norm=loaded.norm)
+    first, last = best[0][0], best[-1][0]
+    files = {
+        label: p.chosen().runs[0].examples
+        for (label, _), p in zip(best, plans, strict=True)
+        if label in (first, last)
+    }
+    picked = summary.pick_example(files, attack, fooled=first, firm=last)
+    if picked is not None:
+        shown["story"] = figures.story(*picked, drawn, **noise)
+    for name, figure in shown.items():
         for suffix in ("png", "svg"):
             figures.save(figure, folder / f"{name}.{suffix}")
-    print(f"\n{folder}: table.md, " + ", ".join(f"{name}.png" for name in names))
+    print(f"\n{folder}: table.md, " + ", ".join(f"{name}.png" for name in shown))

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
 
 from torch import Generator, Tensor
 
 from ima.attacks import ifgsm, pgd
 from ima.attacks.inputs import Bounds, Model
-from ima.attacks.walk import Attacked
+from ima.attacks.walk import Attacked, Objective
 from ima.norms import Norm
-from ima.tasks import Classification, Task, Tree, take
+from ima.tasks import Task, Tree, take
 
 
 @dataclass(frozen=True)
@@ -47,27 +46,28 @@ class AttackRow:
 
 
 def _pgd(model: Model, x: Tensor, y: Tree, eps: float, steps: int, setting: Setting) -> Attacked:
-    tasks = [setting.task]
-    if isinstance(setting.task, Classification):
-        tasks = [replace(setting.task, walk="loss"), replace(setting.task, walk="margin")]
-    tries: list[Callable[[Tensor, Tree], Attacked]] = []
-    for task in tasks:
-        for random_start in (False, True):
-            shared: dict[str, Any] = {"task": task, "random_start": random_start}
-            tries.append(
-                lambda x, y, shared=shared: pgd(
-                    model,
-                    x,
-                    y,
-                    eps,
-                    steps=steps,
-                    step_size=10 * eps / steps,
-                    norm=setting.norm,
-                    bounds=setting.bounds,
-                    generator=setting.generator,
-                    **shared,
-                )
-            )
+    task = setting.task
+
+    def margin(output: Tree, target: Tree) -> Tensor:
+        return -task.score(output, target)
+
+    def attempt(objective: Objective, random_start: bool) -> Callable[[Tensor, Tree], Attacked]:
+        return lambda x, y: pgd(
+            model,
+            x,
+            y,
+            eps,
+            steps=steps,
+            step_size=10 * eps / steps,
+            norm=setting.norm,
+            task=task,
+            bounds=setting.bounds,
+            random_start=random_start,
+            objective=objective,
+            generator=setting.generator,
+        )
+
+    tries = [attempt(o, start) for o in (task.objective, margin) for start in (False, True)]
     return worst(tries, x, y)
 
 
@@ -98,8 +98,8 @@ ATTACKS = {
             _pgd,
             100,
             "Madry et al., ICLR 2018",
-            "N steps of 10 eps / N, with cross-entropy and with the margin, each from the sample "
-            "and from a random start; any iterate counts.",
+            "N steps of 10 eps / N, with the loss and with the margin to the next class, each from "
+            "the sample and from a random start; any iterate counts.",
         ),
         AttackRow(
             "ifgsm",

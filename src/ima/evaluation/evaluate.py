@@ -19,7 +19,7 @@ from ima.attacks.walk import forward
 from ima.evaluation.attacks import Setting, find_attack
 from ima.evaluation.results import CLEAN, Results, Row
 from ima.norms import Norm, get_norm
-from ima.tasks import Classification, Task
+from ima.tasks import Classification, Task, plain
 
 WORST = "worst case"
 
@@ -49,6 +49,7 @@ def evaluate(
     task: Task | None = None,
     batch_size: int = 256,
     seed: int = 0,
+    keys: tuple[str, str] = ("image", "label"),
     keep: Callable[[Example], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Results:
@@ -56,10 +57,10 @@ def evaluate(
 
     data: a map-style data set of (x, y), or an iterable of batches (x, y); eps: noise radii in
     x's units and `norm`, above 0; attacks: names such as `"pgd-100"`; bounds: of x's entries;
-    seed: of all noise. keep is called with every sample that an attack was tried on; progress
-    with (batches done, batches, 0 where unknown). A sample broken at a smaller eps stays broken
-    at a larger one, and is not attacked again. With several attacks, `"worst case"` counts a
-    sample as broken when any broke it.
+    seed: of all noise; keys: where x and y are in batches that are dicts. keep is called with
+    every sample that an attack was tried on; progress with (batches done, batches, 0 where
+    unknown). A sample broken at a smaller eps stays broken at a larger one, and is not attacked
+    again. With several attacks, `"worst case"` counts a sample as broken when any broke it.
 
     Raises ValueError for an empty data set, unknown attacks, inputs outside bounds and outputs
     that do not fit the labels; FloatingPointError where the model's output is not finite.
@@ -76,7 +77,7 @@ def evaluate(
     total = len(batches) if hasattr(batches, "__len__") else 0
     offset = 0
     for number, batch in enumerate(batches):
-        x, y = _pair(batch)
+        x, y = _pair(batch, keys)
         x, y = x.to(device), y.to(device)
         # A generator of its own for every batch: a batch's noise does not depend on the others.
         source = Generator().manual_seed(seed * 1_000_003 + number)
@@ -160,15 +161,28 @@ def _rows(
 
 
 def _batches(data: Any, batch_size: int) -> Any:
+    first: Any = data[0] if isinstance(data, list | tuple) and data else None
+    if _is_batch(first):
+        return data
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return DataLoader(data, batch_size=batch_size) if len(data) else ()
+        samples: Any = data
+        return DataLoader(samples, batch_size=batch_size) if len(samples) else ()
     return data
 
 
-def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+def _is_batch(item: Any) -> bool:
+    """Whether an item of a list holds a label for each of several samples."""
+    labels = item[1] if isinstance(item, list | tuple) and len(item) > 1 else None
+    return isinstance(labels, Tensor) and labels.ndim > 0
+
+
+def _pair(batch: Any, keys: tuple[str, str]) -> tuple[Tensor, Tensor]:
+    if isinstance(batch, dict) and set(keys) <= batch.keys():
+        return plain(batch[keys[0]]), plain(batch[keys[1]])
     if not isinstance(batch, list | tuple) or len(batch) < 2:
+        came = f"a dict with {list(batch)}" if isinstance(batch, dict) else type(batch).__name__
         raise TypeError(
-            f"the data gave {type(batch).__name__}; expected a data set of (x, y), or an iterable "
-            "of batches (x, y)"
+            f"the data gave {came}; expected (x, y), or a dict with the keys {keys}: pass a data "
+            "set, or an iterable of batches, of these"
         )
-    return batch[0], batch[1]
+    return plain(batch[0]), plain(batch[1])

@@ -104,5 +104,10 @@ def finite(loss: Tensor) -> Tensor:
 
 
 def count(flags: Tensor) -> Tensor:
-    """How many flags are set, as a detached scalar tensor."""
-    return flags.detach().sum()
+    """How many flags are set, as a detached scalar tensor; floating, as loggers expect."""
+    return flags.detach().sum(dtype=torch.float32)
+
+
+def size(x: Tensor) -> Tensor:
+    """The number of samples of a batch, as a scalar tensor on its device."""
+    return torch.full((), float(len(x)), device=x.device)

@@ -18,9 +18,9 @@ from torch import Generator, Tensor, nn
 from ima.attacks.bpgd import bpgd
 from ima.attacks.inputs import Bounds, check_samples, check_steps
 from ima.margins import Margins
-from ima.methods.base import Setting, Step, count, finite, one_of, positive
+from ima.methods.base import Setting, Step, count, finite, one_of, positive, size
 from ima.norms import Norm
-from ima.tasks import Task, Tree, take
+from ima.tasks import Task, Tree, plain, take
 
 
 class IMA:
@@ -63,7 +63,7 @@ class IMA:
         one_of("side", side, ("inside", "middle"))
         one_of("misclassified", misclassified, ("keep", "halve"))
         one_of("noisy_loss", noisy_loss, ("all", "crossed"))
-        if not 0 <= random_start <= 1:
+        if not isinstance(random_start, int | float) or not 0 <= random_start <= 1:
             raise ValueError(f"random_start is {random_start!r}; expected a share, 0 to 1")
         if delta > eps:
             raise ValueError(f"delta is {delta}, above eps, {eps}; expected at most eps")
@@ -84,10 +84,13 @@ class IMA:
         a wrong shape; FloatingPointError for NaN. Nothing is updated then.
         """
         task, norm = self.setting.task, self.setting.norm
+        if not isinstance(ids, Tensor):
+            raise TypeError(f"ids are {type(ids).__name__}; expected a tensor of integers")
         if len(ids) != len(x):
             raise ValueError(f"{len(ids)} ids came with {len(x)} samples; expected one for each")
+        x, y = plain(x), plain(y)
         check_samples(x, self.setting.bounds)
-        margins = self.margins[ids.to(x.device)].to(x.dtype)
+        margins = self.margins[ids.to(x.device)]
 
         output = model(x)
         task.check(output, y)
@@ -124,14 +127,15 @@ class IMA:
         else:
             second = torch.where(crossed, at_noise, torch.zeros_like(at_noise))
         loss = finite(((clean + second) / 2).mean())
+        finite(at_noise.sum())
 
-        reached = (norm.size(noisy - x) + margins) / 2
+        reached = (norm.size(noisy - x).to(margins.dtype) + margins) / 2
         missed = margins / 2 if self.misclassified == "halve" else margins
         moved = torch.where(crossed, reached, margins + self.delta)
         self.margins.update(ids.to(x.device), torch.where(attacked, moved, missed))
 
         metrics = {
-            "samples": torch.tensor(len(x)),
+            "samples": size(x),
             "correct": count(right),
             "loss": loss.detach(),
             "noisy_samples": count(attacked),
@@ -153,7 +157,7 @@ class IMA:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue with saved margins; ValueError when they belong to another training set."""
         self.margins.load_state_dict(state["margins"])
-        self.generator.set_state(state["noise"])
+        self.generator.set_state(state["noise"].cpu())
 
 
 def _noise_seed(seed: int, epoch: int) -> int:

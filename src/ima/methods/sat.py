@@ -9,14 +9,13 @@ Steps of 4 * eps / steps from the clean sample, as IMA walks: the radius is the 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds, check_radius, check_samples, check_steps
 from ima.attacks.walk import walk
-from ima.methods.base import Setting, Stateless, Step, count, finite, positive
+from ima.methods.base import Setting, Stateless, Step, count, finite, positive, size
 from ima.norms import Norm
-from ima.tasks import Task, Tree
+from ima.tasks import Task, Tree, plain
 
 
 class SAT(Stateless):
@@ -48,6 +47,7 @@ class SAT(Stateless):
         FloatingPointError for NaN.
         """
         setting = self.setting
+        x, y = plain(x), plain(y)
         box, radius = check_samples(x, setting.bounds), check_radius(self.eps, x)
         output = model(x)
         setting.task.check(output, y)
@@ -67,10 +67,10 @@ class SAT(Stateless):
         loss = finite((clean.mean() + noisy.mean()) / 2)
         right = setting.task.correct(noisy_output, y)
         metrics = {
-            "samples": torch.tensor(len(x)),
+            "samples": size(x),
             "correct": count(setting.task.correct(output, y)),
             "loss": loss.detach(),
-            "noisy_samples": torch.tensor(len(x)),
+            "noisy_samples": size(x),
             "noisy_correct": count(right),
             "crossed": count(~right),
             "stuck": count(walked.stuck),

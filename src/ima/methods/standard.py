@@ -5,11 +5,10 @@ loss = mean Loss(f(x), y)
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from ima.methods.base import Stateless, Step, count, finite
-from ima.tasks import Classification, Task, Tree
+from ima.methods.base import Stateless, Step, count, finite, size
+from ima.tasks import Classification, Task, Tree, plain
 
 
 class Standard(Stateless):
@@ -26,11 +25,12 @@ class Standard(Stateless):
 
         Raises ValueError for outputs and targets that do not fit, FloatingPointError for NaN.
         """
+        x, y = plain(x), plain(y)
         output = model(x)
         self.task.check(output, y)
         loss = finite(self.task.loss(output, y).mean())
         metrics = {
-            "samples": torch.tensor(len(x)),
+            "samples": size(x),
             "correct": count(self.task.correct(output, y)),
             "loss": loss.detach(),
         }

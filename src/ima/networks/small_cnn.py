@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Pool(nn.Module):
+    """Averages features to 4x4; those that are 4x4 pass as they are, which saves time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, 4, 4)."""
+        return x if x.shape[-2:] == (4, 4) else F.adaptive_avg_pool2d(x, 4)
 
 
 def small_cnn(channels: int, num_classes: int, *, width: int = 32) -> nn.Module:
@@ -18,7 +27,7 @@ def small_cnn(channels: int, num_classes: int, *, width: int = 32) -> nn.Module:
         nn.LeakyReLU(),
         nn.Conv2d(2 * width, 2 * width, 3, padding=1),
         nn.LeakyReLU(),
-        nn.AdaptiveAvgPool2d(4),
+        Pool(),
         nn.Flatten(),
         nn.Linear(32 * width, num_classes),
     )

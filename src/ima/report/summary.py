@@ -67,7 +67,7 @@ def margin_history(rows: Sequence[Mapping[str, float]]) -> MarginHistory:
 
 
 def pick_example(
-    files: Mapping[str, Path], classes: Sequence[str], attack: str, *, fooled: str, firm: str
+    files: Mapping[str, Path], attack: str, *, fooled: str, firm: str
 ) -> tuple[np.ndarray, str, list[ExampleRow]] | None:
     """One test sample under several methods, for a picture: (clean image, class, rows), or None.
 
@@ -77,6 +77,7 @@ def pick_example(
     """
     loaded = {label: dict(np.load(path, allow_pickle=False)) for label, path in files.items()}
     radii = np.unique(loaded[fooled]["eps"])
+    classes = loaded[fooled]["classes"].tolist()
     for eps in radii:
         at = {
             label: {

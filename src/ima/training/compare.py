@@ -40,6 +40,14 @@ class Plan:
 
     label: str
     candidates: tuple[Candidate, ...]
+    tuned: tuple[str, ...] = ()
+
+    def title(self) -> str:
+        """The row's label, with the options that validation picked."""
+        if not self.tuned:
+            return self.label
+        options = self.chosen().method.options
+        return f"{self.label} ({', '.join(f'{key} {options[key]:g}' for key in self.tuned)})"
 
     def chosen(self) -> Candidate:
         """The candidate with the best validation score, mean over the seeds."""
@@ -68,7 +76,7 @@ def plan(config: Config, seeds: Sequence[int], folder: Path) -> list[Plan]:
             method = Named(name=row.method.name, **{**row.method.options, **tuned})
             runs = tuple(_run(config, method, seed, folder) for seed in seeds)
             candidates.append(Candidate(method, runs))
-        plans.append(Plan(row.label, tuple(candidates)))
+        plans.append(Plan(row.label, tuple(candidates), tuple(keys)))
     return plans
 
 

@@ -70,16 +70,19 @@ def evaluate_run(
     target.parent.mkdir(exist_ok=True)
     results.to_csv(target)
     if which == "best":
-        _save_examples(run, kept)
+        _save_examples(run, kept, splits.classes)
     return results
 
 
-def _save_examples(run: Run, kept: list[Example]) -> None:
+def _save_examples(run: Run, kept: list[Example], classes: Sequence[str]) -> None:
     path = run.examples
     beside = path.with_name("part-" + path.name)
     names = ("id", "eps", "label", "prediction", "clean_prediction")
     columns = {name: np.array([getattr(e, name) for e in kept]) for name in names}
+    if not kept:
+        return
     images = {n: np.stack([getattr(e, n).numpy() for e in kept]) for n in ("clean", "noisy")}
-    arrays = {"attack": np.array([e.attack for e in kept]), **columns, **images}
+    words = {"attack": np.array([e.attack for e in kept]), "classes": np.array(classes)}
+    arrays = {**words, **columns, **images}
     np.savez_compressed(beside, allow_pickle=False, **arrays)
     os.replace(beside, path)

@@ -1,0 +1,422 @@
+"""A comparison: every run made once, continued where it stopped, the tuned row picked fairly."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+import ima.training.compare as module
+from ima import Results
+from ima.cli import app, main
+from ima.cli.compare import compare
+from ima.networks.small_cnn import small_cnn
+from ima.training.checkpoint import load_state
+from ima.training.compare import best_score, make, plan
+from ima.training.config import Config, ConfigError, load_config
+from ima.training.evaluating import evaluate_run
+from ima.training.run import Run
+
+ROWS = (
+    "[{label: Plain, method: {name: standard}},"
+    " {label: SAT, method: {name: sat, eps: 1.0, steps: 2}},"
+    " {label: Tuned, method: {name: sat, steps: 2}, tune: {eps: [0.5, 1.0]}},"
+    " {label: IMA, method: {name: ima, eps: 1.0, delta: 0.5, steps: 2}}]"
+)
+PLAIN = "[{label: A, method: {name: standard}}]"
+TWO = "[{label: A, method: {name: standard}}, {label: B, method: {name: sat, eps: 1.0, steps: 2}}]"
+TINY = (
+    "network.width=4",
+    "optimizer.lr=0.01",
+    "train={epochs: 2, batch_size: 256}",
+    "evaluate={attacks: [pgd-3, ifgsm-2], eps: [0.25, 0.5]}",
+)
+
+
+def small(rows: str = ROWS) -> list[str]:
+    return [*TINY, f"compare={rows}"]
+
+
+@dataclass
+class Commands:
+    """The commands that a comparison ran, each in this process instead of one of its own."""
+
+    ran: list[tuple[str, str]] = field(default_factory=list)
+    stop_at: int | None = None
+    """Fail from this command on, as where the machine was switched off."""
+
+    def run(self, command: Sequence[Any], *arguments: Any, **options: Any) -> Any:
+        if [*command[:3]] != [sys.executable, "-m", "ima"]:
+            return REAL_RUN(command, *arguments, **options)
+        words = [str(word) for word in command[3:]]
+        self.ran.append((words[0], next(w for w in words if "seed" in w)))
+        if self.stop_at is not None and len(self.ran) > self.stop_at:
+            raise KeyboardInterrupt
+        # Into memory, because what the main thread prints meanwhile would end in the log.
+        text, code = io.StringIO(), 0
+        with redirect_stdout(text), redirect_stderr(text):
+            try:
+                app(words)
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+            except Exception as error:
+                # As `main` ends: a message of this library, or Python's traceback.
+                ours = isinstance(error, ValueError | OSError | FloatingPointError)
+                text.write(f"ima: {error}\n" if ours else traceback.format_exc())
+                code = 1
+        options["stdout"].write(text.getvalue())
+        return subprocess.CompletedProcess(command, code)
+
+
+REAL_RUN = subprocess.run
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+    found = Commands()
+    monkeypatch.setattr(module.subprocess, "run", found.run)
+    return found
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """No report."""
+
+
+QUIET: dict[str, Any] = {"jobs": 1, "device": "cpu", "report": silent}
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    """When each file of the runs was written."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns
+        for path in folder.rglob("seed*/**/*")
+        if path.is_file() and path.suffix != ".log"
+    }
+
+
+@dataclass(frozen=True)
+class Made:
+    folder: Path
+    config: Config
+    ran: list[tuple[str, str]]
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A comparison of four rows and two seeds that the tests below look at."""
+    folder, printed = tmp_path_factory.mktemp("compare") / "out", io.StringIO()
+    commands = Commands()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.subprocess, "run", commands.run)
+        with redirect_stdout(printed):
+            compare("digits", *small(), seeds=[0, 1], out=folder, device="cpu")
+    config = load_config("digits", small())
+    return Made(folder, config, list(commands.ran), printed.getvalue())
+
+
+def test_a_comparison_leaves_tables_and_pictures(made: Made) -> None:
+    for name in (
+        "table.md",
+        "table-best.csv",
+        "table-last.csv",
+        "table-best.tex",
+        "table-last.tex",
+        "accuracy.png",
+        "accuracy.svg",
+        "margins.png",
+        "margins.svg",
+    ):
+        assert (made.folder / name).stat().st_size > 100, name
+        assert name in made.printed or not name.endswith((".md", ".png"))
+    text = (made.folder / "table.md").read_text()
+    for label in ("Plain", "SAT", "Tuned", "IMA"):
+        assert label in text
+        assert label in made.printed
+    assert "best" in made.printed.lower() or "picked" in made.printed.lower()
+
+
+def test_the_table_holds_the_means_of_the_runs(made: Made) -> None:
+    for which in ("best", "last"):
+        with (made.folder / f"table-{which}.csv").open(newline="") as file:
+            rows = {row["method"].split(" (")[0]: row for row in csv.DictReader(file)}
+        assert list(rows) == ["Plain", "SAT", "Tuned", "IMA"]
+        for seeds, label in (("standard", "Plain"), ("sat-eps=1-steps=2", "SAT")):
+            results = [
+                Results.from_csv(Run.open(made.folder / seeds / f"seed{seed}").results(which))
+                for seed in (0, 1)
+            ]
+            for attack, eps in (("pgd-3", 0.25), ("ifgsm-2", 0.5), ("worst case", 0.5)):
+                mean = sum(r.accuracy(attack, eps) for r in results) / 2
+                column = next(c for c in rows[label] if c.startswith(f"{attack} at {eps}"))
+                assert float(rows[label][column]) == pytest.approx(mean, abs=1e-4)
+
+
+def test_runs_that_rows_share_are_made_once(made: Made) -> None:
+    folders = {f"{p}/seed{s}" for p in ("standard", "sat-eps=1-steps=2") for s in (0, 1)}
+    trained = [Path(folder) for what, folder in made.ran if what == "train"]
+    assert len(trained) == len(set(trained)) == 4 * 2
+    assert folders <= {str(path.relative_to(made.folder)) for path in trained}
+    evaluated = [folder for what, folder in made.ran if what == "evaluate"]
+    assert len(evaluated) == len(set(evaluated))
+
+
+def test_only_the_picked_candidate_meets_the_test_part(made: Made) -> None:
+    plans = {p.label: p for p in plan(made.config, [0, 1], made.folder)}
+    means = {c.name: sum(best_score(run) for run in c.runs) / 2 for c in plans["Tuned"].candidates}
+    chosen = plans["Tuned"].chosen()
+    assert means[chosen.name] == max(means.values())
+    shown = {run.folder for p in plans.values() for run in p.chosen().runs}
+    for run_folder in {run.folder for p in plans.values() for c in p.candidates for run in c.runs}:
+        assert (run_folder / "evaluation").exists() == (run_folder in shown)
+    text = (made.folder / "table.md").read_text()
+    titles = set(re.findall(r"Tuned \\?\(([^)]*)\)", text))
+    assert len(titles) == 1
+    assert f"{chosen.method.options['eps']:g}" in titles.pop()
+    for score in means.values():
+        assert f"{score:.3f}" in text
+
+
+def test_a_second_call_trains_and_tests_nothing(
+    made: Made, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, tables = stamps(made.folder), (made.folder / "table.md").read_text()
+    compare("digits", *small(), seeds=[0, 1], out=made.folder, device="cpu")
+    assert commands.ran == []
+    assert stamps(made.folder) == before
+    assert (made.folder / "table.md").read_text() == tables
+    assert "Tuned" in capsys.readouterr().out
+
+
+def test_further_seeds_keep_the_runs_that_are_there(made: Made, commands: Commands) -> None:
+    before = stamps(made.folder)
+    plans = plan(made.config, [0, 1, 2], made.folder)
+    make(plans[:1], **QUIET)
+    assert [(what, Path(f).name) for what, f in commands.ran] == [
+        ("train", "seed2"),
+        ("evaluate", "seed2"),
+    ]
+    after = stamps(made.folder)
+    assert {name: after[name] for name in before} == before
+
+
+def test_two_jobs_run_at_the_same_time_and_share_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, threads = threading.Barrier(2, timeout=60), set[str]()
+
+    def meet(command: Sequence[str], **options: Any) -> Any:
+        together.wait()
+        threads.add(options["env"]["OMP_NUM_THREADS"])
+        return subprocess.CompletedProcess(command, 0)
+
+    told: list[tuple[int, int]] = []
+    plans = plan(load_config("digits", small(PLAIN)), [0, 1], tmp_path)
+    monkeypatch.setattr(module.subprocess, "run", meet)
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 6)
+    make(plans, jobs=2, device="cpu", report=lambda _, done, total: told.append((done, total)))
+    assert told == [(1, 2), (2, 2)] * 2
+    assert threads == {"3"}
+
+
+def test_a_table_shows_the_attacks_of_its_config_whatever_was_evaluated_since(
+    tmp_path: Path, commands: Commands
+) -> None:
+    make(plan(load_config("digits", small(PLAIN)), [0], tmp_path), **QUIET)
+    run = Run.open(tmp_path / "standard" / "seed0")
+    for which in ("best", "last"):
+        evaluate_run(run, which, attacks=["pgd-1"], eps=[0.1], device="cpu")
+    compare("digits", *small(PLAIN), out=tmp_path, device="cpu")
+    with (tmp_path / "table-best.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    for column in ("pgd-3 at 0.25", "ifgsm-2 at 0.5"):
+        assert row[next((name for name in row if name.startswith(column)), column)]
+    assert not [name for name in row if name.startswith("pgd-1 ")]
+
+
+def test_a_comparison_without_examples_is_drawn_all_the_same(
+    tmp_path: Path, commands: Commands
+) -> None:
+    make(plan(load_config("digits", small(TWO)), [0], tmp_path), **QUIET)
+    Run.open(tmp_path / "standard" / "seed0").examples.unlink()
+    compare("digits", *small(TWO), out=tmp_path, device="cpu")
+    assert (tmp_path / "accuracy.png").exists()
+
+
+def test_a_comparison_that_was_stopped_continues_where_it_was(
+    tmp_path: Path, commands: Commands
+) -> None:
+    config = load_config("digits", small(TWO))
+    commands.stop_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        make(plan(config, [0, 1], tmp_path), **QUIET)
+    done = stamps(tmp_path)
+    commands.stop_at = None
+    commands.ran.clear()
+    make(plan(config, [0, 1], tmp_path), **QUIET)
+    assert [what for what, _ in commands.ran] == ["train"] * 3 + ["evaluate"] * 4
+    kept = [name for name in done if name.startswith("standard/seed0/")]
+    after = stamps(tmp_path)
+    assert {name: after[name] for name in kept} == {name: done[name] for name in kept}
+
+
+def test_a_killed_comparison_continues_where_it_was(tmp_path: Path, commands: Commands) -> None:
+    words = ["compare", "digits", *small(TWO), "--out", "out", "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ima", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    try:
+        lines: list[str] = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("[1/2]"):
+                break
+        assert lines[-1].startswith("[1/2]"), lines
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    folder = tmp_path / "out"
+    first = folder / "standard" / "seed0"
+    assert load_state(Run(first).state)["epoch"] == 1
+    done = {name: t for name, t in stamps(folder).items() if name.startswith("standard/")}
+
+    make(plan(load_config("digits", small(TWO)), [0], folder), **QUIET)
+    assert ("train", str(first)) not in commands.ran
+    after = stamps(folder)
+    assert {name: after[name] for name in done} == done
+
+
+def test_a_folder_with_runs_of_other_settings_is_refused(made: Made, commands: Commands) -> None:
+    before = stamps(made.folder)
+    with pytest.raises(ConfigError, match=r"seed0 holds a run of other settings.*--out"):
+        compare("digits", *small(), "train.epochs=3", seeds=[0], out=made.folder, device="cpu")
+    assert commands.ran == []
+    assert stamps(made.folder) == before
+
+
+def unbuildable(channels: int, num_classes: int) -> nn.Module:
+    raise ValueError("this network cannot be built\n" + "\n".join(f"line {n}" for n in range(9)))
+
+
+def divided(channels: int, num_classes: int, *, width: int = 4) -> nn.Module:
+    return small_cnn(channels, num_classes, width=width // 0)
+
+
+@pytest.mark.parametrize("network", ["unbuildable", "divided"])
+def test_a_failing_run_is_told_with_the_end_of_its_log(
+    network: str,
+    tmp_path: Path,
+    commands: Commands,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [*small(PLAIN), f"network={{name: '{__name__}:{network}'}}"]
+    monkeypatch.setattr(
+        sys, "argv", ["ima", "compare", "digits", *words, "--out", str(tmp_path / "out")]
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Cyclopts application invoked without tokens")
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert "standard/seed0" in said
+    log = (tmp_path / "out" / "standard" / "seed0" / "train.log").read_text().splitlines()
+    assert log[-1].strip() in said
+    assert "train.log" in said
+    assert said.startswith("ima: ")
+    assert not (tmp_path / "out" / "table.md").exists()
+
+
+def test_the_other_runs_are_made_before_a_failure_is_told(
+    tmp_path: Path, commands: Commands
+) -> None:
+    plans = plan(load_config("digits", small(TWO)), [0], tmp_path)
+    broken = plans[0].candidates[0].runs[0]
+    broken.state.write_bytes(b"damaged")
+    with pytest.raises(Exception, match=r"standard/seed0 failed:[\s\S]*damaged"):
+        make(plans, **QUIET)
+    assert plans[1].candidates[0].runs[0].state.exists()
+    broken.state.unlink()
+    commands.ran.clear()
+    make(plan(load_config("digits", small(TWO)), [0], tmp_path), **QUIET)
+    assert [what for what, _ in commands.ran] == ["train", "evaluate", "evaluate"]
+
+
+# --- Plans ----------------------------------------------------------------------------------------
+
+
+def scored(run: Run, *scores: float) -> None:
+    for epoch, score in enumerate(scores):
+        run.add_epoch({"epoch": epoch, "val_score": score, "val_accuracy": score, "val_pgd": score})
+
+
+def test_the_tuned_row_is_picked_by_the_mean_of_the_best_validation_scores(tmp_path: Path) -> None:
+    rows = "[{label: T, method: {name: sat}, tune: {eps: [0.5, 1.0, 2.0]}}]"
+    (tuned,) = plan(load_config("digits", small(rows)), [0, 1], tmp_path)
+    assert [c.method.options["eps"] for c in tuned.candidates] == [0.5, 1.0, 2.0]
+    last_epochs_best, steady, one_good_seed = tuned.candidates
+    scored(last_epochs_best.runs[0], 0.1, 0.5, 0.6)
+    scored(last_epochs_best.runs[1], 0.1, 0.5, 0.6)
+    scored(steady.runs[0], 0.7, 0.2, 0.0)
+    scored(steady.runs[1], 0.7, 0.2, 0.0)
+    scored(one_good_seed.runs[0], 0.9, 0.9, 0.9)
+    scored(one_good_seed.runs[1], 0.3, 0.3, 0.3)
+    assert tuned.chosen() is steady
+
+
+def test_every_combination_of_tuned_options_is_a_candidate(tmp_path: Path) -> None:
+    rows = "[{label: T, method: {name: ima}, tune: {eps: [1.0, 2.0], delta: [0.5, 0.25, 0.1]}}]"
+    (tuned,) = plan(load_config("digits", small(rows)), [0], tmp_path)
+    pairs = [(c.method.options["eps"], c.method.options["delta"]) for c in tuned.candidates]
+    assert pairs == [(e, d) for e in (1.0, 2.0) for d in (0.5, 0.25, 0.1)]
+    assert len({c.name for c in tuned.candidates}) == 6
+
+
+def test_a_value_to_try_that_is_none_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    rows = "[{label: T, method: {name: sat}, tune: {eps: [0.5, -1.0]}}]"
+    with pytest.raises(ConfigError, match=r"eps is -1"):
+        plan(load_config("digits", small(rows)), [0], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_whole_numbers_and_floats_name_the_same_run(tmp_path: Path) -> None:
+    rows = (
+        "[{label: A, method: {name: sat, eps: 1}},"
+        " {label: B, method: {name: sat}, tune: {eps: [1.0, 2]}}]"
+    )
+    one, tuned = plan(load_config("digits", small(rows)), [0], tmp_path)
+    assert one.candidates[0].runs == tuned.candidates[0].runs
+    assert len(list(tmp_path.rglob("config.yaml"))) == 2
+
+
+def test_a_seed_that_is_named_twice_counts_once(tmp_path: Path, commands: Commands) -> None:
+    compare("digits", *small(PLAIN), seeds=[0, 0], out=tmp_path, device="cpu")
+    assert "±" not in (tmp_path / "table.md").read_text()
+
+
+def test_two_rows_of_one_label_are_refused() -> None:
+    with pytest.raises(ConfigError, match="label"):
+        load_config("digits", small(TWO.replace("label: B", "label: A")))

@@ -1,0 +1,133 @@
+"""The examples: each runs as a user would run it, prints what it promises and warns of nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+# What the documentation promises that a user has to write; the example must hold exactly this.
+PROMISED = """\
+from ima import IMA, Indexed
+
+loader = DataLoader(Indexed(train_set), batch_size=128, shuffle=True)     # yields (x, y, id)
+method = IMA(num_samples=len(train_set), eps=3.0, delta=0.03, norm=2, bounds=(0, 1))
+
+for epoch in range(100):
+    for x, y, ids in loader:
+        step = method(model, x, y, ids)      # walks to the boundary, updates the margins
+        optimizer.zero_grad()
+        step.loss.backward()
+        optimizer.step()
+
+torch.save({"model": model.state_dict(), "method": method.state_dict()}, "run.pt")
+"""
+
+# A warning of this library, or of torch about it, is an error; these are not about it.
+LIGHTNING = (
+    # Lightning 2.6 builds its containers with a class that torch has renamed.
+    "ignore:`isinstance(treespec, LeafSpec)` is deprecated:FutureWarning",
+    # On machines with several cores: data in memory need no worker processes.
+    "ignore:The 'train_dataloader' does not have many workers:UserWarning",
+    # On machines with a GPU: the example is for the CPU.
+    "ignore:GPU available but not used:UserWarning",
+)
+PERCENT = r"(\d+\.\d)%"
+
+
+def run(script: str, *arguments: str, folder: Path, ignored: tuple[str, ...] = ()) -> str:
+    """What the example prints, run in `folder` with warnings as errors."""
+    filters = [part for rule in ("error", *ignored) for part in ("-W", rule)]
+    done = subprocess.run(
+        [sys.executable, *filters, str(EXAMPLES / script), *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def numbers(pattern: str, printed: str) -> list[float]:
+    """The groups of the one place that looks like `pattern`, as numbers."""
+    (found,) = re.finditer(pattern, printed)
+    return [float(group) for group in found.groups()]
+
+
+def test_own_loop_holds_the_promised_lines() -> None:
+    text = (EXAMPLES / "own_loop.py").read_text(encoding="utf-8")
+    assert text.count("\n" + PROMISED) == 1
+    above = text[: text.index(PROMISED)]
+    for name in ("train_set, ", "model: nn.Module =", "optimizer =", "import torch\n"):
+        assert "\n" + name in above
+    assert "import DataLoader" in above
+
+
+def test_own_loop(tmp_path: Path) -> None:
+    printed = run("own_loop.py", folder=tmp_path)
+    clean, clean_ima, noisy, noisy_ima = numbers(
+        rf"^clean accuracy {PERCENT} without IMA, {PERCENT} with; "
+        rf"under noise of size 0\.7 {PERCENT} without IMA, {PERCENT} with\n",
+        printed,
+    )
+    assert min(clean, clean_ima) > 80  # 89 and 89.5 when written, on 200 digits
+    assert noisy_ima > noisy + 10  # 45 and 15
+    loaded, smallest, largest = numbers(
+        r"loaded (\d+) margins, from (\d\.\d+) to (\d\.\d+)\n", printed
+    )
+    assert (loaded, [file.name for file in tmp_path.iterdir()]) == (256, ["run.pt"])
+    assert 0 <= smallest < 0.3 < largest <= 3
+    margins = torch.load(tmp_path / "run.pt", weights_only=True)["method"]["margins"]["values"]
+    assert float(margins.max()) == pytest.approx(largest, abs=0.006)
+
+
+def test_lightning_goes_on_from_the_margins_in_its_checkpoint(tmp_path: Path) -> None:
+    printed = run("lightning_module.py", "--epochs", "2", folder=tmp_path, ignored=LIGHTNING)
+    assert [file.name for file in tmp_path.iterdir()] == ["digits.ckpt"]
+    number = r"\d+\.\d+"
+    first, second = re.findall(
+        rf"^(\d) epochs: train/loss {number}, train/accuracy {number}, train/crossed {number}, "
+        rf"train/margin ({number})$",
+        printed,
+        re.MULTILINE,
+    )
+    assert (first[0], second[0]) == ("2", "4")
+    assert float(second[1]) > float(first[1])
+    new, saved, after = numbers(
+        rf"largest margin: new ({number}), saved ({number}), 2 epochs later ({number})\n", printed
+    )
+    # A margin grows by 0.1 an epoch: two epochs alone cannot bring it beyond 0.3.
+    assert new == pytest.approx(0.1)
+    assert 0.1 < saved < 0.301 < after < 0.501
+    saved_values = torch.load(tmp_path / "digits.ckpt", weights_only=False)["method"]["margins"]
+    assert float(saved_values["values"].max()) == pytest.approx(saved, abs=0.0006)
+    assert re.search(
+        rf"test digits: clean accuracy {PERCENT}, under noise of size 0\.5 {PERCENT}\n$", printed
+    )
+
+
+def test_monai_dicts(tmp_path: Path) -> None:
+    printed = run("monai_dicts.py", "--epochs", "3", folder=tmp_path)
+    epochs = re.findall(
+        rf"^epoch (\d): correct {PERCENT}, crossed {PERCENT}, mean margin (\d\.\d+)$",
+        printed,
+        re.MULTILINE,
+    )
+    assert [epoch for epoch, *_ in epochs] == ["1", "2", "3"]
+    for _, correct, crossed, margin in epochs:
+        assert 0 <= float(crossed) <= float(correct) <= 100
+        assert 0 < float(margin) <= 0.401
+    clean, noisy = numbers(
+        rf"test volumes: clean accuracy {PERCENT}, under noise of size 0\.5 {PERCENT}\n$", printed
+    )
+    assert noisy <= clean
+    assert not list(tmp_path.iterdir())
