@@ -214,7 +214,7 @@ def test_labels_stand_at_the_line_ends_and_else_in_a_legend(
     apart = FIGURES["curves"]()
     (axes,) = apart.axes
     assert axes.get_legend() is None
-    boxes = {text: box for text, box in drawn_texts(apart, monkeypatch)}
+    boxes = dict(drawn_texts(apart, monkeypatch))
     for one in curves():
         at = axes.transData.transform((3.0, 100 * one.accuracy[-1]))[1]
         box = boxes[one.label]

@@ -14,10 +14,10 @@ app = App(
     help="Train networks that noise does not fool, and measure what noise breaks them.\n\n"
     "Start with `ima compare digits`, a demonstration of a few minutes.",
 )
-app.command("ima.cli.train:train", name="train")
-app.command("ima.cli.evaluate:evaluate", name="evaluate")
-app.command("ima.cli.compare:compare", name="compare")
-app.command("ima.cli.tables:show", name="list")
+app.command("ima.cli.train:train", name="train", help="Train one method, or continue a run.")
+app.command("ima.cli.evaluate:evaluate", name="evaluate", help="What noise breaks a trained run.")
+app.command("ima.cli.compare:compare", name="compare", help="Several methods, one table.")
+app.command("ima.cli.tables:show", name="list", help="What there is: methods, attacks, ...")
 
 STOPPED = 130
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 
 def compare(
     config: str,
+    /,
     *overrides: str,
-    seeds: list[int] | None = None,
+    seeds: Annotated[list[int] | None, Parameter(consume_multiple=True, negative="")] = None,
     out: Path | None = None,
     jobs: int = 1,
     device: str = "auto",

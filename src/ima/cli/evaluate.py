@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 
 def evaluate(
     run: Path,
+    /,
     *,
-    attacks: list[str] | None = None,
-    eps: list[float] | None = None,
+    attacks: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    eps: Annotated[list[float] | None, Parameter(consume_multiple=True, negative="")] = None,
     checkpoint: Literal["best", "last", "both"] = "both",
     device: str = "auto",
     seed: int = 0,

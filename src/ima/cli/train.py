@@ -7,6 +7,7 @@ from pathlib import Path
 
 def train(
     config: str | None = None,
+    /,
     *overrides: str,
     resume: Path | None = None,
     out: Path | None = None,

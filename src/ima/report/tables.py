@@ -9,6 +9,7 @@ import csv
 import io
 import math
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -16,6 +17,9 @@ from typing import TypeAlias
 from rich.cells import cell_len
 
 ABSENT = "–"
+
+WIDTH = 88
+"""Characters to which a caption is folded in plain text."""
 
 # LaTeX reads "[" or "*" after the "\\" of the row before as an option of that row: braces stop it.
 _LATEX = str.maketrans(
@@ -182,7 +186,8 @@ def to_text(table: Table) -> str:
             )
     lines = _aligned(table, texts)
     rule = "-" * max(map(cell_len, lines))
-    return "\n".join([*_heading(table, _one_line), lines[0], rule, *lines[1:]]) + "\n"
+    heading = [textwrap.fill(line, WIDTH) for line in _heading(table, _one_line)]
+    return "\n".join([*heading, lines[0], rule, *lines[1:]]) + "\n"
 
 
 def to_markdown(table: Table) -> str:
