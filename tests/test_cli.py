@@ -215,7 +215,7 @@ def test_train_then_evaluate_leaves_readable_files(elsewhere: Path) -> None:
     model = small_cnn(1, 10, width=4)
     model.load_state_dict(load_weights(run / "best.safetensors"))
 
-    said = start("evaluate", "run", "--device", "cpu")
+    said = call("evaluate", "run", "--device", "cpu")
     assert said.code == 0, said.err
     for which in ("best", "last"):
         results = Results.from_csv(run / "evaluation" / f"{which}.csv")

@@ -44,7 +44,7 @@ TINY = (
     "network.width=4",
     "optimizer.lr=0.01",
     "train={epochs: 2, batch_size: 256}",
-    "evaluate={attacks: [pgd-3, ifgsm-2], eps: [0.25, 0.5]}",
+    "evaluate={attacks: [pgd-1, ifgsm-1], eps: [0.25, 0.5]}",
 )
 
 
@@ -161,7 +161,7 @@ def test_the_table_holds_the_means_of_the_runs(made: Made) -> None:
                 Results.from_csv(Run.open(made.folder / seeds / f"seed{seed}").results(which))
                 for seed in (0, 1)
             ]
-            for attack, eps in (("pgd-3", 0.25), ("ifgsm-2", 0.5), ("worst case", 0.5)):
+            for attack, eps in (("pgd-1", 0.25), ("ifgsm-1", 0.5), ("worst case", 0.5)):
                 mean = sum(r.accuracy(attack, eps) for r in results) / 2
                 column = next(c for c in rows[label] if c.startswith(f"{attack} at {eps}"))
                 assert float(rows[label][column]) == pytest.approx(mean, abs=1e-4)
@@ -240,13 +240,13 @@ def test_a_table_shows_the_attacks_of_its_config_whatever_was_evaluated_since(
     make(plan(load_config("digits", small(PLAIN)), [0], tmp_path), **QUIET)
     run = Run.open(tmp_path / "standard" / "seed0")
     for which in ("best", "last"):
-        evaluate_run(run, which, attacks=["pgd-1"], eps=[0.1], device="cpu")
+        evaluate_run(run, which, attacks=["pgd-2"], eps=[0.1], device="cpu")
     compare("digits", *small(PLAIN), out=tmp_path, device="cpu")
     with (tmp_path / "table-best.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
-    for column in ("pgd-3 at 0.25", "ifgsm-2 at 0.5"):
+    for column in ("pgd-1 at 0.25", "ifgsm-1 at 0.5"):
         assert row[next((name for name in row if name.startswith(column)), column)]
-    assert not [name for name in row if name.startswith("pgd-1 ")]
+    assert not [name for name in row if name.startswith("pgd-2 ")]
 
 
 def test_a_comparison_without_examples_is_drawn_all_the_same(

@@ -415,8 +415,8 @@ def table() -> Table:
 
 def test_text_table_is_aligned_at_the_decimal_points() -> None:
     assert to_text(table()).splitlines() == [
-        "Accuracy under PGD-100. Percent, mean ± standard deviation over 1 to 3 seeds; "
-        "– not measured.",
+        "Accuracy under PGD-100. Percent, mean ± standard deviation over 1 to 3 seeds; – not",
+        "measured.",
         "",
         "Method       clean       ε = 1",
         "------------------------------",

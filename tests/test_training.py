@@ -50,7 +50,7 @@ def new(folder: Path, *overrides: str, method: str = "ima", epochs: int = 2) -> 
     """A run folder of a small network on the digits, and nothing trained yet."""
     tiny = [
         "network.width=4",
-        "optimizer.lr=0.01",
+        "optimizer={lr: 0.01}",
         f"train.epochs={epochs}",
         "train.batch_size=256",
         "evaluate.attacks=[pgd-3]",

@@ -26,7 +26,7 @@ def main() -> None:
     """Run the command line; errors that say what to do are printed without a traceback."""
     try:
         app()
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError) as error:
         if not str(error) or not _explains(error):
             raise
         print(f"ima: {error}", file=sys.stderr)

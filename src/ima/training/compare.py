@@ -49,6 +49,13 @@ class Plan:
         options = self.chosen().method.options
         return f"{self.label} ({', '.join(f'{key} {options[key]:g}' for key in self.tuned)})"
 
+    def remark(self) -> str:
+        """The validation scores of the candidates, the geometric mean of clean and PGD-10."""
+        scores = ", ".join(
+            f"{c.name} {fmean(best_score(run) for run in c.runs):.3f}" for c in self.candidates
+        )
+        return f"{self.label}: of {scores} on validation, the best was picked."
+
     def chosen(self) -> Candidate:
         """The candidate with the best validation score, mean over the seeds."""
         if len(self.candidates) == 1:
@@ -95,6 +102,24 @@ def make(
     shown = _unique(run for p in plans for run in p.chosen().runs)
     test = [(run, ["evaluate", str(run.folder)]) for run in shown if not tested(run)]
     _all(test, jobs, device, report)
+
+
+def provenance(plans: Sequence[Plan], config: Config, seeds: Sequence[int]) -> str:
+    """Command, seeds, commit and machine of the runs behind a table, in one paragraph."""
+    runs = _unique(run for p in plans for c in p.candidates for run in c.runs)
+    found = [run.environment() for run in runs]
+
+    def each(key: str) -> str:
+        return ", ".join(dict.fromkeys(str(one.get(key)) for one in found))
+
+    return (
+        f"Made by `ima compare {config.name} --seeds {' '.join(map(str, seeds))}`: "
+        f"{len(runs)} runs at commit {each('commit')}, ima {each('ima')}, torch {each('torch')}, "
+        f"Python {each('python')}, {each('device')} with {each('cores')} cores. All methods share "
+        f"optimiser, schedule, {config.train.epochs} epochs, batches of "
+        f"{config.train.batch_size}, data order and network; epochs and radii were picked on the "
+        "validation part."
+    )
 
 
 def slug(method: Named) -> str:

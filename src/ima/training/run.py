@@ -100,6 +100,11 @@ class Run:
         """Say with what and where the run was made."""
         _write(self.folder / "environment.json", json.dumps(environment(device), indent=2) + "\n")
 
+    def environment(self) -> dict[str, Any]:
+        """With what and where the run was made; empty before it started."""
+        path = self.folder / "environment.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
     def epochs(self) -> list[dict[str, float]]:
         """The rows of metrics.csv."""
         return _read_rows(self.metrics)
