@@ -153,12 +153,11 @@ def test_a_comparison_leaves_tables_and_pictures(made: Made) -> None:
         "margins.svg",
     ):
         assert (made.folder / name).stat().st_size > 100, name
-        assert name in made.printed or not name.endswith((".md", ".png"))
     text = (made.folder / "table.md").read_text()
     for label in ("Plain", "SAT", "Tuned", "IMA"):
         assert label in text
         assert label in made.printed
-    assert "best" in made.printed.lower() or "picked" in made.printed.lower()
+    assert str(made.folder / "table.md") in made.printed
 
 
 def test_the_table_holds_the_means_of_the_runs(made: Made) -> None:

@@ -42,9 +42,10 @@ def compare(
 
     if jobs < 1:
         raise ValueError(f"--jobs is {jobs}; expected at least 1")
+    chosen_seeds = list(dict.fromkeys(seeds or [0]))
     loaded = load_config(config, overrides)
     folder = Path("runs") / loaded.name if out is None else out
-    plans = plan(loaded, seeds or [0], folder)
+    plans = plan(loaded, chosen_seeds, folder)
     make(
         plans,
         jobs=jobs,
@@ -65,7 +66,7 @@ def compare(
         )
         for p in plans
     ]
-    remarks = [*(p.remark() for p in plans if p.tuned), provenance(plans, loaded, seeds or [0])]
+    remarks = [*(p.remark() for p in plans if p.tuned), provenance(plans, loaded, chosen_seeds)]
     attack = loaded.evaluate.attacks[0]
     print(
         "\n" + write(folder, entries, Frame(loaded.name, loaded.note, loaded.norm, attack, remarks))

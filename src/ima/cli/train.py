@@ -50,7 +50,7 @@ def train(
         assert config is not None
         loaded = load_config(config, overrides)
         name = f"{loaded.name}-{loaded.method.name}-seed{loaded.train.seed}"
-        run = Run.create(Path("runs") / name if out is None else out, loaded)
+        run = Run.planned(Path("runs") / name if out is None else out, loaded)
     loaded = run.config()
     if leads():
         for warning in warnings(loaded):

@@ -65,9 +65,10 @@ def evaluate(
     Raises ValueError for an empty data set, unknown attacks, inputs outside bounds and outputs
     that do not fit the labels; FloatingPointError where the model's output is not finite.
     """
-    radii = sorted({float(e) for e in ([eps] if isinstance(eps, int | float) else eps)})
-    if radii and not 0 < radii[0] <= radii[-1] < float("inf"):
+    radii = sorted(set(torch.as_tensor(eps, dtype=torch.float64).flatten().tolist()))
+    if not all(0 < radius < float("inf") for radius in radii):
         raise ValueError(f"eps are {radii}; expected finite noise radii above 0")
+    attacks = [attacks] if isinstance(attacks, str) else list(attacks)
     found = [(name, *find_attack(name)) for name in dict.fromkeys(attacks)]
     task = Classification() if task is None else task
     norm = get_norm(norm)
@@ -166,7 +167,9 @@ def _batches(data: Any, batch_size: int) -> Any:
         return data
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         samples: Any = data
-        return DataLoader(samples, batch_size=batch_size) if len(samples) else ()
+        # A generator of its own: a loader without one draws from the global random state.
+        own = Generator()
+        return DataLoader(samples, batch_size=batch_size, generator=own) if len(samples) else ()
     return data
 
 

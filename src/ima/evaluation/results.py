@@ -83,24 +83,27 @@ class Results:
     @staticmethod
     def from_csv(path: Path) -> Results:
         """Read what `to_csv` wrote; ValueError for any other file."""
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            if reader.fieldnames is None or tuple(reader.fieldnames) != (*FIELDS, "norm"):
-                raise ValueError(f"{path} is no results file: its columns are {reader.fieldnames}")
-            records = list(reader)
-        rows = (
-            Row(
-                int(r["id"]),
-                int(r["label"]),
-                r["attack"],
-                float(r["eps"]),
-                int(r["prediction"]),
-                r["broken"] == "1",
-                float(r["distance"]),
-            )
-            for r in records
-        )
-        return Results(tuple(rows), records[0]["norm"] if records else "")
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                header, *records = list(csv.reader(file)) or [[]]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path} is no results file: {error}") from error
+        if tuple(header) != (*FIELDS, "norm"):
+            raise ValueError(f"{path} is no results file: its columns are {header}")
+        norm = records[0][-1] if records else ""
+        try:
+            return Results(tuple(_row(record, norm) for record in records), norm)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}); evaluate the model again") from error
+
+
+def _row(record: list[str], norm: str) -> Row:
+    if len(record) != len(FIELDS) + 1 or record[-1] != norm or record[5] not in ("0", "1"):
+        raise ValueError(f"a row is {','.join(record)!r}")
+    id_, label, attack, eps, prediction, broken, distance, _ = record
+    return Row(
+        int(id_), int(label), attack, float(eps), int(prediction), broken == "1", float(distance)
+    )
 
 
 def mean_and_std(values: Iterable[float]) -> tuple[float, float | None]:

@@ -77,13 +77,14 @@ def _pictures(entries: Sequence[Entry], frame: Frame) -> dict[str, Any]:
     }
     shown: dict[str, Any] = {}
     first, last = entries[0], entries[-1]
-    picked = summary.pick_example(
+    there = first.examples.exists() and last.examples.exists()
+    picked = there and summary.pick_example(
         {first.label: first.examples, last.label: last.examples},
         frame.attack,
         fooled=first.label,
         firm=last.label,
     )
-    if picked is not None:
+    if picked:
         shown["story"] = figures.story(*picked, drawn, **noise)
     shown["accuracy"] = figures.accuracy_over_noise(drawn, **noise)
     for number, entry in enumerate(entries):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ima.data import Splits
@@ -16,6 +17,16 @@ from ima.training.config import Config, Optimizer
 
 BOUNDS = (0.0, 1.0)
 """Of all data sets here: images in [0, 1]."""
+
+
+def build_fabric(device: str, *, devices: int = 1, precision: Any = "32-true") -> Fabric:
+    """Lightning Fabric on a device; ValueError that says which there are."""
+    try:
+        return Fabric(accelerator=device, devices=devices, precision=precision)
+    except Exception as error:
+        raise ValueError(
+            f"device {device!r} with --devices {devices} cannot be used: {error}"
+        ) from error
 
 
 def build_model(config: Config, splits: Splits) -> nn.Module:

@@ -50,11 +50,14 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"there is no checkpoint {path}")
     if path.suffix == ".safetensors":
         tensors, metadata = _read(path)
-        return (
-            _unpack(json.loads(metadata["tree"]), tensors)["model"]
-            if "tree" in metadata
-            else (tensors)
-        )
+        if "tree" not in metadata:
+            return tensors
+        state = _unpack(json.loads(metadata["tree"]), tensors)
+        if "model" not in state:
+            raise CheckpointError(
+                f"{path} holds a state without weights: it has {', '.join(state)}"
+            )
+        return state["model"]
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -92,8 +95,10 @@ def _replace(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
-        tensors[name] = value.detach().cpu().contiguous().clone()
-        return {"tensor": name}
+        # Numbered: keys that look alike, as 1 and "1", must not share a name.
+        unique = f"{len(tensors)}.{name}"
+        tensors[unique] = value.detach().cpu().contiguous().clone()
+        return {"tensor": unique}
     if isinstance(value, Mapping):
         # As pairs: JSON would turn the optimiser's integer keys into strings.
         pairs = [

@@ -17,6 +17,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ima.evaluation.evaluate import WORST
+from ima.evaluation.results import Results
 from ima.training.config import Config, ConfigError, Named, parse
 from ima.training.run import Run
 
@@ -138,12 +140,18 @@ def finished(run: Run) -> bool:
 
 
 def tested(run: Run) -> bool:
-    """Whether the results of the run are there and newer than its weights."""
-    return all(
-        run.results(which).exists()
-        and run.results(which).stat().st_mtime >= run.weights(which).stat().st_mtime
-        for which in ("best", "last")
-    )
+    """Whether the results of the run are there, newer than its weights, and of its config."""
+    wanted = run.config().evaluate
+
+    def fits(path: Path, weights: Path) -> bool:
+        if not path.exists() or path.stat().st_mtime < weights.stat().st_mtime:
+            return False
+        found = Results.from_csv(path)
+        return set(wanted.attacks) == set(found.attacks) - {WORST} and set(found.eps) == set(
+            wanted.eps
+        )
+
+    return all(fits(run.results(which), run.weights(which)) for which in ("best", "last"))
 
 
 def best_score(run: Run) -> float:
@@ -189,8 +197,9 @@ def _all(
             code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environ)
         if code.returncode == 0:
             return None
-        tail = (run.folder / f"{arguments[0]}.log").read_text().splitlines()[-5:]
-        return f"{run.folder} failed:\n  " + "\n  ".join(tail)
+        log = run.folder / f"{arguments[0]}.log"
+        tail = log.read_text().splitlines()[-5:]
+        return f"{run.folder} failed, see {log}:\n  " + "\n  ".join(tail)
 
     failures: list[str] = []
     with ThreadPoolExecutor(jobs) as pool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -35,7 +36,7 @@ PROVIDED = ("num_samples", "norm", "bounds", "augmented", "task", "seed")
 class Strict(BaseModel):
     """Immutable, and refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Named(BaseModel):
@@ -89,7 +90,7 @@ class Train(Strict):
 class Evaluate(Strict):
     """The attacks on the test part, and the noise radii. The middle radius selects epochs."""
 
-    attacks: tuple[str, ...] = ("pgd-100", "ifgsm-10")
+    attacks: tuple[str, ...] = Field(("pgd-100", "ifgsm-10"), min_length=1)
     eps: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
     batch_size: int = Field(256, ge=1)
 
@@ -150,6 +151,11 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises ConfigError for anything that cannot be run, FileNotFoundError for a missing file.
     """
     path = Path(source)
+    if path.is_dir():
+        raise ConfigError(
+            f"{str(source)!r} is a folder; name a config file, or continue a run with "
+            f"--resume {source}"
+        )
     if not path.exists():
         known = packaged()
         if str(source) not in known:
@@ -219,6 +225,10 @@ def warnings(config: Config) -> list[str]:
 
 def _methods(config: Config) -> list[tuple[str, Named]]:
     found = [("method", config.method)]
+    labels = [row.label for row in config.compare]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(f"compare: two rows have the label {label!r}; expected distinct ones")
     for number, row in enumerate(config.compare):
         place = f"compare.{number}.method"
         if not row.tune:
@@ -227,8 +237,9 @@ def _methods(config: Config) -> list[tuple[str, Named]]:
         for key, values in row.tune.items():
             if not values:
                 raise ConfigError(f"compare.{number}.tune.{key} is empty; expected values to try")
-            trial = row.method.model_copy(update={key: values[0]})
-            found.append((place, Named(name=trial.name, **{**trial.options, key: values[0]})))
+        for chosen in itertools.product(*row.tune.values()):
+            tuned = {**row.method.options, **dict(zip(row.tune, chosen, strict=True))}
+            found.append((place, Named(name=row.method.name, **tuned)))
     return found
 
 

@@ -6,12 +6,11 @@ import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from lightning_fabric import Fabric
 
 from ima.data import load
 from ima.evaluation.evaluate import Example, evaluate
 from ima.evaluation.results import Results
-from ima.training.build import BOUNDS, build_model, load_into
+from ima.training.build import BOUNDS, build_fabric, build_model, load_into
 from ima.training.checkpoint import load_weights
 from ima.training.run import Run
 
@@ -35,7 +34,7 @@ def evaluate_run(
     done; otherwise as `ima.evaluation.evaluate`.
     """
     config = run.config()
-    fabric = Fabric(accelerator=device, devices=1)
+    fabric = build_fabric(device)
     splits = load(
         config.data.name, path=config.data.path, size=config.data.size, seed=config.data.seed
     )

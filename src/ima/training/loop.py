@@ -29,7 +29,14 @@ from ima.methods import METHODS, Method, Standard
 from ima.norms import get_norm
 from ima.tasks import Classification
 from ima.training.batches import batches, epoch_seed
-from ima.training.build import BOUNDS, build_model, build_optimizer, learning_rate, load_into
+from ima.training.build import (
+    BOUNDS,
+    build_fabric,
+    build_model,
+    build_optimizer,
+    learning_rate,
+    load_into,
+)
 from ima.training.checkpoint import load_state, load_weights, save_state, save_weights
 from ima.training.config import Config, method_options
 from ima.training.events import Events
@@ -77,13 +84,15 @@ def fit(
     not finite. The folder is always in a state that can be resumed.
     """
     config = run.config()
-    fabric = Fabric(accelerator=device, devices=devices, precision=config.train.precision)
+    fabric = build_fabric(device, devices=devices, precision=config.train.precision)
     fabric.launch()
     splits = load(
         config.data.name, path=config.data.path, size=config.data.size, seed=config.data.seed
     )
     torch.manual_seed(epoch_seed(config.train.seed, 0))
     model = build_model(config, splits)
+    if init is None and run.initial.exists():
+        init = run.initial
     if init is not None:
         load_into(model, load_weights(init), init)
     method = METHODS[config.method.name].method(
@@ -96,6 +105,11 @@ def fit(
         )
     )
     optimizer = build_optimizer(config.optimizer, model)
+    if fabric.is_global_zero:
+        run.begin()
+        if init is not None and init != run.initial:
+            # Kept, so that a run that is stopped in its first epoch starts from them again.
+            save_weights(run.initial, model.state_dict())
     trainer = _Trainer(fabric, run, config, splits, method, Best(), watcher)
     trainer.fit(model, optimizer)
 

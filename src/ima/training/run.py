@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from ima.training.config import Config, parse
+from ima.training.config import Config, ConfigError, parse
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Run:
 
     folder: Path
     _config: Config | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def initial(self) -> Path:
+        """The weights that the run started from, where some were given."""
+        return self.folder / "init.safetensors"
 
     @property
     def state(self) -> Path:
@@ -70,16 +75,30 @@ class Run:
 
         Of the processes of a distributed run the first makes it.
         """
+        run = Run.planned(folder, config)
+        run.begin()
+        return run
+
+    @staticmethod
+    def planned(folder: Path, config: Config) -> Run:
+        """As `create`, but nothing is written before `begin`."""
         if not leads():
             return Run(folder, config)
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f"{folder} is a file; name another folder with --out")
         if (folder / "config.yaml").exists():
             raise FileExistsError(
                 f"{folder} already holds a run: continue it with `ima train --resume {folder}`, "
                 "or name another folder with --out"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "config.yaml", config.to_yaml())
         return Run(folder, config)
+
+    def begin(self) -> None:
+        """Write the config, where it is not written yet."""
+        path = self.folder / "config.yaml"
+        if leads() and self._config is not None and not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(path, self._config.to_yaml())
 
     @staticmethod
     def open(folder: Path) -> Run:
@@ -94,7 +113,11 @@ class Run:
         """The config as run."""
         if self._config is not None:
             return self._config
-        return parse(yaml.safe_load((self.folder / "config.yaml").read_text()))
+        path = self.folder / "config.yaml"
+        try:
+            return parse(yaml.safe_load(path.read_text()))
+        except (yaml.YAMLError, ConfigError) as error:
+            raise ConfigError(f"{path} is damaged: {error}") from error
 
     def write_environment(self, device: str) -> None:
         """Say with what and where the run was made."""
