@@ -216,6 +216,38 @@ def test_a_batch_with_few_correct_samples_trains_a_batch_norm_network(row: Row, 
 
 
 @each_method
+def test_the_number_of_training_passes_does_not_depend_on_the_batch(row: Row) -> None:
+    # Processes that train together would wait for each other otherwise.
+    x = torch.rand(6, 6, generator=seeded(0))
+    right = mlp((6,)).train()(x).argmax(1)
+    passes = set()
+    for y in (right, (right + 1) % 3, torch.where(torch.arange(6) < 2, right, (right + 1) % 3)):
+        model = Counting(mlp((6,)))
+        row.build()(model, x, y, torch.arange(6))
+        passes.add(model.passes)
+    assert len(passes) == 1
+
+
+@each_noisy_method
+def test_every_pass_sees_samples_inside_the_bounds_and_the_ball(row: Row) -> None:
+    x, _ = two_clouds((6,), 2)
+    low, high = x.amin(0) - 0.01, x.amax(0) + 0.01
+    # Alone in its batch, a sample is known whatever part of the batch an attack walks on.
+    for i in range(4):
+        seen: list[Tensor] = []
+        model = mlp((6,), 2)
+        y = model(x).argmax(1)
+        model.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0].detach()))
+        method = row.build(eps=0.5, delta=0.5, bounds=(low, high))
+        method(model, x[i : i + 1], y[i : i + 1], torch.tensor([i]))
+        points = torch.cat(seen)
+        assert bool(((points >= low) & (points <= high)).all())
+        order = row.more.get("norm", 2)
+        assert float(torch.linalg.vector_norm(points - x[i], order, dim=1).max()) <= 0.5 * 1.00001
+        assert len(points.unique(dim=0)) > 1
+
+
+@each_method
 def test_a_batch_of_one_trains(row: Row) -> None:
     for shape, model in (((6,), mlp((6,), 2)), ((1, 6, 6), cnn(outputs=2, batch_norm=True))):
         x, y = two_clouds(shape, 2, per_class=1)

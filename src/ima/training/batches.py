@@ -18,14 +18,14 @@ def batches(
 ) -> Iterator[Tensor]:
     """The ids of every batch of one epoch, (batch,) int64 each, for this process.
 
-    Every sample comes once; with several processes the permutation is padded from its start, so
-    that all have the same number of batches, and split so that their batches together are the
-    batch of one process.
+    Every sample comes once; with several processes a batch that does not divide is padded with its
+    own samples, and split so that the processes' batches together are the batch of one process.
     """
     generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
     order = torch.randperm(samples, generator=generator)
     for start in range(0, samples, batch_size):
         whole = order[start : start + batch_size]
+        # Padded with samples of the same batch: margins merge proposals within a batch only.
         missing = -len(whole) % world
-        whole = torch.cat([whole, order[torch.arange(missing) % samples]])
+        whole = torch.cat([whole, whole[torch.arange(missing) % len(whole)]])
         yield whole[rank::world]

@@ -78,6 +78,7 @@ def _save_examples(run: Run, kept: list[Example], classes: Sequence[str]) -> Non
     beside = path.with_name("part-" + path.name)
     names = ("id", "eps", "label", "prediction", "clean_prediction")
     columns = {name: np.array([getattr(e, name) for e in kept]) for name in names}
+    path.unlink(missing_ok=True)
     if not kept:
         return
     images = {n: np.stack([getattr(e, n).numpy() for e in kept]) for n in ("clean", "noisy")}

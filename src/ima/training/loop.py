@@ -202,7 +202,7 @@ class _Trainer:
                 average.update_parameters(inside(model))
             for name, value in step.metrics.items():
                 weight = len(ids) if name in ("loss", "margin") else 1
-                old = sums.get(name, torch.zeros((), dtype=torch.float64, device=fabric.device))
+                old = sums.get(name, torch.zeros((), device=fabric.device))
                 sums[name] = old + value.to(fabric.device) * weight
             self.watcher.batch(epoch, number + 1, total, sums)
         method.end_epoch(epoch, config.epochs)
