@@ -170,7 +170,9 @@ def test_an_optimiser_continues_from_its_saved_state(kind: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "value", [object(), {1, 2}, b"bytes", 1j, lambda: None, {"deep": [object()]}], ids=repr
+    "value",
+    [object(), {1, 2}, b"bytes", 1j, lambda: None, {"deep": [object()]}],
+    ids=["object", "set", "bytes", "complex", "function", "deep"],
 )
 def test_what_is_no_state_is_refused_and_the_old_file_stays(value: Any, tmp_path: Path) -> None:
     path = tmp_path / "s"
