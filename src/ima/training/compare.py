@@ -168,7 +168,7 @@ def _run(config: Config, method: Named, seed: int, folder: Path) -> Run:
     if not (place / "config.yaml").exists():
         return Run.create(place, wanted)
     run = Run.open(place)
-    if run.config() != wanted:
+    if run.config().model_copy(update={"note": wanted.note}) != wanted:
         raise ConfigError(
             f"{place} holds a run of other settings; name another folder with --out, or delete it"
         )

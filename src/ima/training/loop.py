@@ -9,9 +9,7 @@ for each epoch:
 from __future__ import annotations
 
 import math
-import signal
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -41,6 +39,7 @@ from ima.training.checkpoint import load_state, load_weights, save_state, save_w
 from ima.training.config import Config, method_options
 from ima.training.events import Events
 from ima.training.run import Run
+from ima.training.signals import held_back
 
 MARGIN_BINS = 60
 
@@ -155,7 +154,7 @@ class _Trainer:
             chosen = model if average is None else average.module
             clean, noisy = self._validate(chosen, epoch)
             row |= {"val_accuracy": clean, "val_pgd": noisy, "val_score": math.sqrt(clean * noisy)}
-            with _whole():
+            with held_back():
                 self._save(epoch, row, model, chosen, optimizer, average)
             fabric.barrier()
             if events is not None:
@@ -285,24 +284,3 @@ def summary(sums: Mapping[str, float]) -> dict[str, float]:
     if "margin" in sums:
         row["margin"] = sums["margin"] / samples
     return row
-
-
-@contextmanager
-def _whole() -> Generator[None]:
-    """Hold back Ctrl-C and SIGTERM until the files of an epoch are written."""
-    held: list[int] = []
-    try:
-        old = {
-            number: signal.signal(number, lambda n, _: held.append(n))
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-    except ValueError:  # Not the main thread: no signal arrives here.
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-        for number in held:
-            signal.raise_signal(number)
