@@ -224,6 +224,10 @@ class Pixels:
     def predict(self, output: Tensor) -> Tensor:
         return output.argmax(1)
 
+    def divergence(self, clean: Tensor, noisy: Tensor) -> Tensor:
+        p, q = clean.log_softmax(1), noisy.log_softmax(1)
+        return (p.exp() * (p - q)).sum(1).flatten(1).mean(1)
+
 
 def two_clouds(
     shape: Sequence[int], classes: int, *, per_class: int = 8, seed: int = 0

@@ -16,7 +16,22 @@ from lightning_fabric import Fabric
 from nets import Heads, Line, Pixels, Trees, cnn, mlp, seeded, two_clouds
 from torch import Tensor, nn
 
-from ima import IMA, SAT, Method, Standard, Step
+from ima import (
+    ATES,
+    FAT,
+    GAIRAT,
+    IMA,
+    MART,
+    MMA,
+    SAT,
+    TRADES,
+    Classification,
+    CurriculumAT,
+    CustomizedAT,
+    Method,
+    Standard,
+    Step,
+)
 from ima.methods import METHODS
 
 SETTINGS: dict[str, Any] = {
@@ -31,21 +46,34 @@ class Row:
     method: Callable[..., Method]
     more: dict[str, Any]
 
+    @property
+    def passes(self) -> int:
+        """Training passes a step."""
+        return 2 if self.method in (SAT, IMA, TRADES, MART, MMA) else 1
+
+    @property
+    def segments(self) -> bool:
+        return next(r.segmentation for r in METHODS.values() if r.method is self.method)
+
     def takes(self, name: str) -> bool:
         return name in inspect.signature(self.method).parameters
 
     def build(self, **change: Any) -> Method:
         wanted = {**SETTINGS, **self.more, **change}
-        return self.method(**{name: value for name, value in wanted.items() if self.takes(name)})
+        method = self.method(**{name: v for name, v in wanted.items() if self.takes(name)})
+        if isinstance(method, CurriculumAT):
+            # Its first epochs have no noise.
+            method.lesson.strength = 2
+        return method
 
 
 ROWS = {name: Row(row.method, {}) for name, row in METHODS.items()} | {
     "ima, augmented": Row(IMA, {"augmented": True}),
     "ima, random start": Row(IMA, {"random_start": 1.0}),
-    "ima, as released": Row(
-        IMA,
-        {"augmented": True, "random_start": 0.9, "noisy_loss": "crossed", "side": "middle"},
-    ),
+    "ima, as released": Row(IMA, {"variant": "released"}),
+    "fat, tau 1": Row(FAT, {"tau": 1}),
+    "gairat, weighted": Row(GAIRAT, {"begin": 0}),
+    "customized, mix": Row(CustomizedAT, {"loss": "mix"}),
     "ima, Linf": Row(IMA, {"norm": math.inf, "eps": 0.02, "delta": 0.005}),
 }
 each_method = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
@@ -83,6 +111,12 @@ def train(
         method.end_epoch(epoch, steps)
         losses.append(float(step.metrics["loss"]))
     return losses
+
+
+def clean_loss(model: nn.Module, x: Tensor, y: Any, task: Any = None) -> float:
+    task = Classification() if task is None else task
+    with torch.no_grad():
+        return float(task.loss(model(x), y).mean())
 
 
 def grads(model: nn.Module) -> list[Tensor]:
@@ -134,9 +168,13 @@ PROBLEMS = {
 def test_training_lowers_the_loss(row: Row, problem: Problem) -> None:
     x, y = two_clouds(problem.shape, problem.classes, per_class=4 if problem.classes > 3 else 6)
     model = problem.model().train()
+    before = clean_loss(model, x, y)
     losses = train(row.build(), model, x, y)
     assert all(math.isfinite(loss) for loss in losses)
-    assert losses[-1] < 0.8 * losses[0]
+    # Noise and labels of some methods change as they train: what must fall is the clean loss. Soft
+    # labels keep it up where all is learnt.
+    learnt = bool(Classification().correct(model(x), y).all())
+    assert clean_loss(model, x, y) < 0.8 * before or (row.method is CustomizedAT and learnt)
 
 
 @each_method
@@ -144,8 +182,13 @@ def test_a_small_segmentation_is_learnt(row: Row) -> None:
     model = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 2, 1))
     x = torch.rand(8, 1, 6, 6, generator=seeded(0))
     y = (x[:, 0] > 0.5).long()
-    losses = train(row.build(task=Pixels()), model, x, y)
-    assert losses[-1] < 0.8 * losses[0]
+    if not row.segments:
+        with pytest.raises(ValueError, match=r"class probabilities.* Pixels"):
+            row.build(task=Pixels())
+        return
+    before = clean_loss(model, x, y, Pixels())
+    train(row.build(task=Pixels()), model, x, y)
+    assert clean_loss(model, x, y, Pixels()) < 0.8 * before
 
 
 @pytest.mark.parametrize("kind", ["list", "dict"])
@@ -154,14 +197,21 @@ def test_outputs_and_targets_may_be_trees(row: Row, kind: str) -> None:
     x, y = two_clouds((6,), 3)
     target: Any = {"main": y, "aux": y} if kind == "dict" else [y, y]
     task = Trees() if kind == "dict" else Trees(0, 1)
-    losses = train(row.build(task=task), Heads((6,), kind), x, target)
-    assert losses[-1] < 0.8 * losses[0]
+    if not row.segments or row.method is TRADES:
+        with pytest.raises(ValueError, match="Trees"):
+            row.build(task=task)
+        return
+    model = Heads((6,), kind)
+    before = clean_loss(model, x, target, task)
+    train(row.build(task=task), model, x, target)
+    assert clean_loss(model, x, target, task) < 0.8 * before
 
 
 @each_method
 def test_training_inside_bfloat16_autocast_lowers_the_loss(row: Row) -> None:
     x, y = two_clouds((1, 6, 6), 2)
     model, method = cnn(outputs=2, batch_norm=True).train(), row.build()
+    before = clean_loss(model, x, y)
     with torch.autocast("cpu", torch.bfloat16):
         first = method(model, x, y, torch.arange(len(x)))
     assert first.loss.dtype == torch.float32
@@ -174,7 +224,7 @@ def test_training_inside_bfloat16_autocast_lowers_the_loss(row: Row) -> None:
             step = method(model, x, y, torch.arange(len(x)))
         optimizer.zero_grad()
         step.loss.backward()
-    assert float(step.metrics["loss"]) < 0.8 * float(first.metrics["loss"])
+    assert clean_loss(model, x, y) < 0.8 * before
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
@@ -198,12 +248,27 @@ def test_fabric_may_wrap_the_model_in_any_precision(
 # ---------------------------------------------------------------------------- hard batches
 
 
+def settle(model: nn.Module, x: Tensor) -> None:
+    """Make running statistics those of the batch: both modes then agree on who is right."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    model(x)
+    for norm in norms:
+        norm.momentum = 0.1
+
+
 @pytest.mark.parametrize("right", [0, 1])
 @each_method
 def test_a_batch_with_few_correct_samples_trains_a_batch_norm_network(row: Row, right: int) -> None:
     model = cnn(batch_norm=True).train()
     x = torch.rand(6, 1, 6, 6, generator=seeded(0))
+    settle(model, x)
     y = (copy.deepcopy(model)(x).argmax(1) + 1) % 3
+    assert torch.equal(copy.deepcopy(model).eval()(x).argmax(1), (y - 1) % 3)
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.mul_(1.001)
     y[:right] = (y[:right] + 2) % 3
     before = copy.deepcopy(model)
     step = row.build()(model, x, y, torch.arange(6))
@@ -424,6 +489,10 @@ def test_noisy_methods_count_what_the_noise_did(row: Row) -> None:
     assert 0 <= count["stuck"] <= count["noisy_samples"]
 
 
+STUCK = {IMA: 2, MMA: 2, FAT: 2, ATES: 2, CurriculumAT: 2}
+"""These leave the wrong sample alone, or, the last, one chunk clean."""
+
+
 @each_noisy_method
 def test_a_zero_gradient_is_counted_as_stuck(row: Row) -> None:
     class Flat(nn.Module):
@@ -435,8 +504,9 @@ def test_a_zero_gradient_is_counted_as_stuck(row: Row) -> None:
             return self.bias + 0 * x.sum(1, keepdim=True)
 
     step = row.build()(Flat(), torch.rand(3, 2), torch.tensor([0, 0, 1]), torch.arange(3))
-    right_only = int(step.metrics["noisy_samples"]) == 2
-    assert int(step.metrics["stuck"]) == (2 if right_only else 3)
+    patient = row.more.get("tau", 0) > 0
+    expected = 3 if patient else STUCK.get(row.method, 3)
+    assert int(step.metrics["stuck"]) == expected
 
 
 # ---------------------------------------------------------------------------- errors
@@ -459,14 +529,22 @@ class Breaks(nn.Module):
         return z
 
 
-@each_method
-@pytest.mark.parametrize("where", ["everywhere", "in one sample", "in the noisy pass"])
+@pytest.mark.parametrize(
+    ("row", "where"),
+    [
+        pytest.param(row, where, id=f"{name}-{where}")
+        for name, row in ROWS.items()
+        for where in ("everywhere", "in one sample", "in the noisy pass")
+        # Where the walk too runs in training mode, `Breaks` cannot tell the passes apart.
+        if where != "in the noisy pass" or "variant" not in row.more
+    ],
+)
 def test_an_output_that_is_not_a_number_stops_the_step(row: Row, where: str) -> None:
     x, y = two_clouds((6,), 2)
     y[:12] = mlp((6,), 2)(x[:12]).argmax(1)
     method, model = row.build(), Breaks(where)
     before = copy.deepcopy(method.state_dict())
-    if where == "in the noisy pass" and not row.takes("eps"):
+    if where == "in the noisy pass" and row.passes == 1:
         method(model, x[:12], y[:12], torch.arange(12))
         assert model.passes == 1
         return
@@ -558,10 +636,24 @@ WRONG: list[tuple[str, Any]] = [
     *(("norm", value) for value in (3, "l1", None)),
     *(("delta", value) for value in (0, -0.1, math.inf, math.nan, "1", None, 0.5)),
     *(("num_samples", value) for value in (0, -3, 2.5, "60", None)),
-    *(("random_start", value) for value in (-0.1, 1.5, math.nan, "1", None)),
-    *(("side", value) for value in ("outside", None)),
-    *(("misclassified", value) for value in ("drop", None)),
-    *(("noisy_loss", value) for value in ("none", None)),
+    *(("random_start", value) for value in (-0.1, 1.5, math.nan, "1")),
+    ("side", "outside"),
+    ("misclassified", "drop"),
+    ("noisy_loss", "none"),
+    ("variant", "journal"),
+    *(("beta", value) for value in (0, -1.0, math.nan, "6")),
+    *(("lam", value) for value in (math.inf, math.nan, "5")),
+    *(("tau", value) for value in (-1, 0.5, True, "static")),
+    *(("omega", value) for value in (-0.001, math.nan, "0")),
+    *(("begin", value) for value in (-1, 0.8, "now")),
+    *(("eps_min", value) for value in (0, -1.0, math.nan, 0.3)),
+    *(("initial", value) for value in (-2.0, 1.5)),
+    *(("gamma", value) for value in (0, -1.0, math.nan)),
+    *(("eta", value) for value in (0, -1.0, math.nan)),
+    *(("c_max", value) for value in (0, -1.0, math.nan)),
+    *(("loss", value) for value in ("cw", None)),
+    *(("threshold", value) for value in (0, -0.5, math.nan)),
+    *(("patience", value) for value in (0, -1)),
 ]
 
 
@@ -571,7 +663,7 @@ WRONG: list[tuple[str, Any]] = [
         pytest.param(row, name, value, id=f"{method}-{name}-{value!r}")
         for method, row in PLAIN.items()
         for name, value in WRONG
-        if row.takes(name)
+        if row.takes(name) and (name != "random_start" or row.method is IMA)
     ],
 )
 def test_a_wrong_setting_is_named(row: Row, name: str, value: Any) -> None:

@@ -17,8 +17,18 @@ if TYPE_CHECKING:
     from ima.evaluation.evaluate import evaluate as evaluate
     from ima.evaluation.results import Results as Results
     from ima.margins import Margins as Margins
+    from ima.methods import ATES as ATES
+    from ima.methods import DAT as DAT
+    from ima.methods import FAT as FAT
+    from ima.methods import GAIRAT as GAIRAT
+    from ima.methods import IAAT as IAAT
     from ima.methods import IMA as IMA
+    from ima.methods import MART as MART
+    from ima.methods import MMA as MMA
     from ima.methods import SAT as SAT
+    from ima.methods import TRADES as TRADES
+    from ima.methods import CurriculumAT as CurriculumAT
+    from ima.methods import CustomizedAT as CustomizedAT
     from ima.methods import Method as Method
     from ima.methods import Standard as Standard
     from ima.methods import Step as Step
@@ -33,6 +43,16 @@ __version__ = "0.1.0"
 _HOMES = {
     "Attacked": "ima.attacks",
     "Classification": "ima.tasks",
+    "ATES": "ima.methods",
+    "DAT": "ima.methods",
+    "FAT": "ima.methods",
+    "GAIRAT": "ima.methods",
+    "IAAT": "ima.methods",
+    "MART": "ima.methods",
+    "MMA": "ima.methods",
+    "TRADES": "ima.methods",
+    "CurriculumAT": "ima.methods",
+    "CustomizedAT": "ima.methods",
     "IMA": "ima.methods",
     "Indexed": "ima.data.indexed",
     "L2": "ima.norms",
@@ -52,12 +72,22 @@ _HOMES = {
 }
 
 __all__ = [
+    "ATES",
+    "DAT",
+    "FAT",
+    "GAIRAT",
+    "IAAT",
     "IMA",
     "L2",
     "LINF",
+    "MART",
+    "MMA",
     "SAT",
+    "TRADES",
     "Attacked",
     "Classification",
+    "CurriculumAT",
+    "CustomizedAT",
     "Indexed",
     "Margins",
     "Method",

@@ -32,6 +32,17 @@ class Margins:
         self.values = self.values.to(ids.device)
         return self.values[ids.long()]
 
+    def of(self, ids: Tensor, x: Tensor) -> Tensor:
+        """A copy of the margins of a batch's samples, (B,), on the device of x, (B, *dims).
+
+        TypeError and ValueError for ids that are none, or not one for each sample.
+        """
+        if not isinstance(ids, Tensor):
+            raise TypeError(f"ids are {type(ids).__name__}; expected a tensor of integers")
+        if len(ids) != len(x):
+            raise ValueError(f"{len(ids)} ids came with {len(x)} samples; expected one for each")
+        return self[ids.to(x.device)]
+
     def update(self, ids: Tensor, proposals: Tensor) -> None:
         """Set the margins of `ids` (B,) to `proposals` (B,), clipped to [0, cap].
 

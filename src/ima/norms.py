@@ -56,6 +56,11 @@ def per_sample(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *(1,) * (like.ndim - 1))
 
 
+def gaussian(like: Tensor, generator: Generator | None) -> Tensor:
+    """Standard normal noise of `like`'s shape, dtype and device; never the global random state."""
+    return _draw(like, generator, normal=True)
+
+
 def _vectors(d: Tensor) -> Tensor:
     return d.flatten(1) if d.ndim > 1 else d.unsqueeze(1)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,15 @@ class Task(Protocol):
 
     def predict(self, output: Tree) -> Tensor:
         """The decision for every sample."""
+        ...
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A task that can tell how far two outputs are apart."""
+
+    def divergence(self, clean: Tree, noisy: Tree) -> Tensor:
+        """KL(p || q) of the class probabilities of two outputs, (B,), in nats."""
         ...
 
 
@@ -133,7 +142,7 @@ class Classification:
         Cross-entropy is softplus of the soft margin. In this form its gradient keeps all its
         terms for confident samples; log-softmax loses the true logit's from a margin of 17 on.
         """
-        margin = -_soft_margin(_logits(output), target)
+        margin = -self.soft_margin(output, target)
         if self.walk == "margin":
             return margin
         # The loss's value with the margin's gradient: a positive multiple that never underflows.
@@ -147,12 +156,26 @@ class Classification:
     def score(self, output: Tree, target: Tree) -> Tensor:
         """True logit minus the largest other, (B,); NaN where a logit is."""
         logits = _logits(output)
-        true = logits.gather(1, target.long()[:, None])[:, 0]
-        return true - _without(logits, target).amax(1)
+        return _true(logits, target) - _without(logits, target).amax(1)
 
     def predict(self, output: Tree) -> Tensor:
         """The class of the largest logit, (B,) int64."""
         return _logits(output).argmax(1)
+
+    def logits(self, output: Tree) -> Tensor:
+        """The logits, (B, classes); one logit z as the pair (0, z)."""
+        return _logits(output)
+
+    def soft_margin(self, output: Tree, target: Tree) -> Tensor:
+        """True logit minus logsumexp of the others, (B,): the log odds of the true class."""
+        logits = _logits(output)
+        return _true(logits, target) - _without(logits, target).logsumexp(1)
+
+    def divergence(self, clean: Tree, noisy: Tree) -> Tensor:
+        """KL(p || q) of the class probabilities of two outputs, (B,), in nats."""
+        p, q = _logits(clean).log_softmax(1), _logits(noisy).log_softmax(1)
+        # exp(p) * (p - q), not p.exp() * log(...): a probability of exactly 0 keeps its gradient.
+        return (p.exp() * (p - q)).sum(1)
 
 
 def _classes(output: Tensor) -> int:
@@ -173,6 +196,5 @@ def _without(logits: Tensor, target: Tensor) -> Tensor:
     return logits.scatter(1, target.long()[:, None], -torch.inf)
 
 
-def _soft_margin(logits: Tensor, target: Tensor) -> Tensor:
-    true = logits.gather(1, target.long()[:, None])[:, 0]
-    return true - _without(logits, target).logsumexp(1)
+def _true(logits: Tensor, target: Tensor) -> Tensor:
+    return logits.gather(1, target.long()[:, None])[:, 0]

@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from ima.attacks.boundary import between, search
 from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
-from ima.attacks.walk import Attacked, forward, into, walk
+from ima.attacks.walk import Attacked, Here, forward, into, walk
 from ima.norms import Norm, get_norm, per_sample
 from ima.tasks import Classification, Task, Tree, take
 
@@ -38,13 +38,17 @@ def bpgd(
     side: Literal["inside", "middle"] = "inside",
     random_start: float = 0.0,
     generator: Generator | None = None,
+    crossing: Literal["last", "any"] = "last",
+    mode: Literal["eval", "train"] = "eval",
 ) -> Attacked:
     """Noisy samples at the decision boundary, or eps away where the boundary is farther.
 
     x: (B, *dims) floating, inside `bounds`; y: the task's targets; eps: a number or (B,), in x's
     units and `norm`; algorithm: 2 stops at the first wrong point, 3 walks all steps (augmented
     data); side: return the bracket's correct end, or its middle (the paper's last midpoint);
-    random_start: radius of a uniform start as a share of eps, drawn from `generator`.
+    random_start: radius of a uniform start as a share of eps, drawn from `generator`; crossing:
+    with algorithm 3, whether the last point alone or any point of the walk decides; mode: see
+    `no_trace`.
 
     Returns `Attacked`: `crossed` where the walk met the boundary (Decision D1); samples that are
     wrong at x return x unchanged with `correct` False. The model is left as it was.
@@ -61,7 +65,7 @@ def bpgd(
     if not isinstance(random_start, int | float) or not 0 <= random_start <= 1:
         raise ValueError(f"random_start is {random_start!r}; expected a share, 0 to 1")
 
-    with no_trace(model, x) as model:
+    with no_trace(model, x, mode) as model:
         x = x.detach().clone()
         start, correct = None, torch.ones(len(x), dtype=torch.bool, device=x.device)
         clean_score = score = last_score = torch.zeros(len(x), dtype=x.dtype, device=x.device)
@@ -72,11 +76,16 @@ def bpgd(
             correct = task.correct(output, y)
             clean_score = task.score(output, y).to(x.dtype)
         score, last_score = clean_score.clone(), clean_score.clone()
+        wrong_once = torch.zeros_like(correct)
 
-        def stop(step: int, output: Tree, target: Tree, index: Tensor) -> Tensor:
+        def stop(here: Here) -> Tensor:
+            output, target, index = here.output, here.target, here.index
+            if here.step == 0:
+                task.check(output, target)
             right = task.correct(output, target)
             last_score[index], score[index] = score[index], task.score(output, target).to(x.dtype)
-            if step > 0:
+            wrong_once[index] |= ~right
+            if here.step > 0:
                 return torch.zeros_like(right) if algorithm == 3 else ~right
             if start is None:
                 correct[index] = right
@@ -95,6 +104,7 @@ def bpgd(
             bounds=box,
             start=start,
             stop=stop,
+            mode=mode,
         )
 
         crossed = correct & (walked.stopped_at < steps)
@@ -120,4 +130,6 @@ def bpgd(
             )
             share = low if side == "inside" else (low + high) / 2
             noisy[index] = between(first, outside, share, box)
+        if crossing == "any":
+            crossed |= correct & wrong_once
     return Attacked(noisy, crossed, correct, walked.stuck)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -132,11 +132,13 @@ def _in_precision(model: Any, module: Any) -> Any:
 
 
 @contextmanager
-def no_trace(model: Model, x: Tensor) -> Generator[Model]:
+def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -> Generator[Model]:
     """Within: the module inside `model`, in evaluation mode, with gradients enabled.
 
     Afterwards, also after an exception: the flag of every module, the global random state and
     autocast's cache are as before. Parameter gradients and running statistics are never touched.
+    mode: `"train"` leaves the modules' flags alone, so running statistics do move and samples
+    meet in batch statistics; for methods whose published code attacks like that.
     """
     module = inside(model)
     flags = [(m, m.training) for m in module.modules()] if isinstance(module, nn.Module) else []
@@ -147,7 +149,7 @@ def no_trace(model: Model, x: Tensor) -> Generator[Model]:
             torch.inference_mode(False),
             torch.enable_grad(),
         ):
-            for m, _ in flags:
+            for m, _ in flags if mode == "eval" else ():
                 m.training = False
             yield _in_precision(model, module)
     finally:

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Generator, Tensor
 
 from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
-from ima.attacks.walk import Attacked, Objective, forward, into, walk
+from ima.attacks.walk import Attacked, Here, Objective, forward, into, walk
 from ima.norms import Norm, get_norm
 from ima.tasks import Classification, Task, Tree, take
 
@@ -57,8 +57,8 @@ def pgd(
         correct = task.correct(output, y)
         start = into(x + norm.random(x, radius, generator), box) if random_start else x
 
-        def wrong(step: int, output: Tree, target: Tree, index: Tensor) -> Tensor:
-            return ~task.correct(output, target)
+        def wrong(here: Here) -> Tensor:
+            return ~task.correct(here.output, here.target)
 
         walked = walk(
             model,

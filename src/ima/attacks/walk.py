@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import cached_property, partial
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -26,9 +27,33 @@ from ima.norms import Norm, per_sample
 from ima.tasks import Task, Tree, leaves, take, tree_map
 
 Objective: TypeAlias = Callable[[Tree, Tree], Tensor]
-Stop: TypeAlias = Callable[[int, Tree, Tree, Tensor], Tensor]
-"""stop(step, output, target, index) -> (n,) bool: which of the walking samples `index` stop where
-they stand, before their step number `step`."""
+Jitter: TypeAlias = Callable[[int, Tensor], Tensor]
+"""jitter(step, index) -> (n, *dims): noise added to a step of the walking samples `index`."""
+
+
+@dataclass
+class Here:
+    """Where the samples that still walk stand, before their step number `step`.
+
+    output: of the model, detached; target: theirs; index: (n,) their places in the batch; offset:
+    (n, *dims), from the clean sample to here.
+    """
+
+    step: int
+    output: Tree
+    target: Tree
+    index: Tensor
+    offset: Tensor
+    _rise: Callable[[], tuple[Tensor, Tensor]]
+
+    @cached_property
+    def rise(self) -> tuple[Tensor, Tensor]:
+        """The objective's gradient here, (n, *dims), divided per sample by a factor, (n,)."""
+        return self._rise()
+
+
+Stop: TypeAlias = Callable[[Here], Tensor]
+"""stop(here) -> (n,) bool: which of the walking samples stop where they stand."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +107,17 @@ def walk(
     start: Tensor | None = None,
     objective: Objective | None = None,
     stop: Stop | None = None,
+    jitter: Jitter | None = None,
+    mode: Literal["eval", "train"] = "eval",
 ) -> Walked:
     """Walk every sample up the objective's gradient inside its ball.
 
-    x: (B, *dims), already checked; radius, step_size: (B,); start: the first point, x if None;
-    objective: `task.objective` if None; stop: no sample stops if None.
+    x: (B, *dims), already checked, as is the model's output; radius, step_size: (B,); start: the
+    first point, x if None; objective: `task.objective` if None; stop: no sample stops if None;
+    jitter: added to every step before the projection; mode: see `no_trace`.
     """
     objective = task.objective if objective is None else objective
-    with no_trace(model, x) as module:
+    with no_trace(model, x, mode) as module:
         # Tensors made in inference mode cannot take part in a backward pass; clones can.
         y = tree_map(lambda t: t.clone() if t.is_inference() else t, y)
         x = x.detach().clone()
@@ -101,19 +129,24 @@ def walk(
         for step in range(steps):
             leaf = point.detach().requires_grad_()
             output = module(leaf)
-            if step == 0:
-                task.check(output, y)
+            here = Here(
+                step,
+                tree_map(_detached, output),
+                y,
+                index,
+                point.detach() - x,
+                partial(ascent, output, leaf, y, objective),
+            )
+            go = torch.arange(len(index), device=x.device)
             if stop is not None:
-                halt = stop(step, tree_map(_detached, output), y, index)
+                halt = stop(here)
                 (go,) = (~halt).nonzero(as_tuple=True)
                 if len(go) < len(index):
                     gone = index[halt]
                     final[gone], before[gone], stopped_at[gone] = point[halt], previous[halt], step
                 if len(go) == 0:
                     return Walked(final, before, stopped_at, stuck)
-            else:
-                go = index
-            gradient = ascent(output, leaf, y, objective)
+            gradient, _ = here.rise
             if len(go) < len(index):
                 index, x, point, gradient = index[go], x[go], point[go], gradient[go]
                 radius, step_size, y = radius[go], step_size[go], take(y, go)
@@ -121,6 +154,8 @@ def walk(
             stuck[index] |= norm.size(direction) == 0
             previous = point
             moved = point + per_sample(step_size, point) * direction
+            if jitter is not None:
+                moved = moved + jitter(step, index)
             point = into(x + norm.project(moved - x, radius), bounds)
         final[index], before[index] = point, previous
     return Walked(final, before, stopped_at, stuck)
@@ -131,8 +166,10 @@ def into(x: Tensor, bounds: tuple[Tensor, Tensor] | None) -> Tensor:
     return x if bounds is None else torch.minimum(torch.maximum(x, bounds[0]), bounds[1])
 
 
-def ascent(output: Tree, x: Tensor, y: Tree, objective: Objective) -> Tensor:
-    """A positive multiple, per sample, of the objective's gradient with respect to x.
+def ascent(output: Tree, x: Tensor, y: Tree, objective: Objective) -> tuple[Tensor, Tensor]:
+    """The objective's gradient with respect to x, (B, *dims), divided by a factor for every sample.
+
+    Returns the quotient and the factor, (B,), above 0.
 
     The gradient with respect to the outputs is brought to largest entry 1 for every sample before
     it is sent back through the network: the direction stays, and neither a confident sample's
@@ -154,10 +191,10 @@ def ascent(output: Tree, x: Tensor, y: Tree, objective: Objective) -> Tensor:
         if end.requires_grad
     ]
     if not pairs:
-        return torch.zeros_like(x)
+        return torch.zeros_like(x), torch.ones_like(x.flatten(1)[:, 0] if x.ndim > 1 else x)
     ends_, slopes_ = zip(*pairs, strict=True)
     (gradient,) = torch.autograd.grad(ends_, x, slopes_, allow_unused=True, materialize_grads=True)
-    return gradient.detach()
+    return gradient.detach(), scale.detach()
 
 
 def _end(tensor: Tensor) -> Tensor:

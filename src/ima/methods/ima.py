@@ -10,33 +10,74 @@ E is clipped to [0, eps]
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from ima.attacks.bpgd import bpgd
-from ima.attacks.inputs import Bounds, check_samples, check_steps
+from ima.attacks.inputs import Bounds
 from ima.margins import Margins
-from ima.methods.base import Setting, Step, count, finite, one_of, positive, size
+from ima.methods.base import Step, count, finite, one_of, positive, size
+from ima.methods.noisy import Adaptive
 from ima.norms import Norm
-from ima.tasks import Task, Tree, plain, take
+from ima.tasks import Classification, Task, Tree, take
 
 
-class IMA:
+@dataclass(frozen=True)
+class Choices:
+    """Where the paper leaves a choice, or its released code makes another one.
+
+    side: the noisy sample is the bracket's correct end, or its middle. misclassified: a margin
+    stays, or is halved, when its sample is wrong. noisy_loss: of all correct samples, or of those
+    that crossed only; then a misclassified sample's clean loss counts half. random_start: radius
+    of a uniform start as a share of the margin (the released code starts on the sphere, which in
+    many dimensions is the same). attack_mode: with batch statistics of evaluation or of training.
+    crossing: in Algorithm 3, the last point decides, or any point on the way. update: margins
+    change in the step, or at the end of the epoch. walk: what the attack raises, see
+    `Classification`. augmented_walk: Algorithm 3 for augmented data only, or always.
+    """
+
+    side: Literal["inside", "middle"] = "inside"
+    misclassified: Literal["keep", "halve"] = "keep"
+    noisy_loss: Literal["all", "crossed"] = "all"
+    random_start: float = 0.0
+    attack_mode: Literal["eval", "train"] = "eval"
+    crossing: Literal["last", "any"] = "last"
+    update: Literal["step", "epoch"] = "step"
+    walk: Literal["loss", "margin"] = "loss"
+    augmented_walk: Literal["augmented", "always"] = "augmented"
+
+
+VARIANTS = {
+    "paper": Choices(),
+    "released": Choices(
+        side="middle",
+        noisy_loss="crossed",
+        random_start=1.0,
+        attack_mode="train",
+        crossing="any",
+        update="epoch",
+        walk="margin",
+        augmented_walk="always",
+    ),
+}
+"""The paper, made precise, and the authors' code for CIFAR-10. Their code for CT images differs
+from the latter by `side="inside"` and a walk on the loss (`task=Classification()`)."""
+
+
+class IMA(Adaptive):
     """Train on clean samples and on samples at their own margin, which grows while it may.
 
     num_samples: of the training set; ids are 0..num_samples-1. eps: largest margin (the paper's
     epsilon_train) and delta: growth a visit, both in x's units and `norm`, above 0. bounds: of
     x's entries. steps: of the walk, at least 1. augmented: whether a sample's image changes from
-    visit to visit; walks by Algorithm 3 instead of 2. task: classification if None.
+    visit to visit; walks by Algorithm 3 instead of 2. task: classification if None. seed: of a
+    random start's noise.
 
-    side, misclassified, noisy_loss, random_start: where the paper and its released code differ
-    (defaults: the paper, made precise). side: keep the noisy sample on the correct side, or at
-    the bracket's middle. misclassified: a margin stays, or is halved, when its sample is wrong.
-    noisy_loss: of all correct samples, or of those that crossed only (then a misclassified
-    sample's clean loss counts half). random_start: radius of a random start as a share of the
-    margin; seed: of its noise.
+    variant: `"paper"`, or `"released"`, the choices of the authors' code; see `Choices`. side,
+    misclassified, noisy_loss, random_start: one of its choices by itself.
 
     Raises ValueError for values outside these ranges. Source: Ma & Liang, Algorithms 1 to 3.
     """
@@ -52,29 +93,48 @@ class IMA:
         steps: int = 20,
         augmented: bool = False,
         task: Task | None = None,
-        side: Literal["inside", "middle"] = "inside",
-        misclassified: Literal["keep", "halve"] = "keep",
-        noisy_loss: Literal["all", "crossed"] = "all",
-        random_start: float = 0.0,
+        variant: Literal["paper", "released"] = "paper",
+        side: Literal["inside", "middle"] | None = None,
+        misclassified: Literal["keep", "halve"] | None = None,
+        noisy_loss: Literal["all", "crossed"] | None = None,
+        random_start: float | None = None,
         seed: int = 0,
     ) -> None:
-        positive(eps=eps, delta=delta)
-        check_steps(steps)
-        one_of("side", side, ("inside", "middle"))
-        one_of("misclassified", misclassified, ("keep", "halve"))
-        one_of("noisy_loss", noisy_loss, ("all", "crossed"))
-        if not isinstance(random_start, int | float) or not 0 <= random_start <= 1:
+        one_of("variant", variant, tuple(VARIANTS))
+        choices = VARIANTS[variant]
+        super().__init__(
+            eps=eps,
+            norm=norm,
+            bounds=bounds,
+            steps=steps,
+            task=Classification(choices.walk) if task is None else task,
+            seed=seed,
+        )
+        positive(delta=delta)
+        one_of("side", side, (None, "inside", "middle"))
+        one_of("misclassified", misclassified, (None, "keep", "halve"))
+        one_of("noisy_loss", noisy_loss, (None, "all", "crossed"))
+        if random_start is not None and (
+            not isinstance(random_start, int | float) or not 0 <= random_start <= 1
+        ):
             raise ValueError(f"random_start is {random_start!r}; expected a share, 0 to 1")
         if delta > eps:
             raise ValueError(f"delta is {delta}, above eps, {eps}; expected at most eps")
+        single = {
+            "side": side,
+            "misclassified": misclassified,
+            "noisy_loss": noisy_loss,
+            "random_start": random_start,
+        }
+        self.choices = replace(choices, **{k: v for k, v in single.items() if v is not None})
         self.margins = Margins(num_samples, initial=delta, cap=eps)
-        self.delta, self.steps, self.seed = delta, steps, seed
-        self.algorithm: Literal[2, 3] = 3 if augmented else 2
-        self.side: Literal["inside", "middle"] = side
-        self.misclassified, self.noisy_loss = misclassified, noisy_loss
-        self.random_start = random_start
-        self.setting = Setting.of(norm, bounds, task)
-        self.generator = Generator().manual_seed(_noise_seed(seed, 0))
+        # Where margins change at the end of an epoch: what they change to.
+        self.next = Margins(num_samples, initial=delta, cap=eps)
+        self.delta = delta
+        # The released code walks segmentation by Algorithm 2.
+        always = self.choices.augmented_walk == "always"
+        whole = isinstance(self.setting.task, Classification) if always else augmented
+        self.algorithm: Literal[2, 3] = 3 if whole else 2
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets, ids: (B,) integers.
@@ -83,14 +143,9 @@ class IMA:
         Raises ValueError or TypeError for ids, labels and inputs out of range, and for outputs of
         a wrong shape; FloatingPointError for NaN. Nothing is updated then.
         """
-        task, norm = self.setting.task, self.setting.norm
-        if not isinstance(ids, Tensor):
-            raise TypeError(f"ids are {type(ids).__name__}; expected a tensor of integers")
-        if len(ids) != len(x):
-            raise ValueError(f"{len(ids)} ids came with {len(x)} samples; expected one for each")
-        x, y = plain(x), plain(y)
-        check_samples(x, self.setting.bounds)
-        margins = self.margins[ids.to(x.device)]
+        task, norm, choices = self.setting.task, self.setting.norm, self.choices
+        x, y, _ = self._prepare(x, y)
+        margins = self.margins.of(ids, x)
 
         output = model(x)
         task.check(output, y)
@@ -111,9 +166,11 @@ class IMA:
                 bounds=self.setting.bounds,
                 steps=self.steps,
                 algorithm=self.algorithm,
-                side=self.side,
-                random_start=self.random_start,
+                side=choices.side,
+                random_start=choices.random_start,
                 generator=self.generator,
+                crossing=choices.crossing,
+                mode=choices.attack_mode,
             )
             noisy[index], attacked[index] = result.x, result.correct
             crossed[index], stuck[index] = result.crossed, result.stuck
@@ -122,7 +179,7 @@ class IMA:
         # on the number of passes.
         noisy_output = model(noisy)
         at_noise = task.loss(noisy_output, y)
-        if self.noisy_loss == "all":
+        if choices.noisy_loss == "all":
             second = torch.where(attacked, at_noise, clean)
         else:
             second = torch.where(crossed, at_noise, torch.zeros_like(at_noise))
@@ -130,9 +187,10 @@ class IMA:
         finite(at_noise.sum())
 
         reached = (norm.size(noisy - x).to(margins.dtype) + margins) / 2
-        missed = margins / 2 if self.misclassified == "halve" else margins
+        missed = margins / 2 if choices.misclassified == "halve" else margins
         moved = torch.where(crossed, reached, margins + self.delta)
-        self.margins.update(ids.to(x.device), torch.where(attacked, moved, missed))
+        table = self.margins if choices.update == "step" else self.next
+        table.update(ids.to(x.device), torch.where(attacked, moved, missed))
 
         metrics = {
             "samples": size(x),
@@ -147,18 +205,20 @@ class IMA:
         return Step(loss, metrics)
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
-        """Seed the random start's noise for the next epoch, so that a resumed run repeats it."""
-        self.generator.manual_seed(_noise_seed(self.seed, epoch + 1))
+        """Say that epoch number `epoch` (from 0) of `epochs` is over."""
+        super().end_epoch(epoch, epochs)
+        if self.choices.update == "epoch":
+            self.margins.load_state_dict(self.next.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        """The margins and the state of the noise."""
-        return {"margins": self.margins.state_dict(), "noise": self.generator.get_state()}
+        """The margins, and where the noise stands."""
+        state = super().state_dict()
+        if self.choices.update == "epoch":
+            state["next"] = self.next.state_dict()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue with saved margins; ValueError when they belong to another training set."""
-        self.margins.load_state_dict(state["margins"])
-        self.generator.set_state(state["noise"].cpu())
-
-
-def _noise_seed(seed: int, epoch: int) -> int:
-    return (seed * 1_000_003 + epoch) % 2**63
+        super().load_state_dict(state)
+        if self.choices.update == "epoch":
+            self.next.load_state_dict(state["next"])

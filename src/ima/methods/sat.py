@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds, check_radius, check_samples, check_steps
 from ima.attacks.walk import walk
-from ima.methods.base import Setting, Stateless, Step, count, finite, positive, size
+from ima.methods.base import Setting, Stateless, Step, positive
+from ima.methods.noisy import report
 from ima.norms import Norm
 from ima.tasks import Task, Tree, plain
 
@@ -64,15 +65,5 @@ class SAT(Stateless):
         )
         noisy_output = model(walked.x)
         clean, noisy = setting.task.loss(output, y), setting.task.loss(noisy_output, y)
-        loss = finite((clean.mean() + noisy.mean()) / 2)
-        right = setting.task.correct(noisy_output, y)
-        metrics = {
-            "samples": size(x),
-            "correct": count(setting.task.correct(output, y)),
-            "loss": loss.detach(),
-            "noisy_samples": size(x),
-            "noisy_correct": count(right),
-            "crossed": count(~right),
-            "stuck": count(walked.stuck),
-        }
-        return Step(loss, metrics)
+        right, still = setting.task.correct(output, y), setting.task.correct(noisy_output, y)
+        return report((clean.mean() + noisy.mean()) / 2, right, still, walked.stuck)

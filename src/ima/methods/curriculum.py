@@ -1,0 +1,147 @@
+"""CAT, curriculum adversarial training: attacks of growing length (Cai et al., IJCAI 2018).
+
+split the batch in order into k + 1 chunks; chunk j gets PGD with j steps of 2 * eps / j
+loss = mean Loss(f(x~), y)
+after an epoch: k += 1, up to `steps`, if the accuracy on x~ is above `threshold`, or has not
+improved for `patience` epochs
+
+Chunk 0 stays clean. Differences from the published code: L2 as well as L-infinity; no random
+factor in the step, no quantised inputs; the accuracy is that of training, so no weights are
+reloaded and no validation part is needed; a batch smaller than k + 1 gets k steps, and is not
+skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ima.attacks.inputs import Bounds
+from ima.attacks.walk import Here
+from ima.methods.base import Step, positive
+from ima.methods.noisy import Noisy, radii
+from ima.norms import Norm, per_sample
+from ima.tasks import Task, Tree
+
+PATIENCE = 10 / 300
+"""The published code's 10 epochs without progress, as a share of its longest run."""
+
+
+@dataclass
+class Lesson:
+    """Where the curriculum stands.
+
+    strength: steps of the strongest attack; best: highest accuracy at this strength so far; stale:
+    epochs since then; right, seen: samples of the current epoch.
+    """
+
+    strength: int = 0
+    best: float = 0.0
+    stale: int = 0
+    right: float = 0.0
+    seen: float = 0.0
+
+
+class CurriculumAT(Noisy):
+    """Train on a mixture of attacks from none to k steps; k grows as training succeeds.
+
+    eps: the radius, in x's units and `norm`; steps: the largest k; threshold: accuracy on noisy
+    samples above which k grows, in (0, 1]; patience: epochs without progress after which it grows
+    too, a thirtieth of the run if None; bounds, task, seed: see `Noisy`.
+    Raises ValueError for values outside these ranges.
+    Source: Cai, Du, Liu, Song, arXiv:1805.04807, Algorithm 1 and Section 3.2 (batch mixing).
+    """
+
+    def __init__(
+        self,
+        *,
+        eps: float,
+        threshold: float = 0.95,
+        patience: int | None = None,
+        norm: Norm | float | str = 2,
+        bounds: Bounds = None,
+        steps: int = 20,
+        task: Task | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(eps=eps, norm=norm, bounds=bounds, steps=steps, task=task, seed=seed)
+        positive(threshold=threshold, patience=1 if patience is None else patience)
+        self.threshold, self.patience = threshold, patience
+        self.lesson = Lesson()
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
+        """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
+
+        Raises ValueError for inputs outside bounds, and for outputs and targets that do not fit;
+        FloatingPointError for NaN.
+        """
+        x, y, box = self._prepare(x, y)
+        right = self._right(model, x, y)
+        radius = radii(x, self.eps)
+        strength = self.lesson.strength
+        quota = chunks(len(x), strength).to(x.device)
+        attacked = per_sample(quota > 0, x)
+        start = torch.where(attacked, self._start(x, radius, box), x)
+
+        def done(here: Here) -> Tensor:
+            return here.step >= quota[here.index]
+
+        walked = self._walk(
+            model,
+            x,
+            y,
+            radius,
+            2 * radius / quota.clamp_min(1),
+            box,
+            steps=strength,
+            start=start,
+            stop=done,
+        )
+        step = self._train_on(model, walked.x, y, right, walked.stuck)
+        self.lesson.right += float(step.metrics["noisy_correct"])
+        self.lesson.seen += len(x)
+        return step
+
+    def end_epoch(self, epoch: int, epochs: int) -> None:
+        """Let k grow if the epoch went well enough, or no better than those before."""
+        super().end_epoch(epoch, epochs)
+        lesson = self.lesson
+        accuracy = _everywhere(lesson.right) / max(1.0, _everywhere(lesson.seen))
+        lesson.right = lesson.seen = 0.0
+        lesson.stale = 0 if accuracy > lesson.best else lesson.stale + 1
+        lesson.best = max(accuracy, lesson.best)
+        patience = max(1, round(PATIENCE * epochs)) if self.patience is None else self.patience
+        ready = accuracy > self.threshold or lesson.stale >= patience
+        if ready and lesson.strength < self.steps:
+            self.lesson = Lesson(lesson.strength + 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where curriculum and noise stand."""
+        return {"lesson": asdict(self.lesson), **super().state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state."""
+        self.lesson = Lesson(**state["lesson"])
+        super().load_state_dict(state)
+
+
+def chunks(samples: int, strength: int) -> Tensor:
+    """How many steps each sample of a batch is attacked with, (samples,) int64, in order."""
+    size = samples // (strength + 1)
+    if size == 0:
+        return torch.full((samples,), strength)
+    return (torch.arange(samples) // size).clamp_max(strength)
+
+
+def _everywhere(value: float) -> float:
+    """The sum over all processes."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return value
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return float(sum(found))

@@ -1,0 +1,131 @@
+"""Customized adversarial training (CAT): each sample its radius and label (Cheng et al., 2022).
+
+soft(E) = (1 - c * E) * onehot(y) + c * E * D, D ~ Dirichlet(1, ..., 1)
+x~ = PGD on the soft label's loss within E(i) + eta
+E(i) += eta, up to eps, if x~ is still right
+loss = mean of the soft label's loss of f(x~), with the new E(i) and a fresh D
+
+The authors' codes disagree on when E(i) grows; this is the paper's idea. Differences from them: L2
+as well as L-infinity (eta and c scale with eps by the ratios 0.005 and 10 * 8/255 to 8/255); a PGD
+whose steps build on each other; x~ is judged in evaluation mode.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ima.attacks.inputs import Bounds
+from ima.margins import Margins
+from ima.methods.base import Step, one_of, positive
+from ima.methods.noisy import Adaptive, classes_only, look
+from ima.norms import Norm
+from ima.tasks import Task, Tree
+
+ETA = 0.005 * 255 / 8
+"""Growth of a radius at a visit, as a share of eps."""
+
+SOFTEST = 10 * 8 / 255
+"""c * eps: the share of the label that is random at the largest radius."""
+
+KAPPA = 10.0
+"""How far the margin term pushes logits apart."""
+
+
+class CustomizedAT(Adaptive):
+    """Train on noisy samples, each with a radius of its own and a label that softens with it.
+
+    num_samples: of the training set; ids are 0..num_samples-1. eps: the largest radius and eta:
+    growth a visit, 0.16 * eps if None, both in x's units and `norm`; loss: `"ce"`, or `"mix"`,
+    which adds the margin to the next class, down to -10; steps, bounds, seed: see `Noisy`; task:
+    classification.
+    Raises ValueError for values outside these ranges, and for another task.
+    Source: Cheng, Lei, Chen, Dhillon, Hsieh, arXiv:2002.06789, Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_samples: int,
+        eps: float,
+        eta: float | None = None,
+        loss: Literal["ce", "mix"] = "ce",
+        norm: Norm | float | str = 2,
+        bounds: Bounds = None,
+        steps: int = 20,
+        task: Task | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(eps=eps, norm=norm, bounds=bounds, steps=steps, task=task, seed=seed)
+        self.eta = ETA * eps if eta is None else eta
+        positive(eta=self.eta)
+        one_of("loss", loss, ("ce", "mix"))
+        self.loss = loss
+        self.softness = SOFTEST / eps
+        self.task = classes_only(self.setting.task, "Customized adversarial training")
+        self.margins = Margins(num_samples, initial=0.0, cap=eps)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
+        """The step's loss; x: (B, *dims), y: (B,) labels, ids: (B,) integers.
+
+        Updates the margins. Every process of a distributed run must call it equally often.
+        Raises ValueError or TypeError for ids, labels and inputs out of range, and for outputs of
+        a wrong shape; FloatingPointError for NaN. Nothing is updated then.
+        """
+        x, y, box = self._prepare(x, y)
+        old = self.margins.of(ids, x).to(x.dtype)
+        output = look(model, x)
+        self.task.check(output, y)
+        tried = (old + self.eta).clamp_max(self.eps)
+        walked = self._walk(
+            model,
+            x,
+            [self._soften(output, y, old), y],
+            tried,
+            2.5 * tried / self.steps,
+            box,
+            objective=self._losses,
+        )
+        held = self.task.correct(look(model, walked.x), y)
+        new = torch.where(held, tried, old)
+        label = self._soften(output, y, new)
+        step = self._train_on(
+            model,
+            walked.x,
+            y,
+            self.task.correct(output, y),
+            walked.stuck,
+            each=lambda noisy: self._losses(noisy, [label, y]),
+            margin=old.mean(),
+        )
+        self.margins.update(ids.to(x.device), new)
+        return step
+
+    def _soften(self, output: Tree, y: Tensor, radius: Tensor) -> Tensor:
+        logits = self.task.logits(output)
+        return soft_labels(y, dirichlet(logits, self.generator), self.softness * radius)
+
+    def _losses(self, output: Tree, target: Tree) -> Tensor:
+        label, y = target
+        logits = self.task.logits(output)
+        soft = -(label.to(logits.dtype) * logits.log_softmax(1)).sum(1)
+        if self.loss == "ce":
+            return soft
+        return soft + (-self.task.score(output, y)).clamp_min(-KAPPA)
+
+
+def soft_labels(y: Tensor, draw: Tensor, share: Tensor) -> Tensor:
+    """The label with `share` (B,) of it given to `draw`, (B, classes)."""
+    share = share.to(draw.dtype)[:, None]
+    hard = torch.zeros_like(draw).scatter(1, y.long()[:, None], 1.0)
+    return (1 - share) * hard + share * draw
+
+
+def dirichlet(like: Tensor, generator: Generator) -> Tensor:
+    """Draws from Dirichlet(1, ..., 1) of the shape (B, classes) of `like`."""
+    uniform = torch.rand(like.shape, generator=generator, device=generator.device)
+    # Exponential draws divided by their sum; 1 - u is never 0.
+    draws = -torch.log1p(-uniform)
+    return (draws / draws.sum(1, keepdim=True)).to(like.device, like.dtype)

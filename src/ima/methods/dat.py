@@ -1,0 +1,96 @@
+"""DAT: attacks that converge further as training goes on (dynamic AT, Wang et al., ICML 2019).
+
+FOSC(x~) = eps * |g|_q - <x~ - x, g>, g the loss's gradient at x~: 0 at a stationary point
+x~ = uniform in the ball
+repeat `steps` times: a sample that has moved and has FOSC <= c_t stands still; others take a step
+loss = mean Loss(f(x~), y);  c_t falls from c_max to 0 over the first 5/6 of the run
+
+q is the dual norm. Differences from the published code: L2 as well as L-infinity; the offset is
+measured from the clean sample, the ball's centre, not from the random start; steps of
+2.5 eps / steps; no weighting of losses by themselves. FOSC has the units of the loss: a c_max for
+L-infinity says little about L2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ima.attacks.inputs import Bounds
+from ima.attacks.walk import Here
+from ima.methods.base import Step, positive
+from ima.methods.noisy import Noisy, radii
+from ima.norms import Norm
+from ima.tasks import Task, Tree
+
+SHARE = 100 / 120
+"""The share of the run in which the threshold falls to 0."""
+
+
+class DAT(Noisy):
+    """Train on samples attacked until a convergence criterion that tightens over the run.
+
+    eps: the radius, in x's units and `norm`; c_max: the first threshold, in the loss's units,
+    above 0; steps, bounds, task, seed: see `Noisy`.
+    Raises ValueError for values outside these ranges.
+    Source: Wang et al., ICML 2019 (arXiv:2112.08304), Eq. 5 (FOSC) and Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        eps: float,
+        c_max: float = 0.5,
+        norm: Norm | float | str = 2,
+        bounds: Bounds = None,
+        steps: int = 20,
+        task: Task | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(eps=eps, norm=norm, bounds=bounds, steps=steps, task=task, seed=seed)
+        positive(c_max=c_max)
+        self.c_max = c_max
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
+        """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
+
+        Raises ValueError for inputs outside bounds, and for outputs and targets that do not fit;
+        FloatingPointError for NaN.
+        """
+        setting = self.setting
+        x, y, box = self._prepare(x, y)
+        right = self._right(model, x, y)
+        radius = radii(x, self.eps)
+        limit = threshold(self.epoch, self.epochs, self.c_max)
+
+        def converged(here: Here) -> Tensor:
+            if here.step == 0:
+                return torch.zeros_like(here.index, dtype=torch.bool)
+            gradient, factor = here.rise
+            return factor * fosc(gradient, here.offset, self.eps, setting.norm) <= limit
+
+        walked = self._walk(
+            model,
+            x,
+            y,
+            radius,
+            2.5 * radius / self.steps,
+            box,
+            start=self._start(x, radius, box),
+            # The loss itself: the scale of its gradient is what FOSC measures.
+            objective=setting.task.loss,
+            stop=converged,
+        )
+        return self._train_on(model, walked.x, y, right, walked.stuck)
+
+
+def fosc(gradient: Tensor, offset: Tensor, eps: float, norm: Norm) -> Tensor:
+    """The first-order stationary condition at x + offset, (B,), for samples (B, *dims)."""
+    flat = gradient.reshape(len(gradient), -1)
+    longest = torch.linalg.vector_norm(flat, norm.dual, dim=1)
+    return eps * longest - (flat * offset.reshape(len(offset), -1)).sum(1)
+
+
+def threshold(epoch: int, epochs: int, c_max: float) -> float:
+    """c_t in epoch number `epoch` (from 0) of `epochs`."""
+    return max(c_max - epoch * c_max / (SHARE * epochs), 0.0)

@@ -1,0 +1,100 @@
+"""FAT: stop the attack soon after the boundary (friendly adversarial training, Zhang et al., 2020).
+
+t = tau for every sample; x~ = uniform in the ball
+repeat `steps` times: where x~ is wrong: stop the sample if t = 0, else t -= 1
+                      x~ = project(x~ + 4 * eps / steps * direction(gradient) + omega * normal)
+loss = mean Loss(f(x~), y)
+
+With tau = 0 a sample stops at its first *wrong* point, as the published code does (Ma & Liang
+describe the last right one). Differences from that code: L2 as well as L-infinity, the batch stays
+in its order, and `tau="dynamic"` scales its cuts (50 and 90 of 120 epochs) to the run's length.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ima.attacks.inputs import Bounds
+from ima.attacks.walk import Here
+from ima.methods.base import Step
+from ima.methods.noisy import Noisy, radii
+from ima.norms import Norm, gaussian
+from ima.tasks import Task, Tree
+
+CUTS = (50 / 120, 90 / 120)
+"""Shares of the run after which the dynamic tau grows from 0 to 1, and to 2."""
+
+
+class FAT(Noisy):
+    """Train on samples that the attack has only just made wrong.
+
+    eps: the largest radius, in x's units and `norm`; tau: steps on the wrong side before a sample
+    stops, 0 or more, or `"dynamic"`: 0, 1, 2 as training goes on; omega: deviation of the noise
+    in every step, 0 or more; steps, bounds, task, seed: see `Noisy`.
+    Raises ValueError for values outside these ranges.
+    Source: Zhang et al., ICML 2020, arXiv:2002.11242, Algorithms 1 and 2.
+    """
+
+    def __init__(
+        self,
+        *,
+        eps: float,
+        tau: int | Literal["dynamic"] = "dynamic",
+        omega: float = 0.001,
+        norm: Norm | float | str = 2,
+        bounds: Bounds = None,
+        steps: int = 20,
+        task: Task | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(eps=eps, norm=norm, bounds=bounds, steps=steps, task=task, seed=seed)
+        if tau != "dynamic" and (not isinstance(tau, int) or isinstance(tau, bool) or tau < 0):
+            raise ValueError(f"tau is {tau!r}; expected a whole number from 0 up, or 'dynamic'")
+        if not isinstance(omega, int | float) or not 0 <= omega < float("inf"):
+            raise ValueError(f"omega is {omega!r}; expected a finite number from 0 up")
+        self.tau, self.omega = tau, omega
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
+        """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
+
+        Raises ValueError for inputs outside bounds, and for outputs and targets that do not fit;
+        FloatingPointError for NaN.
+        """
+        task = self.setting.task
+        x, y, box = self._prepare(x, y)
+        right = self._right(model, x, y)
+        radius = radii(x, self.eps)
+        tau = dynamic_tau(self.epoch, self.epochs) if isinstance(self.tau, str) else self.tau
+        visits = torch.full((len(x),), tau, device=x.device)
+
+        def friendly(here: Here) -> Tensor:
+            wrong = ~task.correct(here.output, here.target)
+            left = visits[here.index]
+            visits[here.index] = left - wrong.long()
+            return wrong & (left == 0)
+
+        def jitter(step: int, index: Tensor) -> Tensor:
+            # Drawn for the whole batch: a sample's noise must not depend on who has stopped.
+            return self.omega * gaussian(x, self.generator)[index]
+
+        start = self._start(x, radius, box)
+        walked = self._walk(
+            model,
+            x,
+            y,
+            radius,
+            4 * radius / self.steps,
+            box,
+            start=start,
+            stop=friendly,
+            jitter=jitter if self.omega else None,
+        )
+        return self._train_on(model, walked.x, y, right, walked.stuck)
+
+
+def dynamic_tau(epoch: int, epochs: int) -> int:
+    """Tau in epoch number `epoch` (from 0) of `epochs`."""
+    return sum(epoch + 1 > cut * epochs for cut in CUTS)

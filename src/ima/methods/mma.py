@@ -1,0 +1,152 @@
+"""MMA: max-margin adversarial training (Ding, Sharma, Lui, Huang, ICLR 2020).
+
+correct = SLM(f(x), y) < 0                     # SLM: logsumexp of the other logits - true logit
+u = (PGD on SLM within E(i) - x) / E(i)
+e = bisection of SLM(f(x + e * u)) = 0 on [0, 1.05 eps]
+L = (sum over correct with e < eps of CE(f(x + e * u), y) + sum over wrong of CE(f(x), y)) / N
+loss = 2/3 * L + 1/3 * mean CE(f(x), y)
+E(i) = max(e, eps_min) where correct, eps_min elsewhere
+
+SLM < 0 means a probability above 1/2, so this boundary lies inside the decision boundary.
+Differences from the published code: the bisection runs in evaluation mode too, and x + e * u is
+clamped to the bounds, as its probes are.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ima.attacks.inputs import Bounds, Model, no_trace
+from ima.attacks.walk import forward, into
+from ima.margins import Margins
+from ima.methods.base import Step, count, finite, positive
+from ima.methods.noisy import Adaptive, Box, classes_only, report
+from ima.norms import Norm, per_sample
+from ima.tasks import Classification, Task, Tree
+
+ROUNDS = 10
+REACH = 1.05
+"""The bisection reaches this far beyond eps: a sample that never crosses ends above eps."""
+
+
+class MMA(Adaptive):
+    """Train correct samples at their estimated margin, up to eps, and wrong ones as they are.
+
+    num_samples: of the training set; ids are 0..num_samples-1. eps: the largest margin that is
+    trained (the paper's d_max) and eps_min: the smallest search radius, in x's units and `norm`;
+    eps / 6 if None, the ratio of the paper's 0.5 and 3. random_start: of the search's direction;
+    steps, bounds, seed: see `Noisy`; task: classification. The margins kept are multiples of u,
+    which is at most a unit vector: they may over-estimate.
+    Raises ValueError for values outside these ranges, and for another task.
+    Source: Ding et al., arXiv:1812.02637, Algorithms 1 and 2.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_samples: int,
+        eps: float,
+        eps_min: float | None = None,
+        random_start: bool = True,
+        norm: Norm | float | str = 2,
+        bounds: Bounds = None,
+        steps: int = 20,
+        task: Task | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(eps=eps, norm=norm, bounds=bounds, steps=steps, task=task, seed=seed)
+        self.eps_min = eps / 6 if eps_min is None else eps_min
+        positive(eps_min=self.eps_min)
+        if self.eps_min > eps:
+            raise ValueError(f"eps_min is {eps_min}, above eps, {eps}; expected at most eps")
+        self.random_start = random_start
+        self.task = classes_only(self.setting.task, "MMA")
+        self.margins = Margins(num_samples, initial=self.eps_min, cap=REACH * eps)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
+        """The step's loss; x: (B, *dims), y: (B,) labels, ids: (B,) integers.
+
+        Updates the margins. Every process of a distributed run must call it equally often.
+        Raises ValueError or TypeError for ids, labels and inputs out of range, and for outputs of
+        a wrong shape; FloatingPointError for NaN. Nothing is updated then.
+        """
+        task = self.task
+        x, y, box = self._prepare(x, y)
+        stored = self.margins.of(ids, x)
+        output = model(x)
+        task.check(output, y)
+        clean = task.loss(output, y)
+        sure = task.soft_margin(output, y) > 0
+
+        noisy, found = x.detach().clone(), torch.zeros_like(stored)
+        stuck = torch.zeros_like(sure)
+        radius = stored.clamp_min(self.eps_min).to(x.dtype)
+        # Drawn for the whole batch: a sample's noise must not depend on which others are right.
+        start = self._start(x, radius, box) if self.random_start else x
+        (index,) = sure.nonzero(as_tuple=True)
+        if len(index):
+            at = self._search(model, x[index], y[index], radius[index], start[index], box)
+            noisy[index], found[index], stuck[index] = at
+        at_noise = model(noisy)
+        losses = task.loss(at_noise, y)
+        finite(losses.sum())
+        hard = torch.where(~sure | (found < self.eps), losses, 0).mean()
+        step = report(
+            2 / 3 * hard + 1 / 3 * clean.mean(),
+            task.correct(output, y),
+            sure & task.correct(at_noise, y),
+            stuck,
+            noisy_samples=count(sure),
+            crossed=count(sure & (found < self.eps)),
+            margin=stored.mean(),
+        )
+        self.margins.update(ids.to(x.device), found)
+        return step
+
+    def _search(
+        self, model: nn.Module, x: Tensor, y: Tensor, radius: Tensor, start: Tensor, box: Box
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The points at the estimated boundary, their margins, and where a walk was stuck."""
+        task = self.task
+        walked = self._walk(
+            model,
+            x,
+            y,
+            radius,
+            2.5 * radius / self.steps,
+            box,
+            start=start,
+            objective=lambda output, target: -task.soft_margin(output, target),
+        )
+        along = (walked.x - x) / per_sample(radius, x)
+        with no_trace(model, x) as inner:
+            margins = bisect(inner, task, x, y, along, walked.x, radius, REACH * self.eps, box)
+        found = into(x + per_sample(margins, x) * along, box)
+        return found, margins.float(), walked.stuck
+
+
+def bisect(
+    model: Model,
+    task: Classification,
+    x: Tensor,
+    y: Tensor,
+    along: Tensor,
+    first: Tensor,
+    radius: Tensor,
+    reach: float,
+    box: Box,
+) -> Tensor:
+    """Where SLM turns positive on x + e * along, e in [0, reach]: the last midpoint of ten, (B,).
+
+    first: (B, *dims), the point that is probed first, which stands for e = radius (B,).
+    """
+    low, high, e = torch.zeros_like(radius), torch.full_like(radius, reach), radius
+    probe = first
+    for _ in range(ROUNDS):
+        inside = task.soft_margin(forward(model, probe), y) > 0
+        low = torch.where(inside, torch.maximum(low, e), low)
+        high = torch.where(inside, high, torch.minimum(high, e))
+        e = (low + high) / 2
+        probe = into(x + per_sample(e, x) * along, box)
+    return e

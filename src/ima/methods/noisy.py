@@ -1,0 +1,204 @@
+"""What methods that train on noisy samples share: settings, noise of their own, one training pass.
+
+start = x, or uniform in the ball, or x with a little Gaussian noise
+x~ = walk(start)                                  # evaluation mode
+loss = mean of weights * Loss(f(x~), y)           # training mode
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ima.attacks.inputs import Bounds, check_samples, check_steps, no_trace
+from ima.attacks.walk import Jitter, Objective, Stop, Walked, forward, into, walk
+from ima.margins import Margins
+from ima.methods.base import Setting, Step, count, finite, positive, size
+from ima.norms import Norm, gaussian
+from ima.tasks import Classification, Task, Tree, plain
+
+Box = tuple[Tensor, Tensor] | None
+
+TINY = 1e-3
+"""Deviation of the Gaussian start of TRADES and MART, in x's units (their published code)."""
+
+
+UNKNOWN = 2**31
+"""The run's length until its first epoch is over: schedules stand at their start."""
+
+
+class Noisy:
+    """Base of the methods that train on noisy samples.
+
+    eps: the noise radius, in x's units and `norm`, above 0; steps: of an attack, at least 1;
+    bounds: of x's entries; task: classification if None; seed: of the noise, which is seeded anew
+    for every epoch, so that a resumed run repeats it, and never comes from the global random state.
+    """
+
+    def __init__(
+        self,
+        *,
+        eps: float,
+        norm: Norm | float | str,
+        bounds: Bounds,
+        steps: int,
+        task: Task | None,
+        seed: int,
+    ) -> None:
+        positive(eps=eps)
+        check_steps(steps)
+        self.eps, self.steps, self.seed = eps, steps, seed
+        self.setting = Setting.of(norm, bounds, task)
+        self.epoch, self.epochs = 0, UNKNOWN
+        self.generator = Generator().manual_seed(_noise_seed(seed, 0))
+
+    def end_epoch(self, epoch: int, epochs: int) -> None:
+        """Say that epoch number `epoch` (from 0) of `epochs` is over: schedules move on."""
+        self.epoch, self.epochs = epoch + 1, epochs
+        self.generator.manual_seed(_noise_seed(self.seed, self.epoch))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedules and the noise stand."""
+        return {
+            "epoch": self.epoch,
+            "epochs": self.epochs,
+            "noise": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state."""
+        self.epoch, self.epochs = int(state["epoch"]), int(state["epochs"])
+        self.generator.set_state(state["noise"].cpu())
+
+    def _prepare(self, x: Tensor, y: Tree) -> tuple[Tensor, Tree, Box]:
+        x, y = plain(x), plain(y)
+        return x, y, check_samples(x, self.setting.bounds)
+
+    def _start(self, x: Tensor, radius: Tensor, box: Box) -> Tensor:
+        """Points uniform in the balls of `radius` (B,) around x, inside the bounds."""
+        return into(x + self.setting.norm.random(x, radius, self.generator), box)
+
+    def _tiny_start(self, x: Tensor, box: Box) -> Tensor:
+        """Points beside x: where an objective is flat at x itself, a walk must not start there."""
+        return into(x + TINY * gaussian(x, self.generator), box)
+
+    def _walk(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tree,
+        radius: Tensor,
+        step_size: Tensor,
+        box: Box,
+        *,
+        steps: int | None = None,
+        start: Tensor | None = None,
+        objective: Objective | None = None,
+        stop: Stop | None = None,
+        jitter: Jitter | None = None,
+    ) -> Walked:
+        return walk(
+            model,
+            x,
+            y,
+            radius,
+            steps=self.steps if steps is None else steps,
+            step_size=step_size,
+            norm=self.setting.norm,
+            task=self.setting.task,
+            bounds=box,
+            start=start,
+            objective=objective,
+            stop=stop,
+            jitter=jitter,
+        )
+
+    def _right(self, model: nn.Module, x: Tensor, y: Tree) -> Tensor:
+        """Whether the model is right at x in evaluation mode, (B,) bool; checks its output."""
+        task = self.setting.task
+        output = look(model, x)
+        task.check(output, y)
+        return task.correct(output, y)
+
+    def _train_on(
+        self,
+        model: nn.Module,
+        noisy: Tensor,
+        y: Tree,
+        right: Tensor,
+        stuck: Tensor,
+        *,
+        weights: Tensor | None = None,
+        each: Callable[[Tree], Tensor] | None = None,
+        **more: Tensor,
+    ) -> Step:
+        """One training pass at the noisy samples: the mean of their losses, (B,), times weights.
+
+        right: at the clean samples, for the record; each: the losses of an output, the task's
+        if None; more: further metrics.
+        """
+        task = self.setting.task
+        output = model(noisy)
+        losses = task.loss(output, y) if each is None else each(output)
+        loss = (losses if weights is None else weights * losses).mean()
+        return report(loss, right, task.correct(output, y), stuck, **more)
+
+
+class Adaptive(Noisy):
+    """Base of the methods that keep one number for every training sample."""
+
+    margins: Margins
+
+    def state_dict(self) -> dict[str, Any]:
+        """The margins, and where schedules and noise stand."""
+        return {"margins": self.margins.state_dict(), **super().state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue with saved margins; ValueError when they belong to another training set."""
+        self.margins.load_state_dict(state["margins"])
+        super().load_state_dict(state)
+
+
+def report(loss: Tensor, right: Tensor, still: Tensor, stuck: Tensor, **more: Tensor) -> Step:
+    """The step of a loss; right, still: correct without and with noise; stuck: see `Attacked`.
+
+    Raises FloatingPointError for a loss that is not finite.
+    """
+    metrics = {
+        "samples": size(right),
+        "correct": count(right),
+        "loss": finite(loss).detach(),
+        "noisy_samples": size(right),
+        "noisy_correct": count(still),
+        "crossed": count(right & ~still),
+        "stuck": count(stuck),
+    }
+    return Step(loss, metrics | more)
+
+
+def look(model: nn.Module, x: Tensor) -> Tree:
+    """The model's output at x, in evaluation mode and without a graph."""
+    with no_trace(model, x) as inner:
+        return forward(inner, x)
+
+
+def radii(x: Tensor, eps: float) -> Tensor:
+    """One radius for every sample, (B,)."""
+    return torch.full((len(x),), eps, dtype=x.dtype, device=x.device)
+
+
+def classes_only(task: Task, method: str) -> Classification:
+    """The task, where it is classification; ValueError elsewhere."""
+    if not isinstance(task, Classification):
+        raise ValueError(
+            f"{method} needs the class probabilities of whole samples, but the task is "
+            f"{type(task).__name__}; use it with Classification, or see `ima list methods`"
+        )
+    return task
+
+
+def _noise_seed(seed: int, epoch: int) -> int:
+    return (seed * 1_000_003 + epoch) % 2**63

@@ -1,0 +1,76 @@
+"""TRADES: clean loss, and how far noise moves the prediction (Zhang et al., ICML 2019).
+
+x~ = x + 0.001 * normal
+repeat: x~ = project(x~ + 2 * eps / steps * direction(gradient of KL(p(x) || p(x~))))
+loss = mean CE(f(x), y) + beta * mean KL(p(x) || p(x~))
+
+The attack never sees the label. Differences from the published code: the step 2 eps / steps of
+its L2 branch serves both norms; the ball comes before the box; two training passes, not three.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ima.attacks.inputs import Bounds
+from ima.methods.base import Step, positive
+from ima.methods.noisy import Noisy, look, radii, report
+from ima.norms import Norm
+from ima.tasks import Compares, Task, Tree
+
+
+class TRADES(Noisy):
+    """Train on clean samples, and keep the prediction at noisy ones as it is at clean ones.
+
+    eps: the radius, in x's units and `norm`; beta: weight of the divergence (the paper's
+    1 / lambda), above 0; steps, bounds, task, seed: see `Noisy`.
+    Raises ValueError for values outside these ranges, and for a task without `divergence`.
+    Source: Zhang et al., arXiv:1901.08573, Eq. 5 and Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        eps: float,
+        beta: float = 6.0,
+        norm: Norm | float | str = 2,
+        bounds: Bounds = None,
+        steps: int = 20,
+        task: Task | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(eps=eps, norm=norm, bounds=bounds, steps=steps, task=task, seed=seed)
+        positive(beta=beta)
+        self.beta = beta
+        if not isinstance(self.setting.task, Compares):
+            raise ValueError(
+                f"TRADES compares two outputs, but the task {type(self.setting.task).__name__} "
+                "has no `divergence(clean, noisy) -> (B,)`; give it one, or use another method"
+            )
+        self.divergence = self.setting.task.divergence
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
+        """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
+
+        Raises ValueError for inputs outside bounds, and for outputs and targets that do not fit;
+        FloatingPointError for NaN.
+        """
+        task = self.setting.task
+        x, y, box = self._prepare(x, y)
+        radius = radii(x, self.eps)
+        fixed = look(model, x)
+        task.check(fixed, y)
+        walked = self._walk(
+            model,
+            x,
+            fixed,
+            radius,
+            2 * radius / self.steps,
+            box,
+            start=self._tiny_start(x, box),
+            objective=lambda noisy, clean: self.divergence(clean, noisy),
+        )
+        output, noisy = model(x), model(walked.x)
+        clean = task.loss(output, y).mean()
+        loss = clean + self.beta * self.divergence(output, noisy).mean()
+        return report(loss, task.correct(output, y), task.correct(noisy, y), walked.stuck)
