@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import import_module
+from typing import Any
 
 from torch import nn
 
+from ima.networks.imported import import_builder
+from ima.networks.paper_cnn import paper_cnn
+from ima.networks.resnet18_in import resnet18_in
 from ima.networks.small_cnn import small_cnn
 from ima.networks.small_resnet import small_resnet
+from ima.networks.wide_resnet import wide_resnet
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,21 @@ NETWORKS = {
             "after Ma & Liang, 3.4",
             "Three residual blocks with InstanceNorm, for 32x32 to 128x128 pixels.",
         ),
+        NetworkRow(
+            "paper_cnn", paper_cnn, "Ma & Liang, 3.3", "Seven convolutions, for 32x32 pixels."
+        ),
+        NetworkRow(
+            "wide_resnet",
+            wide_resnet,
+            "Zagoruyko & Komodakis, BMVC 2016",
+            "WRN-28-4, or of another depth and width, with BatchNorm, for 32x32 pixels.",
+        ),
+        NetworkRow(
+            "resnet18_in",
+            resnet18_in,
+            "Ma & Liang, 3.4",
+            "ResNet-18 with InstanceNorm, for 224x224 pixels.",
+        ),
     )
 }
 
@@ -40,20 +59,24 @@ NETWORKS = {
 def find_builder(name: str) -> Callable[..., nn.Module]:
     """The builder of a network in the table, or of one named by its import path, `module:function`.
 
-    Raises ValueError for a name that is neither, naming the nearest; ImportError's text names the
-    module that could not be imported.
+    To be called with (channels, num_classes, **options); its signature names the options. Raises
+    ValueError for a name that is neither, naming the nearest, and for what cannot be imported.
     """
     if name in NETWORKS:
         return NETWORKS[name].build
     if ":" in name:
-        module, _, function = name.partition(":")
-        try:
-            builder = getattr(import_module(module), function)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"network {name!r} cannot be imported: {error}") from error
-        return builder
+        return import_builder(name)
     near = get_close_matches(name, NETWORKS, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(
         f"unknown network {name!r}{hint} Known: {', '.join(NETWORKS)}, or 'module:function'"
     )
+
+
+def build(name: str, channels: int, num_classes: int, **options: Any) -> nn.Module:
+    """A network by its name or import path, for so many channels and classes.
+
+    Raises ValueError as `find_builder` does, and for options that an imported network does not
+    take.
+    """
+    return find_builder(name)(channels, num_classes, **options)
