@@ -54,7 +54,7 @@ class CurriculumAT(Noisy):
     samples above which k grows, in (0, 1]; patience: epochs without progress after which it grows
     too, a thirtieth of the run if None; bounds, task, seed: see `Noisy`.
     Raises ValueError for values outside these ranges.
-    Source: Cai, Du, Liu, Song, arXiv:1805.04807, Algorithm 1 and Section 3.2 (batch mixing).
+    Source: Cai, Du, Liu, Song, arXiv:1805.04807, Algorithm 1, with batch mixing.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ class DAT(Noisy):
     eps: the radius, in x's units and `norm`; c_max: the first threshold, in the loss's units,
     above 0; steps, bounds, task, seed: see `Noisy`.
     Raises ValueError for values outside these ranges.
-    Source: Wang et al., ICML 2019 (arXiv:2112.08304), Eq. 5 (FOSC) and Algorithm 1.
+    Source: Wang et al., ICML 2019 (arXiv:2112.08304), FOSC and Algorithm 1.
     """
 
     def __init__(

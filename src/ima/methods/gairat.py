@@ -31,7 +31,7 @@ class GAIRAT(Noisy):
     more evenly apart; begin: first weighted epoch, from 0; the middle of the run if None; steps,
     bounds, task, seed: see `Noisy`. Weights have mean 1 in each process's batch.
     Raises ValueError for values outside these ranges.
-    Source: Zhang et al., arXiv:2010.01736, Eqs. 5 and 6, Algorithms 1 and 2.
+    Source: Zhang et al., arXiv:2010.01736, Algorithms 1 and 2, the tanh-type weights.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ class MART(Noisy):
     eps: the radius, in x's units and `norm`; lam: weight of the second term, above 0; steps,
     bounds, seed: see `Noisy`; task: classification.
     Raises ValueError for values outside these ranges, and for another task.
-    Source: Wang et al., ICLR 2020, Eq. 11 and Algorithm 1.
+    Source: Wang et al., ICLR 2020, the MART objective and Algorithm 1.
     """
 
     def __init__(

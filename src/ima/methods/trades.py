@@ -25,7 +25,7 @@ class TRADES(Noisy):
     eps: the radius, in x's units and `norm`; beta: weight of the divergence (the paper's
     1 / lambda), above 0; steps, bounds, task, seed: see `Noisy`.
     Raises ValueError for values outside these ranges, and for a task without `divergence`.
-    Source: Zhang et al., arXiv:1901.08573, Eq. 5 and Algorithm 1.
+    Source: Zhang et al., arXiv:1901.08573, Algorithm 1 (the surrogate with the KL divergence).
     """
 
     def __init__(
