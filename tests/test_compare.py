@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-import ima.training.compare as module
+import ima.training.children as module
 from ima import Results
 from ima.cli import app, main
 from ima.cli.compare import compare
@@ -199,6 +199,8 @@ def test_only_the_picked_candidate_meets_the_test_part(made: Made) -> None:
     assert f"{chosen.method.options['eps']:g}" in titles.pop()
     for score in means.values():
         assert f"{score:.3f}" in text
+    assert "on validation (n = 360 samples)" in text
+    assert "n = 540 test samples" in text
 
 
 @pytest.mark.usefixtures("undrawn")

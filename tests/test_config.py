@@ -38,7 +38,7 @@ def test_packaged_configs_are_valid_and_survive_yaml(name: str) -> None:
         ("method.eps=high", ["method.eps", "'high'", "number"]),
         ("method.side=outside", ["method.side", "'inside' or 'middle'"]),
         ("method.num_samples=3", ["method.num_samples", "unknown key"]),
-        ("method.name=imma", ["method.name", "did you mean 'ima'"]),
+        ("method.name=imaa", ["method.name", "did you mean 'ima'"]),
         ("data.name=digts", ["data.name", "did you mean 'digits'"]),
         ("data.size=4", ["data.size", "greater than or equal to 8"]),
         ("network.name=smal_cnn", ["network.name", "did you mean 'small_cnn'"]),

@@ -16,14 +16,19 @@ from nets import Linear2, cnn, mlp, seeded
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+import ima.evaluation.evaluate as evaluating
 from ima import Results, evaluate
+from ima.budget import Budget, OutOfTime
+from ima.cli import main
+from ima.data import Part
+from ima.evaluation import one_batch
 from ima.evaluation.evaluate import WORST, Example
 from ima.evaluation.results import CLEAN, FIELDS, Row, mean_and_std
 from ima.networks.small_cnn import small_cnn
 from ima.norms import get_norm
 from ima.training.checkpoint import save_weights
 from ima.training.config import load_config
-from ima.training.evaluating import evaluate_run
+from ima.training.evaluating import _chosen, evaluate_run, forget, part
 from ima.training.run import Run
 
 
@@ -446,7 +451,10 @@ def changed(column: str, value: str) -> Callable[[str], str]:
 DAMAGE: dict[str, Callable[[str], str]] = {
     "no text": lambda _: "",
     "another table": lambda _: "epoch,loss\n1,0.5\n",
-    "no header": lambda text: text.split("\n", 1)[1],
+    "no header": lambda text: text.split("\n", 2)[2],
+    "no header below the settings": lambda text: text.replace("id,", "x,", 1),
+    "settings that were cut": lambda text: text.replace("}", "", 1),
+    "settings that are a list": lambda text: "# [1]\n" + text.split("\n", 1)[1],
     "cut after the id": lambda text: text.rstrip() + "\n5,",
     "cut amid the distance": lambda text: text.rstrip().rsplit(",", 1)[0],
     "a cell too many": lambda text: text.rstrip() + ",7\n",
@@ -469,6 +477,24 @@ def test_a_damaged_results_file_is_refused_by_name(damage: str, tmp_path: Path) 
         Results.from_csv(path)
 
 
+def test_a_file_from_before_there_were_settings_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    results = Results.from_csv(path)
+    assert (results.settings["samples"], results.settings["seed"]) == ("6", "0")
+    assert float(results.settings["seconds"]) >= 0
+    path.write_text(path.read_text().split("\n", 1)[1])
+    assert path.read_text().startswith("id,")
+    old = Results.from_csv(path)
+    assert same_rows(old, results) and old.settings == {}
+
+
+def test_settings_survive_the_file(tmp_path: Path) -> None:
+    results = Results((Row(0, 1, "a", 0.5, 1, False, math.nan),), "L2", {"a, b": 'é"#\n,'})
+    results.to_csv(tmp_path / "r.csv")
+    found = Results.from_csv(tmp_path / "r.csv")
+    assert found.settings == results.settings and same_rows(found, results)
+
+
 def test_a_file_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_bytes(bytes(range(256)))
@@ -480,6 +506,188 @@ def test_mean_and_deviation() -> None:
     assert mean_and_std([0.5]) == (0.5, None)
     mean, std = mean_and_std([0.2, 0.4, 0.6])
     assert (mean, std) == pytest.approx((0.4, 0.2))
+
+
+# --- Stopped and continued ------------------------------------------------------------------------
+
+SHORT: dict[str, Any] = {"eps": [0.1, 0.3], "attacks": ATTACKS, "batch_size": 8}
+
+
+class Stop(Exception):  # noqa: N818
+    """Something ended the evaluation."""
+
+
+def stop_at(batch: int) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        if done == batch:
+            raise Stop
+
+    return progress
+
+
+@pytest.fixture
+def attacked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The ids of the first samples of the batches that were really attacked."""
+    first: list[int] = []
+
+    def attack_batch(*args: Any) -> Any:
+        first.append(args[3][0])
+        return one_batch.attack_batch(*args)
+
+    monkeypatch.setattr(evaluating, "attack_batch", attack_batch)
+    return first
+
+
+@pytest.mark.parametrize("source", ["data set", "generator of batches"])
+def test_an_evaluation_that_was_stopped_continues_to_the_same_rows(
+    source: str, tmp_path: Path, attacked: list[int]
+) -> None:
+    model, (x, y) = mlp((8,)), labelled(30)
+    whole = evaluate(model, TensorDataset(x, y), **SHORT)
+    path = tmp_path / "there" / "e.part"
+    attacked.clear()
+    for batch in (2, 4):
+        with pytest.raises(Stop):
+            evaluate(model, SOURCES[source](x, y), **SHORT, partial=path, progress=stop_at(batch))
+    calls: list[int] = []
+    results = evaluate(
+        model,
+        SOURCES[source](x, y),
+        **SHORT,
+        partial=path,
+        progress=lambda *call: calls.append(call[0]),
+    )
+    assert same_rows(results, whole)
+    # A batch is recorded after progress was called: the one in which it was stopped runs again.
+    assert attacked == [0, 8, 8, 16, 24, 24]
+    assert calls == [1, 2, 3, 4]
+    assert same_rows(evaluate(model, SOURCES[source](x, y), **SHORT, partial=path), whole)
+    assert len(attacked) == 6
+    assert [entry.name for entry in path.parent.iterdir()] == ["e.part"]
+
+
+def stopped(path: Path, model: nn.Module, batch: int = 3) -> None:
+    with pytest.raises(Stop):
+        evaluate(
+            model, TensorDataset(*labelled(30)), **SHORT, partial=path, progress=stop_at(batch)
+        )
+
+
+@pytest.mark.parametrize("cut", [1, 40, 10**9])
+def test_a_line_that_was_cut_is_made_again(cut: int, tmp_path: Path, attacked: list[int]) -> None:
+    model, path = mlp((8,)), tmp_path / "e.part"
+    stopped(path, model)
+    text = path.read_text()
+    path.write_text(text[: max(text.rindex("\n", 0, -1) + 2, len(text) - cut)])
+    attacked.clear()
+    whole = evaluate(model, TensorDataset(*labelled(30)), **SHORT)
+    assert attacked == [0, 8, 16, 24]
+    results = evaluate(model, TensorDataset(*labelled(30)), **SHORT, partial=path)
+    assert same_rows(results, whole)
+    assert attacked[4:] == [8, 16, 24]
+
+
+def other_weights() -> nn.Module:
+    model = mlp((8,))
+    with torch.no_grad():
+        model[1].weight[0, 0] += 1e-6
+    return model
+
+
+CHANGES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], list[int]]] = {
+    "weights": (other_weights, {}, [0, 8, 16, 24]),
+    "radii": (lambda: mlp((8,)), {"eps": [0.1]}, [0, 8, 16, 24]),
+    "attacks": (lambda: mlp((8,)), {"attacks": ["pgd-4"]}, [0, 8, 16, 24]),
+    "norm": (lambda: mlp((8,)), {"norm": "linf"}, [0, 8, 16, 24]),
+    "bounds": (lambda: mlp((8,)), {"bounds": (0, 1)}, [0, 8, 16, 24]),
+    "seed": (lambda: mlp((8,)), {"seed": 1}, [0, 8, 16, 24]),
+    "batches": (lambda: mlp((8,)), {"batch_size": 16}, [0, 16]),
+    "nothing": (lambda: mlp((8,)), {}, [16, 24]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_record_of_other_settings_is_not_used(
+    change: str, tmp_path: Path, attacked: list[int]
+) -> None:
+    make, options, again = CHANGES[change]
+    path, data = tmp_path / "e.part", TensorDataset(*labelled(30))
+    stopped(path, mlp((8,)))
+    attacked.clear()
+    results = evaluate(make(), data, **{**SHORT, **options}, partial=path)
+    assert attacked == again
+    assert same_rows(results, evaluate(make(), data, **{**SHORT, **options}))
+
+
+def test_batches_of_other_data_are_made_again(tmp_path: Path, attacked: list[int]) -> None:
+    model, path = mlp((8,)), tmp_path / "e.part"
+    stopped(path, model, batch=4)
+    x, y = labelled(30)
+    y[9] = (y[9] + 1) % 3
+    attacked.clear()
+    results = evaluate(model, TensorDataset(x, y), **SHORT, partial=path)
+    assert attacked == [8, 16, 24]
+    assert same_rows(results, evaluate(model, TensorDataset(x, y), **SHORT))
+
+
+@pytest.mark.parametrize("text", ["", "mine", "id,label\n1,2\n", "{}\n", "[1]\n", "\xff"])
+def test_a_file_of_someone_else_is_not_overwritten(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "e.part"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"e\.part is no record"):
+        evaluate(mlp((8,)), TensorDataset(*labelled(6)), 0.1, "pgd-2", partial=path)
+    assert path.read_bytes() == text.encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("540s", 540), ("9m", 540), ("1h30m", 5400), (" 2h ", 7200), ("1h1m1s", 3661)],
+)
+def test_a_time_budget_is_read_as_people_write_it(text: str, seconds: int) -> None:
+    budget = Budget.parse(text)
+    assert budget.seconds == seconds
+    assert seconds - 60 < budget.left() <= seconds and not budget.over()
+
+
+@pytest.mark.parametrize("text", ["", "0", "0m", "-5", "9 minutes", "m", "1.5h", "30m1h", "9m9m"])
+def test_a_time_budget_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"time budget is .*expected such as .*9m"):
+        Budget.parse(text)
+    with pytest.raises(ValueError, match="time budget"):
+        Budget(-1)
+
+
+class Clock:
+    """A time that passes as told: `batch` seconds with every batch."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, batch: float) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
+
+        def attack_batch(*args: Any) -> Any:
+            self.now += batch
+            return one_batch.attack_batch(*args)
+
+        monkeypatch.setattr(evaluating, "attack_batch", attack_batch)
+
+
+def test_no_batch_is_begun_that_may_not_fit_into_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data, path = mlp((8,)), TensorDataset(*labelled(30)), tmp_path / "e.part"
+    whole = evaluate(model, data, **SHORT)
+    Clock(monkeypatch, batch=10.0)
+    # 25 seconds hold two batches of 10, and what is left no third.
+    with pytest.raises(OutOfTime, match=r"after 2 of 4 .*5 s .*10 s.*e\.part.*continue"):
+        evaluate(model, data, **SHORT, partial=path, budget=Budget(25))
+    # Known to be too long from the last time, and not tried again.
+    with pytest.raises(OutOfTime, match=r"after 2 of 4 .*9 s .*10 s"):
+        evaluate(model, data, **SHORT, partial=path, budget=Budget(9))
+    results = evaluate(model, data, **SHORT, partial=path, budget=Budget(20))
+    assert same_rows(results, whole)
+    assert results.settings["seconds"] == "40.0"
+    with pytest.raises(OutOfTime, match="nothing is kept"):
+        evaluate(model, data, **SHORT, budget=Budget(15))
 
 
 # --- A run's evaluation ---------------------------------------------------------------------------
@@ -549,3 +757,102 @@ def test_attacks_that_fail_leave_the_old_results(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="above 0"):
         evaluate_run(run, "best", eps=[-1.0], device="cpu")
     assert run.results("best").read_bytes() == before
+
+
+def small(folder: Path, *overrides: str) -> Run:
+    """A run with fixed weights on the digits; its evaluation takes five batches."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = "evaluate={attacks: [pgd-2, ifgsm-2], eps: [0.5, 1.0], batch_size: 120}"
+    config = load_config("digits", ["network.width=4", settings, *overrides])
+    run = Run.create(folder / "run", config)
+    torch.manual_seed(3)
+    for which in ("best", "last"):
+        save_weights(run.weights(which), small_cnn(1, 10, width=4).state_dict())
+    return run
+
+
+def pictures(run: Run) -> dict[str, np.ndarray]:
+    with np.load(run.examples, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_a_run_whose_evaluation_was_stopped_gets_the_same_files(batch: int, tmp_path: Path) -> None:
+    whole, half = small(tmp_path / "whole"), small(tmp_path / "half")
+    expected = evaluate_run(whole, "best", device="cpu")
+    with pytest.raises(Stop):
+        evaluate_run(half, "best", device="cpu", progress=stop_at(batch))
+    assert not half.results("best").exists() and not half.examples.exists()
+    assert same_rows(evaluate_run(half, "best", device="cpu"), expected)
+    assert same_rows(Results.from_csv(half.results("best")), expected)
+    first, second = pictures(whole), pictures(half)
+    assert len(first["id"]) > 20 and int(first["id"].max()) in range(120, 200)
+    assert list(first) == list(second)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    forget(half, ["best"])
+    assert sorted(entry.name for entry in half.results("best").parent.iterdir()) == [
+        "best.csv",
+        "examples.npz",
+    ]
+
+
+def test_pictures_of_an_evaluation_with_other_settings_are_not_mixed_in(tmp_path: Path) -> None:
+    run, fresh = small(tmp_path / "a"), small(tmp_path / "b")
+    with pytest.raises(Stop):
+        evaluate_run(run, "best", device="cpu", progress=stop_at(3))
+    for one in (run, fresh):
+        evaluate_run(one, "best", attacks=["ifgsm-3"], device="cpu")
+    first, second = pictures(run), pictures(fresh)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
+def test_the_command_stops_in_time_and_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = small(tmp_path)
+    command = ["ima", "evaluate", str(run.folder), "--device", "cpu", "--time-budget", "35"]
+    monkeypatch.setattr("sys.argv", command)
+    Clock(monkeypatch, batch=10.0)
+    # Ten batches, five of the best and five of the last weights, three at a time.
+    for which, done in (("best", 3), ("last", 1), ("last", 4)):
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert stop.value.code == 75
+        said = capsys.readouterr()
+        assert f"ima: {which} weights: the time is up after {done} of 5" in said.err
+        assert "run the same again to continue" in said.err
+        assert part(run, which).exists() and not run.results("last").exists()
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code in (0, None)
+    names = sorted(entry.name for entry in run.results("best").parent.iterdir())
+    assert names == ["best.csv", "examples.npz", "last.csv"]
+
+
+def test_a_part_of_the_test_samples_keeps_its_places(tmp_path: Path) -> None:
+    whole = evaluate_run(small(tmp_path / "whole"), "best", device="cpu")
+    run = small(tmp_path / "few", "evaluate.samples=50")
+    few = evaluate_run(run, "best", device="cpu")
+    assert few.settings["samples"] == "50 of 540"
+    clean = table(whole, CLEAN, 0.0)
+    rows = [row for row in few.rows if row.attack == CLEAN]
+    assert len(rows) == 50 and all(repr(row) == repr(clean[row.id]) for row in rows)
+    assert [row.id for row in rows] == sorted({row.id for row in rows})
+    assert max(row.id for row in rows) > 50
+    # Every class in proportion: 540 samples in ten classes of 50 to 57.
+    labels = [row.label for row in rows]
+    assert all(labels.count(label) == 5 for label in range(10))
+    assert set(pictures(run)["id"].tolist()) <= {row.id for row in rows}
+
+
+@pytest.mark.parametrize(("samples", "count"), [(None, 6), (6, 6), (100, 6), (2, 2)])
+def test_samples_beyond_the_test_part_are_all(samples: int | None, count: int) -> None:
+    test = Part(torch.rand(6, 1, 2, 2), torch.arange(6) % 2)
+    assert len(_chosen(samples, test)) == count
+
+
+def test_the_last_weights_may_have_attacks_of_their_own(tmp_path: Path) -> None:
+    run = small(tmp_path, "evaluate.last_attacks=[pgd-1]", "evaluate.samples=20")
+    assert evaluate_run(run, "best", device="cpu").attacks == ("pgd-2", "ifgsm-2", WORST)
+    assert evaluate_run(run, "last", device="cpu").attacks == ("pgd-1",)

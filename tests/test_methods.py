@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import io
 import math
@@ -868,3 +869,71 @@ def test_the_random_start_is_seeded_for_every_epoch() -> None:
     late = fresh(0)
     late.end_epoch(1, 4)
     assert losses(late, [2]) == whole[2:]
+
+
+# ---------------------------------------------------------------------------- IMA as released
+
+
+class Strip(nn.Module):
+    """Wrong on a strip from 0.35 to 0.65, right on both sides; the loss rises with x up to 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inside = ((x > 0.35) & (x < 0.65)).to(x.dtype)
+        # The step function has no gradient: the slope leads on.
+        return torch.cat([1 - 2 * inside - 0.1 * x, 0.1 * x], 1) + self.shift.to(x.dtype)
+
+
+@pytest.mark.parametrize(("crossing", "crossed"), [("last", 0), ("any", 1)])
+def test_whether_the_way_or_its_end_decides(crossing: str, crossed: int) -> None:
+    method = IMA(num_samples=1, eps=1.0, delta=0.1, steps=10, augmented=True)
+    method.choices = dataclasses.replace(method.choices, crossing=crossing)
+    method.margins.values[:] = 0.8
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    step = method(Strip(), x, torch.zeros(1, dtype=torch.long), torch.arange(1))
+    assert int(step.metrics["crossed"]) == crossed
+    # The released code's average leaves a margin whose whole length was walked as it is.
+    assert float(method.margins.values) == pytest.approx(0.9 if crossing == "last" else 0.8)
+
+
+def test_margins_may_wait_for_the_end_of_the_epoch() -> None:
+    x, y = two_clouds((6,), 2)
+    ids = torch.randperm(len(x), generator=seeded(0))
+    found = {}
+    for update in ("step", "epoch"):
+        method = IMA(num_samples=len(x), eps=1.0, delta=0.2)
+        method.choices = dataclasses.replace(method.choices, update=update)
+        model = mlp((6,), 2)
+        for part in ids.split(5):
+            method(model, x[part], y[part], part)
+            if update == "epoch":
+                assert method.margins.values.tolist() == [pytest.approx(0.2)] * len(x)
+        method.end_epoch(0, 2)
+        found[update] = method.margins.values
+    assert torch.equal(found["step"], found["epoch"])
+    assert len(found["step"].unique()) > 1
+
+
+@pytest.mark.parametrize(("variant", "passes"), [("paper", 2), ("released", None)])
+def test_the_released_code_moves_running_statistics_as_it_attacks(
+    variant: Any, passes: int | None
+) -> None:
+    x, y = two_clouds((1, 6, 6), 2)
+    model = cnn(outputs=2, batch_norm=True).train()
+    method = IMA(num_samples=len(x), eps=0.2, delta=0.05, steps=5, variant=variant)
+    method(model, x, y, torch.arange(len(x)))
+    counts = {int(b) for name, b in model.named_buffers() if name.endswith("tracked")}
+    assert counts == {passes} if passes else min(counts) >= 7  # clean, five steps, noisy
+
+
+def test_what_the_released_variant_is() -> None:
+    method = IMA(num_samples=3, eps=1.0, delta=0.1, variant="released")
+    assert method.algorithm == 3
+    assert method.setting.task == Classification(walk="margin")
+    assert IMA(num_samples=3, eps=1.0, delta=0.1, variant="released", task=Pixels()).algorithm == 2
+    ct = IMA(num_samples=3, eps=1.0, delta=0.1, variant="released", side="inside")
+    assert dataclasses.replace(method.choices, side="inside") == ct.choices
+    assert IMA(num_samples=3, eps=1.0, delta=0.1).algorithm == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from ima import (
     CurriculumAT,
     CustomizedAT,
 )
+from ima.methods import METHODS
 from ima.methods.ates import difficulty, gap
 from ima.methods.curriculum import chunks
 from ima.methods.customized import dirichlet, soft_labels
@@ -365,3 +367,12 @@ def test_customized_radii_grow_to_the_boundary_and_no_further() -> None:
     gap_ = distance - method.margins.values
     assert float(gap_.min()) > -1e-4
     assert float(gap_.max()) <= eta * 1.001
+
+
+def test_the_readme_lists_every_method() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    for row in METHODS.values():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| `{row.name}` |")]
+        assert row.summary.rstrip(".").lower() in line.lower()
+        assert (row.paper in line) or row.paper == "-"
+        assert line.endswith("| yes |") == row.segmentation

@@ -23,8 +23,13 @@ SMALL = [
     ("paper_cnn", 3, 32, {}),
     ("wide_resnet", 3, 32, {"depth": 10, "width": 1}),
     ("resnet18_in", 1, 40, {}),
+    ("mlp", 3, 0, {"width": 8, "depth": 2}),
 ]
-"""Of every network: name, channels, side in pixels, options that keep it small."""
+"""Of every network: name, channels, side in pixels (0 for vectors), options that keep it small."""
+
+
+def images(count: int, channels: int, side: int) -> Tensor:
+    return torch.rand(count, channels, side, side) if side else torch.rand(count, channels)
 
 
 def size(model: nn.Module) -> int:
@@ -121,7 +126,7 @@ def test_two_steps_lower_the_loss_and_gradients_are_finite(
     name: str, channels: int, side: int, options: dict[str, Any]
 ) -> None:
     model = build(name, channels, 4, **options)
-    x = torch.rand(6, channels, side, side)
+    x = images(6, channels, side)
     x[0] = 0.5
     x.requires_grad_()
     y = torch.arange(6) % 4
@@ -144,10 +149,10 @@ def test_batch_mates_do_not_matter_in_evaluation_mode(
     name: str, channels: int, side: int, options: dict[str, Any]
 ) -> None:
     model = build(name, channels, 4, **options)
-    model(torch.rand(4, channels, side, side))  # moves BatchNorm's statistics off their start
+    model(images(4, channels, side))  # moves BatchNorm's statistics off their start
     model.eval()
-    x = torch.rand(3, channels, side, side)
-    mates = torch.cat([x[:1], 0.01 * torch.rand(2, channels, side, side)])
+    x = images(3, channels, side)
+    mates = torch.cat([x[:1], 0.01 * images(2, channels, side)])
     with torch.no_grad():
         alone, here, there = model(x[:1]), model(x)[:1], model(mates)[:1]
     torch.testing.assert_close(here, alone, rtol=1e-4, atol=1e-4)

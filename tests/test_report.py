@@ -34,7 +34,7 @@ from ima.report import (
     to_markdown,
     to_text,
 )
-from ima.report.figures import Curve, ExampleRow, MarginHistory
+from ima.report.figures import Curve, ExampleRow, MarginHistory, Series
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -85,6 +85,15 @@ def rows(clean: Any, *labels: str, names: tuple[str, str] = ("seven", "three")) 
     return made
 
 
+def lines(values: list[float]) -> list[Series]:
+    x = np.array(values, dtype=float)
+    levels = {"clean": 0.95, "at 0.5": 0.7, "at 1.25": 0.4, "geometric mean": 0.6}
+    return [
+        Series(name, x, top - 0.05 * np.linspace(0, 1, x.size), np.full(x.size, 0.02))
+        for name, top in levels.items()
+    ]
+
+
 DIGIT = np.linspace(0, 1, 64).reshape(8, 8)
 SCAN = np.linspace(0, 1, 224 * 224).reshape(224, 224)
 COLOUR = np.linspace(0, 1, 32 * 48 * 3).reshape(32, 48, 3)
@@ -127,6 +136,26 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         attack="PGD-100",
         norm="L2",
         levels=(0.1, 0.3, 0.5),
+    ),
+}
+FIGURES |= {
+    "sweep": lambda: figures.accuracy_over_option(
+        {"IMA": lines([1, 2, 3, 4])}, option="delta", attack="PGD-100", norm="L2"
+    ),
+    "sweeps": lambda: figures.accuracy_over_option(
+        {
+            name: lines(values)
+            for name, values in {
+                "IMA": [0.5, 1, 2, 3, 5],
+                "SAT, a long name that says much": [0.5, 0.6, 0.7, 0.8],
+                "TRADES": [0.01, 0.02, 0.05, 0.1, 1],
+                "MMA": list(range(1, 13)),
+                "FAT": [1, 3],
+            }.items()
+        },
+        option="eps",
+        attack="AutoAttack",
+        norm="Linf",
     ),
 }
 every_figure = pytest.mark.parametrize("make", FIGURES.values(), ids=FIGURES.keys())
@@ -240,6 +269,26 @@ def test_curves_start_at_clean_in_percent_and_the_band_stays_within_0_and_100() 
     assert points[:, 1].min() >= 0 and points[:, 1].max() <= 100
     upright = [line for line in axes.get_lines() if len(set(line.get_xdata())) == 1]
     assert [line.get_xdata()[0] for line in upright] == [1]  # 9 lies beyond the curves
+
+
+def test_a_panel_a_method_with_a_line_a_noise_radius_in_percent() -> None:
+    figure = FIGURES["sweeps"]()
+    assert len(figure.axes) == 5
+    for axes, first in zip(figure.axes, (0.5, 0.5, 0.01, 1, 1), strict=True):
+        drawn = {str(line.get_label()): line for line in axes.get_lines()}
+        assert list(drawn) == ["clean", "at 0.5", "at 1.25", "geometric mean"]
+        assert drawn["clean"].get_xdata()[0] == first
+        assert drawn["clean"].get_ydata()[[0, -1]].tolist() == pytest.approx([95, 90])
+        assert axes.get_ylim() == (0, 102)
+    # Values that span two decades stand on a logarithmic axis.
+    assert [axes.get_xscale() for axes in figure.axes] == ["linear"] * 2 + ["log"] + ["linear"] * 2
+    assert "Δε" in FIGURES["sweep"]().axes[0].get_xlabel()
+    with pytest.raises(ValueError, match="increasing"):
+        Series("a", [1, 1], [0.5, 0.5])
+    with pytest.raises(ValueError, match="shares"):
+        Series("a", [1, 2], [0.5, 50])
+    with pytest.raises(ValueError, match="empty"):
+        figures.accuracy_over_option({}, option="eps", attack="a", norm="L2")
 
 
 def test_lines_differ_without_colour() -> None:

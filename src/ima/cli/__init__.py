@@ -17,7 +17,14 @@ app = App(
 app.command("ima.cli.train:train", name="train", help="Train one method, or continue a run.")
 app.command("ima.cli.evaluate:evaluate", name="evaluate", help="What noise breaks a trained run.")
 app.command("ima.cli.compare:compare", name="compare", help="Several methods, one table.")
+app.command(
+    "ima.cli.equilibrium:equilibrium", name="equilibrium", help="Where margins settle: a picture."
+)
 app.command("ima.cli.tables:show", name="list", help="What there is: methods, attacks, ...")
+data = App(name="data", help="Get public data sets, and pack them.")
+data.command("ima.cli.data:get", name="get", help="Fetch a public data set and check it.")
+data.command("ima.cli.data:pack", name="pack", help="The CT images as one small file.")
+app.command(data)
 
 STOPPED = 130
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ def compare(
     out: Path | None = None,
     jobs: int = 1,
     device: str = "auto",
+    time_budget: str | None = None,
 ) -> None:
     """Train and test the methods of a config under one recipe; continues what was stopped.
 
@@ -33,12 +35,18 @@ def compare(
         How many runs at a time, each with its share of the cores.
     device:
         cpu, cuda, mps or auto.
+    time_budget:
+        Such as 540s, 9m or 1h30m: stop in time, with exit code 75; the same command continues.
 
     """
+    from ima.budget import OUT_OF_TIME, Budget, OutOfTime
+
+    budget = None if time_budget is None else Budget.parse(time_budget)
     from ima.evaluation.results import Results
     from ima.report.comparison import Entry, Frame, write
-    from ima.training.compare import Candidate, make, plan, provenance
+    from ima.training.compare import Candidate, make, plan
     from ima.training.config import load_config
+    from ima.training.origin import comparable, provenance, recipes, seconds, untimed
 
     if jobs < 1:
         raise ValueError(f"--jobs is {jobs}; expected at least 1")
@@ -46,12 +54,19 @@ def compare(
     loaded = load_config(config, overrides)
     folder = Path("runs") / loaded.name if out is None else out
     plans = plan(loaded, chosen_seeds, folder)
-    make(
-        plans,
-        jobs=jobs,
-        device=device,
-        report=lambda what, done, total: print(f"[{done}/{total}] {what}", flush=True),
-    )
+    try:
+        make(
+            plans,
+            jobs=jobs,
+            device=device,
+            report=lambda what, done, total: print(f"[{done}/{total}] {what}", flush=True),
+            budget=budget,
+        )
+        if budget is not None and budget.over():
+            raise OutOfTime("the time is up: all runs are done, the tables are not written")
+    except OutOfTime as stop:
+        print(f"ima: {stop}; the same command continues", file=sys.stderr)
+        sys.exit(OUT_OF_TIME)
 
     def results(chosen: Candidate, which: str) -> list[Results]:
         return [Results.from_csv(run.results(which)) for run in chosen.runs]
@@ -63,12 +78,26 @@ def compare(
             results(p.chosen(), "last"),
             p.chosen().runs[0].read_margins(),
             p.chosen().runs[0].examples,
+            p.row.label,
+            p.row.swept,
+            seconds(p.chosen()),
         )
         for p in plans
     ]
-    remarks = [*(p.remark() for p in plans if p.tuned), provenance(plans, loaded, chosen_seeds)]
-    attack = loaded.evaluate.attacks[0]
-    print(
-        "\n" + write(folder, entries, Frame(loaded.name, loaded.note, loaded.norm, attack, remarks))
+    remarks = [
+        *(p.remark() for p in plans if p.tuned),
+        *recipes(plans),
+        *untimed(plans),
+        provenance(plans, loaded, chosen_seeds),
+    ]
+    frame = Frame(
+        loaded.name,
+        loaded.note,
+        loaded.norm,
+        loaded.evaluate.attacks[0],
+        remarks,
+        comparable(plans) or "",
+        next((p.title() for p in plans if p.chosen().method.name == "standard"), ""),
     )
+    print("\n" + write(folder, entries, frame))
     print(f"{folder / 'table.md'}: the tables with their pictures")

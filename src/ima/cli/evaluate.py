@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,8 +18,11 @@ def evaluate(
     checkpoint: Literal["best", "last", "both"] = "both",
     device: str = "auto",
     seed: int = 0,
+    time_budget: str | None = None,
 ) -> None:
     """Attack a trained run on its test part and write the results into its folder.
+
+    Finished batches are kept: after a stop, the same command continues.
 
     Parameters
     ----------
@@ -34,16 +38,31 @@ def evaluate(
         cpu, cuda, mps or auto.
     seed:
         Of the attacks' random starts.
+    time_budget:
+        Such as 540s, 9m or 1h30m: stop, with exit code 75, before a batch that may not fit in; the
+        same command continues.
 
     """
+    from ima.budget import OUT_OF_TIME, Budget, OutOfTime
+
+    # First, so that what the imports below take counts too.
+    budget = None if time_budget is None else Budget.parse(time_budget)
     from ima.report.summary import results_table
     from ima.report.tables import to_text
-    from ima.training.evaluating import evaluate_run
+    from ima.training.evaluating import evaluate_run, forget
     from ima.training.run import Run
 
     opened = Run.open(run)
     which = ("best", "last") if checkpoint == "both" else (checkpoint,)
     for name in which:
-        results = evaluate_run(opened, name, attacks=attacks, eps=eps, device=device, seed=seed)
+        try:
+            results = evaluate_run(
+                opened, name, attacks=attacks, eps=eps, device=device, seed=seed, budget=budget
+            )
+        except OutOfTime as stop:
+            print(f"ima: {name} weights: {stop}", file=sys.stderr)
+            sys.exit(OUT_OF_TIME)
         print(f"{opened.results(name)}")
         print(to_text(results_table([(name, [results])], opened.config().note)))
+    # Not before all are done: a command that was stopped at the last one finds the first finished.
+    forget(opened, which)

@@ -22,7 +22,7 @@ def show(what: Literal["methods", "attacks", "data", "networks", "configs"]) -> 
     elif what == "attacks":
         from ima.evaluation.attacks import ATTACKS
 
-        rows = [(f"{r.name}-{r.steps}", r.summary, r.paper) for r in ATTACKS.values()]
+        rows = [(r.label, r.summary, r.paper) for r in ATTACKS.values()]
     elif what == "data":
         from ima.data import DATASETS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 
@@ -14,6 +15,7 @@ def train(
     init: Path | None = None,
     device: str = "auto",
     devices: int = 1,
+    time_budget: str | None = None,
 ) -> None:
     """Train one method on one data set, or continue a run.
 
@@ -33,8 +35,13 @@ def train(
         cpu, cuda, mps or auto.
     devices:
         How many devices (with `torchrun`, it decides).
+    time_budget:
+        Such as 540s, 9m or 1h30m: stop in time, with exit code 75, where the run can continue.
 
     """
+    from ima.budget import OUT_OF_TIME, Budget, OutOfTime
+
+    budget = None if time_budget is None else Budget.parse(time_budget)
     from ima.cli.progress import watch
     from ima.training.config import load_config, warnings
     from ima.training.loop import fit
@@ -58,10 +65,14 @@ def train(
         print(f"{loaded.method.name} on {loaded.data.name}: {run.folder}")
     watcher = watch(loaded.train.epochs)
     try:
-        fit(run, watcher=watcher, init=init, device=device, devices=devices)
+        fit(run, watcher=watcher, init=init, device=device, devices=devices, budget=budget)
     except KeyboardInterrupt:
         print(f"\nstopped; continue with `ima train --resume {run.folder}`")
         raise
+    except OutOfTime as stop:
+        if leads():
+            print(f"ima: {stop}", file=sys.stderr)
+        sys.exit(OUT_OF_TIME)
     finally:
         watcher.close()
     if not leads():

@@ -3,7 +3,7 @@
 import difflib
 from pathlib import Path
 
-from ima.data import arrays, covid_ct, digits
+from ima.data import arrays, cifar10, covid_ct, digits, folder, plane, svhn
 from ima.data.base import DataRow, Part, Splits
 from ima.data.indexed import Indexed
 
@@ -15,6 +15,10 @@ DATASETS: dict[str, DataRow] = {
     "covid_ct": DataRow(
         "covid_ct", covid_ct.load, covid_ct.SOURCE, covid_ct.SUMMARY, covid_ct.WHERE
     ),
+    "cifar10": DataRow("cifar10", cifar10.load, cifar10.SOURCE, cifar10.SUMMARY, cifar10.WHERE),
+    "svhn": DataRow("svhn", svhn.load, svhn.SOURCE, svhn.SUMMARY, svhn.WHERE),
+    "folder": DataRow("folder", folder.load, folder.SOURCE, folder.SUMMARY, folder.WHERE),
+    "plane": DataRow("plane", plane.load, plane.SOURCE, plane.SUMMARY, plane.WHERE),
 }
 
 

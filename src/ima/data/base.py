@@ -3,11 +3,16 @@
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
+
+# Of one part, as loaders read it: images (N, C, *dims), uint8 or float32, and labels (N,).
+Sample = tuple[NDArray[Any], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)  # comparing tensors gives no bool, so parts compare by identity

@@ -29,6 +29,30 @@ class ImageFile:
     read: Callable[[], bytes]
 
 
+def on_disk(file: Path, label: int) -> ImageFile:
+    """An image file in a folder."""
+    about = file.stat()
+    stamp = f"{about.st_size} {about.st_mtime_ns}"
+    return ImageFile(label, file.name, stamp, str(file), file.read_bytes)
+
+
+def in_zip(root: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, label: int) -> ImageFile:
+    """An image file in the open archive `root`."""
+    stamp = f"{entry.file_size} {entry.date_time} {entry.CRC}"
+    name, shown = PurePosixPath(entry.filename).name, f"{entry.filename} in {root}"
+    return ImageFile(label, name, stamp, shown, partial(archive.read, entry))
+
+
+def open_zip(root: Path, *, where: str) -> zipfile.ZipFile:
+    """The archive `root`; ValueError when it is none, or a damaged one."""
+    try:
+        return zipfile.ZipFile(root)
+    except zipfile.BadZipFile as error:
+        raise ValueError(
+            f"{root} is neither a folder nor an undamaged .zip ({error}). {where}"
+        ) from error
+
+
 # A class folder's parent and its own name, as parts of the path below the root, and one file in it.
 Placed = tuple[tuple[str, ...], str, ImageFile]
 
@@ -48,13 +72,7 @@ def class_folders(
     if root.is_dir():
         yield _one_place(root, classes, list(_on_disk(root, classes)), where)
         return
-    try:
-        archive = zipfile.ZipFile(root)
-    except zipfile.BadZipFile as error:
-        raise ValueError(
-            f"{root} is neither a folder nor an undamaged .zip ({error}). {where}"
-        ) from error
-    with archive:
+    with open_zip(root, where=where) as archive:
         yield _one_place(root, classes, list(_in_zip(root, archive, classes)), where)
 
 
@@ -66,7 +84,8 @@ def _label(folder: str, classes: Sequence[str]) -> int | None:
     return names.index(plain(folder)) if plain(folder) in names else None
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken: not hidden, with the suffix of a picture."""
     return not name.startswith(".") and PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
@@ -77,23 +96,18 @@ def _on_disk(root: Path, classes: Sequence[str]) -> Iterator[Placed]:
             if label is None or not folder.is_dir():
                 continue
             for file in folder.iterdir():
-                if _is_image(file.name):
-                    about = file.stat()
-                    stamp = f"{about.st_size} {about.st_mtime_ns}"
-                    image = ImageFile(label, file.name, stamp, str(file), file.read_bytes)
-                    yield folder.parent.relative_to(root).parts, folder.name, image
+                if is_image(file.name):
+                    parent = folder.parent.relative_to(root).parts
+                    yield parent, folder.name, on_disk(file, label)
 
 
 def _in_zip(root: Path, archive: zipfile.ZipFile, classes: Sequence[str]) -> Iterator[Placed]:
     for entry in archive.infolist():
         parts = PurePosixPath(entry.filename).parts
         label = _label(parts[-2], classes) if len(parts) in (2, 3) else None
-        if label is None or entry.is_dir() or not _is_image(parts[-1]):
+        if label is None or entry.is_dir() or not is_image(parts[-1]):
             continue
-        stamp = f"{entry.file_size} {entry.date_time} {entry.CRC}"
-        shown = f"{entry.filename} in {root}"
-        image = ImageFile(label, parts[-1], stamp, shown, partial(archive.read, entry))
-        yield parts[:-2], parts[-2], image
+        yield parts[:-2], parts[-2], in_zip(root, archive, entry, label)
 
 
 def _one_place(

@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ima.data.base import Sample
+
 CHANNELS = (1, 3)
 MOST_CLASSES = 65536  # beyond, labels are not class numbers, and a list of names fills the memory
-
-# Images (N, C, *dims), uint8 or float32, and labels (N,).
-Sample = tuple[NDArray[Any], NDArray[np.int64]]
 
 
 def read_parts(file: Path, *, where: str) -> tuple[Sample, Sample | None, Sample]:

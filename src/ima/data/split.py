@@ -1,7 +1,7 @@
 """Deciding which samples go where: pure functions of labels, sizes and fingerprints."""
 
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,3 +82,48 @@ def choose(sizes: Sequence[int], total: int) -> list[int] | None:
         position, rest = reached[rest]
         chosen.append(position)
     return chosen[::-1]
+
+
+def assign(
+    labels: Sequence[int],
+    names: Sequence[str],
+    tokens: Sequence[Sequence[Hashable]],
+    wanted: Mapping[str, Sequence[int]],
+    *,
+    classes: Sequence[str],
+    seed: int,
+) -> dict[str, list[int]]:
+    """Positions of the parts `wanted` and of "train", which has the rest, each ascending.
+
+    `labels`, `names` and `tokens` hold one entry a sample, `wanted` each part's number of samples
+    of every class. Samples that share a token are never in two parts; those that share one with
+    another class are in training. `seed`, class and name decide, not the position: one sample more
+    or less leaves the others where they are.
+
+    Raises `ValueError`, naming part and class, when no such split exists.
+    """
+
+    def rank(group: list[int]) -> bytes:
+        first = group[0]
+        told = f"{seed}/{classes[labels[first]]}/{names[first]}"
+        return hashlib.blake2b(told.encode()).digest()
+
+    joined = groups(tokens)
+    roles: dict[str, list[int]] = {"train": [], **{role: [] for role in wanted}}
+    for label in range(len(classes)):
+        # An image that is in two classes has no true label to test on: it stays in training.
+        free = [group for group in joined if all(labels[at] == label for at in group)]
+        free.sort(key=rank)
+        for role, counts in wanted.items():
+            chosen = choose([len(group) for group in free], counts[label])
+            if chosen is None:
+                raise ValueError(
+                    f"no {counts[label]} {classes[label]} images can be set aside for {role} "
+                    "without having equal images in two parts; remove duplicates"
+                )
+            # From the back, so that the positions of the others stay.
+            for at in reversed(chosen):
+                roles[role] += free.pop(at)
+    aside = {at for chosen in roles.values() for at in chosen}
+    roles["train"] = [at for at in range(len(labels)) if at not in aside]
+    return {role: sorted(chosen) for role, chosen in roles.items()}

@@ -11,24 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ima.attacks import ifgsm, pgd
-from ima.attacks.inputs import Bounds, Model
+from ima.attacks.inputs import Model
 from ima.attacks.walk import Attacked, Objective
-from ima.norms import Norm
-from ima.tasks import Task, Tree, take
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What every attack of an evaluation shares; generator: the source of all its noise."""
-
-    norm: Norm
-    task: Task
-    bounds: Bounds
-    generator: Generator
-
+from ima.evaluation.autoattack import autoattack
+from ima.evaluation.setting import Setting
+from ima.tasks import Tree, take
 
 Run = Callable[[Model, Tensor, Tree, float, int, Setting], Attacked]
 """run(model, x, y, eps, steps, setting) -> Attacked."""
@@ -36,13 +26,23 @@ Run = Callable[[Model, Tensor, Tree, float, int, Setting], Attacked]
 
 @dataclass(frozen=True)
 class AttackRow:
-    """One attack: name, function, default steps, what its accuracy means in one sentence."""
+    """One attack: name, function, default steps, what its accuracy means in one sentence.
+
+    steps: None where the attack has no such number. whole: made of parts, named by
+    `autoattack.parts`, and in need of bounds.
+    """
 
     name: str
     run: Run
-    steps: int
+    steps: int | None
     paper: str
     summary: str
+    whole: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name as a person writes it, with the default steps: `pgd-100`, `autoattack`."""
+        return self.name if self.steps is None else f"{self.name}-{self.steps}"
 
 
 def _pgd(model: Model, x: Tensor, y: Tree, eps: float, steps: int, setting: Setting) -> Attacked:
@@ -108,20 +108,41 @@ ATTACKS = {
             "Kurakin et al., ICLR 2017, as in Ma & Liang's tables",
             "N steps of eps / 4 from the sample; the last iterate counts.",
         ),
+        AttackRow(
+            "autoattack",
+            autoattack("autoattack"),
+            None,
+            "Croce & Hein, ICML 2020",
+            "APGD, FAB and Square with standard budgets, as far as the number of classes permits: "
+            "for two classes APGD and Square, as in the IMA paper.",
+            whole=True,
+        ),
+        AttackRow(
+            "autoattack+",
+            autoattack("autoattack+"),
+            None,
+            "Croce & Hein, ICML 2020",
+            "AutoAttack, then APGD on the margin, and FAB for two classes too.",
+            whole=True,
+        ),
     )
 }
 
 
 def find_attack(name: str) -> tuple[AttackRow, int]:
-    """The row and the steps of an attack named `pgd`, `pgd-100`, `ifgsm-10`, ...
+    """The row and the steps of an attack named `pgd`, `pgd-100`, `autoattack`, ...
 
-    Raises ValueError for an unknown name, naming the nearest.
+    The steps are 0 for an attack that has no such number. Raises ValueError for an unknown name,
+    naming the nearest.
     """
     match = re.fullmatch(r"([a-z+]+)(?:-(\d+))?", name)
     if match and match[1] in ATTACKS and match[2] != "0":
         row = ATTACKS[match[1]]
-        return row, int(match[2] or row.steps)
+        if row.steps is not None or match[2] is None:
+            return row, int(match[2] or row.steps or 0)
     near = get_close_matches(name.partition("-")[0], ATTACKS, 1)
-    hint = f"; did you mean '{near[0]}-{ATTACKS[near[0]].steps}'?" if near else ";"
-    known = ", ".join(f"{row.name}-{row.steps}" for row in ATTACKS.values())
-    raise ValueError(f"unknown attack {name!r}{hint} Known: {known} (any number of steps)")
+    hint = f"; did you mean {ATTACKS[near[0]].label!r}?" if near else ";"
+    known = ", ".join(row.label for row in ATTACKS.values())
+    raise ValueError(
+        f"unknown attack {name!r}{hint} Known: {known} (where there is a number of steps, any)"
+    )

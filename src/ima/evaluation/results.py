@@ -6,9 +6,10 @@ Tables and figures are functions of these rows and need neither model nor torch.
 from __future__ import annotations
 
 import csv
+import json
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,15 @@ FIELDS = ("id", "label", "attack", "eps", "prediction", "broken", "distance")
 
 @dataclass(frozen=True)
 class Results:
-    """The rows of one model's evaluation, and the norm that eps and distance are measured in."""
+    """The rows of one model's evaluation, and the norm that eps and distance are measured in.
+
+    settings: how it was made, as far as known: samples, seed, seconds, and by the name of an attack
+    that is made of parts those that ran.
+    """
 
     rows: tuple[Row, ...]
     norm: str
+    settings: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
 
     @property
     def attacks(self) -> tuple[str, ...]:
@@ -68,9 +74,14 @@ class Results:
         return {r.id: r.broken for r in self.rows if r.attack == attack and np.isclose(r.eps, eps)}
 
     def to_csv(self, path: Path) -> None:
-        """Write the rows; the file appears whole or not at all."""
+        """Write the settings as a comment, `# {...}`, and the rows.
+
+        The file appears whole or not at all.
+        """
         beside = path.with_name(path.name + ".part")
-        with beside.open("w", newline="") as file:
+        with beside.open("w", newline="", encoding="utf-8") as file:
+            if self.settings:
+                file.write(f"# {json.dumps(dict(self.settings))}\r\n")
             writer = csv.writer(file)
             writer.writerow((*FIELDS, "norm"))
             for row in self.rows:
@@ -85,16 +96,33 @@ class Results:
         """Read what `to_csv` wrote; ValueError for any other file."""
         try:
             with path.open(newline="", encoding="utf-8") as file:
+                first = file.readline()
+                settings = _settings(first)
+                if not settings:
+                    file.seek(0)
                 header, *records = list(csv.reader(file)) or [[]]
-        except (UnicodeDecodeError, csv.Error) as error:
+        except (ValueError, csv.Error) as error:
             raise ValueError(f"{path} is no results file: {error}") from error
         if tuple(header) != (*FIELDS, "norm"):
             raise ValueError(f"{path} is no results file: its columns are {header}")
         norm = records[0][-1] if records else ""
         try:
-            return Results(tuple(_row(record, norm) for record in records), norm)
+            return Results(tuple(_row(record, norm) for record in records), norm, settings)
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); evaluate the model again") from error
+
+
+def _settings(line: str) -> dict[str, str]:
+    """The settings in a file's first line; none in files from before there were any."""
+    if not line.startswith("#"):
+        return {}
+    try:
+        found = json.loads(line[1:])
+    except ValueError as error:
+        raise ValueError(f"its first line is {line[:60]!r}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"its first line is {line[:60]!r}")
+    return {str(key): str(value) for key, value in found.items()}
 
 
 def _row(record: list[str], norm: str) -> Row:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ima.networks.imported import import_builder
+from ima.networks.mlp import mlp
 from ima.networks.paper_cnn import paper_cnn
 from ima.networks.resnet18_in import resnet18_in
 from ima.networks.small_cnn import small_cnn
@@ -52,6 +53,7 @@ NETWORKS = {
             "Ma & Liang, 3.4",
             "ResNet-18 with InstanceNorm, for 224x224 pixels.",
         ),
+        NetworkRow("mlp", mlp, "-", "A multilayer perceptron, for vectors."),
     )
 }
 

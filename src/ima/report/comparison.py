@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ima.report import figures, summary
+from ima.report.inputs import Series
 from ima.report.summary import Seeds
-from ima.report.tables import to_csv, to_latex, to_markdown, to_text
+from ima.report.tables import Table, to_csv, to_latex, to_markdown, to_text
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Entry:
 
     best, last: its results for every seed, with the weights that validation picked and with the
     last ones; margins: the rows of margins.csv of the first seed, none for methods without
-    margins; examples: the examples.npz of the first seed.
+    margins; examples: the examples.npz of the first seed; method: its name without swept values;
+    swept: those; seconds: of all its epochs, none where they are not known.
     """
 
     label: str
@@ -27,13 +29,17 @@ class Entry:
     last: Seeds
     margins: Sequence[Mapping[str, float]]
     examples: Path
+    method: str = ""
+    swept: Mapping[str, float] = field(default_factory=dict[str, float])
+    seconds: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
 class Frame:
     """What is said around a comparison: its name, a note on the data, and closing remarks.
 
-    attack: the one that the pictures show.
+    attack: the one that the pictures show; timed: where the times were taken, none are shown if
+    empty; standard: the label of the row that times are compared to, empty for none.
     """
 
     name: str
@@ -41,6 +47,8 @@ class Frame:
     norm: str
     attack: str
     remarks: Sequence[str]
+    timed: str = ""
+    standard: str = ""
 
 
 def write(folder: Path, entries: Sequence[Entry], frame: Frame) -> str:
@@ -59,23 +67,42 @@ def write(folder: Path, entries: Sequence[Entry], frame: Frame) -> str:
         page.append(to_markdown(table))
         _write(folder / f"table-{which}.csv", to_csv(table))
         _write(folder / f"table-{which}.tex", to_latex(table))
-    for name, figure in _pictures(entries, frame).items():
+    times = _times(entries, frame)
+    if times is not None:
+        texts.append(to_text(times))
+        page.append(to_markdown(times))
+        _write(folder / "times.csv", to_csv(times))
+    samples = summary.count([(e.label, e.best) for e in entries])
+    for name, (figure, caption) in _pictures(entries, frame).items():
         page.append(f"![{name}]({name}.png)\n")
+        if caption:
+            page.append(f"{caption}; {samples}.\n")
         for suffix in ("png", "svg"):
             figures.save(figure, folder / f"{name}.{suffix}")
     _write(folder / "table.md", "\n".join([*page, *(f"{remark}\n" for remark in frame.remarks)]))
     return "\n".join(texts)
 
 
-def _pictures(entries: Sequence[Entry], frame: Frame) -> dict[str, Any]:
+def _times(entries: Sequence[Entry], frame: Frame) -> Table | None:
+    if not frame.timed or not all(entry.seconds for entry in entries):
+        return None
+    caption = f"Time per epoch of training, without validation: median over epochs. {frame.timed}"
+    rows = [(entry.label, entry.seconds) for entry in entries]
+    return summary.times_table(rows, frame.standard, caption)
+
+
+def _pictures(entries: Sequence[Entry], frame: Frame) -> dict[str, tuple[Any, str]]:
+    """Figures by name; those that show accuracies with a caption, to which their number belongs."""
     best = [(e.label, e.best) for e in entries]
     drawn = summary.curves(best, frame.attack)
+    attack = frame.attack.upper()
     noise: dict[str, Any] = {
-        "attack": frame.attack.upper(),
+        "attack": attack,
         "norm": frame.norm,
         "levels": [e for e in drawn[0].eps if e],
     }
-    shown: dict[str, Any] = {}
+    shown: dict[str, tuple[Any, str]] = {}
+    caption = f"Accuracy under {attack}, epoch picked by validation"
     first, last = entries[0], entries[-1]
     there = first.examples.exists() and last.examples.exists()
     picked = there and summary.pick_example(
@@ -85,15 +112,37 @@ def _pictures(entries: Sequence[Entry], frame: Frame) -> dict[str, Any]:
         firm=last.label,
     )
     if picked:
-        shown["story"] = figures.story(*picked, drawn, **noise)
-    shown["accuracy"] = figures.accuracy_over_noise(drawn, **noise)
+        shown["story"] = figures.story(*picked, drawn, **noise), f"One test image. {caption}"
+    shown["accuracy"] = figures.accuracy_over_noise(drawn, **noise), caption
+    for option, panels in _swept(entries, frame.attack).items():
+        look = {"option": option, "attack": attack, "norm": frame.norm}
+        shown[f"sweep-{option}"] = figures.accuracy_over_option(panels, **look), caption
     for number, entry in enumerate(entries):
         if entry.margins:
             name = "margins" if "margins" not in shown else f"margins-{number}"
             history = summary.margin_history(entry.margins)
             cap = float(history.edges[-1])
-            shown[name] = figures.margins_by_epoch(history, cap=cap, norm=frame.norm)
+            shown[name] = figures.margins_by_epoch(history, cap=cap, norm=frame.norm), ""
     return shown
+
+
+def _swept(entries: Sequence[Entry], attack: str) -> dict[str, dict[str, list[Series]]]:
+    """By the option that they sweep alone, and the method, the lines of a picture."""
+    found: dict[str, dict[str, list[tuple[float, Seeds]]]] = {}
+    for entry in entries:
+        if len(entry.swept) == 1:
+            ((option, value),) = entry.swept.items()
+            found.setdefault(option, {}).setdefault(entry.method, []).append((value, entry.best))
+    drawn = {
+        option: {
+            # Growth trades clean accuracy for noisy accuracy: their mean shows where it is best.
+            method: summary.sweep(rows, attack, mean=option == "delta")
+            for method, rows in methods.items()
+            if len(rows) > 1
+        }
+        for option, methods in found.items()
+    }
+    return {option: methods for option, methods in drawn.items() if methods}
 
 
 def _write(path: Path, text: str) -> None:

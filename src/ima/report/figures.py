@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from ima.report.inputs import (
     Curve,
     ExampleRow,
     MarginHistory,
+    Series,
     checked_curves,
     checked_example,
 )
 from ima.report.panels import (
     draw_curves,
     draw_margins,
+    draw_sweep,
     label_space,
     margin_labels,
     margin_ticks,
@@ -31,7 +33,9 @@ __all__ = [
     "Curve",
     "ExampleRow",
     "MarginHistory",
+    "Series",
     "accuracy_over_noise",
+    "accuracy_over_option",
     "examples",
     "margins_by_epoch",
     "save",
@@ -57,6 +61,41 @@ def accuracy_over_noise(
         labels = label_space([curve.label for curve in curves])
         figure = Figure(figsize=(LEFT + 4.9 + labels, 4.2))
         _curves(figure, curves, attack, norm, levels)
+    return figure
+
+
+def accuracy_over_option(
+    panels: Mapping[str, Sequence[Series]], *, option: str, attack: str, norm: str
+) -> Figure:
+    """Accuracy over an option of the methods, one panel a method, one line a noise radius.
+
+    panels: by the method's name, with the same series each; option: its name in configs; norm:
+    "L2" or "Linf", the unit of radii; attack: its name, for the title.
+    """
+    if not panels:
+        raise ValueError("panels is empty, expected one method or more")
+    unit = style.norm_name(norm)
+    names = {"eps": f"Training radius ε ({unit})", "delta": f"Growth Δε of the margins ({unit})"}
+    under = names.get(option, option)
+    with style.styled():
+        labels = label_space([one.label for series in panels.values() for one in series]) + 0.45
+        least = max(map(style.text_width, [under, *panels]))
+        side, high, across = max(2.6, least + 0.1), 2.6, min(len(panels), 4)
+        down = -(-len(panels) // across)
+        gap, rise = 0.3, BOTTOM + high + 0.42
+        wide = LEFT + across * (side + gap) - gap + labels
+        figure = Figure(figsize=(max(wide, LEFT + 4.5), down * rise + HEAD - 0.1))
+        for number, (name, series) in enumerate(panels.items()):
+            column, row = number % across, number // across
+            left, low = LEFT + column * (side + gap), (down - 1 - row) * rise + BOTTOM
+            axes = style.place(figure, left, low, side, high)
+            lines = draw_sweep(axes, series, named=column == 0)
+            axes.set_xlabel(under)
+            style.write(figure, left, low + high + 0.12, name, size=style.BODY, va="baseline")
+            if row == 0 and column == across - 1:
+                look = {"frameon": False, "handlelength": 2.2, "borderaxespad": 0.0}
+                axes.legend(handles=lines, loc="upper left", bbox_to_anchor=(1.04, 1.0), **look)
+        _title(figure, f"Accuracy under {attack}", LEFT)
     return figure
 
 

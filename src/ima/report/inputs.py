@@ -49,6 +49,36 @@ class Curve:
                 raise ValueError(f"{name} has {self.std.size} std for {self.eps.size} eps")
             _shares(f"std of {name}", self.std)
 
+    @property
+    def x(self) -> Array:
+        """Where the points stand on the horizontal axis."""
+        return self.eps
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """The accuracy over a swept option.
+
+    label: what the accuracy is of, as shown; x: (N,), the option's values, increasing, N is 2 or
+    more; accuracy, std: (N,), as of `Curve`.
+    """
+
+    label: str
+    x: Array
+    accuracy: Array
+    std: Array | None = None
+
+    def __post_init__(self) -> None:
+        name = f"series {self.label!r}"
+        for part in ("x", "accuracy", *(["std"] if self.std is not None else [])):
+            _set(self, part, _vector(f"{part} of {name}", getattr(self, part)))
+        if self.x.size < 2 or not np.all(np.isfinite(self.x)) or not np.all(np.diff(self.x) > 0):
+            raise ValueError(f"x of {name} is {self.x.tolist()}, expected increasing numbers, 2 up")
+        for values in (self.accuracy, *([] if self.std is None else [self.std])):
+            if values.shape != self.x.shape:
+                raise ValueError(f"{name} has {values.size} values for {self.x.size} of x")
+            _shares(name, values)
+
 
 @dataclass(frozen=True, eq=False)
 class MarginHistory:

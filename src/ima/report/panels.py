@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ima.report import style
-from ima.report.inputs import Array, Curve, MarginHistory
+from ima.report.inputs import Array, Curve, MarginHistory, Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,11 +75,46 @@ def _mark_levels(axes: Axes, levels: Sequence[float], end: float) -> None:
             axes.text(level, 1.012, name, va="bottom", transform=axes.get_xaxis_transform(), **look)
 
 
-def _draw_curve(axes: Axes, curve: Curve, number: int) -> Line2D:
+def draw_sweep(axes: Axes, series: Sequence[Series], *, named: bool) -> list[Line2D]:
+    """Accuracy in percent over a swept option, one line a series; named: with the axis' label."""
+    values = np.unique(np.concatenate([one.x for one in series]))
+    if values[0] > 0 and values[-1] > 12 * values[0]:
+        axes.set_xscale("log")
+    axes.set_ylim(0, 102)
+    axes.set_yticks(range(0, 101, 20))
+    spread = any(one.std is not None for one in series)
+    if named:
+        axes.set_ylabel("Accuracy (%), ± std over seeds" if spread else "Accuracy (%)")
+    axes.grid(axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0, labelleft=named)
+    lines = [_draw_curve(axes, one, number) for number, one in enumerate(series)]
+    axes.set_xticks(_apart(axes, values))
+    axes.minorticks_off()
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    return lines
+
+
+def _apart(axes: Axes, values: Array) -> list[float]:
+    """Those of the values whose names have room below the axis, from the last one down."""
+    inches = axes.transData.transform([(value, 0.0) for value in values])[:, 0] / axes.figure.dpi
+    kept: list[int] = []
+    for number in reversed(range(len(values))):
+        width = style.text_width(f"{values[number]:g}")
+        if not kept:
+            kept.append(number)
+            continue
+        other = style.text_width(f"{values[kept[-1]]:g}")
+        if inches[kept[-1]] - inches[number] > (width + other) / 2 + 0.08:
+            kept.append(number)
+    return [float(values[number]) for number in reversed(kept)]
+
+
+def _draw_curve(axes: Axes, curve: Curve | Series, number: int) -> Line2D:
     colour = style.COLOURS[number % len(style.COLOURS)]
-    crowded = curve.eps.size > 15 and not np.isnan(curve.accuracy).any()
+    crowded = curve.x.size > 15 and not np.isnan(curve.accuracy).any()
     (line,) = axes.plot(
-        curve.eps,
+        curve.x,
         100 * curve.accuracy,
         label=curve.label,
         color=colour,
@@ -88,14 +123,14 @@ def _draw_curve(axes: Axes, curve: Curve, number: int) -> Line2D:
         markeredgecolor="white",
         markeredgewidth=0.6,
         # Beside a gap every point needs its marker; elsewhere a dozen tell the lines apart.
-        markevery=math.ceil(curve.eps.size / 12) if crowded else None,
+        markevery=math.ceil(curve.x.size / 12) if crowded else None,
         clip_on=False,
         zorder=20 - min(number, 15),  # the first curve on top
     )
     if curve.std is not None:
         low, high = curve.accuracy - curve.std, curve.accuracy + curve.std
         band: dict[str, Any] = {"color": colour, "alpha": 0.16, "linewidth": 0, "zorder": 2}
-        axes.fill_between(curve.eps, 100 * low.clip(0, 1), 100 * high.clip(0, 1), **band)
+        axes.fill_between(curve.x, 100 * low.clip(0, 1), 100 * high.clip(0, 1), **band)
     return line
 
 

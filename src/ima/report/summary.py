@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ima.evaluation.results import CLEAN, Results, mean_and_std
-from ima.report.inputs import Curve, ExampleRow, MarginHistory
+from ima.report.inputs import Curve, ExampleRow, MarginHistory, Series
 from ima.report.tables import Cell, Measure, Table
 
 Seeds = Sequence[Results]
@@ -17,7 +18,10 @@ Seeds = Sequence[Results]
 
 
 def results_table(rows: Sequence[tuple[str, Seeds]], caption: str) -> Table:
-    """One row a method: accuracy without noise, and under each attack at each radius."""
+    """One row a method: accuracy without noise, and under each attack at each radius.
+
+    The caption ends with the number of test samples.
+    """
     settings = [(attack, e) for attack in _attacks(rows) for e in _radii(rows)]
     columns = ("method", CLEAN, *(f"{attack} at {e:g}" for attack, e in settings))
     lines: list[tuple[Cell, ...]] = []
@@ -26,7 +30,73 @@ def results_table(rows: Sequence[tuple[str, Seeds]], caption: str) -> Table:
             measure(r.accuracy(attack, e) for r in seeds) for attack, e in [(CLEAN, 0.0), *settings]
         ]
         lines.append((label, *cells))
-    return Table(columns, tuple(lines), caption)
+    whole = " ".join(part for part in (caption, f"{count(rows)}.") if part)
+    return Table(columns, tuple(lines), whole, ("", *(attack for attack, _ in settings)))
+
+
+def count(rows: Sequence[tuple[str, Seeds]]) -> str:
+    """How many test samples the accuracies are shares of, such as `n = 540 test samples`."""
+    found = dict.fromkeys(
+        r.settings.get("samples", str(len(r.broken(CLEAN, 0.0))))
+        for _, seeds in rows
+        for r in seeds
+    )
+    # "540 of 540" is all of them.
+    words = [one.partition(" of ") for one in found]
+    shown = dict.fromkeys(n if n == whole else n + of + whole for n, of, whole in words)
+    return f"n = {' or '.join(shown)} test samples"
+
+
+def times_table(rows: Sequence[tuple[str, Sequence[float]]], standard: str, caption: str) -> Table:
+    """One row a method: the median of its epochs' seconds, and how often that of `standard`.
+
+    standard: a row's label, or empty for no such column.
+    """
+    medians = {label: float(np.median(seconds)) for label, seconds in rows}
+    lines: list[tuple[Cell, ...]] = []
+    for label, median in medians.items():
+        ratio = (f"{median / medians[standard]:.1f}",) if standard else ()
+        lines.append((label, _three_digits(median), *ratio))
+    against = (f"times {standard}",) if standard else ()
+    return Table(("method", "seconds per epoch", *against), tuple(lines), caption)
+
+
+def _three_digits(value: float) -> str:
+    decimals = 2 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{value:.{max(0, decimals)}f}"
+
+
+def sweep(rows: Sequence[tuple[float, Seeds]], attack: str, *, mean: bool) -> list[Series]:
+    """Accuracy over a swept option, one series without noise and one a noise radius.
+
+    rows: the option's value, and the results with it; mean: add the geometric mean of them all.
+    """
+    ordered = sorted(rows, key=lambda row: row[0])
+    radii = _radii([("", seeds) for _, seeds in ordered])
+    shares = [
+        [[r.accuracy(), *(r.accuracy(attack, e) for e in radii)] for r in seeds]
+        for _, seeds in ordered
+    ]
+    if mean:
+        shares = [[[*one, _geometric(one)] for one in seeds] for seeds in shares]
+    labels = [CLEAN, *(f"at {e:g}" for e in radii), *(["geometric mean"] if mean else [])]
+    found: list[Series] = []
+    for number, label in enumerate(labels):
+        points = [mean_and_std(one[number] for one in seeds) for seeds in shares]
+        known = all(std is not None for _, std in points)
+        found.append(
+            Series(
+                label,
+                np.array([value for value, _ in ordered]),
+                np.array([share for share, _ in points]),
+                np.array([std for _, std in points], dtype=float) if known else None,
+            )
+        )
+    return found
+
+
+def _geometric(shares: Sequence[float]) -> float:
+    return float(np.prod(shares) ** (1 / len(shares)))
 
 
 def measure(values: Any) -> Measure:

@@ -7,19 +7,34 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
 from rich.cells import cell_len
 
-ABSENT = "–"
+from ima.report.cells import ABSENT, Cell, Measure, Table
+from ima.report.fold import fold
+
+__all__ = [
+    "ABSENT",
+    "Cell",
+    "Measure",
+    "Table",
+    "to_csv",
+    "to_latex",
+    "to_markdown",
+    "to_text",
+]
 
 WIDTH = 88
 """Characters to which a caption is folded in plain text."""
+
+WIDEST = 100
+"""Characters beyond which a table is folded in plain text."""
+
+MOST = 8
+"""Columns of values beyond which a table is folded in Markdown."""
 
 # LaTeX reads "[" or "*" after the "\\" of the row before as an option of that row: braces stop it.
 _LATEX = str.maketrans(
@@ -51,152 +66,41 @@ _LATEX = str.maketrans(
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~$&#])")
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One measured share, as the mean over seeds.
-
-    mean: 0..1, higher is better; NaN when it was not measured.
-    std: standard deviation over the seeds, a share too; None when unknown.
-    n: number of seeds; from 2 on, std is shown.
-    """
-
-    mean: float
-    std: float | None = None
-    n: int = 1
-
-    def __post_init__(self) -> None:
-        if not (math.isnan(self.mean) or 0 <= self.mean <= 1):
-            raise ValueError(
-                f"Measure.mean is {self.mean!r}, expected a share between 0 and 1, "
-                "or NaN when absent; divide percentages by 100"
-            )
-        if self.std is not None and not (math.isnan(self.std) or 0 <= self.std <= 1):
-            raise ValueError(f"Measure.std is {self.std!r}, expected a share from 0 to 1 or None")
-        if self.n < 0 or (self.n == 0 and not self.absent):
-            raise ValueError(f"Measure.n is {self.n!r}, expected the number of seeds, 1 or more")
-
-    @property
-    def absent(self) -> bool:
-        """Whether nothing was measured."""
-        return math.isnan(self.mean)
-
-    @property
-    def spread(self) -> float | None:
-        """The standard deviation where it means something, that is for two seeds or more."""
-        if self.absent or self.n < 2 or self.std is None or math.isnan(self.std):
-            return None
-        return self.std
-
-    @property
-    def percent(self) -> str:
-        """The mean in percent, as shown."""
-        return ABSENT if self.absent else f"{100 * self.mean:.1f}"
-
-    def __str__(self) -> str:
-        return self.percent if self.spread is None else f"{self.percent} ± {100 * self.spread:.1f}"
-
-
-Cell: TypeAlias = str | Measure
-
-
-@dataclass(frozen=True)
-class Table:
-    """Named columns and rows of cells; the first cell of a row is its label.
-
-    columns: distinct names, the labels' column first.
-    rows: at least one, each as long as `columns`.
-    caption: one or two sentences, without markup.
-    """
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    caption: str
-
-    def __post_init__(self) -> None:
-        if not self.columns:
-            raise ValueError("Table.columns is empty, expected the label column and the values'")
-        if twice := sorted({name for name in self.columns if self.columns.count(name) > 1}):
-            raise ValueError(f"Table.columns holds {twice} more than once; give distinct names")
-        if not self.rows:
-            raise ValueError("Table.rows is empty, expected one row or more")
-        for number, row in enumerate(self.rows):
-            if len(row) != len(self.columns):
-                raise ValueError(
-                    f"Table.rows[{number}] has {len(row)} cells, expected {len(self.columns)}: "
-                    f"one for each of {list(self.columns)}; Measure(float('nan')) is absent"
-                )
-            if not isinstance(row[0], str):
-                raise ValueError(f"Table.rows[{number}] starts with {row[0]!r}, expected a label")
-
-    def measured(self, column: int) -> bool:
-        """Whether a column holds measurements rather than text alone."""
-        return any(isinstance(row[column], Measure) for row in self.rows)
-
-    def best(self) -> frozenset[tuple[int, int]]:
-        """The (row, column) of each column's highest value as shown, ties included.
-
-        A column whose shown values are all equal has no best one.
-        """
-        found: set[tuple[int, int]] = set()
-        for column in range(1, len(self.columns)):
-            shown = {
-                number: float(cell.percent)
-                for number, row in enumerate(self.rows)
-                if isinstance(cell := row[column], Measure) and not cell.absent
-            }
-            if len(set(shown.values())) > 1:
-                top = max(shown.values())
-                found |= {(number, column) for number, value in shown.items() if value == top}
-        return frozenset(found)
-
-    def note(self) -> str:
-        """What the numbers are, in a sentence; empty for a table without any."""
-        cells = [cell for row in self.rows for cell in row if isinstance(cell, Measure)]
-        if not cells:
-            return ""
-        seeds = sorted({cell.n for cell in cells if not cell.absent})
-        spread = any(cell.spread is not None for cell in cells)
-        note = "Percent"
-        if seeds and seeds[-1] > 1:
-            count = f"{seeds[-1]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-            note += f", mean {'± standard deviation ' if spread else ''}over {count} seeds"
-        if any(cell.absent for cell in cells):
-            note += f"; {ABSENT} not measured"
-        return note + "."
-
-
 def to_text(table: Table) -> str:
-    """The table as aligned plain text: caption, header, rule, rows."""
-    texts = [[_one_line(name) for name in table.columns]]
-    texts += [[""] * len(table.columns) for _ in table.rows]
-    for column in range(len(table.columns)):
-        cells = [row[column] for row in table.rows]
-        means = [cell.percent if isinstance(cell, Measure) else _one_line(cell) for cell in cells]
-        spreads = [
-            f" ± {100 * cell.spread:.1f}"
-            if isinstance(cell, Measure) and cell.spread is not None
-            else ""
-            for cell in cells
-        ]
-        # Means stay under means where only some cells have a deviation.
-        wide = max(map(len, spreads))
-        for number, (mean, spread) in enumerate(zip(means, spreads, strict=True), start=1):
-            texts[number][column] = mean + (
-                f" ± {spread[3:]:>{wide - 3}}" if spread else " " * wide
-            )
-    lines = _aligned(table, texts)
-    rule = "-" * max(map(cell_len, lines))
+    """The table as aligned plain text: caption, header, rule, rows.
+
+    Where it is wider than 100 characters, its blocks of columns stand one below the other.
+    """
+
+    def fits(part: Table) -> bool:
+        return max(map(cell_len, _plain(part))) <= WIDEST
+
     heading = [textwrap.fill(line, WIDTH) for line in _heading(table, _one_line)]
-    return "\n".join([*heading, lines[0], rule, *lines[1:]]) + "\n"
+    parts: list[str] = []
+    for part in fold(table, fits):
+        lines = _plain(part)
+        rule = "-" * max(map(cell_len, lines))
+        parts.append("\n".join([lines[0], rule, *lines[1:]]) + "\n")
+    return "\n".join([*heading, "\n".join(parts)])
 
 
 def to_markdown(table: Table) -> str:
-    """The table in GitHub's Markdown, the best value of a column in bold."""
-    texts = [[_markdown(name) for name in table.columns]]
-    texts += _cells(table, _markdown, lambda text: f"**{text}**")
-    head, *body = [f"| {line} |" for line in _aligned(table, texts, " | ")]
-    rule = "|".join("---:" if table.measured(column) else ":---" for column in _range(table))
-    return "\n".join([*_heading(table, _markdown), head, f"|{rule}|", *body]) + "\n"
+    """The table in GitHub's Markdown, the best value of a column in bold.
+
+    With more than 8 columns of values, its blocks of columns stand one below the other.
+    """
+
+    def fits(part: Table) -> bool:
+        return len(part.columns) - 1 <= MOST
+
+    parts: list[str] = []
+    for part in fold(table, fits):
+        texts = [[_markdown(name) for name in part.columns]]
+        texts += _cells(part, _markdown, lambda text: f"**{text}**")
+        head, *body = [f"| {line} |" for line in _aligned(part, texts, " | ")]
+        rule = "|".join("---:" if part.numeric(column) else ":---" for column in _range(part))
+        parts.append("\n".join([head, f"|{rule}|", *body]) + "\n")
+    return "\n".join([*_heading(table, _markdown), "\n".join(parts)])
 
 
 def to_csv(table: Table) -> str:
@@ -224,7 +128,7 @@ def to_latex(table: Table) -> str:
     texts = [[_latex(name) for name in table.columns]]
     texts += _cells(table, _latex, lambda text: rf"\textbf{{{text}}}")
     head, *body = [f"    {line} \\\\" for line in _aligned(table, texts, " & ")]
-    columns = "".join("r" if table.measured(column) else "l" for column in _range(table))
+    columns = "".join("r" if table.numeric(column) else "l" for column in _range(table))
     caption = " ".join(line for line in _heading(table, _latex) if line)
     return "\n".join(
         [
@@ -238,6 +142,28 @@ def to_latex(table: Table) -> str:
             "",
         ]
     )
+
+
+def _plain(table: Table) -> list[str]:
+    """The lines of a table in plain text: the header and the rows."""
+    texts = [[_one_line(name) for name in table.columns]]
+    texts += [[""] * len(table.columns) for _ in table.rows]
+    for column in range(len(table.columns)):
+        cells = [row[column] for row in table.rows]
+        means = [cell.percent if isinstance(cell, Measure) else _one_line(cell) for cell in cells]
+        spreads = [
+            f" ± {100 * cell.spread:.1f}"
+            if isinstance(cell, Measure) and cell.spread is not None
+            else ""
+            for cell in cells
+        ]
+        # Means stay under means where only some cells have a deviation.
+        wide = max(map(len, spreads))
+        for number, (mean, spread) in enumerate(zip(means, spreads, strict=True), start=1):
+            texts[number][column] = mean + (
+                f" ± {spread[3:]:>{wide - 3}}" if spread else " " * wide
+            )
+    return _aligned(table, texts)
 
 
 def _range(table: Table) -> range:
@@ -283,6 +209,6 @@ def _aligned(table: Table, texts: Sequence[Sequence[str]], between: str = "  ") 
         for column, text in enumerate(row):
             # Counted in terminal cells, which for Chinese or Japanese are two a character.
             pad = " " * (widths[column] - cell_len(text))
-            parts.append(pad + text if table.measured(column) else text + pad)
+            parts.append(pad + text if table.numeric(column) else text + pad)
         lines.append(between.join(parts).rstrip())
     return lines

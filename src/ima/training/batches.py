@@ -13,6 +13,11 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return (seed * 1_000_003 + epoch * 7_919 + 1) % 2**63
 
 
+def batch_seed(seed: int, epoch: int, number: int) -> int:
+    """A seed of its own for batch `number` of an epoch, the same in every process."""
+    return (epoch_seed(seed, epoch) * 1_000_003 + number) % 2**63
+
+
 def batches(
     samples: int, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1
 ) -> Iterator[Tensor]:

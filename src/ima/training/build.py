@@ -29,6 +29,13 @@ def build_fabric(device: str, *, devices: int = 1, precision: Any = "32-true") -
         ) from error
 
 
+def describe(device: torch.device) -> str:
+    """A device with the name of its kind, where it has one: `cuda:0 (NVIDIA H100)`."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device)
+
+
 def build_model(config: Config, splits: Splits) -> nn.Module:
     """The config's network for the data set's channels and classes."""
     builder = find_builder(config.network.name)

@@ -6,20 +6,19 @@ was stopped continues where it was, and runs that two rows share are made once.
 
 from __future__ import annotations
 
-import itertools
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ima.budget import Budget
 from ima.evaluation.evaluate import WORST
 from ima.evaluation.results import Results
+from ima.training.children import Report, Work, work_off
 from ima.training.config import Config, ConfigError, Named, parse
+from ima.training.evaluating import part
+from ima.training.rows import Row, rows
 from ima.training.run import Run
 
 
@@ -40,23 +39,35 @@ class Candidate:
 class Plan:
     """One row of the table: its candidates, of which validation picks one."""
 
-    label: str
+    row: Row
     candidates: tuple[Candidate, ...]
-    tuned: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The row's label, with the values of swept options."""
+        return self.row.title()
+
+    @property
+    def tuned(self) -> tuple[str, ...]:
+        """The options that validation picks."""
+        return self.row.tuned
 
     def title(self) -> str:
-        """The row's label, with the options that validation picked."""
+        """The row's label, with the options that are swept and those that validation picked."""
         if not self.tuned:
             return self.label
         options = self.chosen().method.options
-        return f"{self.label} ({', '.join(f'{key} {options[key]:g}' for key in self.tuned)})"
+        return self.row.title({key: options[key] for key in self.tuned})
 
     def remark(self) -> str:
         """The validation scores of the candidates, the geometric mean of clean and PGD-10."""
         scores = ", ".join(
             f"{c.name} {fmean(best_score(run) for run in c.runs):.3f}" for c in self.candidates
         )
-        return f"{self.label}: of {scores} on validation, the best was picked."
+        sizes = {run.environment().get("samples", {}).get("val") for run in self.chosen().runs}
+        known = ", ".join(f"{size}" for size in sizes if size)
+        samples = f" (n = {known} samples)" if known else ""
+        return f"{self.label}: of {scores} on validation{samples}, the best was picked."
 
     def chosen(self) -> Candidate:
         """The candidate with the best validation score, mean over the seeds."""
@@ -77,58 +88,52 @@ def plan(config: Config, seeds: Sequence[int], folder: Path) -> list[Plan]:
             "compare: [{label: SAT, method: {name: sat, eps: 3.0}}]"
         )
     plans: list[Plan] = []
-    for row in config.compare:
-        keys, grids = list(row.tune), list(row.tune.values())
-        candidates: list[Candidate] = []
-        for values in itertools.product(*grids):
-            tuned = dict(zip(keys, values, strict=True))
-            method = Named(name=row.method.name, **{**row.method.options, **tuned})
-            runs = tuple(_run(config, method, seed, folder) for seed in seeds)
-            candidates.append(Candidate(method, runs))
-        plans.append(Plan(row.label, tuple(candidates), tuple(keys)))
+    for row in rows(config):
+        candidates = tuple(
+            Candidate(
+                candidate.method,
+                tuple(
+                    _run(candidate, seed, folder / slug(candidate.method, row.differs))
+                    for seed in seeds
+                ),
+            )
+            for candidate in row.candidates
+        )
+        plans.append(Plan(row, candidates))
     return plans
 
 
 def make(
-    plans: Sequence[Plan], *, jobs: int, device: str, report: Callable[[str, int, int], None]
+    plans: Sequence[Plan],
+    *,
+    jobs: int,
+    device: str,
+    report: Report,
+    budget: Budget | None = None,
 ) -> None:
     """Train every planned run that is not finished, and test those that the table shows.
 
     jobs: how many at a time, each in a process of its own with an equal share of the cores;
     report is called with (folder, done, total). Raises RuntimeError with the last lines of the
-    first run that failed, after the others have ended.
+    runs that failed, after the others have ended; OutOfTime when the budget is spent.
     """
-    runs = _unique(run for p in plans for c in p.candidates for run in c.runs)
-    train = [(run, ["train", "--resume", str(run.folder)]) for run in runs if not finished(run)]
-    _all(train, jobs, device, report)
-    shown = _unique(run for p in plans for run in p.chosen().runs)
-    test = [(run, ["evaluate", str(run.folder)]) for run in shown if not tested(run)]
-    _all(test, jobs, device, report)
+    runs = unique(run for p in plans for c in p.candidates for run in c.runs)
+    train = [Work(run, ("train", "--resume", str(run.folder))) for run in runs if not finished(run)]
+    work_off(train, jobs=jobs, device=device, budget=budget, report=report)
+    shown = unique(run for p in plans for run in p.chosen().runs)
+    test = [
+        Work(run, ("evaluate", str(run.folder), "--checkpoint", missing))
+        for run in shown
+        if (missing := _untested(run)) is not None
+    ]
+    work_off(test, jobs=jobs, device=device, budget=budget, report=report)
 
 
-def provenance(plans: Sequence[Plan], config: Config, seeds: Sequence[int]) -> str:
-    """Command, seeds, commit and machine of the runs behind a table, in one paragraph."""
-    runs = _unique(run for p in plans for c in p.candidates for run in c.runs)
-    found = [run.environment() for run in runs]
-
-    def each(key: str) -> str:
-        return ", ".join(dict.fromkeys(str(one.get(key)) for one in found))
-
-    return (
-        f"Made by `ima compare {config.name} --seeds {' '.join(map(str, seeds))}`: "
-        f"{len(runs)} runs at commit {each('commit')}, ima {each('ima')}, torch {each('torch')}, "
-        f"Python {each('python')}, {each('device')} with {each('cores')} cores. All methods share "
-        f"optimiser, schedule, {config.train.epochs} epochs, batches of "
-        f"{config.train.batch_size}, data order and network; epochs and radii were picked on the "
-        "validation part."
-    )
-
-
-def slug(method: Named) -> str:
-    """A folder name for a method and its options."""
+def slug(method: Named, differs: Mapping[str, Any] | None = None) -> str:
+    """A folder name for a method, its options, and where it leaves the shared recipe."""
+    named = [*sorted(method.options.items()), *(differs or {}).items()]
     options = [
-        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
-        for key, value in sorted(method.options.items())
+        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in named
     ]
     return "-".join([method.name, *options]).replace("/", "_").replace(" ", "")
 
@@ -139,19 +144,25 @@ def finished(run: Run) -> bool:
     return run.state.exists() and bool(rows) and len(rows) == run.config().train.epochs
 
 
-def tested(run: Run) -> bool:
-    """Whether the results of the run are there, newer than its weights, and of its config."""
-    wanted = run.config().evaluate
+def tested(run: Run, which: str) -> bool:
+    """Whether the results of these weights are there, newer than they are, and of the config."""
+    path, weights, wanted = run.results(which), run.weights(which), run.config().evaluate
+    if not path.exists() or path.stat().st_mtime < weights.stat().st_mtime:
+        return False
+    found = Results.from_csv(path)
+    attacks = set(wanted.attacks_on(which))
+    radii = set(wanted.eps) if attacks else set[float]()
+    return attacks == set(found.attacks) - {WORST} and radii == set(found.eps)
 
-    def fits(path: Path, weights: Path) -> bool:
-        if not path.exists() or path.stat().st_mtime < weights.stat().st_mtime:
-            return False
-        found = Results.from_csv(path)
-        return set(wanted.attacks) == set(found.attacks) - {WORST} and set(found.eps) == set(
-            wanted.eps
-        )
 
-    return all(fits(run.results(which), run.weights(which)) for which in ("best", "last"))
+def _untested(run: Run) -> str | None:
+    """The checkpoints to evaluate, as the command names them."""
+    missing = [which for which in ("best", "last") if not tested(run, which)]
+    if not missing:
+        return None
+    # A finished one with its record costs nothing, and the record is deleted when both are done.
+    under_way = any(part(run, which).exists() for which in ("best", "last"))
+    return missing[0] if len(missing) == 1 and not under_way else "both"
 
 
 def best_score(run: Run) -> float:
@@ -159,12 +170,16 @@ def best_score(run: Run) -> float:
     return max(row["val_score"] for row in run.epochs())
 
 
-def _run(config: Config, method: Named, seed: int, folder: Path) -> Run:
-    values: dict[str, Any] = config.model_dump(mode="json")
-    values |= {"method": {"name": method.name, **method.options}, "compare": []}
+def unique(runs: Iterable[Run]) -> list[Run]:
+    """Each run once, in order."""
+    return list(dict.fromkeys(runs))
+
+
+def _run(candidate: Config, seed: int, folder: Path) -> Run:
+    values: dict[str, Any] = candidate.model_dump(mode="json")
     values["train"] |= {"seed": seed}
     wanted = parse(values)
-    place = folder / slug(method) / f"seed{seed}"
+    place = folder / f"seed{seed}"
     if not (place / "config.yaml").exists():
         return Run.create(place, wanted)
     run = Run.open(place)
@@ -173,38 +188,3 @@ def _run(config: Config, method: Named, seed: int, folder: Path) -> Run:
             f"{place} holds a run of other settings; name another folder with --out, or delete it"
         )
     return run
-
-
-def _unique(runs: Iterable[Run]) -> list[Run]:
-    return list(dict.fromkeys(runs))
-
-
-def _all(
-    work: list[tuple[Run, list[str]]],
-    jobs: int,
-    device: str,
-    report: Callable[[str, int, int], None],
-) -> None:
-    if not work:
-        return
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    environ = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-
-    def one(item: tuple[Run, list[str]]) -> str | None:
-        run, arguments = item
-        command = [sys.executable, "-m", "ima", *arguments, "--device", device]
-        with (run.folder / f"{arguments[0]}.log").open("w") as log:
-            code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environ)
-        if code.returncode == 0:
-            return None
-        log = run.folder / f"{arguments[0]}.log"
-        tail = log.read_text().splitlines()[-5:]
-        return f"{run.folder} failed, see {log}:\n  " + "\n  ".join(tail)
-
-    failures: list[str] = []
-    with ThreadPoolExecutor(jobs) as pool:
-        for done, (item, failure) in enumerate(zip(work, pool.map(one, work), strict=True)):
-            report(str(item[0].folder), done + 1, len(work))
-            failures += [failure] if failure else []
-    if failures:
-        raise RuntimeError("\n".join(failures))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ima.data import load
-from ima.evaluation.evaluate import Example, evaluate
+from ima.budget import Budget
+from ima.data import Part, load
+from ima.data.split import stratified
+from ima.evaluation.evaluate import evaluate
+from ima.evaluation.examples import Examples
+from ima.evaluation.partial import mark
 from ima.evaluation.results import Results
 from ima.training.build import BOUNDS, build_fabric, build_model, load_into
 from ima.training.checkpoint import load_weights
@@ -27,11 +33,13 @@ def evaluate_run(
     device: str = "auto",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    budget: Budget | None = None,
 ) -> Results:
     """Attack the `"best"` or the `"last"` weights of a run and write the rows into its folder.
 
-    attacks, eps: the config's if None. Raises FileNotFoundError before the run's first epoch is
-    done; otherwise as `ima.evaluation.evaluate`.
+    attacks, eps: the config's if None. Finished batches stay in the folder too, so that the same
+    call continues an evaluation that was stopped; `forget` deletes them. Raises FileNotFoundError
+    before the run's first epoch is done; otherwise as `ima.evaluation.evaluate`.
     """
     config = run.config()
     fabric = build_fabric(device)
@@ -46,43 +54,56 @@ def evaluate_run(
         )
     model = build_model(config, splits)
     load_into(model, load_weights(weights), weights)
-    kept: list[Example] = []
+    chosen = _chosen(config.evaluate.samples, splits.test)
+    test = splits.test
+    if len(chosen) < len(test):
+        test = Part(test.images[chosen], test.targets[chosen])
+    record = part(run, which)
+    examples = Examples(EXAMPLES, record, mark(test.images, test.targets))
 
-    def keep(example: Example) -> None:
-        # Of the first samples all, so that pictures can show one sample under several methods.
-        if example.id < EXAMPLES:
-            kept.append(example)
+    def after_batch(done: int, total: int) -> None:
+        examples.save()
+        if progress is not None:
+            progress(done, total)
 
     results = evaluate(
         fabric.to_device(model),
-        splits.test,
+        test,
         config.evaluate.eps if eps is None else eps,
-        config.evaluate.attacks if attacks is None else attacks,
+        config.evaluate.attacks_on(which) if attacks is None else attacks,
         norm=config.norm,
         bounds=BOUNDS,
         batch_size=config.evaluate.batch_size,
         seed=seed,
-        keep=keep,
-        progress=progress,
+        keep=examples.keep if which == "best" else None,
+        progress=after_batch,
+        partial=record,
+        budget=budget,
     )
-    target = run.results(which)
-    target.parent.mkdir(exist_ok=True)
-    results.to_csv(target)
+    rows = tuple(replace(row, id=int(chosen[row.id])) for row in results.rows)
+    settings = {**results.settings, "samples": f"{len(chosen)} of {len(splits.test)}"}
+    results = Results(rows, results.norm, settings)
+    results.to_csv(run.results(which))
     if which == "best":
-        _save_examples(run, kept, splits.classes)
+        examples.write(run.examples, chosen, splits.classes)
     return results
 
 
-def _save_examples(run: Run, kept: list[Example], classes: Sequence[str]) -> None:
-    path = run.examples
-    beside = path.with_name("part-" + path.name)
-    names = ("id", "eps", "label", "prediction", "clean_prediction")
-    columns = {name: np.array([getattr(e, name) for e in kept]) for name in names}
-    path.unlink(missing_ok=True)
-    if not kept:
-        return
-    images = {n: np.stack([getattr(e, n).numpy() for e in kept]) for n in ("clean", "noisy")}
-    words = {"attack": np.array([e.attack for e in kept]), "classes": np.array(classes)}
-    arrays = {**words, **columns, **images}
-    np.savez_compressed(beside, allow_pickle=False, **arrays)
-    os.replace(beside, path)
+def part(run: Run, which: str) -> Path:
+    """The finished batches of an evaluation under way."""
+    return run.results(which).with_suffix(".part")
+
+
+def forget(run: Run, which: Iterable[str]) -> None:
+    """Delete the finished batches of evaluations that are done."""
+    for name in which:
+        record = part(run, name)
+        for path in (record, record.with_name(record.name + ".npz")):
+            path.unlink(missing_ok=True)
+
+
+def _chosen(samples: int | None, test: Part) -> NDArray[np.int64]:
+    """Positions in the test part: all, or so many samples, the same for every run."""
+    if samples is None or samples >= len(test):
+        return np.arange(len(test))
+    return np.flatnonzero(stratified(test.targets.numpy(), samples, seed=0))

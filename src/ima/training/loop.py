@@ -4,6 +4,7 @@ for each epoch:
     for each batch: loss = method(model, x, y, ids); backward; optimiser step
     accuracy on the validation part: clean, and under PGD-10 at the middle noise radius
     save; keep the weights of the best epoch
+with a time budget: before a batch or validation that may not fit, save and stop
 """
 
 from __future__ import annotations
@@ -11,35 +12,40 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from time import monotonic
+from typing import NoReturn, Protocol
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ima.attacks import pgd
-from ima.attacks.inputs import inside, no_trace
-from ima.attacks.walk import forward
+from ima.attacks.inputs import inside
+from ima.budget import Budget, OutOfTime
 from ima.data import Part, Splits, load
+from ima.data.augment import augment_share
 from ima.methods import METHODS, Method, Standard
-from ima.norms import get_norm
-from ima.tasks import Classification
-from ima.training.batches import batches, epoch_seed
+from ima.training.amid import Amid
+from ima.training.batches import batch_seed, batches, epoch_seed
 from ima.training.build import (
     BOUNDS,
     build_fabric,
     build_model,
     build_optimizer,
+    describe,
     learning_rate,
     load_into,
 )
-from ima.training.checkpoint import load_state, load_weights, save_state, save_weights
+from ima.training.checkpoint import load_weights, save_weights
 from ima.training.config import Config, method_options
 from ima.training.events import Events
+from ima.training.pace import Pace
 from ima.training.run import Run
 from ima.training.signals import held_back
+from ima.training.state import State
+from ima.training.validating import validate
 
 MARGIN_BINS = 60
 
@@ -56,31 +62,23 @@ class Watcher(Protocol):
         ...
 
 
-@dataclass
-class Best:
-    """The epoch that validation picks: by score, then clean accuracy, then the later one."""
-
-    epoch: int = -1
-    score: float = -1.0
-    clean: float = -1.0
-
-    def improved(self, epoch: int, score: float, clean: float) -> bool:
-        """Whether this epoch is better; then it is the best from now on."""
-        if (score, clean) < (self.score, self.clean):
-            return False
-        self.epoch, self.score, self.clean = epoch, score, clean
-        return True
-
-
 def fit(
-    run: Run, *, watcher: Watcher, init: Path | None = None, device: str = "auto", devices: int = 1
+    run: Run,
+    *,
+    watcher: Watcher,
+    init: Path | None = None,
+    device: str = "auto",
+    devices: int = 1,
+    budget: Budget | None = None,
 ) -> None:
     """Train the run's config to its last epoch, from where the run's folder left off.
 
     init: weights to start from; device: an accelerator of Lightning Fabric's; devices: how many
-    (torchrun decides when it started this process).
+    (torchrun decides when it started this process); budget: time after which to stop, in the
+    middle of an epoch too.
     Raises ValueError and FileNotFoundError with what to do; FloatingPointError when the loss is
-    not finite. The folder is always in a state that can be resumed.
+    not finite; OutOfTime when the budget is spent. The folder is always in a state that can be
+    resumed, and a resumed run equals one that was not stopped to the bit.
     """
     config = run.config()
     fabric = build_fabric(device, devices=devices, precision=config.train.precision)
@@ -101,111 +99,126 @@ def fit(
             norm=config.norm,
             bounds=BOUNDS,
             seed=config.train.seed,
+            augmented=bool(config.data.augment),
         )
     )
-    optimizer = build_optimizer(config.optimizer, model)
     if fabric.is_global_zero:
         run.begin()
         if init is not None and init != run.initial:
             # Kept, so that a run that is stopped in its first epoch starts from them again.
             save_weights(run.initial, model.state_dict())
-    trainer = _Trainer(fabric, run, config, splits, method, Best(), watcher)
-    trainer.fit(model, optimizer)
+    wrapped, optimizer = fabric.setup(model, build_optimizer(config.optimizer, model))
+    average = None
+    if config.train.ema is not None:
+        average = AveragedModel(
+            model, multi_avg_fn=get_ema_multi_avg_fn(config.train.ema), use_buffers=True
+        )
+    data = [fabric.to_device(part) for part in (splits.train.images, splits.train.targets)]
+    timed = [row["val_seconds"] for row in run.epochs() if "val_seconds" in row]
+    pace = Pace(budget, timed[-1] if timed else None)
+    state = State(model, wrapped, optimizer, average, method)
+    _Trainer(fabric, run, config, splits, Part(*data), state, watcher, pace).fit()
 
 
 @dataclass
 class _Trainer:
+    """A run under way. train: the training part, on the device."""
+
     fabric: Fabric
     run: Run
     config: Config
     splits: Splits
-    method: Method
-    best: Best
+    train: Part
+    state: State
     watcher: Watcher
+    pace: Pace
 
-    def fit(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        fabric, config, run = self.fabric, self.config, self.run
-        wrapped, optimizer = fabric.setup(model, optimizer)
-        average = None
-        if config.train.ema is not None:
-            average = AveragedModel(
-                model, multi_avg_fn=get_ema_multi_avg_fn(config.train.ema), use_buffers=True
-            )
-        start = 0
+    def fit(self) -> None:
+        fabric, run, epochs = self.fabric, self.run, self.config.train.epochs
+        start, amid = 0, Amid()
         if run.state.exists():
-            state = load_state(run.state)
-            start = state["epoch"] + 1
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            self.method.load_state_dict(state["method"])
-            self.best = Best(**state["best"])
-            fabric.strategy.precision.load_state_dict(state["precision"])
-            if average is not None:
-                average.load_state_dict(state["average"])
-        elif fabric.is_global_zero:
-            run.write_environment(str(fabric.device))
-        data = [
-            fabric.to_device(part) for part in (self.splits.train.images, self.splits.train.targets)
-        ]
-        train = Part(data[0], data[1])
+            start, amid = self.state.load(run.state, fabric)
+        if fabric.is_global_zero and start < epochs:
+            # The test part is not looked at here.
+            samples = {"train": len(self.train), "val": len(self.splits.val)}
+            run.write_environment(describe(fabric.device), samples)
         events = Events(run, start) if fabric.is_global_zero else None
-        for epoch in range(start, config.train.epochs):
-            row = self._train_epoch(epoch, wrapped, optimizer, average, train)
-            chosen = model if average is None else average.module
-            clean, noisy = self._validate(chosen, epoch)
-            row |= {"val_accuracy": clean, "val_pgd": noisy, "val_score": math.sqrt(clean * noisy)}
-            with held_back():
-                self._save(epoch, row, model, chosen, optimizer, average)
+        for epoch in range(start, epochs):
+            row = self._train_epoch(epoch, amid)
+            row |= self._validate(epoch)
+            with held_back(), self.pace.saving():
+                self._save_epoch(epoch, row)
             fabric.barrier()
+            amid = Amid()
             if events is not None:
                 events.add(epoch, row)
             self.watcher.epoch(epoch, row)
         if events is not None:
             events.close()
 
-    def _train_epoch(
-        self,
-        epoch: int,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        average: AveragedModel | None,
-        train: Part,
-    ) -> dict[str, float]:
+    def _train_epoch(self, epoch: int, amid: Amid) -> dict[str, float]:
+        """The rest of an epoch, `amid` being where it stands."""
         fabric, config = self.fabric, self.config.train
-        torch.manual_seed(epoch_seed(config.seed, epoch) + fabric.global_rank)
+        amid.begin(epoch_seed(config.seed, epoch) + fabric.global_rank, fabric.device)
         rate = learning_rate(self.config.optimizer, epoch, config.epochs)
-        for group in optimizer.param_groups:
+        for group in self.state.optimizer.param_groups:
             group["lr"] = rate
         warming = epoch < config.standard_epochs
-        method = Standard() if warming else self.method
-        model.train()
-        sums: dict[str, Tensor] = {}
-        total = math.ceil(len(train) / config.batch_size)
+        method = Standard() if warming else self.state.method
+        self.state.wrapped.train()
+        total = math.ceil(len(self.train) / config.batch_size)
+        saved = amid.batches
         order = batches(
-            len(train),
+            len(self.train),
             config.batch_size,
             seed=config.seed,
             epoch=epoch,
             rank=fabric.global_rank,
             world=fabric.world_size,
         )
-        for number, ids in enumerate(order):
-            ids = ids.to(fabric.device)
-            x, y = train[ids]
-            with fabric.autocast():
-                step = method(model, x, y, ids)
-            optimizer.zero_grad()
-            fabric.backward(step.loss)
-            optimizer.step()
-            if average is not None:
-                average.update_parameters(inside(model))
-            for name, value in step.metrics.items():
-                weight = len(ids) if name in ("loss", "margin") else 1
-                old = sums.get(name, torch.zeros((), device=fabric.device))
-                sums[name] = old + value.to(fabric.device) * weight
-            self.watcher.batch(epoch, number + 1, total, sums)
-        method.end_epoch(epoch, config.epochs)
-        return {"epoch": epoch, "lr": rate, **summary(self._over_processes(sums))}
+        begun = monotonic()
+        for number, ids in enumerate(islice(order, saved, None), start=saved):
+            if not self._agreed(self.pace.batch_fits()):
+                self._stop(epoch, amid, total, saved)
+            metrics = self._step(epoch, number, ids.to(fabric.device), method)
+            ended = monotonic()
+            self.pace.batch = max(self.pace.batch, ended - begun)
+            amid.add(metrics, len(ids), ended - begun)
+            begun = ended
+            self.watcher.batch(epoch, amid.batches, total, amid.sums)
+        if not self._agreed(self.pace.validation_fits()):
+            self._stop(epoch, amid, total, saved)
+        sums = self._over_processes(amid.sums)
+        # Reading the sums has waited for the device.
+        amid.seconds += monotonic() - begun
+        if self.pace.budget is not None and self.pace.validation is None:
+            # Nobody knows whether it will fit: what is trained is safe.
+            self._save_amid(epoch, amid)
+        if not warming:
+            # Counted from its own start: a schedule must not begin in the middle.
+            method.end_epoch(epoch - config.standard_epochs, config.epochs - config.standard_epochs)
+        return {"epoch": epoch, "lr": rate, **summary(sums), "seconds": amid.seconds}
+
+    def _step(self, epoch: int, number: int, ids: Tensor, method: Method) -> dict[str, Tensor]:
+        """Train on one batch; the metrics of the method's step."""
+        fabric, config, state = self.fabric, self.config.train, self.state
+        x, y = self.train[ids]
+        x = augment_share(
+            x,
+            self.config.data.augment,
+            seed=batch_seed(config.seed, epoch, number),
+            rank=fabric.global_rank,
+            world=fabric.world_size,
+            batch=min(config.batch_size, len(self.train) - number * config.batch_size),
+        )
+        with fabric.autocast():
+            step = method(state.wrapped, x, y, ids)
+        state.optimizer.zero_grad()
+        fabric.backward(step.loss)
+        state.optimizer.step()
+        if state.average is not None:
+            state.average.update_parameters(inside(state.wrapped))
+        return {name: value.to(fabric.device) for name, value in step.metrics.items()}
 
     def _over_processes(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         names = sorted(sums)
@@ -213,65 +226,60 @@ class _Trainer:
         reduced = torch.as_tensor(self.fabric.all_reduce(stacked, reduce_op="sum"))
         return dict(zip(names, reduced.tolist(), strict=True))
 
-    @torch.no_grad()
-    def _validate(self, model: nn.Module, epoch: int) -> tuple[float, float]:
-        """Clean and PGD-10 accuracy on the validation part; every process computes them all."""
-        config, part = self.config, self.splits.val
-        clean = noisy = 0
-        for ids in torch.arange(len(part)).split(config.evaluate.batch_size):
-            x, y = self.fabric.to_device(part[ids])
-            with self.fabric.autocast():
-                with no_trace(model, x) as inner:
-                    right = Classification().correct(forward(inner, x), y)
-                attacked = pgd(
-                    model,
-                    x,
-                    y,
-                    config.evaluate.middle,
-                    steps=10,
-                    norm=get_norm(config.norm),
-                    bounds=BOUNDS,
-                )
-            clean += int(right.sum())
-            noisy += int((right & ~attacked.crossed).sum())
-        return clean / len(part), noisy / len(part)
+    def _validate(self, epoch: int) -> dict[str, float]:
+        begun = monotonic()
+        known = self.pace.validation is not None
+        budget = None if known else self.pace.budget
+        try:
+            clean, noisy = validate(
+                self.fabric, self.state.chosen, self.splits.val, self.config, budget
+            )
+        except OutOfTime as stop:
+            raise OutOfTime(f"{stop}; give more: {self._continue()}") from None
+        self.pace.validation = monotonic() - begun
+        return {
+            "val_accuracy": clean,
+            "val_pgd": noisy,
+            "val_score": math.sqrt(clean * noisy),
+            "val_seconds": self.pace.validation,
+        }
 
-    def _save(
-        self,
-        epoch: int,
-        row: dict[str, float],
-        model: nn.Module,
-        chosen: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        average: AveragedModel | None,
-    ) -> None:
-        better = self.best.improved(epoch, row["val_score"], row["val_accuracy"])
+    def _agreed(self, fits: bool) -> bool:
+        """What the first process says: all must stop before the same batch."""
+        return fits if self.pace.budget is None else bool(self.fabric.broadcast(fits))
+
+    def _stop(self, epoch: int, amid: Amid, total: int, saved: int) -> NoReturn:
+        if amid.batches > saved:
+            self._save_amid(epoch, amid)
+        raise OutOfTime(
+            f"the time is up in epoch {epoch + 1} of {self.config.train.epochs}, after "
+            f"{amid.batches} of {total} batches ({self.pace}); {self._continue()}"
+        )
+
+    def _continue(self) -> str:
+        return f"continue with `ima train --resume {self.run.folder}`"
+
+    def _save_amid(self, epoch: int, amid: Amid) -> None:
+        with held_back(), self.pace.saving():
+            self.state.save(self.run.state, self.fabric, epoch - 1, amid)
+
+    def _save_epoch(self, epoch: int, row: dict[str, float]) -> None:
+        run, state = self.run, self.state
+        better = state.best.improved(epoch, row["val_score"], row["val_accuracy"])
         if not self.fabric.is_global_zero:
             return
-        run = self.run
         if better:
-            save_weights(run.weights("best"), chosen.state_dict())
-        save_weights(run.weights("last"), chosen.state_dict())
+            save_weights(run.weights("best"), state.chosen.state_dict())
+        save_weights(run.weights("last"), state.chosen.state_dict())
         run.add_epoch(row)
-        margins = getattr(self.method, "margins", None)
+        margins = getattr(state.method, "margins", None)
         if margins is not None and epoch >= self.config.train.standard_epochs:
             values = margins.values.cpu()
             counts = torch.histc(values, MARGIN_BINS, 0.0, margins.cap)
             edges = torch.linspace(0, margins.cap, MARGIN_BINS + 1).tolist()
             run.add_margins(epoch, edges, [int(c) for c in counts])
         # Written last: whatever was interrupted before is done again.
-        save_state(
-            run.state,
-            {
-                "epoch": epoch,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "method": self.method.state_dict(),
-                "precision": self.fabric.strategy.precision.state_dict(),
-                "best": vars(self.best),
-                "average": None if average is None else average.state_dict(),
-            },
-        )
+        state.save(run.state, self.fabric, epoch)
 
 
 def summary(sums: Mapping[str, float]) -> dict[str, float]:

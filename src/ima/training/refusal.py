@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError, create_model
+
+from ima.training.settings import Named, Strict
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run; the text names the key, what was expected, the nearest name."""
 
 
 def nearest(name: str, known: Iterable[str], write: str = "{!r}") -> str:
@@ -44,3 +52,52 @@ def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> Sequence[str]
         nested = [a for a in (annotation, *typing.get_args(annotation)) if inspect.isclass(a)]
         current = next((a for a in nested if issubclass(a, BaseModel)), current)
     return list(current.model_fields)
+
+
+def validate(model: type[Model], values: Any, place: str = "", owner: str = "") -> Model:
+    """The values as a model; ConfigError that names every key at fault, see `explain`."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [explain(e, model, place, owner) for e in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def check_name(place: str, name: str, table: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless the table has a row of this name."""
+    if name not in table:
+        hint = nearest(name, table)
+        raise ConfigError(f"{place}: unknown name {name!r}.{hint} Known: {', '.join(table)}")
+
+
+def ask(place: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function returns; its ValueError or TypeError as a ConfigError with the key."""
+    try:
+        return function(*arguments)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{place}: {error}") from error
+
+
+def parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a function or class, by name."""
+    return inspect.signature(function).parameters
+
+
+def check_options(
+    place: str, function: Callable[..., Any], named: Named, provided: Sequence[str]
+) -> dict[str, Any]:
+    """The options beside a name, checked against the types of the function that they are for.
+
+    provided: parameters that a config cannot set.
+    """
+    target = function.__init__ if inspect.isclass(function) else function
+    hints = typing.get_type_hints(target)
+    fields: dict[str, Any] = {}
+    for name, parameter in parameters(function).items():
+        if name in provided or parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            continue
+        required = parameter.default is inspect.Parameter.empty
+        fields[name] = (hints.get(name, Any), ... if required else parameter.default)
+    model = create_model(f"{named.name}", __config__=Strict.model_config, **fields)
+    checked = validate(model, named.options, place, named.name)
+    return {key: getattr(checked, key) for key in named.options}

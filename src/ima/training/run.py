@@ -28,6 +28,15 @@ import yaml
 
 from ima.training.config import Config, ConfigError, parse
 
+PLACE = ("system", "processor", "cores", "threads", "device")
+"""What must be the same in the environments of runs whose times are compared."""
+
+MAKING = ("ima", "commit", "python", "torch", "numpy", "lightning-fabric", "jobs")
+"""What else an environment says about how a run was made."""
+
+JOBS = "IMA_JOBS"
+"""The environment variable by which `ima compare` tells its runs how many there are at a time."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -119,9 +128,16 @@ class Run:
         except (yaml.YAMLError, ConfigError) as error:
             raise ConfigError(f"{path} is damaged: {error}") from error
 
-    def write_environment(self, device: str) -> None:
-        """Say with what and where the run was made."""
-        _write(self.folder / "environment.json", json.dumps(environment(device), indent=2) + "\n")
+    def write_environment(self, device: str, samples: Mapping[str, int] | None = None) -> None:
+        """Say with what and where the run is made; where it continues elsewhere, that too.
+
+        samples: how many there are, by the part of the data set.
+        """
+        now = {**environment(device), "samples": dict(samples or {})}
+        first = self.environment() or now
+        if not any(_same(known, now) for known in (first, *first.get("resumed", ()))):
+            first = {**first, "resumed": [*first.get("resumed", ()), now]}
+        _write(self.folder / "environment.json", json.dumps(first, indent=2) + "\n")
 
     def environment(self) -> dict[str, Any]:
         """With what and where the run was made; empty before it started."""
@@ -163,8 +179,24 @@ def environment(device: str) -> dict[str, Any]:
         "system": platform.platform(),
         "cores": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
+        "processor": _processor(),
         "device": device,
+        "jobs": int(os.environ.get(JOBS, "1")),
     }
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(one.get(key) == other.get(key) for key in (*PLACE, *MAKING))
+
+
+def _processor() -> str | None:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or None
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else None
 
 
 def _version(package: str) -> str | None:

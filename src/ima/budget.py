@@ -1,0 +1,44 @@
+"""A time budget: how long a command may take before it stops where it can continue."""
+
+from __future__ import annotations
+
+import re
+import time
+
+OUT_OF_TIME = 75
+"""Exit code of a command that stopped for time and can be continued (EX_TEMPFAIL)."""
+
+
+class OutOfTime(RuntimeError):  # noqa: N818  # it is no error: nothing went wrong
+    """The time is up; the text says what is kept and how to continue."""
+
+
+class Budget:
+    """So many seconds, from the moment it is made."""
+
+    def __init__(self, seconds: float) -> None:
+        if not 0 < seconds < float("inf"):
+            raise ValueError(f"a time budget is {seconds} s; expected a finite time above 0")
+        self.seconds = seconds
+        self.end = time.monotonic() + seconds
+
+    @staticmethod
+    def parse(text: str) -> Budget:
+        """The budget that a person writes: `90` or `90s` (seconds), `9m`, `1h30m`.
+
+        Raises ValueError for anything else, and for no time at all.
+        """
+        match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
+        hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0,) * 3
+        total = 3600 * hours + 60 * minutes + seconds
+        if total == 0:
+            raise ValueError(f"a time budget is {text!r}; expected such as 90, 540s, 9m or 1h30m")
+        return Budget(total)
+
+    def left(self) -> float:
+        """Seconds that are left; negative afterwards."""
+        return self.end - time.monotonic()
+
+    def over(self) -> bool:
+        """Whether the time is up."""
+        return self.left() <= 0

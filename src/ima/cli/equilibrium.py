@@ -1,0 +1,55 @@
+"""`ima equilibrium`: decision regions, margins and distances in the plane, in a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def equilibrium(
+    *overrides: str,
+    out: Path | None = None,
+    seed: int = 0,
+    jobs: int = 1,
+    device: str = "auto",
+) -> None:
+    """Draw where margins settle, on points whose true boundary is known, and measure by how much.
+
+    Trains the methods of the config `equilibrium`; continues what was stopped.
+
+    Parameters
+    ----------
+    overrides:
+        Changes to the config, such as `train.epochs=20`.
+    out:
+        The folder of runs, table and picture; `runs/equilibrium` if not given.
+    seed:
+        Of the training.
+    jobs:
+        How many runs at a time, each with its share of the cores.
+    device:
+        cpu, cuda, mps or auto; for the training.
+
+    """
+    from ima.report.equilibrium import write
+    from ima.report.portrait import Portrait
+    from ima.training.compare import make, plan
+    from ima.training.config import load_config
+    from ima.training.equilibrium import check, measure_run, origin
+
+    for name, value, least in (("jobs", jobs, 1), ("seed", seed, 0)):
+        if value < least:
+            raise ValueError(f"--{name} is {value}; expected at least {least}")
+    config = load_config("equilibrium", overrides)
+    check(config)
+    folder = Path("runs") / config.name if out is None else out
+    plans = plan(config, [seed], folder)
+    make(
+        plans,
+        jobs=jobs,
+        device=device,
+        report=lambda what, done, total: print(f"[{done}/{total}] {what}", flush=True),
+    )
+    runs = [(p.title(), p.chosen().runs[0]) for p in plans]
+    portraits = [Portrait.read(title, measure_run(run)) for title, run in runs]
+    print("\n" + write(folder, portraits, config.note, [origin([run for _, run in runs])]))
+    print(f"{folder / 'equilibrium.md'}: the table with its picture")

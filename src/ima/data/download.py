@@ -1,0 +1,169 @@
+"""Fetching public data sets from where their authors keep them, checked against known checksums."""
+
+import difflib
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ima.data.find import data_root
+
+TIMEOUT = 60  # seconds without a byte
+CHUNK = 1 << 20
+
+# Told the file, the bytes so far, and the bytes in all if known.
+Report = Callable[[Path, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Original:
+    """One published file: its address and its MD5 checksum, as published or widely known."""
+
+    url: str
+    md5: str
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.url.rsplit("/", 1)[1]
+
+
+@dataclass(frozen=True)
+class DownloadRow:
+    """A row of the table: the files, and the data set of `DATASETS` that loads them."""
+
+    name: str
+    files: tuple[Original, ...]
+    loader: str
+
+
+DOWNLOADS: dict[str, DownloadRow] = {
+    row.name: row
+    for row in (
+        DownloadRow(
+            "cifar10",
+            (
+                Original(
+                    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+                    "c58f30108f718f92721af3b95e74349a",
+                ),
+            ),
+            "cifar10",
+        ),
+        DownloadRow(
+            "svhn",
+            (
+                Original(
+                    "http://ufldl.stanford.edu/housenumbers/train_32x32.mat",
+                    "e26dedcc434d2e4c54c9b2d4a06d8373",
+                ),
+                Original(
+                    "http://ufldl.stanford.edu/housenumbers/test_32x32.mat",
+                    "eb5a983be6a315427106f1b164d9cef3",
+                ),
+            ),
+            "svhn",
+        ),
+        DownloadRow(
+            "pneumoniamnist",
+            (
+                Original(
+                    "https://zenodo.org/records/10519652/files/pneumoniamnist.npz",
+                    "28209eda62fecd6e6a2d98b1501bb15f",
+                ),
+            ),
+            "arrays",
+        ),
+    )
+}
+
+
+def fetch(
+    name: str,
+    folder: str | Path | None = None,
+    *,
+    report: Report | None = None,
+) -> list[Path]:
+    """Download the files of data set `name` of `DOWNLOADS` into `folder`; their paths.
+
+    Without `folder` it is the one of that name in IMA_DATA, else in ./data. Files that are there
+    with the right checksum are kept as they are. A file appears whole and checked, or not at all;
+    `report` is called while it comes.
+
+    Raises `ValueError` for an unknown name, a file with another checksum (there already, or as
+    downloaded), `OSError` when a file cannot be had; both say what to do by hand.
+    """
+    if name not in DOWNLOADS:
+        nearest = difflib.get_close_matches(name.casefold(), DOWNLOADS, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"no download is known for {name!r}; did you mean {nearest!r}? There are: "
+            f"{', '.join(DOWNLOADS)}"
+        )
+    target = data_root() / name if folder is None else Path(folder).expanduser()
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} is a file; expected a folder to download to")
+    # All that are there are looked at before the first is fetched.
+    wanted = [(original, target / original.name) for original in DOWNLOADS[name].files]
+    absent = [(original, file) for original, file in wanted if not _present(file, original)]
+    for original, file in absent:
+        target.mkdir(parents=True, exist_ok=True)
+        _download(original, file, report)
+    return [file for _, file in wanted]
+
+
+def _present(file: Path, original: Original) -> bool:
+    if not file.exists():
+        return False
+    digest = hashlib.md5(usedforsecurity=False)
+    with file.open("rb") as handle:
+        while chunk := handle.read(CHUNK):
+            digest.update(chunk)
+    if digest.hexdigest() != original.md5:
+        raise ValueError(
+            f"{file} is there, but is not the published file: its MD5 is {digest.hexdigest()}, "
+            f"expected {original.md5}. Move it away, or name another folder"
+        )
+    return True
+
+
+def _download(original: Original, file: Path, report: Report | None) -> None:
+    # With the process's number: two downloads at a time do not write into each other's file.
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    digest = hashlib.md5(usedforsecurity=False)
+    done, total = 0, None
+    try:
+        try:
+            with urllib.request.urlopen(original.url, timeout=TIMEOUT) as answer:
+                length = answer.headers.get("Content-Length", "")
+                total = int(length) if length.isdigit() else None
+                with part.open("wb") as out:
+                    while chunk := answer.read(CHUNK):
+                        out.write(chunk)
+                        digest.update(chunk)
+                        done += len(chunk)
+                        if report is not None:
+                            report(file, done, total)
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()  # it holds the connection
+            raise OSError(_by_hand(original, file, f"could not be fetched ({error})")) from error
+        if total is not None and done < total:
+            told = f"was cut off after {done} of {total} bytes"
+            raise OSError(_by_hand(original, file, told))
+        if digest.hexdigest() != original.md5:
+            told = f"came with MD5 {digest.hexdigest()}, expected {original.md5}; it was not kept"
+            raise ValueError(_by_hand(original, file, told))
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _by_hand(original: Original, file: Path, told: str) -> str:
+    return (
+        f"{original.url} {told}. Try again later, or fetch it by hand, with a browser or from a "
+        f"machine with network, and put it at {file.absolute()} (MD5 {original.md5})"
+    )

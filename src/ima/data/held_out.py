@@ -1,0 +1,101 @@
+"""A published training and test part as three parts: validation comes out of training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ima.data.base import Part, Sample, Splits
+from ima.data.split import fingerprints, stratified
+
+
+def three_parts(
+    train: Sample, val: Sample | None, test: Sample, *, seed: int, source: Path, training: str
+) -> tuple[Sample, Sample, Sample, str]:
+    """Training, validation and test part with no training image in the others, and what was done.
+
+    Without `val`, 10 % of the training images are held out for it, by `seed`, with classes in
+    proportion. Training images that are equal, pixel by pixel, to a validation or test image are
+    left out. The test part stays as it is. `source` and `training` are how notes and errors name
+    the data set and its training images.
+
+    Raises `ValueError` when no training image is left.
+    """
+    # First the test part, so that a validation part held out of training has none of it either.
+    kept = _without(train, test, training)
+    hidden = len(train[0]) - len(kept[0])
+    note = f"Split as stored in {source.name}."
+    if val is None:
+        kept, val = _hold_out(kept, seed, training)
+        note = (
+            f"{source.name} has no validation part: {len(val[0])} training images (10 %) were held "
+            f"out with seed {seed}."
+        )
+    train = _without(kept, val, training)
+    hidden += len(kept[0]) - len(train[0])
+    if hidden:
+        note += f" {hidden} training images that are also in validation or test were left out."
+    both = len(val[0]) - int(_apart(val, test).sum())
+    if both:
+        note += f" {both} validation images are also in test."
+    return train, val, test, note
+
+
+def published(
+    name: str, train: Sample, test: Sample, classes: Sequence[str], *, seed: int, source: Path
+) -> Splits:
+    """The splits of a data set that is published as training and test part.
+
+    Raises `ValueError` when a class has no training image, or none besides those for validation.
+    """
+    what = f"the training part of {source}"
+    _every_class(train, classes, what)
+    train, val, test, note = three_parts(train, None, test, seed=seed, source=source, training=what)
+    _every_class(train, classes, f"{what}, less its validation images,")
+    return Splits(name, as_part(train), as_part(val), as_part(test), tuple(classes), note)
+
+
+def as_part(sample: Sample) -> Part:
+    """A part of arrays."""
+    return Part(torch.as_tensor(sample[0]), torch.as_tensor(sample[1]))
+
+
+def _every_class(train: Sample, classes: Sequence[str], what: str) -> None:
+    counts = np.bincount(train[1], minlength=len(classes))
+    absent = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+    if absent:
+        raise ValueError(
+            f"{what} has no image of {', '.join(absent)}; expected some of each of the "
+            f"{len(classes)} classes: fetch the files again"
+        )
+
+
+def _apart(samples: Sample, others: Sample) -> NDArray[np.bool_]:
+    """True (N,) for images that are not among the others, pixel by pixel."""
+    known = set(fingerprints(others[0]))
+    return np.array(
+        [fingerprint not in known for fingerprint in fingerprints(samples[0])], dtype=np.bool_
+    )
+
+
+def _without(train: Sample, others: Sample, training: str) -> Sample:
+    kept = _apart(train, others)
+    if not kept.any():
+        raise ValueError(
+            f"every image of {training} is also in validation or test; expected training images "
+            "of their own"
+        )
+    return train if kept.all() else (train[0][kept], train[1][kept])
+
+
+def _hold_out(train: Sample, seed: int, training: str) -> tuple[Sample, Sample]:
+    images, labels = train
+    if len(labels) < 2:
+        raise ValueError(
+            f"there is no validation part, and {training} has only {len(labels)} image to take "
+            "some from; expected at least 2"
+        )
+    held = stratified(labels, max(1, round(len(labels) / 10)), seed)
+    return (images[~held], labels[~held]), (images[held], labels[held])

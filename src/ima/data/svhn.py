@@ -1,0 +1,96 @@
+"""SVHN, cropped digits (format 2): house numbers in street pictures, 32x32 colour pixels.
+
+Y. Netzer, T. Wang, A. Coates, A. Bissacco, B. Wu, A. Y. Ng, "Reading Digits in Natural Images with
+Unsupervised Feature Learning", NIPS Workshop on Deep Learning and Unsupervised Feature Learning
+2011, http://ufldl.stanford.edu/housenumbers/.
+"""
+
+import io
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ima.data.base import Sample, Splits
+from ima.data.find import locate, missing
+from ima.data.held_out import published
+
+SOURCE = "Netzer et al. 2011, http://ufldl.stanford.edu/housenumbers/"
+SUMMARY = "99289 digits from house numbers in street pictures, 32x32 colour pixels."
+WHERE = (
+    "Get train_32x32.mat and test_32x32.mat (format 2, cropped digits) with `ima data get svhn`, "
+    "or from http://ufldl.stanford.edu/housenumbers/ (for "
+    "non-commercial use only), and put them in the folder svhn."
+)
+FILES = ("train_32x32.mat", "test_32x32.mat")
+USUAL = ("svhn", "svhn-cropped", "SVHN")
+NOTE = (
+    "Validation digits were picked at random: others of the same house number can be in training."
+)
+
+
+def load(path: str | Path | None = None, *, size: int | None = None, seed: int = 0) -> Splits:
+    """Load the digits as (3, 32, 32), uint8; class 0 is digit 0.
+
+    `path` is the folder with train_32x32.mat and test_32x32.mat. Test is the test file. Of the
+    training file 10 % are held out for validation, by `seed`, with classes in proportion; training
+    images that are equal to a validation or test image are left out.
+
+    Raises `FileNotFoundError` when a file is absent, `ValueError` for damaged files, other arrays,
+    labels other than 1 to 10 (in the files 10 is digit 0), and for a size other than 32.
+    """
+    if size not in (None, 32):
+        raise ValueError(f"data set 'svhn' has 32x32 images, got size {size}; leave data.size out")
+    found = locate("svhn", path, usual=USUAL, where=WHERE)
+    if not found.is_dir():
+        raise ValueError(f"{found} is a file; expected the folder with {' and '.join(FILES)}")
+    absent = [found / name for name in FILES if not (found / name).is_file()]
+    if absent:
+        raise missing("svhn", absent, where=WHERE)
+    train, test = (_read(found / name) for name in FILES)
+    digits = [str(digit) for digit in range(10)]
+    splits = published("svhn", train, test, digits, seed=seed, source=found)
+    return replace(splits, note=f"{splits.note} {NOTE}")
+
+
+def _read(file: Path) -> Sample:
+    """Images (N, 3, 32, 32), uint8, and labels (N,), 0 to 9."""
+    # Here and not above: other data sets need not wait for it.
+    from scipy.io import loadmat  # pyright: ignore[reportMissingTypeStubs]
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # it warns of some damages and goes on
+            stored = cast("Any", loadmat(io.BytesIO(file.read_bytes()), variable_names=["X", "y"]))
+    except Exception as error:  # scipy raises whatever comes on damaged bytes
+        raise ValueError(
+            f"{file} cannot be read ({error}); expected an undamaged .mat file as published: fetch "
+            "it again"
+        ) from error
+    for key in ("X", "y"):
+        if key not in stored:
+            raise ValueError(f"{file} has no {key!r}; expected images 'X' and labels 'y'. {WHERE}")
+    images: NDArray[Any] = stored["X"]
+    labels: NDArray[Any] = stored["y"]
+    if images.dtype != np.uint8 or images.shape[:3] != (32, 32, 3) or images.ndim != 4:
+        raise ValueError(
+            f"'X' of {file} is {images.dtype} of shape {images.shape}; expected uint8 of "
+            "(32, 32, 3, N)"
+        )
+    count = images.shape[3]
+    if count == 0 or labels.shape != (count, 1) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"'y' of {file} is {labels.dtype} of shape {labels.shape}; expected whole numbers of "
+            f"({count}, 1), one for each image"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 1 or high > 10:
+        raise ValueError(
+            f"'y' of {file} reaches from {low} to {high}; expected 1 to 10, where 10 is digit 0. "
+            "Converted files, with 0 for digit 0, are loaded as data set 'arrays'"
+        )
+    first = np.ascontiguousarray(images.transpose(3, 2, 0, 1))
+    return first, labels[:, 0].astype(np.int64) % 10

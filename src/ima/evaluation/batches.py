@@ -1,0 +1,42 @@
+"""What `evaluate` takes as data, as batches (x, y)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader
+
+from ima.tasks import plain
+
+
+def batches(data: Any, batch_size: int) -> Any:
+    """An iterable of batches: of a data set, in its order; batches stay as they are."""
+    first: Any = data[0] if isinstance(data, list | tuple) and data else None
+    if _is_batch(first):
+        return data
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        samples: Any = data
+        # A generator of its own: a loader without one draws from the global random state.
+        own = Generator()
+        return DataLoader(samples, batch_size=batch_size, generator=own) if len(samples) else ()
+    return data
+
+
+def pair(batch: Any, keys: tuple[str, str]) -> tuple[Tensor, Tensor]:
+    """Samples x and labels y of a batch; TypeError where it holds none."""
+    if isinstance(batch, dict) and set(keys) <= batch.keys():
+        return plain(batch[keys[0]]), plain(batch[keys[1]])
+    if not isinstance(batch, list | tuple) or len(batch) < 2:
+        came = f"a dict with {list(batch)}" if isinstance(batch, dict) else type(batch).__name__
+        raise TypeError(
+            f"the data gave {came}; expected (x, y), or a dict with the keys {keys}: pass a data "
+            "set, or an iterable of batches, of these"
+        )
+    return plain(batch[0]), plain(batch[1])
+
+
+def _is_batch(item: Any) -> bool:
+    """Whether an item of a list holds a label for each of several samples."""
+    labels = item[1] if isinstance(item, list | tuple) and len(item) > 1 else None
+    return isinstance(labels, Tensor) and labels.ndim > 0

@@ -1,0 +1,85 @@
+"""Attacked samples for pictures: collected during an evaluation, kept beside its record."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ima.evaluation.one_batch import Example
+from ima.evaluation.partial import key_of
+
+NUMBERS = ("id", "eps", "label", "prediction", "clean_prediction")
+
+
+class Examples:
+    """All attacks on the samples with ids below `limit`, so that pictures show one under several.
+
+    record: the evaluation's, see `partial`. With it, in the file `beside`, lie the examples of the
+    batches that it holds; they count only as long as record and data are the same.
+    """
+
+    def __init__(self, limit: int, record: Path, data: str) -> None:
+        self.limit, self.record, self.data = limit, record, data
+        self.new: list[Example] = []
+        self.beside = record.with_name(record.name + ".npz")
+        self.old = _read(self.beside)
+        self.saved = 0
+
+    def keep(self, example: Example) -> None:
+        """Take one example; `evaluate` calls it."""
+        if example.id < self.limit:
+            self.new.append(example)
+
+    def save(self) -> None:
+        """Write what is new, before the batch is recorded."""
+        if len(self.new) > self.saved:
+            _write(self.beside, {**_arrays(self.all()), "key": np.array(self._key())})
+            self.saved = len(self.new)
+
+    def all(self) -> list[Example]:
+        """The examples of the batches that were finished before, and of those since."""
+        key, old = self.old
+        again = {(e.id, e.attack, e.eps) for e in self.new}
+        kept = [e for e in old if (e.id, e.attack, e.eps) not in again]
+        return [*(kept if key == self._key() else []), *self.new]
+
+    def write(self, path: Path, ids: NDArray[np.int64], classes: Sequence[str]) -> None:
+        """Write all, with `ids[id]` for id, to `path`; no file where there are none."""
+        path.unlink(missing_ok=True)
+        found = self.all()
+        if found:
+            arrays = _arrays(found)
+            arrays["id"] = ids[arrays["id"]]
+            _write(path, {**arrays, "classes": np.array(classes)})
+
+    def _key(self) -> str:
+        return key_of(self.record) + self.data
+
+
+def _arrays(examples: Sequence[Example]) -> dict[str, NDArray[Any]]:
+    columns = {name: np.array([getattr(e, name) for e in examples]) for name in NUMBERS}
+    images = {n: np.stack([getattr(e, n).numpy() for e in examples]) for n in ("clean", "noisy")}
+    return {"attack": np.array([e.attack for e in examples]), **columns, **images}
+
+
+def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    beside = path.with_name("part-" + path.name)
+    np.savez_compressed(beside, allow_pickle=False, **arrays)
+    os.replace(beside, path)
+
+
+def _read(path: Path) -> tuple[str, list[Example]]:
+    if not path.exists():
+        return "", []
+    with np.load(path, allow_pickle=False) as file:
+        found = {name: file[name] for name in file.files}
+    clean, noisy = (torch.from_numpy(found[name]) for name in ("clean", "noisy"))
+    columns = [found[n].tolist() for n in ("id", "attack", "eps", *NUMBERS[2:])]
+    rows = zip(*columns, clean, noisy, strict=True)
+    return str(found["key"]), [Example(*row) for row in rows]

@@ -1,0 +1,135 @@
+"""A model as AutoAttack expects it: images (B, C, H, W) in [0, 1] come in, (B, classes) logits out.
+
+Around any classifier: samples of any rank are reshaped, bounds are mapped to [0, 1], one logit z
+becomes the pair [0, z].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ima.attacks.inputs import Model
+from ima.norms import Norm
+from ima.tasks import Classification
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """The model behind the map; as a function, it is what the library attacks.
+
+    model: on samples (B, *shape) of `dtype`; image: (C, H, W); low, width: the bounds as
+    low + width * [0, 1]; classes: of the output.
+    """
+
+    model: Model
+    shape: tuple[int, ...]
+    image: tuple[int, int, int]
+    low: Tensor
+    width: Tensor
+    dtype: torch.dtype
+    classes: int
+
+    def up(self, x: Tensor) -> Tensor:
+        """Samples (B, *shape) as float32 images (B, C, H, W) in [0, 1]."""
+        unit = ((x - self.low) / self.width).clamp(0, 1).float()
+        return unit.contiguous().reshape(len(x), *self.image)
+
+    def down(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] as samples."""
+        return self.low + self.width * images.reshape(-1, *self.shape).to(self.dtype)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Float32 logits (B, classes) in a tensor of their own: Square writes into them."""
+        if len(images) == 0:
+            return images.new_zeros(0, self.classes)
+        if torch.is_grad_enabled() and images.requires_grad:
+            return _Isolated.apply(images, self._logits)  # pyright: ignore[reportReturnType]
+        with torch.no_grad():
+            return self._logits(images).clone()
+
+    def _logits(self, images: Tensor) -> Tensor:
+        return Classification().logits(self.model(self.down(images))).float()
+
+
+class _Isolated(torch.autograd.Function):
+    """A function of images whose backward pass ends at them.
+
+    FAB calls `backward`, which would otherwise add to the parameters' gradients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        with torch.enable_grad():
+            ctx.images = images.detach().requires_grad_()
+            ctx.output = function(ctx.images)
+        return ctx.output.detach().clone()
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Any) -> Any:
+        if not ctx.output.requires_grad:
+            return torch.zeros_like(ctx.images), None
+        (gradient,) = torch.autograd.grad(
+            ctx.output, ctx.images, slopes, allow_unused=True, materialize_grads=True
+        )
+        return gradient.contiguous(), None
+
+
+def unit_box(bounds: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Bounds as (low, width), width one number.
+
+    Raises ValueError where there are none, and where entries have ranges of several widths: a
+    ball is no ball any more once they are mapped to [0, 1].
+    """
+    if bounds is None:
+        raise ValueError(
+            "AutoAttack needs bounds, the lowest and the highest value of x's entries, such as "
+            "bounds=(0, 1); for data without bounds use pgd-100"
+        )
+    low, high = bounds
+    width = high - low
+    least, most = float(width.min()), float(width.max())
+    if not math.isfinite(most) or most - least > 1e-5 * most:
+        raise ValueError(
+            f"AutoAttack needs bounds of one finite width for all entries, but widths go from "
+            f"{least:.6g} to {most:.6g}; scale x (the model may scale it back), or use pgd-100"
+        )
+    return low.clone(), width.amax()
+
+
+def layout(shape: Sequence[int], norm: Norm) -> tuple[int, int, int] | None:
+    """(C, H, W) in which Square can attack samples (B, *shape); None where there is no such.
+
+    The natural layout, with the last two dimensions as the image, where that works; otherwise the
+    one that is nearest to a square image.
+    """
+    natural = [(math.prod(shape[:-2]), shape[-2], shape[-1])] if len(shape) > 1 else []
+    signals = _rectangles(shape[0], math.prod(shape[1:])) if len(shape) > 1 else []
+    flat = _rectangles(1, math.prod(shape))
+    works = [c for c in (*natural, *signals, *flat) if norm.name != "L2" or _square_works(*c[1:])]
+    return max(works, key=lambda c: min(c[1], c[2], 5), default=None)
+
+
+def plain_layout(shape: Sequence[int]) -> tuple[int, int, int]:
+    """(C, H, W) for attacks that do not look at the layout."""
+    return 1, 1, math.prod(shape)
+
+
+def _rectangles(channels: int, size: int) -> list[tuple[int, int, int]]:
+    heights = (h for h in range(math.isqrt(size), 0, -1) if size % h == 0)
+    return [(channels, h, size // h) for h in heights]
+
+
+def _square_works(height: int, width: int) -> bool:
+    """Whether Square's first L2 tiles fit: of a fifth of the height, side by side from `start`."""
+    if min(height, width) < 5:
+        return False
+    tile = height // 5
+    start = (height - 5 * tile) // 2
+    ends = (start + length // tile * tile <= length for length in (height, width))
+    return tile == 1 or all(ends)

@@ -1,0 +1,115 @@
+"""One batch of an evaluation: clean, and under each attack at each radius."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ima.attacks.inputs import check_samples, no_trace
+from ima.attacks.walk import forward
+from ima.evaluation.attacks import AttackRow
+from ima.evaluation.results import CLEAN, Row
+from ima.evaluation.setting import Setting
+
+WORST = "worst case"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One attacked sample as tensors, for pictures; see `evaluate`'s `keep`."""
+
+    id: int
+    attack: str
+    eps: float
+    label: int
+    prediction: int
+    clean_prediction: int
+    clean: Tensor
+    noisy: Tensor
+
+
+def attack_batch(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    ids: range,
+    radii: list[float],
+    attacks: list[tuple[str, AttackRow, int]],
+    setting: Setting,
+    keep: Callable[[Example], None] | None,
+) -> list[Row]:
+    """The rows of one batch, `ids` its samples; `radii` ascending; see `evaluate`."""
+    task, norm = setting.task, setting.norm
+    check_samples(x, setting.bounds)
+    with no_trace(model, x) as inner:
+        output = forward(inner, x)
+    task.check(output, y)
+    if not bool(torch.isfinite(output).all()):
+        raise FloatingPointError(
+            f"the model's output is not finite on batch of samples {ids[0]} to {ids[-1]}; its "
+            "weights or its inputs are damaged, and no accuracy can be stated"
+        )
+    clean, wrong = task.predict(output), ~task.correct(output, y)
+    size = torch.where(wrong, 0.0, torch.nan)
+    rows = _rows(ids, y, CLEAN, 0.0, clean, wrong, size)
+    by_attack: dict[float, list[tuple[Tensor, Tensor, Tensor]]] = {}
+    for name, row, steps in attacks:
+        prediction, broken, distance = clean.clone(), wrong.clone(), size.clone()
+        for radius in radii:
+            (left,) = (~broken).nonzero(as_tuple=True)
+            if len(left):
+                result = row.run(model, x[left], y[left], radius, steps, setting)
+                with no_trace(model, x) as inner:
+                    output = forward(inner, result.x)
+                # The second look decides: it is what the prediction and the picture show.
+                crossed = result.crossed & ~task.correct(output, y[left])
+                prediction[left], broken[left] = task.predict(output), crossed
+                far = norm.size(result.x - x[left])
+                distance[left] = torch.where(crossed, far.to(distance.dtype), torch.nan)
+                for i, at in enumerate(left.tolist() if keep is not None else []):
+                    assert keep is not None
+                    keep(
+                        Example(
+                            ids[at],
+                            name,
+                            radius,
+                            int(y[at]),
+                            int(prediction[at]),
+                            int(clean[at]),
+                            x[at].cpu(),
+                            result.x[i].cpu(),
+                        )
+                    )
+            rows += _rows(ids, y, name, radius, prediction, broken, distance)
+            state = (prediction.clone(), broken.clone(), distance.clone())
+            by_attack.setdefault(radius, []).append(state)
+    if len(attacks) > 1:
+        for radius, states in by_attack.items():
+            rows += _rows(ids, y, WORST, radius, *_worst(states))
+    return rows
+
+
+def _worst(states: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    predictions, broken, distances = (torch.stack(parts) for parts in zip(*states, strict=True))
+    nearest = torch.where(broken, distances, torch.inf).min(0)
+    prediction = predictions.gather(0, nearest.indices[None])[0]
+    distance = torch.where(broken.any(0), nearest.values, torch.nan)
+    return prediction, broken.any(0), distance
+
+
+def _rows(
+    ids: range,
+    y: Tensor,
+    attack: str,
+    eps: float,
+    prediction: Tensor,
+    broken: Tensor,
+    distance: Tensor,
+) -> list[Row]:
+    columns = zip(
+        ids, y.tolist(), prediction.tolist(), broken.tolist(), distance.tolist(), strict=True
+    )
+    return [Row(i, label, attack, eps, p, b, d) for i, label, p, b, d in columns]

@@ -1,0 +1,126 @@
+"""The batches of an evaluation that are finished, on disk, so that a killed one continues.
+
+JSON lines: the settings, then one line a batch. Every batch has noise of its own, so the batches
+that are left come out as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ima.evaluation.results import Row
+
+FORMAT = "evaluation under way, 1"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What came out of one batch. mark: of its samples; seconds: that it took."""
+
+    mark: str
+    seconds: float
+    rows: tuple[Row, ...]
+
+
+class Partial:
+    """The record in the file `path` of an evaluation with these settings.
+
+    Batches of other settings are dropped, and so are those after a line that was cut. Raises
+    ValueError for a file that is no such record.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path, self.batches = path, list[Batch]()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = json.dumps({"format": FORMAT, **settings})
+        lines = _lines(path)
+        if lines[:1] == [header]:
+            for line in lines[1:]:
+                batch = _batch(line)
+                if batch is None:
+                    break
+                self.batches.append(batch)
+        self._rewrite(header)
+
+    def find(self, number: int, mark: str) -> Batch | None:
+        """Batch number `number`, where it is there; without it and all later ones if it differs."""
+        if number < len(self.batches) and self.batches[number].mark != mark:
+            del self.batches[number:]
+            self._rewrite(_lines(self.path)[0])
+        return self.batches[number] if number < len(self.batches) else None
+
+    def add(self, batch: Batch) -> None:
+        """Write one more batch; a line that is cut by a kill is not read again."""
+        self.batches.append(batch)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(batch))
+
+    def _rewrite(self, header: str) -> None:
+        beside = self.path.with_name(self.path.name + ".new")
+        text = header + "\n" + "".join(map(_line, self.batches))
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, self.path)
+
+
+def key_of(path: Path) -> str:
+    """The settings' line of the record at `path`; empty where there is none."""
+    return (_lines(path) or [""])[0] if path.exists() else ""
+
+
+def mark(x: Any, y: Any) -> str:
+    """A digest of two tensors or numbers, such as a batch's samples and labels."""
+    return _digest({"x": x, "y": y})
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A digest of a model's kind and weights."""
+    found = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+    return _digest(found, type(model).__qualname__)
+
+
+def _digest(tensors: Mapping[str, Any], more: str = "") -> str:
+    digest = hashlib.blake2b(more.encode(), digest_size=16)
+    for name, tensor in tensors.items():
+        tensor = torch.as_tensor(tensor).detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        ours = json.loads(lines[0])["format"] == FORMAT
+    except (ValueError, TypeError, LookupError):
+        ours, lines = False, []
+    if not ours:
+        raise ValueError(
+            f"{path} is no record of an evaluation that is under way; delete it, or name another "
+            "file"
+        )
+    return lines[:-1]  # What follows the last line break was cut.
+
+
+def _line(batch: Batch) -> str:
+    rows = [astuple(row) for row in batch.rows]
+    return json.dumps({"mark": batch.mark, "seconds": batch.seconds, "rows": rows}) + "\n"
+
+
+def _batch(line: str) -> Batch | None:
+    try:
+        found = json.loads(line)
+        rows = tuple(Row(*values) for values in found["rows"])
+        return Batch(found["mark"], found["seconds"], rows)
+    except (ValueError, TypeError, LookupError):
+        return None

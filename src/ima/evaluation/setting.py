@@ -1,0 +1,21 @@
+"""What every attack of an evaluation shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Generator
+
+from ima.attacks.inputs import Bounds
+from ima.norms import Norm
+from ima.tasks import Task
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Norm, task and bounds; generator: the source of all noise, seeded for each batch anew."""
+
+    norm: Norm
+    task: Task
+    bounds: Bounds
+    generator: Generator

@@ -1,0 +1,154 @@
+"""What tables hold: measured shares, and rows and columns of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measured share, as the mean over seeds.
+
+    mean: 0..1, higher is better; NaN when it was not measured.
+    std: standard deviation over the seeds, a share too; None when unknown.
+    n: number of seeds; from 2 on, std is shown.
+    """
+
+    mean: float
+    std: float | None = None
+    n: int = 1
+
+    def __post_init__(self) -> None:
+        if not (math.isnan(self.mean) or 0 <= self.mean <= 1):
+            raise ValueError(
+                f"Measure.mean is {self.mean!r}, expected a share between 0 and 1, "
+                "or NaN when absent; divide percentages by 100"
+            )
+        if self.std is not None and not (math.isnan(self.std) or 0 <= self.std <= 1):
+            raise ValueError(f"Measure.std is {self.std!r}, expected a share from 0 to 1 or None")
+        if self.n < 0 or (self.n == 0 and not self.absent):
+            raise ValueError(f"Measure.n is {self.n!r}, expected the number of seeds, 1 or more")
+
+    @property
+    def absent(self) -> bool:
+        """Whether nothing was measured."""
+        return math.isnan(self.mean)
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation where it means something, that is for two seeds or more."""
+        if self.absent or self.n < 2 or self.std is None or math.isnan(self.std):
+            return None
+        return self.std
+
+    @property
+    def percent(self) -> str:
+        """The mean in percent, as shown."""
+        return ABSENT if self.absent else f"{100 * self.mean:.1f}"
+
+    def __str__(self) -> str:
+        return self.percent if self.spread is None else f"{self.percent} ± {100 * self.spread:.1f}"
+
+
+Cell: TypeAlias = str | Measure
+
+
+@dataclass(frozen=True)
+class Table:
+    """Named columns and rows of cells; the first cell of a row is its label.
+
+    columns: distinct names, the labels' column first.
+    rows: at least one, each as long as `columns`.
+    caption: one or two sentences, without markup.
+    blocks: where a wide table may be folded: for each column but the first the name of its block;
+        columns of one block stand together. Empty: one block.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    caption: str
+    blocks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.columns:
+            raise ValueError("Table.columns is empty, expected the label column and the values'")
+        if twice := sorted({name for name in self.columns if self.columns.count(name) > 1}):
+            raise ValueError(f"Table.columns holds {twice} more than once; give distinct names")
+        if self.blocks and len(self.blocks) != len(self.columns) - 1:
+            raise ValueError(
+                f"Table.blocks has {len(self.blocks)} names, expected {len(self.columns) - 1}: one "
+                "for each column but the first"
+            )
+        if not self.rows:
+            raise ValueError("Table.rows is empty, expected one row or more")
+        for number, row in enumerate(self.rows):
+            if len(row) != len(self.columns):
+                raise ValueError(
+                    f"Table.rows[{number}] has {len(row)} cells, expected {len(self.columns)}: "
+                    f"one for each of {list(self.columns)}; Measure(float('nan')) is absent"
+                )
+            if not isinstance(row[0], str):
+                raise ValueError(f"Table.rows[{number}] starts with {row[0]!r}, expected a label")
+
+    def measured(self, column: int) -> bool:
+        """Whether a column holds measurements rather than text alone."""
+        return any(isinstance(row[column], Measure) for row in self.rows)
+
+    def numeric(self, column: int) -> bool:
+        """Whether a column, but the labels', holds numbers, measured or as text."""
+        texts = [cell for row in self.rows if isinstance(cell := row[column], str)]
+        return self.measured(column) or (column > 0 and all(map(_is_number, texts)))
+
+    def select(self, columns: Sequence[int]) -> Table:
+        """The same rows with some of the columns, the labels' first."""
+        return Table(
+            tuple(self.columns[column] for column in columns),
+            tuple(tuple(row[column] for column in columns) for row in self.rows),
+            self.caption,
+            tuple(self.blocks[column - 1] for column in columns[1:]) if self.blocks else (),
+        )
+
+    def best(self) -> frozenset[tuple[int, int]]:
+        """The (row, column) of each column's highest value as shown, ties included.
+
+        A column whose shown values are all equal has no best one.
+        """
+        found: set[tuple[int, int]] = set()
+        for column in range(1, len(self.columns)):
+            shown = {
+                number: float(cell.percent)
+                for number, row in enumerate(self.rows)
+                if isinstance(cell := row[column], Measure) and not cell.absent
+            }
+            if len(set(shown.values())) > 1:
+                top = max(shown.values())
+                found |= {(number, column) for number, value in shown.items() if value == top}
+        return frozenset(found)
+
+    def note(self) -> str:
+        """What the numbers are, in a sentence; empty for a table without any."""
+        cells = [cell for row in self.rows for cell in row if isinstance(cell, Measure)]
+        if not cells:
+            return ""
+        seeds = sorted({cell.n for cell in cells if not cell.absent})
+        spread = any(cell.spread is not None for cell in cells)
+        note = "Percent"
+        if seeds and seeds[-1] > 1:
+            count = f"{seeds[-1]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+            note += f", mean {'± standard deviation ' if spread else ''}over {count} seeds"
+        if any(cell.absent for cell in cells):
+            note += f"; {ABSENT} not measured"
+        return note + "."
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text == ABSENT
+    return True

@@ -1,0 +1,83 @@
+"""Where the runs behind a comparison's table come from, and whether their times can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ima.training.compare import Candidate, Plan, unique
+from ima.training.config import Config
+from ima.training.run import PLACE
+
+
+def provenance(plans: Sequence[Plan], config: Config, seeds: Sequence[int]) -> str:
+    """Command, seeds, commit and machine of the runs behind a table, in one paragraph."""
+    runs = unique(run for p in plans for c in p.candidates for run in c.runs)
+    found = [one for run in runs for one in _all(run.environment())]
+
+    def each(key: str) -> str:
+        return ", ".join(dict.fromkeys(str(one.get(key)) for one in found))
+
+    unless = ", unless named above" if any(p.row.differs for p in plans) else ""
+    return (
+        f"Made by `ima compare {config.name} --seeds {' '.join(map(str, seeds))}`: "
+        f"{len(runs)} runs at commit {each('commit')}, ima {each('ima')}, torch {each('torch')}, "
+        f"Python {each('python')}, {each('device')} with {each('cores')} cores. All methods share "
+        f"optimiser, schedule, {config.train.epochs} epochs, batches of "
+        f"{config.train.batch_size}, data order and network{unless}; epochs and radii were picked "
+        "on the validation part."
+    )
+
+
+def recipes(plans: Sequence[Plan]) -> list[str]:
+    """Where rows leave the shared recipe, a line each."""
+    lines = [
+        f"{p.row.label}: {', '.join(f'{key} {_plain(v)}' for key, v in p.row.differs.items())}"
+        for p in plans
+        if p.row.differs
+    ]
+    return list(dict.fromkeys(lines))
+
+
+def seconds(candidate: Candidate) -> list[float]:
+    """How long the method's own epochs took, over all seeds; empty where a run does not know."""
+    found: list[float] = []
+    for run in candidate.runs:
+        first = run.config().train.standard_epochs
+        rows = [row for row in run.epochs() if row["epoch"] >= first]
+        if not all("seconds" in row for row in rows):
+            return []
+        found += [row["seconds"] for row in rows]
+    return found
+
+
+def comparable(plans: Sequence[Plan]) -> str | None:
+    """Where and how the shown runs were timed, in a sentence; None if not all in the same way."""
+    runs = unique(run for p in plans for run in p.chosen().runs)
+    found = [one for run in runs for one in _all(run.environment())]
+    if not found or not all(run.environment() for run in runs):
+        return None
+    if len({tuple(str(one.get(key)) for key in PLACE) for one in found}) > 1:
+        return None
+    jobs = sorted({int(one.get("jobs") or 1) for one in found})
+    together = "one run at a time" if jobs == [1] else f"up to {jobs[-1]} runs at a time"
+    one = found[0]
+    threads = "all threads" if one.get("threads") is None else f"OMP_NUM_THREADS {one['threads']}"
+    processor = f" ({one['processor']})" if one.get("processor") else ""
+    return f"{one['device']}{processor}, {one['cores']} cores, {threads}, {together}."
+
+
+def untimed(plans: Sequence[Plan]) -> list[str]:
+    """A remark on why times are not shown, where they are known but cannot be compared."""
+    if comparable(plans) is not None or not all(seconds(p.chosen()) for p in plans):
+        return []
+    return ["No times are shown: the runs were made on different machines or numbers of threads."]
+
+
+def _all(environment: dict[str, Any]) -> list[dict[str, Any]]:
+    """The environments that a run was made in."""
+    return [environment, *environment.get("resumed", ())] if environment else []
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,140 @@
+"""What a config holds: one model a group of keys, immutable, unknown keys refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from ima.data.augment import Name as Augmentation
+from ima.norms import get_norm
+
+
+class Strict(BaseModel):
+    """Immutable, and refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Named(BaseModel):
+    """A row of a table by its name, with options for it beside the name."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What stands beside the name."""
+        return dict(self.model_extra or {})
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("expected each name once")
+    return names
+
+
+class Data(Strict):
+    """Which data set. path: its folder or file; size: side of the images in pixels; seed: split.
+
+    augment: random changes of the training images, in this order; none if empty.
+    """
+
+    name: str
+    path: str | None = None
+    size: int | None = Field(None, ge=8)
+    seed: int = Field(0, ge=0)
+    augment: Annotated[tuple[Augmentation, ...], AfterValidator(_distinct)] = ()
+
+
+class Optimizer(Strict):
+    """The optimiser, and how its learning rate falls. milestones: epochs after which steps drop."""
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    schedule: Literal["constant", "cosine", "steps"] = "constant"
+    milestones: tuple[int, ...] = ()
+    gamma: float = Field(0.1, gt=0, le=1)
+
+
+class Train(Strict):
+    """The loop.
+
+    standard_epochs: of the epochs, how many at the start train by the clean loss only;
+    ema: decay per step of averaged weights, none if null.
+    """
+
+    epochs: int = Field(100, ge=1)
+    batch_size: int = Field(128, ge=1)
+    standard_epochs: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0)
+    ema: float | None = Field(None, gt=0, lt=1)
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+
+
+class Evaluate(Strict):
+    """The attacks on the test part, and the noise radii. The middle radius selects epochs.
+
+    last_attacks: those on the weights of the last epoch; as on the best ones if null, none but the
+    clean pass if empty. samples: so many of the test part only; all if null.
+    """
+
+    attacks: tuple[str, ...] = Field(("pgd-100", "ifgsm-10"), min_length=1)
+    last_attacks: tuple[str, ...] | None = None
+    eps: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
+    batch_size: int = Field(256, ge=1)
+    samples: int | None = Field(None, ge=1)
+
+    def attacks_on(self, which: str) -> tuple[str, ...]:
+        """The attacks on the `"best"` or the `"last"` weights."""
+        last = which == "last" and self.last_attacks is not None
+        return self.last_attacks or () if last else self.attacks
+
+    @property
+    def middle(self) -> float:
+        """The middle noise radius (the lower of two)."""
+        return sorted(self.eps)[(len(self.eps) - 1) // 2]
+
+
+class Comparison(Strict):
+    """One row of `ima compare`, or with `sweep` a row for each of its values.
+
+    tune: values to try for options of the method, by validation; sweep: values for options of the
+    method, each in a row of its own; train, optimizer: where this row leaves the shared recipe.
+    """
+
+    label: str
+    method: Named
+    tune: dict[str, tuple[float, ...]] = {}
+    sweep: dict[str, tuple[float, ...]] = {}
+    train: dict[str, Any] = {}
+    optimizer: dict[str, Any] = {}
+
+
+def _norm_name(value: object) -> object:
+    return get_norm(value).name if isinstance(value, int | float | str) else value
+
+
+class Config(Strict):
+    """One run, or with `compare` several that differ in the method only.
+
+    name: of the experiment; norm: of all noise, L2 or Linf; bounds: of the inputs.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    note: str = ""
+    norm: Annotated[Literal["L2", "Linf"], BeforeValidator(_norm_name)] = "L2"
+    data: Data
+    network: Named
+    method: Named
+    optimizer: Optimizer = Field(default_factory=Optimizer.model_validate({}).model_copy)
+    train: Train = Field(default_factory=Train.model_validate({}).model_copy)
+    evaluate: Evaluate
+    compare: Annotated[tuple[Comparison, ...], AfterValidator(tuple)] = ()
+
+    def to_yaml(self) -> str:
+        """The whole config, defaults included, as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -1,0 +1,84 @@
+"""Everything that changes while a run trains, and its file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from ima.methods import Method
+from ima.training.amid import Amid, restored, shares
+from ima.training.checkpoint import load_state, save_state
+
+
+@dataclass
+class Best:
+    """The epoch that validation picks: by score, then clean accuracy, then the later one."""
+
+    epoch: int = -1
+    score: float = -1.0
+    clean: float = -1.0
+
+    def improved(self, epoch: int, score: float, clean: float) -> bool:
+        """Whether this epoch is better; then it is the best from now on."""
+        if (score, clean) < (self.score, self.clean):
+            return False
+        self.epoch, self.score, self.clean = epoch, score, clean
+        return True
+
+
+@dataclass
+class State:
+    """What a run trains. model: the bare one; wrapped: what Fabric made of it, for training."""
+
+    model: nn.Module
+    wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: AveragedModel | None
+    method: Method
+    best: Best = field(default_factory=Best)
+
+    @property
+    def chosen(self) -> nn.Module:
+        """The weights that are validated and kept."""
+        return self.model if self.average is None else self.average.module
+
+    def save(self, path: Path, fabric: Fabric, epoch: int, amid: Amid | None = None) -> None:
+        """Write what a resumed run needs. epoch: the last whole one; amid: the one under way.
+
+        With an epoch under way, every process must call it; the first one writes.
+        """
+        kept = None if amid is None else shares(amid, self.method, fabric)
+        if not fabric.is_global_zero:
+            return
+        save_state(
+            path,
+            {
+                "epoch": epoch,
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "method": self.method.state_dict(),
+                "precision": fabric.strategy.precision.state_dict(),
+                "best": vars(self.best),
+                "average": None if self.average is None else self.average.state_dict(),
+                "amid": kept,
+            },
+        )
+
+    def load(self, path: Path, fabric: Fabric) -> tuple[int, Amid]:
+        """Continue from what `save` wrote: the next epoch, and how far it has come."""
+        state = load_state(path)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.method.load_state_dict(state["method"])
+        self.best = Best(**state["best"])
+        fabric.strategy.precision.load_state_dict(state["precision"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        # Absent in states from before runs could stop within an epoch.
+        kept = state.get("amid")
+        return state["epoch"] + 1, Amid() if kept is None else restored(kept, self.method, fabric)

@@ -1,0 +1,55 @@
+"""Accuracy on the validation part, which picks the best epoch."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from ima.attacks import pgd
+from ima.attacks.inputs import no_trace
+from ima.attacks.walk import forward
+from ima.budget import Budget, OutOfTime
+from ima.data import Part
+from ima.norms import get_norm
+from ima.tasks import Classification
+from ima.training.build import BOUNDS
+from ima.training.settings import Config
+
+
+@torch.no_grad()
+def validate(
+    fabric: Fabric, model: nn.Module, part: Part, config: Config, budget: Budget | None = None
+) -> tuple[float, float]:
+    """Clean accuracy, and accuracy under PGD-10 at the middle noise radius.
+
+    Every process computes them all. With a budget, OutOfTime where a batch may not fit into it,
+    judged by the slowest so far.
+    """
+    clean = noisy = 0
+    slowest = 0.0
+    for ids in torch.arange(len(part)).split(config.evaluate.batch_size):
+        if budget is not None and not fabric.broadcast(budget.left() > slowest):
+            raise OutOfTime(
+                f"a validation needs more than the {budget.seconds:.0f} s of the time budget leave"
+            )
+        begun = monotonic()
+        x, y = fabric.to_device(part[ids])
+        with fabric.autocast():
+            with no_trace(model, x) as inner:
+                right = Classification().correct(forward(inner, x), y)
+            attacked = pgd(
+                model,
+                x,
+                y,
+                config.evaluate.middle,
+                steps=10,
+                norm=get_norm(config.norm),
+                bounds=BOUNDS,
+            )
+        clean += int(right.sum())
+        noisy += int((right & ~attacked.crossed).sum())
+        slowest = max(slowest, monotonic() - begun)
+    return clean / len(part), noisy / len(part)

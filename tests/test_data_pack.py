@@ -1,0 +1,76 @@
+"""The packed CT images load, and are split, as the originals are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ima.cli import app
+from ima.data import load
+from ima.data.pack import pack_covid_ct
+
+REAL = Path(os.environ.get("IMA_DATA") or Path(__file__).parents[2] / "shared/data")
+
+
+def slices(folder: Path, count: int = 240) -> Path:
+    """Smooth pictures, all different, one folder a class."""
+    rng = np.random.default_rng(0)
+    for name in ("COVID", "non-COVID"):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            coarse = rng.integers(0, 255, (4, 4), dtype=np.uint8)
+            image = Image.fromarray(coarse).resize((40, 36), Image.Resampling.BICUBIC)
+            image.save(folder / name / f"{name} ({number}).png")
+    return folder
+
+
+def test_the_pack_keeps_the_split_and_nearly_the_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IMA_CACHE", str(tmp_path / "cache"))
+    source, target = slices(tmp_path / "source"), tmp_path / "packed.zip"
+    with pytest.raises(SystemExit) as done:
+        app(["data", "pack", str(target), "--path", str(source), "--size", "32"])
+    assert done.value.code in (0, None)
+    assert "480 images" in capsys.readouterr().out
+    original = load("covid_ct", path=source, size=32)
+    packed = load("covid_ct", path=target, size=32)
+    for ours, theirs in zip(
+        (original.train, original.val, original.test),
+        (packed.train, packed.val, packed.test),
+        strict=True,
+    ):
+        assert torch.equal(ours.targets, theirs.targets)
+        apart = ours.images.float() - theirs.images.float()
+        # Two images of different slices differ by far more.
+        assert float(apart.abs().flatten(1).mean(1).max()) < (4 if ours is original.train else 1e-9)
+    again = tmp_path / "again.zip"
+    pack_covid_ct(again, path=source, size=32)
+    assert again.read_bytes() == target.read_bytes()
+
+
+def test_a_wrong_quality_is_named_and_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="quality is 101"):
+        pack_covid_ct(tmp_path / "packed.zip", path=tmp_path, quality=101)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not (REAL / "sars-cov-2-ct").exists(), reason="no CT images in IMA_DATA")
+def test_the_real_slices_fit_into_sixty_mebibytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMA_CACHE", str(tmp_path / "cache"))
+    target = tmp_path / "ct.zip"
+    count, change = pack_covid_ct(target, path=REAL / "sars-cov-2-ct")
+    assert count == 2481
+    assert target.stat().st_size < 60 * 2**20
+    assert change < 2.0
+    packed, original = (
+        load("covid_ct", path=path, size=224) for path in (target, REAL / "sars-cov-2-ct")
+    )
+    assert torch.equal(packed.test.images, original.test.images)
