@@ -15,7 +15,7 @@ def evaluate(
     *,
     attacks: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     eps: Annotated[list[float] | None, Parameter(consume_multiple=True, negative="")] = None,
-    checkpoint: Literal["best", "last", "both"] = "both",
+    checkpoint: Literal["best", "last", "both", "validation"] = "both",
     device: str = "auto",
     seed: int = 0,
     time_budget: str | None = None,
@@ -33,7 +33,8 @@ def evaluate(
     eps:
         Noise radii; the config's if not given.
     checkpoint:
-        The weights of the epoch that validation picked, of the last one, or both.
+        The weights of the epoch that validation picked, of the last one, or both; or the picked
+        weights on the validation part, by which comparisons pick tuned options.
     device:
         cpu, cuda, mps or auto.
     seed:

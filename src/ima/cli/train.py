@@ -78,7 +78,7 @@ def train(
     if not leads():
         return
     rows = run.epochs()
-    best = max(rows, key=lambda r: (r["val_score"], r["val_accuracy"], r["epoch"]))
+    best = run.picked()
     for which, row in (("best", best), ("last", rows[-1])):
         print(
             f"{which}: epoch {int(row['epoch']) + 1}, validation clean {row['val_accuracy']:.1%}, "

@@ -146,6 +146,8 @@ def pick_example(
     `firm` is right.
     """
     loaded = {label: dict(np.load(path, allow_pickle=False)) for label, path in files.items()}
+    if loaded[fooled]["clean"].ndim != 4:
+        return None  # Vectors and volumes are no pictures.
     radii = np.unique(loaded[fooled]["eps"])
     classes = loaded[fooled]["classes"].tolist()
     for eps in radii:

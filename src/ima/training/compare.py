@@ -6,6 +6,7 @@ was stopped continues where it was, and runs that two rows share are made once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from ima.evaluation.evaluate import WORST
 from ima.evaluation.results import Results
 from ima.training.children import Report, Work, work_off
 from ima.training.config import Config, ConfigError, Named, parse
-from ima.training.evaluating import part
+from ima.training.evaluating import VALIDATION, part
 from ima.training.rows import Row, rows
 from ima.training.run import Run
 
@@ -33,6 +34,10 @@ class Candidate:
     def name(self) -> str:
         """Method and options, as in its folder's name."""
         return slug(self.method)
+
+    def score(self) -> float:
+        """How it does on validation, mean over the seeds."""
+        return fmean(map(validation_score, self.runs))
 
 
 @dataclass(frozen=True)
@@ -60,20 +65,21 @@ class Plan:
         return self.row.title({key: options[key] for key in self.tuned})
 
     def remark(self) -> str:
-        """The validation scores of the candidates, the geometric mean of clean and PGD-10."""
-        scores = ", ".join(
-            f"{c.name} {fmean(best_score(run) for run in c.runs):.3f}" for c in self.candidates
+        """How validation judged the candidates."""
+        scores = ", ".join(f"{c.name} {c.score():.3f}" for c in self.candidates)
+        run = self.chosen().runs[0]
+        settings, asked = Results.from_csv(run.results(VALIDATION)).settings, run.config().evaluate
+        return (
+            f"{self.label}: of {scores} (on validation, n = {settings['samples'].split()[0]}: the "
+            f"geometric mean of clean accuracy and accuracy under {asked.attacks[0]} at "
+            f"{asked.middle:g}), the best was picked."
         )
-        sizes = {run.environment().get("samples", {}).get("val") for run in self.chosen().runs}
-        known = ", ".join(f"{size}" for size in sizes if size)
-        samples = f" (n = {known} samples)" if known else ""
-        return f"{self.label}: of {scores} on validation{samples}, the best was picked."
 
     def chosen(self) -> Candidate:
         """The candidate with the best validation score, mean over the seeds."""
         if len(self.candidates) == 1:
             return self.candidates[0]
-        return max(self.candidates, key=lambda c: fmean(best_score(run) for run in c.runs))
+        return max(self.candidates, key=Candidate.score)
 
 
 def plan(config: Config, seeds: Sequence[int], folder: Path) -> list[Plan]:
@@ -120,6 +126,15 @@ def make(
     runs = unique(run for p in plans for c in p.candidates for run in c.runs)
     train = [Work(run, ("train", "--resume", str(run.folder))) for run in runs if not finished(run)]
     work_off(train, jobs=jobs, device=device, budget=budget, report=report)
+    rivals = unique(
+        run for p in plans if len(p.candidates) > 1 for c in p.candidates for run in c.runs
+    )
+    judge = [
+        Work(run, ("evaluate", str(run.folder), "--checkpoint", VALIDATION))
+        for run in rivals
+        if not tested(run, VALIDATION)
+    ]
+    work_off(judge, jobs=jobs, device=device, budget=budget, report=report)
     shown = unique(run for p in plans for run in p.chosen().runs)
     test = [
         Work(run, ("evaluate", str(run.folder), "--checkpoint", missing))
@@ -146,10 +161,13 @@ def finished(run: Run) -> bool:
 
 def tested(run: Run, which: str) -> bool:
     """Whether the results of these weights are there, newer than they are, and of the config."""
-    path, weights, wanted = run.results(which), run.weights(which), run.config().evaluate
+    wanted, path = run.config().evaluate, run.results(which)
+    weights = run.weights("best" if which == VALIDATION else which)
     if not path.exists() or path.stat().st_mtime < weights.stat().st_mtime:
         return False
     found = Results.from_csv(path)
+    if which == VALIDATION:
+        return found.attacks == wanted.attacks[:1] and found.eps == (wanted.middle,)
     attacks = set(wanted.attacks_on(which))
     radii = set(wanted.eps) if attacks else set[float]()
     return attacks == set(found.attacks) - {WORST} and radii == set(found.eps)
@@ -165,9 +183,14 @@ def _untested(run: Run) -> str | None:
     return missing[0] if len(missing) == 1 and not under_way else "both"
 
 
-def best_score(run: Run) -> float:
-    """The validation score of the run's best epoch."""
-    return max(row["val_score"] for row in run.epochs())
+def validation_score(run: Run) -> float:
+    """Geometric mean of the best weights' clean accuracy on validation and that under attack.
+
+    The attack is the tables' first one: PGD-10, which picks the epochs, is fooled where training
+    has only made gradients useless to it.
+    """
+    found = Results.from_csv(run.results(VALIDATION))
+    return math.sqrt(found.accuracy() * found.accuracy(found.attacks[0], found.eps[0]))
 
 
 def unique(runs: Iterable[Run]) -> list[Run]:

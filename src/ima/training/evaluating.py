@@ -1,4 +1,4 @@
-"""Evaluate a trained run on its test part; the results stay in its folder."""
+"""Evaluate a trained run on its test or validation part; the results stay in its folder."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from ima.training.build import BOUNDS, build_fabric, build_model, load_into
 from ima.training.checkpoint import load_weights
 from ima.training.run import Run
 
+VALIDATION = "validation"
+"""The name of results on the validation part."""
+
 EXAMPLES = 200
 """So many attacked samples are kept for pictures."""
 
@@ -35,29 +38,37 @@ def evaluate_run(
     progress: Callable[[int, int], None] | None = None,
     budget: Budget | None = None,
 ) -> Results:
-    """Attack the `"best"` or the `"last"` weights of a run and write the rows into its folder.
+    """Attack weights of a run and write the rows into its folder.
 
-    attacks, eps: the config's if None. Finished batches stay in the folder too, so that the same
-    call continues an evaluation that was stopped; `forget` deletes them. Raises FileNotFoundError
-    before the run's first epoch is done; otherwise as `ima.evaluation.evaluate`.
+    which: `"best"` or `"last"` weights, on the test part; `"validation"`: the best weights on the
+    validation part, by which tuned options are picked. attacks, eps: the config's if None; on
+    validation its first attack at the middle radius. Finished batches stay in the folder too, so
+    that the same call continues an evaluation that was stopped; `forget` deletes them.
+    Raises FileNotFoundError before the run's first epoch is done; otherwise as
+    `ima.evaluation.evaluate`.
     """
     config = run.config()
     fabric = build_fabric(device)
     splits = load(
         config.data.name, path=config.data.path, size=config.data.size, seed=config.data.seed
     )
-    weights = run.weights(which)
+    tuning = which == VALIDATION
+    weights = run.weights("best" if tuning else which)
     if not weights.exists():
         raise FileNotFoundError(
-            f"{run.folder} holds no {which} weights yet; train it first: "
+            f"{run.folder} holds no {weights.stem} weights yet; train it first: "
             f"ima train --resume {run.folder}"
         )
     model = build_model(config, splits)
     load_into(model, load_weights(weights), weights)
-    chosen = _chosen(config.evaluate.samples, splits.test)
-    test = splits.test
-    if len(chosen) < len(test):
+    test = splits.val if tuning else splits.test
+    total, chosen = len(test), _chosen(None if tuning else config.evaluate.samples, test)
+    if len(chosen) < total:
         test = Part(test.images[chosen], test.targets[chosen])
+    if eps is None:
+        eps = [config.evaluate.middle] if tuning else config.evaluate.eps
+    if attacks is None:
+        attacks = config.evaluate.attacks[:1] if tuning else config.evaluate.attacks_on(which)
     record = part(run, which)
     examples = Examples(EXAMPLES, record, mark(test.images, test.targets))
 
@@ -69,8 +80,8 @@ def evaluate_run(
     results = evaluate(
         fabric.to_device(model),
         test,
-        config.evaluate.eps if eps is None else eps,
-        config.evaluate.attacks_on(which) if attacks is None else attacks,
+        eps,
+        attacks,
         norm=config.norm,
         bounds=BOUNDS,
         batch_size=config.evaluate.batch_size,
@@ -81,7 +92,7 @@ def evaluate_run(
         budget=budget,
     )
     rows = tuple(replace(row, id=int(chosen[row.id])) for row in results.rows)
-    settings = {**results.settings, "samples": f"{len(chosen)} of {len(splits.test)}"}
+    settings = {**results.settings, "samples": f"{len(chosen)} of {total}"}
     results = Results(rows, results.norm, settings)
     results.to_csv(run.results(which))
     if which == "best":

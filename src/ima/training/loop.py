@@ -44,7 +44,7 @@ from ima.training.events import Events
 from ima.training.pace import Pace
 from ima.training.run import Run
 from ima.training.signals import held_back
-from ima.training.state import State
+from ima.training.state import Best, State
 from ima.training.validating import validate
 
 MARGIN_BINS = 60
@@ -265,6 +265,9 @@ class _Trainer:
 
     def _save_epoch(self, epoch: int, row: dict[str, float]) -> None:
         run, state = self.run, self.state
+        if epoch == self.config.train.standard_epochs:
+            # Validation picks among the method's own epochs.
+            state.best = Best()
         better = state.best.improved(epoch, row["val_score"], row["val_accuracy"])
         if not self.fabric.is_global_zero:
             return

@@ -148,6 +148,12 @@ class Run:
         """The rows of metrics.csv."""
         return _read_rows(self.metrics)
 
+    def picked(self) -> dict[str, float]:
+        """The row of the epoch that validation picked, of the method's own epochs."""
+        rows, standard = self.epochs(), self.config().train.standard_epochs
+        own = [row for row in rows if row["epoch"] >= standard] or rows
+        return max(own, key=lambda row: (row["val_score"], row["val_accuracy"], row["epoch"]))
+
     def add_epoch(self, row: Mapping[str, float]) -> None:
         """Add one epoch's metrics; rows of this epoch and later ones are replaced."""
         _add_row(self.metrics, row)
