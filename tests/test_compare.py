@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import re
 import signal
@@ -25,9 +26,10 @@ import ima.training.children as module
 from ima import Results
 from ima.cli import app, main
 from ima.cli.compare import compare
+from ima.evaluation.results import Row as ResultRow
 from ima.networks.small_cnn import small_cnn
 from ima.training.checkpoint import load_state
-from ima.training.compare import best_score, make, plan
+from ima.training.compare import make, plan, validation_score
 from ima.training.config import Config, ConfigError, load_config
 from ima.training.evaluating import evaluate_run
 from ima.training.run import Run
@@ -64,7 +66,8 @@ class Commands:
         if [*command[:3]] != [sys.executable, "-m", "ima"]:
             return REAL_RUN(command, *arguments, **options)
         words = [str(word) for word in command[3:]]
-        self.ran.append((words[0], next(w for w in words if "seed" in w)))
+        what = "judge" if "validation" in words else words[0]
+        self.ran.append((what, next(w for w in words if "seed" in w)))
         if self.stop_at is not None and len(self.ran) > self.stop_at:
             raise KeyboardInterrupt
         # Into memory, because what the main thread prints meanwhile would end in the log.
@@ -187,19 +190,21 @@ def test_runs_that_rows_share_are_made_once(made: Made) -> None:
 
 def test_only_the_picked_candidate_meets_the_test_part(made: Made) -> None:
     plans = {p.label: p for p in plan(made.config, [0, 1], made.folder)}
-    means = {c.name: sum(best_score(run) for run in c.runs) / 2 for c in plans["Tuned"].candidates}
+    means = {
+        c.name: sum(validation_score(run) for run in c.runs) / 2 for c in plans["Tuned"].candidates
+    }
     chosen = plans["Tuned"].chosen()
     assert means[chosen.name] == max(means.values())
     shown = {run.folder for p in plans.values() for run in p.chosen().runs}
     for run_folder in {run.folder for p in plans.values() for c in p.candidates for run in c.runs}:
-        assert (run_folder / "evaluation").exists() == (run_folder in shown)
+        assert Run.open(run_folder).results("best").exists() == (run_folder in shown)
     text = (made.folder / "table.md").read_text()
     titles = set(re.findall(r"Tuned \\?\(([^)]*)\)", text))
     assert len(titles) == 1
     assert f"{chosen.method.options['eps']:g}" in titles.pop()
     for score in means.values():
         assert f"{score:.3f}" in text
-    assert "on validation (n = 360 samples)" in text
+    assert "on validation, n = 360: " in text
     assert "n = 540 test samples" in text
 
 
@@ -382,23 +387,30 @@ def test_the_other_runs_are_made_before_a_failure_is_told(
 # --- Plans ----------------------------------------------------------------------------------------
 
 
-def scored(run: Run, *scores: float) -> None:
-    for epoch, score in enumerate(scores):
-        run.add_epoch({"epoch": epoch, "val_score": score, "val_accuracy": score, "val_pgd": score})
+def scored(run: Run, clean: int, noisy: int) -> None:
+    """Results on ten validation samples, of which so many stand."""
+    rows = [
+        ResultRow(i, 0, attack, eps, 0, i >= standing, math.nan)
+        for attack, eps, standing in (("clean", 0.0, clean), ("pgd-1", 0.25, noisy))
+        for i in range(10)
+    ]
+    run.results("validation").parent.mkdir(parents=True)
+    Results(tuple(rows), "L2", {"samples": "10 of 10"}).to_csv(run.results("validation"))
 
 
-def test_the_tuned_row_is_picked_by_the_mean_of_the_best_validation_scores(tmp_path: Path) -> None:
+def test_the_tuned_row_is_picked_by_the_mean_of_the_validation_scores(tmp_path: Path) -> None:
     rows = "[{label: T, method: {name: sat}, tune: {eps: [0.5, 1.0, 2.0]}}]"
     (tuned,) = plan(load_config("digits", small(rows)), [0, 1], tmp_path)
     assert [c.method.options["eps"] for c in tuned.candidates] == [0.5, 1.0, 2.0]
-    last_epochs_best, steady, one_good_seed = tuned.candidates
-    scored(last_epochs_best.runs[0], 0.1, 0.5, 0.6)
-    scored(last_epochs_best.runs[1], 0.1, 0.5, 0.6)
-    scored(steady.runs[0], 0.7, 0.2, 0.0)
-    scored(steady.runs[1], 0.7, 0.2, 0.0)
-    scored(one_good_seed.runs[0], 0.9, 0.9, 0.9)
-    scored(one_good_seed.runs[1], 0.3, 0.3, 0.3)
+    clean_only, steady, one_good_seed = tuned.candidates
+    scored(clean_only.runs[0], 10, 3)
+    scored(clean_only.runs[1], 10, 3)
+    scored(steady.runs[0], 7, 7)
+    scored(steady.runs[1], 7, 7)
+    scored(one_good_seed.runs[0], 9, 9)
+    scored(one_good_seed.runs[1], 3, 3)
     assert tuned.chosen() is steady
+    assert [c.score() for c in tuned.candidates] == pytest.approx([math.sqrt(0.3), 0.7, 0.6])
 
 
 def test_every_combination_of_tuned_options_is_a_candidate(tmp_path: Path) -> None:
