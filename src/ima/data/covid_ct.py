@@ -99,8 +99,8 @@ def assign(
     wanted = {"test": [TEST] * len(CLASSES), "val": [VAL] * len(CLASSES)}
     tokens = list(zip(prints, fingerprints(images), strict=True))
     labels = [file.label for file in files]
-    # Without the ending: the same slices packed as JPEG go to the same parts.
-    names = [PurePath(file.name).stem for file in files]
+    # With the published ending: slices that are packed as JPEG go to the same parts.
+    names = [PurePath(file.name).with_suffix(".png").name for file in files]
     try:
         return split.assign(labels, names, tokens, wanted, classes=CLASSES, seed=seed)
     except ValueError as error:
