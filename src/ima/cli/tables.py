@@ -18,7 +18,8 @@ def show(what: Literal["methods", "attacks", "data", "networks", "configs"]) -> 
     if what == "methods":
         from ima.methods import METHODS
 
-        rows = [(r.name, r.summary, r.paper) for r in METHODS.values()]
+        limits = {True: "", False: " Not for segmentation."}
+        rows = [(r.name, r.summary + limits[r.segmentation], r.paper) for r in METHODS.values()]
     elif what == "attacks":
         from ima.evaluation.attacks import ATTACKS
 
