@@ -29,7 +29,10 @@ import ima.cli.progress as progress
 from ima import Results
 from ima.cli import main
 from ima.cli.compare import compare
+from ima.cli.equilibrium import equilibrium
 from ima.cli.evaluate import evaluate
+from ima.cli.margins import margins
+from ima.cli.report import report
 from ima.cli.tables import show
 from ima.cli.train import train
 from ima.data import DATASETS
@@ -46,6 +49,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "list": show,
+    "equilibrium": equilibrium,
+    "margins": margins,
+    "report": report,
 }
 
 TINY = (

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ima.attacks import Attacked as Attacked
     from ima.attacks import bpgd as bpgd
+    from ima.attacks import ddn as ddn
     from ima.attacks import ifgsm as ifgsm
     from ima.attacks import pgd as pgd
     from ima.data.indexed import Indexed as Indexed
+    from ima.evaluation.distances import Distances as Distances
     from ima.evaluation.evaluate import evaluate as evaluate
     from ima.evaluation.results import Results as Results
     from ima.margins import Margins as Margins
@@ -53,6 +55,7 @@ _HOMES = {
     "TRADES": "ima.methods",
     "CurriculumAT": "ima.methods",
     "CustomizedAT": "ima.methods",
+    "Distances": "ima.evaluation.distances",
     "IMA": "ima.methods",
     "Indexed": "ima.data.indexed",
     "L2": "ima.norms",
@@ -66,6 +69,7 @@ _HOMES = {
     "Task": "ima.tasks",
     "Results": "ima.evaluation.results",
     "bpgd": "ima.attacks",
+    "ddn": "ima.attacks",
     "evaluate": "ima.evaluation.evaluate",
     "ifgsm": "ima.attacks",
     "pgd": "ima.attacks",
@@ -88,6 +92,7 @@ __all__ = [
     "Classification",
     "CurriculumAT",
     "CustomizedAT",
+    "Distances",
     "Indexed",
     "Margins",
     "Method",
@@ -98,6 +103,7 @@ __all__ = [
     "Task",
     "__version__",
     "bpgd",
+    "ddn",
     "evaluate",
     "ifgsm",
     "pgd",

@@ -131,7 +131,7 @@ def walk(
             output = module(leaf)
             here = Here(
                 step,
-                tree_map(_detached, output),
+                tree_map(detached, output),
                 y,
                 index,
                 point.detach() - x,
@@ -210,5 +210,6 @@ def _widen(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def _detached(tensor: Tensor) -> Tensor:
+def detached(tensor: Tensor) -> Tensor:
+    """The tensor without its graph, in float32 where it is shorter."""
     return _widen(tensor.detach())

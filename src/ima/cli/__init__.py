@@ -16,10 +16,12 @@ app = App(
 )
 app.command("ima.cli.train:train", name="train", help="Train one method, or continue a run.")
 app.command("ima.cli.evaluate:evaluate", name="evaluate", help="What noise breaks a trained run.")
+app.command("ima.cli.margins:margins", name="margins", help="What a run's margins say.")
 app.command("ima.cli.compare:compare", name="compare", help="Several methods, one table.")
 app.command(
     "ima.cli.equilibrium:equilibrium", name="equilibrium", help="Where margins settle: a picture."
 )
+app.command("ima.cli.report:report", name="report", help="What noise breaks, as a page to send on.")
 app.command("ima.cli.tables:show", name="list", help="What there is: methods, attacks, ...")
 data = App(name="data", help="Get public data sets, and pack them.")
 data.command("ima.cli.data:get", name="get", help="Fetch a public data set and check it.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,18 +17,30 @@ def evaluate(
     attacks: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     eps: Annotated[list[float] | None, Parameter(consume_multiple=True, negative="")] = None,
     checkpoint: Literal["best", "last", "both", "validation"] = "both",
+    distances: Annotated[bool, Parameter(negative="")] = False,
+    checks: Annotated[bool, Parameter(negative="")] = False,
+    strict: Annotated[bool, Parameter(negative="")] = False,
+    transfer_from: Path | None = None,
+    model: str | None = None,
+    data: str | None = None,
+    norm: str | None = None,
+    bounds: tuple[float, float] | None = None,
+    channels: int | None = None,
+    num_classes: int | None = None,
     device: str = "auto",
     seed: int = 0,
     time_budget: str | None = None,
 ) -> None:
     """Attack a trained run on its test part and write the results into its folder.
 
+    Or a network from elsewhere: its weights in place of the run, and --model, --data and --eps.
     Finished batches are kept: after a stop, the same command continues.
 
     Parameters
     ----------
     run:
-        The run's folder.
+        The run's folder; or, with --model, a file of weights: .safetensors, or a .pt that holds
+        tensors only.
     attacks:
         Such as pgd-100 (see `ima list attacks`); the config's if not given.
     eps:
@@ -35,6 +48,31 @@ def evaluate(
     checkpoint:
         The weights of the epoch that validation picked, of the last one, or both; or the picked
         weights on the validation part, by which comparisons pick tuned options.
+    distances:
+        Also look for the smallest noise that makes the best weights wrong on each test sample.
+    checks:
+        Also look for signs that the attacks were weak rather than the network robust (see
+        `ima list checks`), on the best weights unless --checkpoint is last.
+    strict:
+        Run the checks, and end with exit code 3 where one trips.
+    transfer_from:
+        Another run on the same data: the checks try its noise on this network.
+    model:
+        Of a network from elsewhere: module:function that builds it, or a name of
+        `ima list networks`.
+    data:
+        For a network from elsewhere: module:function that gives a data set of (x, y), or a name
+        of `ima list data`, whose test part is taken.
+    norm:
+        For a network from elsewhere: 2 or linf; 2 if not given.
+    bounds:
+        For a network from elsewhere: lowest and highest value of its inputs, such as 0 1; none if
+        not given, 0 1 for data by name.
+    channels:
+        For a network from elsewhere: what its function is called with; from the data if not given.
+    num_classes:
+        For a network from elsewhere: what its function is called with; if neither is given, a
+        module:function is called without arguments, for data by name with both numbers.
     device:
         cpu, cuda, mps or auto.
     seed:
@@ -48,12 +86,44 @@ def evaluate(
 
     # First, so that what the imports below take counts too.
     budget = None if time_budget is None else Budget.parse(time_budget)
+    checks = checks or strict
+    elsewhere = {
+        "--data": data,
+        "--norm": norm,
+        "--bounds": bounds,
+        "--channels": channels,
+        "--num-classes": num_classes,
+    }
+    _fits(run, model, elsewhere, checkpoint, distances, checks, transfer_from, time_budget)
+    if model is not None:
+        from ima.cli.evaluate_foreign import evaluate_foreign
+
+        evaluate_foreign(
+            run,
+            model,
+            data,
+            eps=eps,
+            attacks=attacks,
+            norm=norm,
+            bounds=bounds,
+            channels=channels,
+            num_classes=num_classes,
+            device=device,
+            seed=seed,
+            checks=checks,
+            strict=strict,
+            transfer_from=transfer_from,
+            budget=budget,
+        )
+        return
+    from ima.report.distances import told
     from ima.report.summary import results_table
     from ima.report.tables import to_text
-    from ima.training.evaluating import evaluate_run, forget
+    from ima.training.evaluating import DISTANCES, distances_run, evaluate_run, forget
     from ima.training.run import Run
 
     opened = Run.open(run)
+    other = None if transfer_from is None else Run.open(transfer_from)
     which = ("best", "last") if checkpoint == "both" else (checkpoint,)
     for name in which:
         try:
@@ -65,5 +135,53 @@ def evaluate(
             sys.exit(OUT_OF_TIME)
         print(f"{opened.results(name)}")
         print(to_text(results_table([(name, [results])], opened.config().note)))
+    if distances:
+        try:
+            found = distances_run(opened, device=device, seed=seed, budget=budget)
+        except OutOfTime as stop:
+            print(f"ima: smallest noise: {stop}", file=sys.stderr)
+            sys.exit(OUT_OF_TIME)
+        print(f"{opened.distances}")
+        print(told(found, opened.config().evaluate.eps))
+        which = (*which, DISTANCES)
     # Not before all are done: a command that was stopped at the last one finds the first finished.
     forget(opened, which)
+    if checks:
+        from ima.cli.checking import tell
+        from ima.training.checking import check_run, checks_path
+
+        weights = "last" if checkpoint == "last" else "best"
+        verdict = check_run(opened, weights, eps=eps, transfer_from=other, device=device, seed=seed)
+        tell(verdict, checks_path(opened), strict=strict)
+
+
+def _fits(
+    run: Path,
+    model: str | None,
+    elsewhere: Mapping[str, object],
+    checkpoint: str,
+    distances: bool,
+    checks: bool,
+    transfer_from: Path | None,
+    time_budget: str | None,
+) -> None:
+    """Raise ValueError for options that do not belong together."""
+    given = [name for name, value in elsewhere.items() if value is not None]
+    if model is None and given:
+        raise ValueError(f"{given[0]} belongs to a network from elsewhere; say --model too")
+    if model is None and run.is_file():
+        raise ValueError(
+            f"{run} is a file and no run; name a run's folder, or say how to build the network "
+            "that it holds the weights of: --model module:function --data ... --eps ..."
+        )
+    if model is not None and (distances or checkpoint != "both"):
+        raise ValueError(
+            "--distances and --checkpoint belong to a run; leave them out with --model"
+        )
+    if transfer_from is not None and not checks:
+        raise ValueError("--transfer-from belongs to the checks; say --checks too")
+    if checks and time_budget is not None:
+        raise ValueError(
+            "checks cannot be stopped and continued; run them without --time-budget, in a command "
+            "of their own"
+        )

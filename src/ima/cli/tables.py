@@ -1,17 +1,17 @@
-"""`ima list WHAT`: the tables of methods, attacks, data sets, networks and configs."""
+"""`ima list WHAT`: the tables of methods, attacks, data sets, networks, checks and configs."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 
-def show(what: Literal["methods", "attacks", "data", "networks", "configs"]) -> None:
+def show(what: Literal["methods", "attacks", "data", "networks", "checks", "configs"]) -> None:
     """List what there is, one line each.
 
     Parameters
     ----------
     what:
-        methods, attacks, data, networks or configs.
+        methods, attacks, data, networks, checks or configs.
 
     """
     rows: list[tuple[str, str, str]]
@@ -32,6 +32,10 @@ def show(what: Literal["methods", "attacks", "data", "networks", "configs"]) -> 
         from ima.networks import NETWORKS
 
         rows = [(r.name, r.summary, r.paper) for r in NETWORKS.values()]
+    elif what == "checks":
+        from ima.evaluation.checks_table import CHECKS
+
+        rows = [(r.name, f"{r.title}: {r.raised}", "") for r in CHECKS.values()]
     else:
         from ima.training.config import load_config, packaged
 

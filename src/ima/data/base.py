@@ -1,8 +1,8 @@
 """What every data set is once loaded: three parts in memory, and a row in the table."""
 
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -104,7 +104,8 @@ class Splits:
     """A data set in its three parts.
 
     `classes` holds one name a class number; `note` one or two sentences that belong beside every
-    table made of this data set (how it was split, what it cannot show).
+    table made of this data set (how it was split, what it cannot show). `flipped` holds the
+    training samples whose label was flipped on purpose, by id, with their true class.
 
     Raises `ValueError` when a part has targets without a class or samples of another shape.
     """
@@ -115,6 +116,7 @@ class Splits:
     test: Part
     classes: tuple[str, ...]
     note: str
+    flipped: Mapping[int, int] = field(default_factory=dict[int, int])
 
     def __post_init__(self) -> None:
         for role, part in (("train", self.train), ("val", self.val), ("test", self.test)):

@@ -17,6 +17,7 @@ from ima.attacks import ifgsm, pgd
 from ima.attacks.inputs import Model
 from ima.attacks.walk import Attacked, Objective
 from ima.evaluation.autoattack import autoattack
+from ima.evaluation.noise import noise_in_ball
 from ima.evaluation.setting import Setting
 from ima.tasks import Tree, take
 
@@ -124,6 +125,13 @@ ATTACKS = {
             "Croce & Hein, ICML 2020",
             "AutoAttack, then APGD on the margin, and FAB for two classes too.",
             whole=True,
+        ),
+        AttackRow(
+            "noise",
+            noise_in_ball,
+            100,
+            "-",
+            "The worst of N random points, uniform in the ball: what noise does without any aim.",
         ),
     )
 }

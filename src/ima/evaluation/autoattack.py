@@ -183,6 +183,13 @@ def _fab_t(model: Lifted, **options: Any) -> Part:
     )
 
 
+def free_fab(model: Lifted, **options: Any) -> Any:
+    """The library's FAB, for the sake of the distances it finds rather than of a radius."""
+    from pyautoattack.fab_pt import FABAttack_PT
+
+    return FABAttack_PT(model, targeted=True, eps=1e4, **options)
+
+
 def _square(model: Lifted, **options: Any) -> Part:
     from pyautoattack.square import SquareAttack
 

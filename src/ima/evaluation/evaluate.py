@@ -7,7 +7,6 @@ for each batch:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,12 @@ from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds, no_trace
 from ima.attacks.walk import forward
-from ima.budget import Budget, OutOfTime
+from ima.budget import Budget
 from ima.evaluation.attacks import AttackRow, find_attack
 from ima.evaluation.autoattack import describe
-from ima.evaluation.batches import batches, pair
+from ima.evaluation.by_batch import by_batch, measured_in
 from ima.evaluation.lifted import unit_box
 from ima.evaluation.one_batch import WORST, Example, attack_batch
-from ima.evaluation.partial import Batch, Partial, fingerprint, mark
 from ima.evaluation.results import CLEAN, Results, Row
 from ima.evaluation.setting import Setting
 from ima.norms import Norm, get_norm
@@ -75,58 +73,28 @@ def evaluate(
     if bounds is None and any(row.whole for _, row, _ in found):
         unit_box(None)
     names = [name for name, *_ in found]
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    record = None
-    if partial is not None:
-        settings = {
-            "attacks": names,
-            "eps": radii,
-            "norm": norm.name,
-            "bounds": None if bounds is None else [mark(bound, 0) for bound in bounds],
-            "task": repr(task).partition(" at 0x")[0],
-            "seed": seed,
-            "batch size": batch_size,
-            "weights": fingerprint(model),
-        }
-        record = Partial(partial, settings)
-    done: list[Batch] = [] if record is None else record.batches
-    slowest = max((batch.seconds for batch in done), default=0.0)
-    rows: list[Row] = []
-    about: dict[str, str] = {}
-    seconds, offset = 0.0, 0
-    parts = batches(data, batch_size)
-    total = len(parts) if hasattr(parts, "__len__") else 0
-    for number, batch in enumerate(parts):
-        x, y = pair(batch, keys)
-        ids = range(offset, offset + len(x))
-        offset += len(x)
-        sign = "" if record is None else mark(x, y)
-        finished = None if record is None else record.find(number, sign)
-        if finished is None:
-            if budget is not None and budget.left() < slowest:
-                raise OutOfTime(_out_of_time(number, total, budget, slowest, partial))
-            started = time.monotonic()
-            # A generator of its own for every batch: its noise does not depend on the others.
-            source = Generator().manual_seed(seed * 1_000_003 + number)
-            setting = Setting(norm, task, bounds, source)
-            x, y = x.to(device), y.to(device)
-            new = attack_batch(model, x, y, ids, radii, found, setting, keep)
-            finished = Batch(sign, time.monotonic() - started, tuple(new))
-            slowest = max(slowest, finished.seconds)
-            if progress is not None:
-                progress(number + 1, total)
-            if record is not None:
-                record.add(finished)
-        elif progress is not None:
-            progress(number + 1, total)
-        rows += finished.rows
-        seconds += finished.seconds
-        about = about or _about(model, x[:1].to(device), found, norm)
-    if not rows:
-        raise ValueError("the data set is empty; there is nothing to evaluate")
+    settings = {"attacks": names, "eps": radii, **measured_in(norm, bounds, task)}
+
+    def work(x: Tensor, y: Tensor, ids: range, source: Generator) -> list[Row]:
+        setting = Setting(norm, task, bounds, source)
+        return attack_batch(model, x, y, ids, radii, found, setting, keep)
+
+    done = by_batch(
+        model,
+        data,
+        work,
+        settings,
+        batch_size=batch_size,
+        seed=seed,
+        keys=keys,
+        progress=progress,
+        partial=partial,
+        budget=budget,
+    )
+    rows = list(done.rows)
     order = {CLEAN: 0, **{name: 1 + i for i, name in enumerate([*names, WORST])}}
     rows.sort(key=lambda row: (order[row.attack], row.eps, row.id))
-    about |= {"samples": str(offset), "seed": str(seed), "seconds": f"{seconds:.1f}"}
+    about = _about(model, done.first, found, norm) | done.about()
     return Results(tuple(rows), norm.name, about)
 
 
@@ -140,17 +108,3 @@ def _about(
     with no_trace(model, x) as inner:
         classes = Classification().logits(forward(inner, x)).shape[1]
     return {name: describe(name, classes, x.shape[1:], norm) for name in whole}
-
-
-def _out_of_time(
-    number: int, total: int, budget: Budget, slowest: float, partial: Path | None
-) -> str:
-    kept = (
-        "nothing is kept: pass partial=FILE next time"
-        if partial is None
-        else f"what is finished is in {partial}: run the same again to continue"
-    )
-    return (
-        f"the time is up after {number} of {total or 'several'} batches "
-        f"({max(0, budget.left()):.0f} s are left, a batch took up to {slowest:.0f} s); {kept}"
-    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -91,13 +92,25 @@ class Results:
                 )
         os.replace(beside, path)
 
+    def to_html(self, path: str | Path, *, title: str = "") -> None:
+        """Write a page that says what noise breaks the network, whole in one file.
+
+        path: its name ends in .html, or in .md or .json for the same content in those forms.
+        title: what the network is called on the page.
+        """
+        # Here, because evaluation knows nothing of reports otherwise.
+        from ima.report.html import write
+        from ima.report.html.sources import Source
+
+        write(Path(path), [Source(title or "this network", {"best": self})])
+
     @staticmethod
     def from_csv(path: Path) -> Results:
         """Read what `to_csv` wrote; ValueError for any other file."""
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 first = file.readline()
-                settings = _settings(first)
+                settings = read_settings(first)
                 if not settings:
                     file.seek(0)
                 header, *records = list(csv.reader(file)) or [[]]
@@ -112,7 +125,7 @@ class Results:
             raise ValueError(f"{path} is damaged ({error}); evaluate the model again") from error
 
 
-def _settings(line: str) -> dict[str, str]:
+def read_settings(line: str) -> dict[str, str]:
     """The settings in a file's first line; none in files from before there were any."""
     if not line.startswith("#"):
         return {}
@@ -132,6 +145,21 @@ def _row(record: list[str], norm: str) -> Row:
     return Row(
         int(id_), int(label), attack, float(eps), int(prediction), broken == "1", float(distance)
     )
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share that was measured on n samples, as shares.
+
+    Wilson, Journal of the American Statistical Association, 1927: it holds near 0 and 1 too, where
+    share ± 2 standard errors does not. NaN for a NaN share; ValueError for n below 1.
+    """
+    if n < 1 or not (math.isnan(share) or 0 <= share <= 1):
+        raise ValueError(f"share is {share!r} of n = {n!r}; expected 0 to 1, of 1 sample or more")
+    z = 1.959964
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    # Rounding errors must not leave the share outside.
+    return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
 
 
 def mean_and_std(values: Iterable[float]) -> tuple[float, float | None]:

@@ -112,6 +112,12 @@ def text_width(text: str, points: float = BODY, weight: str = "normal") -> float
         return float(text_to_path.get_text_width_height_descent(text, font, False)[0]) / 72
 
 
+def shortened(text: str, most: int = 24) -> str:
+    """The text, with an ellipsis for its middle where it is longer than `most` characters."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
+
+
 def spread(wanted: Array, gap: float, top: float) -> Array | None:
     """Positions in 0..top, at least `gap` apart and as near as can be to those wanted.
 

@@ -11,9 +11,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from ima.data import Splits
+from ima.data import Splits, load
+from ima.data.flip import flip_labels
+from ima.methods import METHODS, Method
 from ima.networks import find_builder
-from ima.training.config import Config, Optimizer
+from ima.training.config import Config, Optimizer, method_options
 
 BOUNDS = (0.0, 1.0)
 """Of all data sets here: images in [0, 1]."""
@@ -34,6 +36,26 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return str(device)
+
+
+def load_splits(config: Config) -> Splits:
+    """The config's data set, with the training labels flipped that `data.flip` asks for."""
+    data = config.data
+    splits = load(data.name, path=data.path, size=data.size, seed=data.seed)
+    return flip_labels(splits, data.flip, data.seed) if data.flip else splits
+
+
+def build_method(config: Config, num_samples: int, *, augmented: bool) -> Method:
+    """The config's method for a training part of so many samples."""
+    options = method_options(
+        config,
+        num_samples=num_samples,
+        norm=config.norm,
+        bounds=BOUNDS,
+        seed=config.train.seed,
+        augmented=augmented,
+    )
+    return METHODS[config.method.name].method(**options)
 
 
 def build_model(config: Config, splits: Splits) -> nn.Module:

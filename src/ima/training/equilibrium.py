@@ -26,12 +26,12 @@ from scipy.spatial import KDTree
 from torch import Tensor, nn
 
 from ima.attacks.inputs import no_trace
-from ima.data import Part, load, plane
-from ima.methods import METHODS, Method
+from ima.data import Part, plane
+from ima.methods import Method
 from ima.tasks import Classification
-from ima.training.build import BOUNDS, build_model
+from ima.training.build import build_method, build_model, load_splits
 from ima.training.checkpoint import load_state
-from ima.training.config import Config, ConfigError, method_options
+from ima.training.config import Config, ConfigError
 from ima.training.run import Run
 
 SIDE = 1025
@@ -65,12 +65,12 @@ def measure_run(run: Run, *, side: int = SIDE) -> Path:
         raise FileNotFoundError(
             f"{run.folder} has no finished epoch; train it first: ima train --resume {run.folder}"
         )
-    splits = load(config.data.name, seed=config.data.seed)
+    splits = load_splits(config)
     state = load_state(run.state)
     # The last epoch's: margins belong to these weights, not to those that validation picked.
     model = build_model(config, splits)
     model.load_state_dict(state["model"])
-    method = _method(config, len(splits.train))
+    method = build_method(config, len(splits.train), augmented=False)
     method.load_state_dict(state["method"])
 
     x, y = splits.train[torch.arange(len(splits.train))]
@@ -193,12 +193,6 @@ def trained_on(method: Method, model: nn.Module, part: Part) -> Tensor:
     finally:
         hook.remove()
     return seen[-1]
-
-
-def _method(config: Config, num_samples: int) -> Method:
-    provided = {"norm": config.norm, "bounds": BOUNDS, "seed": config.train.seed}
-    options = method_options(config, num_samples=num_samples, augmented=False, **provided)
-    return METHODS[config.method.name].method(**options)
 
 
 def _margins(method: Any, count: int) -> tuple[NDArray[np.float64], float]:

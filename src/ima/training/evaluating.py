@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from ima.budget import Budget
-from ima.data import Part, load
+from ima.data import Part
 from ima.data.split import stratified
+from ima.evaluation.distances import Distances
 from ima.evaluation.evaluate import evaluate
 from ima.evaluation.examples import Examples
+from ima.evaluation.minimal import minimal
 from ima.evaluation.partial import mark
 from ima.evaluation.results import Results
-from ima.training.build import BOUNDS, build_fabric, build_model, load_into
+from ima.training.build import BOUNDS, build_fabric, build_model, load_into, load_splits
 from ima.training.checkpoint import load_weights
+from ima.training.config import Config
 from ima.training.run import Run
 
 VALIDATION = "validation"
 """The name of results on the validation part."""
+
+DISTANCES = "distances"
+"""The name of minimal distances, among the names of results."""
 
 EXAMPLES = 200
 """So many attacked samples are kept for pictures."""
@@ -47,28 +54,14 @@ def evaluate_run(
     Raises FileNotFoundError before the run's first epoch is done; otherwise as
     `ima.evaluation.evaluate`.
     """
-    config = run.config()
-    fabric = build_fabric(device)
-    splits = load(
-        config.data.name, path=config.data.path, size=config.data.size, seed=config.data.seed
-    )
     tuning = which == VALIDATION
-    weights = run.weights("best" if tuning else which)
-    if not weights.exists():
-        raise FileNotFoundError(
-            f"{run.folder} holds no {weights.stem} weights yet; train it first: "
-            f"ima train --resume {run.folder}"
-        )
-    model = build_model(config, splits)
-    load_into(model, load_weights(weights), weights)
-    test = splits.val if tuning else splits.test
-    total, chosen = len(test), _chosen(None if tuning else config.evaluate.samples, test)
-    if len(chosen) < total:
-        test = Part(test.images[chosen], test.targets[chosen])
+    asked = run.config().evaluate
+    subject = load_subject(run, "best" if tuning else which, device, validation=tuning)
+    config, test, chosen = subject.config, subject.part, subject.chosen
     if eps is None:
-        eps = [config.evaluate.middle] if tuning else config.evaluate.eps
+        eps = [asked.middle] if tuning else asked.eps
     if attacks is None:
-        attacks = config.evaluate.attacks[:1] if tuning else config.evaluate.attacks_on(which)
+        attacks = asked.attacks[:1] if tuning else asked.attacks_on(which)
     record = part(run, which)
     examples = Examples(EXAMPLES, record, mark(test.images, test.targets))
 
@@ -78,13 +71,13 @@ def evaluate_run(
             progress(done, total)
 
     results = evaluate(
-        fabric.to_device(model),
+        subject.model,
         test,
         eps,
         attacks,
         norm=config.norm,
         bounds=BOUNDS,
-        batch_size=config.evaluate.batch_size,
+        batch_size=asked.batch_size,
         seed=seed,
         keep=examples.keep if which == "best" else None,
         progress=after_batch,
@@ -92,12 +85,90 @@ def evaluate_run(
         budget=budget,
     )
     rows = tuple(replace(row, id=int(chosen[row.id])) for row in results.rows)
-    settings = {**results.settings, "samples": f"{len(chosen)} of {total}"}
+    settings = {**results.settings, "samples": subject.counted()}
     results = Results(rows, results.norm, settings)
     results.to_csv(run.results(which))
     if which == "best":
-        examples.write(run.examples, chosen, splits.classes)
+        examples.write(run.examples, chosen, subject.classes)
     return results
+
+
+def distances_run(
+    run: Run,
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    budget: Budget | None = None,
+) -> Distances:
+    """Find the smallest noise that makes the best weights wrong on each test sample.
+
+    Written to `run.distances`. PGD looks at the radii of the config; what is finished stays, and
+    what is raised, as of `evaluate_run`.
+    """
+    subject = load_subject(run, "best", device)
+    config, chosen = subject.config, subject.chosen
+    found = minimal(
+        subject.model,
+        subject.part,
+        config.evaluate.eps,
+        norm=config.norm,
+        bounds=BOUNDS,
+        batch_size=config.evaluate.batch_size,
+        seed=seed,
+        progress=progress,
+        partial=part(run, DISTANCES),
+        budget=budget,
+    )
+    rows = tuple(replace(row, id=int(chosen[row.id])) for row in found.rows)
+    settings = {**found.settings, "samples": subject.counted(), "weights": "best"}
+    found = Distances(rows, found.norm, settings)
+    found.to_csv(run.distances)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A run's model on the device, and the samples that it is judged by.
+
+    chosen: (N,), their places in the whole part of `total` samples.
+    """
+
+    config: Config
+    model: nn.Module
+    part: Part
+    chosen: NDArray[np.int64]
+    total: int
+    classes: tuple[str, ...]
+
+    def counted(self) -> str:
+        """How many samples of how many, such as `540 of 540`."""
+        return f"{len(self.chosen)} of {self.total}"
+
+
+def load_subject(run: Run, which: str, device: str, *, validation: bool = False) -> Subject:
+    """The `"best"` or `"last"` weights of a run, and the samples that its config asks for.
+
+    validation: all of the validation part, instead of test samples. Raises FileNotFoundError
+    before the run's first epoch is done.
+    """
+    config, fabric = run.config(), build_fabric(device)
+    splits = load_splits(config)
+    weights = run.weights(which)
+    if not weights.exists():
+        raise FileNotFoundError(
+            f"{run.folder} holds no {weights.stem} weights yet; train it first: "
+            f"ima train --resume {run.folder}"
+        )
+    model = build_model(config, splits)
+    load_into(model, load_weights(weights), weights)
+    whole = splits.val if validation else splits.test
+    chosen = _chosen(None if validation else config.evaluate.samples, whole)
+    kept = whole
+    if len(chosen) < len(whole):
+        kept = Part(whole.images[chosen], whole.targets[chosen])
+    ready = fabric.to_device(model)
+    return Subject(config, ready, kept, chosen, len(whole), splits.classes)
 
 
 def part(run: Run, which: str) -> Path:

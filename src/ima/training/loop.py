@@ -24,22 +24,23 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ima.attacks.inputs import inside
 from ima.budget import Budget, OutOfTime
-from ima.data import Part, Splits, load
+from ima.data import Part, Splits
 from ima.data.augment import augment_share
-from ima.methods import METHODS, Method, Standard
+from ima.methods import Method, Standard
 from ima.training.amid import Amid
 from ima.training.batches import batch_seed, batches, epoch_seed
 from ima.training.build import (
-    BOUNDS,
     build_fabric,
+    build_method,
     build_model,
     build_optimizer,
     describe,
     learning_rate,
     load_into,
+    load_splits,
 )
 from ima.training.checkpoint import load_weights, save_weights
-from ima.training.config import Config, method_options
+from ima.training.config import Config
 from ima.training.events import Events
 from ima.training.pace import Pace
 from ima.training.run import Run
@@ -83,27 +84,17 @@ def fit(
     config = run.config()
     fabric = build_fabric(device, devices=devices, precision=config.train.precision)
     fabric.launch()
-    splits = load(
-        config.data.name, path=config.data.path, size=config.data.size, seed=config.data.seed
-    )
+    splits = load_splits(config)
     torch.manual_seed(epoch_seed(config.train.seed, 0))
     model = build_model(config, splits)
     if init is None and run.initial.exists():
         init = run.initial
     if init is not None:
         load_into(model, load_weights(init), init)
-    method = METHODS[config.method.name].method(
-        **method_options(
-            config,
-            num_samples=len(splits.train),
-            norm=config.norm,
-            bounds=BOUNDS,
-            seed=config.train.seed,
-            augmented=bool(config.data.augment),
-        )
-    )
+    method = build_method(config, len(splits.train), augmented=bool(config.data.augment))
     if fabric.is_global_zero:
         run.begin()
+        run.write_flipped(splits.flipped)
         if init is not None and init != run.initial:
             # Kept, so that a run that is stopped in its first epoch starts from them again.
             save_weights(run.initial, model.state_dict())

@@ -6,8 +6,10 @@ metrics.csv         one row an epoch
 margins.csv         the histogram of the margins, one row an epoch (methods with margins)
 best.safetensors    weights of the epoch that validation picked
 last.safetensors    weights of the last epoch
+flipped.csv         training samples whose label was flipped on purpose, with the true class
 state.safetensors   everything that a resumed run needs
 evaluation/         results of `ima evaluate`
+margins/            pictures of `ima margins`
 """
 
 from __future__ import annotations
@@ -72,6 +74,16 @@ class Run:
     def results(self, which: str) -> Path:
         """The rows of an evaluation of the `"best"` or the `"last"` weights."""
         return self.folder / "evaluation" / f"{which}.csv"
+
+    @property
+    def margins_folder(self) -> Path:
+        """What `ima margins` writes."""
+        return self.folder / "margins"
+
+    @property
+    def distances(self) -> Path:
+        """The smallest noise found for each test sample, on the best weights."""
+        return self.results("distances")
 
     @property
     def examples(self) -> Path:
@@ -167,6 +179,12 @@ class Run:
     def read_margins(self) -> list[dict[str, float]]:
         """The rows of margins.csv; empty for methods without margins."""
         return _read_rows(self.margins)
+
+    def write_flipped(self, flipped: Mapping[int, int]) -> None:
+        """Say which training samples have a flipped label: their ids, with their true class."""
+        lines = [f"{id_},{true}\n" for id_, true in flipped.items()]
+        if lines:
+            _write(self.folder / "flipped.csv", "".join(["id,class\n", *lines]))
 
 
 def leads() -> bool:

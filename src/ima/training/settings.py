@@ -39,6 +39,8 @@ class Data(Strict):
     """Which data set. path: its folder or file; size: side of the images in pixels; seed: split.
 
     augment: random changes of the training images, in this order; none if empty.
+    flip: share of the training labels that become another class, chosen by the seed; to see what
+    margins make of them.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Data(Strict):
     size: int | None = Field(None, ge=8)
     seed: int = Field(0, ge=0)
     augment: Annotated[tuple[Augmentation, ...], AfterValidator(_distinct)] = ()
+    flip: float = Field(0.0, ge=0, lt=1)
 
 
 class Optimizer(Strict):

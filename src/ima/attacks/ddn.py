@@ -1,0 +1,115 @@
+"""DDN: the smallest noise that makes a sample wrong (Rony et al., CVPR 2019, arXiv:1811.09600).
+
+d = 0, size = radius
+repeat: d = d + radius * (cosine from 1 to 0.01) * direction(gradient)
+        size = 0.95 * size where the point was wrong, else 1.05 * size
+        d = clamp(size * d / |d|)
+keep the smallest d whose point was wrong
+
+The paper's radius is 1; its rounding to 256 levels is left out. In L-infinity the same steps are
+taken with that norm's direction and size: entries that keep pulling one way settle at +-size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
+from ima.attacks.walk import Attacked, Objective, ascent, detached, forward, into
+from ima.norms import Norm, get_norm, per_sample
+from ima.tasks import Classification, Task, Tree, tree_map
+
+SHRINK = 0.05
+"""By this share the size falls after a wrong point, and grows after a right one."""
+
+LAST = 0.01
+"""The last step, as a share of the first."""
+
+
+@dataclass(frozen=True)
+class Nearest(Attacked):
+    """What a minimal-norm attack returns.
+
+    distance: (B,), the size of the noise found: 0 where the clean sample is wrong, NaN where no
+    noise was found (then x is the clean sample and `crossed` is False).
+    """
+
+    distance: Tensor
+
+
+def ddn(
+    model: Model,
+    x: Tensor,
+    y: Tree,
+    *,
+    steps: int = 100,
+    radius: float | Tensor = 1.0,
+    norm: Norm | float | str = 2,
+    task: Task | None = None,
+    bounds: Bounds = None,
+    objective: Objective | None = None,
+) -> Nearest:
+    """The smallest noise met on a walk along the decision boundary.
+
+    x: (B, *dims) floating, inside `bounds`; y: the task's targets; radius: a number or (B,) above
+    0, in x's units and `norm`: the first size tried, and the length of the first step; sizes from
+    radius / 170 to 130 radius can be reached in 100 steps; objective(output, target) -> (B,): what
+    the walk raises, the task's if None.
+
+    Returns `Nearest`: `crossed` where the returned point is wrong; `correct` is False where the
+    clean sample is. A gradient of exactly zero moves no sample. The model is left as it was.
+    Raises ValueError or TypeError for inputs outside bounds, wrong shapes, labels out of range.
+    """
+    norm, task = get_norm(norm), Classification() if task is None else task
+    objective = task.objective if objective is None else objective
+    check_steps(steps)
+    box, first = check_samples(x, bounds), check_radius(radius, x, "radius")
+    if not bool((first > 0).all()):
+        raise ValueError(f"radius has entries of 0: {first.tolist()[:8]}; expected above 0")
+
+    with no_trace(model, x) as model:
+        y = tree_map(lambda t: t.clone() if t.is_inference() else t, y)
+        x = x.detach().clone()
+        nearest, distance = x.clone(), torch.full_like(first, torch.inf)
+        correct = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        stuck = torch.zeros_like(correct)
+        size, largest = first, _farthest(x, norm, box)
+        point = x
+
+        def keep(wrong: Tensor) -> None:
+            far = norm.size(point - x)
+            closer = wrong & (far < distance)
+            nearest[closer], distance[closer] = point[closer], far[closer]
+
+        for step in range(steps):
+            leaf = point.detach().requires_grad_()
+            output = model(leaf)
+            seen = tree_map(detached, output)
+            if step == 0:
+                task.check(seen, y)
+                correct = task.correct(seen, y)
+            wrong = ~task.correct(seen, y)
+            keep(wrong)
+            direction = norm.direction(ascent(output, leaf, y, objective)[0])
+            stuck |= norm.size(direction) == 0
+            share = LAST + (1 - LAST) * (1 + math.cos(math.pi * step / steps)) / 2
+            moved = point - x + per_sample(share * first, x) * direction
+            size = torch.minimum(size * torch.where(wrong, 1 - SHRINK, 1 + SHRINK), largest)
+            length = norm.size(moved)
+            scale = size / torch.where(length > 0, length, 1)
+            point = into(x + per_sample(scale, x) * moved, box)
+        keep(~task.correct(forward(model, point), y))
+    found = torch.isfinite(distance)
+    distance = torch.where(found, distance, torch.nan)
+    return Nearest(nearest, found, correct, stuck, distance)
+
+
+def _farthest(x: Tensor, norm: Norm, box: tuple[Tensor, Tensor] | None) -> Tensor:
+    """The largest noise that the bounds permit, (B,)."""
+    if box is None:
+        return torch.full_like(norm.size(x), torch.inf)
+    return norm.size(torch.maximum(x - box[0], box[1] - x))

@@ -1,0 +1,29 @@
+"""Checks on the command line: what tripped, and the exit code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ima.evaluation.checks_results import Checks
+
+TRIPPED = 3
+"""Exit code of `--strict` where a check tripped."""
+
+STATES = {True: "TRIPPED", False: "passed", None: "not run"}
+
+
+def tell(found: Checks, path: Path, *, strict: bool) -> None:
+    """Print every check, and what to do about those that tripped; exit where `strict` says so."""
+    print(f"{path}")
+    for name, value in found.settings.items():
+        print(f"  {name}: {value}")
+    for check in found.checks:
+        print(f"{STATES[check.tripped]:<8} {check.title}: {check.sentence}")
+        if check.tripped:
+            print(f"         {check.means}\n         {check.do}")
+    if strict and found.tripped:
+        print(f"ima: checks tripped: {', '.join(found.tripped)}", file=sys.stderr)
+        sys.exit(TRIPPED)

@@ -1,0 +1,39 @@
+"""`ima margins RUN`: what the margins of a trained run say about its training samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def margins(run: Path, /, *, samples: int = 200, seed: int = 0, device: str = "auto") -> None:
+    """Draw the margins of a run, measure how true they are, and show the extreme samples.
+
+    Writes the folder `margins` of the run. Needs a method that keeps margins, such as ima.
+
+    Parameters
+    ----------
+    run:
+        The run's folder.
+    samples:
+        So many training samples at most are searched for their smallest noise.
+    seed:
+        Which ones, and the attacks' random starts.
+    device:
+        cpu, cuda, mps or auto.
+
+    """
+    import numpy as np
+
+    from ima.report.margins_page import pictures, write
+    from ima.report.summary import margin_history
+    from ima.training.measuring import measure_margins
+    from ima.training.run import Run
+
+    opened = Run.open(run)
+    estimates = measure_margins(opened, samples=samples, seed=seed, device=device)
+    folder = opened.margins_folder
+    with np.load(folder / "atlas.npz", allow_pickle=False) as file:
+        images = pictures(file["id"].tolist(), file["image"])
+    note = opened.config().note
+    print(write(folder, estimates, margin_history(opened.read_margins()), images, note))
+    print(f"{folder / 'margins.md'}: the page with its pictures")

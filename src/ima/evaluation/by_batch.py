@@ -1,0 +1,128 @@
+"""Work through a data set batch by batch, on record: what is finished is not done again.
+
+for each batch:
+    where the record has it: take its rows
+    elsewhere: begin it only if it fits into the time budget; work; record
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ima.attacks.inputs import Bounds
+from ima.budget import Budget, OutOfTime
+from ima.evaluation.batches import batches, pair
+from ima.evaluation.partial import Batch, Partial, fingerprint, mark
+from ima.evaluation.results import Row
+from ima.norms import Norm
+from ima.tasks import Task
+
+Work = Callable[[Tensor, Tensor, range, Generator], list[Row]]
+"""work(x, y, ids, source) -> rows: of one batch, on the model's device; source: of all noise."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """The rows of all batches, in order. first: the first sample, (1, *dims), on the device."""
+
+    rows: tuple[Row, ...]
+    samples: int
+    seed: int
+    seconds: float
+    first: Tensor
+
+    def about(self) -> dict[str, str]:
+        """How it was made, for the record."""
+        return {
+            "samples": str(self.samples),
+            "seed": str(self.seed),
+            "seconds": f"{self.seconds:.1f}",
+        }
+
+
+def measured_in(norm: Norm, bounds: Bounds, task: Task) -> dict[str, Any]:
+    """Norm, bounds and task as a record's settings."""
+    return {
+        "norm": norm.name,
+        "bounds": None if bounds is None else [mark(bound, 0) for bound in bounds],
+        "task": repr(task).partition(" at 0x")[0],
+    }
+
+
+def by_batch(
+    model: nn.Module,
+    data: Any,
+    work: Work,
+    settings: Mapping[str, Any],
+    *,
+    batch_size: int,
+    seed: int,
+    keys: tuple[str, str],
+    progress: Callable[[int, int], None] | None,
+    partial: Path | None,
+    budget: Budget | None,
+) -> Done:
+    """The rows of every batch; arguments as of `evaluate`.
+
+    settings: what else decides the rows; a record of other settings, seed, batch size or weights
+    is dropped. Raises ValueError for an empty data set; OutOfTime when the budget is spent.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    record = None
+    if partial is not None:
+        own = {"seed": seed, "batch size": batch_size, "weights": fingerprint(model)}
+        record = Partial(partial, {**settings, **own})
+    known: list[Batch] = [] if record is None else record.batches
+    slowest = max((batch.seconds for batch in known), default=0.0)
+    rows: list[Row] = []
+    seconds, offset, first = 0.0, 0, None
+    parts = batches(data, batch_size)
+    total = len(parts) if hasattr(parts, "__len__") else 0
+    for number, batch in enumerate(parts):
+        x, y = pair(batch, keys)
+        ids = range(offset, offset + len(x))
+        offset += len(x)
+        sign = "" if record is None else mark(x, y)
+        finished = None if record is None else record.find(number, sign)
+        if finished is None:
+            if budget is not None and budget.left() < slowest:
+                raise OutOfTime(_out_of_time(number, total, budget, slowest, partial))
+            started = time.monotonic()
+            # A generator of its own for every batch: its noise does not depend on the others.
+            source = Generator().manual_seed(seed * 1_000_003 + number)
+            new = work(x.to(device), y.to(device), ids, source)
+            finished = Batch(sign, time.monotonic() - started, tuple(new))
+            slowest = max(slowest, finished.seconds)
+            if progress is not None:
+                progress(number + 1, total)
+            if record is not None:
+                record.add(finished)
+        elif progress is not None:
+            progress(number + 1, total)
+        rows += finished.rows
+        seconds += finished.seconds
+        first = x[:1].to(device) if first is None else first
+    if first is None or not rows:
+        raise ValueError("the data set is empty; there is nothing to evaluate")
+    return Done(tuple(rows), offset, seed, seconds, first)
+
+
+def _out_of_time(
+    number: int, total: int, budget: Budget, slowest: float, partial: Path | None
+) -> str:
+    kept = (
+        "nothing is kept: pass partial=FILE next time"
+        if partial is None
+        else f"what is finished is in {partial}: run the same again to continue"
+    )
+    return (
+        f"the time is up after {number} of {total or 'several'} batches "
+        f"({max(0, budget.left()):.0f} s are left, a batch took up to {slowest:.0f} s); {kept}"
+    )

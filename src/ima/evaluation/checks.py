@@ -1,0 +1,110 @@
+"""Checks that catch a flattering number: is the model robust, or only the attack weak.
+
+choose at most 500 samples that the model has right, by a seed
+for each row of the table: run its attacks on them from scratch, compare, say what was found
+
+A check trips only where it finds more than its row tolerates, and at least three samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ima.attacks.inputs import Bounds, check_steps, no_trace
+from ima.attacks.walk import forward
+from ima.evaluation.bench import Bench
+from ima.evaluation.checks_results import Check, Checks, in_words
+from ima.evaluation.checks_table import CHECKS, CheckRow
+from ima.evaluation.chosen import LEAST, choose
+from ima.evaluation.noise import AMPLITUDE, DRAWS, white_noise
+from ima.evaluation.probes import NotRun
+from ima.norms import Norm, get_norm
+from ima.tasks import Classification, Task
+
+
+def run_checks(
+    model: nn.Module,
+    data: Any,
+    eps: Sequence[float] | float,
+    *,
+    norm: Norm | float | str = 2,
+    bounds: Bounds = None,
+    task: Task | None = None,
+    transfer: nn.Module | None = None,
+    seed: int = 0,
+    samples: int = 500,
+    steps: int = 100,
+    keys: tuple[str, str] = ("image", "label"),
+) -> Checks:
+    """Run every check of the table on a model, and the white noise of the paper's introduction.
+
+    data, eps, norm, bounds, keys: as in `ima.evaluate`; transfer: another model for the same data,
+    whose noise is tried on this one; seed: of the choice of samples and of all noise; samples: the
+    most that are chosen; steps: of PGD, the white-box attack. What cannot be run has `tripped`
+    None and says why. The model is left as it was.
+
+    Raises ValueError for data with fewer than three samples that the model has right, radii that
+    are not above 0, inputs outside bounds; FloatingPointError for outputs that are not finite.
+    """
+    radii = sorted(set(torch.as_tensor(eps, dtype=torch.float64).flatten().tolist()))
+    if not radii or not all(0 < radius < float("inf") for radius in radii):
+        raise ValueError(f"eps are {radii}; expected at least one finite noise radius above 0")
+    if samples < LEAST:
+        raise ValueError(f"samples is {samples}; expected at least {LEAST}")
+    check_steps(steps)
+    norm, task = get_norm(norm), Classification() if task is None else task
+    chosen = choose(model, data, task, bounds, samples, seed, keys)
+    if transfer is not None:
+        transfer = transfer.to(chosen.x.device)
+        _takes(transfer, chosen.x[:1], chosen.y[:1], task)
+    bench = Bench(model, chosen, radii, norm, task, bounds, seed, steps, transfer)
+    settings = {
+        "samples": f"{bench.n} of the {chosen.correct} that the model has right",
+        "clean accuracy": in_words(chosen.correct, chosen.total),
+        "norm": norm.name,
+        "eps": ", ".join(f"{radius:g}" for radius in radii),
+        "seed": str(seed),
+        **_white(bench),
+    }
+    return Checks(settings, tuple(_check(row, bench) for row in CHECKS.values()))
+
+
+def _takes(other: nn.Module, x: Tensor, y: Tensor, task: Task) -> None:
+    try:
+        with no_trace(other, x) as inner:
+            task.check(forward(inner, x), y)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"the model to transfer from does not fit samples of shape {tuple(x.shape[1:])} with "
+            f"their labels: {error}; name one that was trained on the same data"
+        ) from error
+
+
+def _check(row: CheckRow, bench: Bench) -> Check:
+    try:
+        found = row.probe(bench)
+    except NotRun as reason:
+        return Check(row.name, row.title, None, f"Not run: {reason}.", {}, row.means, row.do)
+    return Check(
+        row.name, row.title, found.tripped, found.sentence, found.evidence, row.means, row.do
+    )
+
+
+def _white(bench: Bench) -> dict[str, str]:
+    """White noise, in words: what flips in one draw and in the worst of all."""
+    once = ever = 0
+    for number, (_, x, y) in enumerate(bench.parts()):
+        source = Generator().manual_seed(bench.seed * 1_000_003 + number)
+        flips = white_noise(
+            bench.model, x, y, task=bench.task, bounds=bench.bounds, generator=source
+        )
+        once, ever = once + int(flips.once.sum()), ever + int(flips.ever.sum())
+    name = f"white noise of {AMPLITUDE:g}"
+    return {
+        f"{name}, flipped in one draw": in_words(once, bench.n),
+        f"{name}, flipped in the worst of {DRAWS}": in_words(ever, bench.n),
+    }

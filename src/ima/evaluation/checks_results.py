@@ -1,0 +1,82 @@
+"""What the checks of an evaluation found; readable without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ima.evaluation.results import wilson
+
+Evidence = Mapping[str, Any]
+"""What was measured, by name: numbers, and shares as `share` makes them."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: what it asks, whether it tripped, and what to do then.
+
+    tripped: None where it was not run; sentence: what was found, or why it was not run; means, do:
+    what a tripped check means for the accuracies, and what to do about it.
+    """
+
+    name: str
+    title: str
+    tripped: bool | None
+    sentence: str
+    evidence: Evidence
+    means: str
+    do: str
+
+
+@dataclass(frozen=True)
+class Checks:
+    """All checks of one model, and how they were made."""
+
+    settings: Mapping[str, str]
+    checks: tuple[Check, ...]
+
+    @property
+    def tripped(self) -> tuple[str, ...]:
+        """The names of those that tripped."""
+        return tuple(check.name for check in self.checks if check.tripped)
+
+    def to_json(self, path: Path) -> None:
+        """Write them; the file appears whole or not at all."""
+        values = {"settings": dict(self.settings), "checks": [asdict(c) for c in self.checks]}
+        beside = path.with_name(path.name + ".part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(beside, path)
+
+    @staticmethod
+    def from_json(path: Path) -> Checks:
+        """Read what `to_json` wrote; ValueError for any other file."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            checks = tuple(Check(**check) for check in values["checks"])
+            return Checks(dict(values["settings"]), checks)
+        except (ValueError, TypeError, LookupError) as error:
+            raise ValueError(
+                f"{path} holds no checks ({error}); make them again: ima evaluate RUN --checks"
+            ) from error
+
+
+def share(count: int, n: int) -> dict[str, float]:
+    """`count` of `n` as a share with its 95 % interval."""
+    low, high = wilson(count / n, n)
+    return {"share": count / n, "count": count, "n": n, "low": low, "high": high}
+
+
+def in_words(count: int, n: int) -> str:
+    """Such as `80.2 % of 500 (95 % interval 76.5 to 83.4)`."""
+    low, high = wilson(count / n, n)
+    return f"{percent(count / n)} of {n} (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+
+
+def percent(value: float) -> str:
+    """Such as `80.2 %`."""
+    return f"{100 * value:.1f} %"

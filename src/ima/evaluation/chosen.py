@@ -1,0 +1,79 @@
+"""The samples of the checks: those that the model has right, the same ones for a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ima.attacks.inputs import Bounds, check_samples, no_trace
+from ima.attacks.walk import forward
+from ima.evaluation.batches import batches, pair
+from ima.tasks import Task, leaves
+
+BATCH = 250
+
+LEAST = 3
+"""No check trips on fewer samples."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Samples x (n, *dims) and targets y (n, ...), on the model's device.
+
+    correct, total: how many of all samples the model has right.
+    """
+
+    x: Tensor
+    y: Tensor
+    correct: int
+    total: int
+
+
+def choose(
+    model: nn.Module,
+    data: Any,
+    task: Task,
+    bounds: Bounds,
+    samples: int,
+    seed: int,
+    keys: tuple[str, str],
+) -> Chosen:
+    """At most `samples` samples that the model has right, each with the same chance.
+
+    Raises ValueError for data without at least three of them, and as `ima.evaluate` does for
+    samples, labels and outputs that do not fit.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    source = Generator().manual_seed(seed)
+    kept: list[Tensor] = []
+    right = total = 0
+    for batch in batches(data, BATCH):
+        x, y = (part.to(device) for part in pair(batch, keys))
+        check_samples(x, bounds)
+        with no_trace(model, x) as inner:
+            output = forward(inner, x)
+        task.check(output, y)
+        if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves(output)):
+            raise FloatingPointError(
+                f"the model's output is not finite on batch of samples {total} to "
+                f"{total + len(x) - 1}; its weights or its inputs are damaged, and nothing can be "
+                "said about its accuracy"
+            )
+        correct = task.correct(output, y)
+        right, total = right + int(correct.sum()), total + len(x)
+        # Every sample draws a lot, and the lowest stay: one pass, also over data without a length.
+        lots = torch.rand(len(x), generator=source).to(device)
+        new = [part[correct] for part in (lots, x, y)]
+        kept = [torch.cat(parts) for parts in zip(kept, new, strict=True)] if kept else new
+        index = kept[0].argsort()[:samples].sort().values
+        kept = [part[index] for part in kept]
+    if not kept or len(kept[0]) < LEAST:
+        raise ValueError(
+            f"the model is right on {right} of {total} samples; the checks need at least {LEAST}: "
+            "see that weights, labels and scaling of the inputs belong together"
+        )
+    _, x, y = kept
+    return Chosen(x, y, right, total)

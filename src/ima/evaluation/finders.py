@@ -1,0 +1,109 @@
+"""Attacks that look for the smallest noise: the table behind `minimal`.
+
+Each returns one point a sample, which may be wrong, and may not be: `minimal` looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ima.attacks import ddn
+from ima.attacks.inputs import Model, check_samples
+from ima.attacks.walk import forward
+from ima.evaluation.attacks import find_attack
+from ima.evaluation.autoattack import ITERATIONS, TARGETS, free_fab
+from ima.evaluation.lifted import Lifted, plain_layout, unit_box
+from ima.evaluation.setting import Setting
+from ima.tasks import Classification
+
+PGD = "pgd-100"
+
+Find = Callable[[Model, Tensor, Tensor, Tensor, list[float], Setting], Tensor]
+"""find(model, x, y, known, radii, setting) -> like x: points that may be wrong.
+
+known: (B,), the smallest size found before, infinite where there is none.
+"""
+
+
+@dataclass(frozen=True)
+class Finder:
+    """One attack; lacks(setting): why it cannot run, or nothing."""
+
+    name: str
+    find: Find
+    lacks: Callable[[Setting], str] = lambda _: ""
+
+
+def _ddn_loss(
+    model: Model, x: Tensor, y: Tensor, known: Tensor, radii: list[float], setting: Setting
+) -> Tensor:
+    middle = radii[(len(radii) - 1) // 2]
+    task, norm, bounds = setting.task, setting.norm, setting.bounds
+    return ddn(model, x, y, radius=middle, norm=norm, task=task, bounds=bounds).x
+
+
+def _ddn_margin(
+    model: Model, x: Tensor, y: Tensor, known: Tensor, radii: list[float], setting: Setting
+) -> Tensor:
+    def margin(output: Any, target: Any) -> Tensor:
+        return -setting.task.score(output, target)
+
+    middle = radii[(len(radii) - 1) // 2]
+    task, norm, bounds = setting.task, setting.norm, setting.bounds
+    return ddn(model, x, y, radius=middle, norm=norm, task=task, bounds=bounds, objective=margin).x
+
+
+def _fab(
+    model: Model, x: Tensor, y: Tensor, known: Tensor, radii: list[float], setting: Setting
+) -> Tensor:
+    task, norm = setting.task, setting.norm
+    assert isinstance(task, Classification)
+    low, width = unit_box(check_samples(x, setting.bounds))
+    classes = task.logits(forward(model, x[:1])).shape[1]
+    shape = tuple(x.shape[1:])
+    lifted = Lifted(model, shape, plain_layout(shape), low, width, x.dtype, classes)
+    nearest, size = x.clone(), torch.full_like(known, torch.inf)
+    fab = free_fab(lifted, norm=norm.name, n_iter=ITERATIONS)
+    for target in range(2, min(TARGETS, classes - 1) + 2):
+        fab.target_class = target
+        # One run itself: its `perturb` keeps points within a radius only.
+        point = lifted.down(fab.attack_single_run(lifted.up(x), y, is_targeted=True).detach())
+        wrong = ~task.correct(forward(model, point), y)
+        far = torch.where(wrong, norm.size(point - x).to(size.dtype), torch.inf)
+        closer = far < size
+        nearest[closer], size[closer] = point[closer], far[closer]
+    return nearest
+
+
+def _fab_lacks(setting: Setting) -> str:
+    if not isinstance(setting.task, Classification):
+        return "classification only"
+    if setting.bounds is None:
+        return "needs bounds"
+    return ""
+
+
+def _pgd(
+    model: Model, x: Tensor, y: Tensor, known: Tensor, radii: list[float], setting: Setting
+) -> Tensor:
+    row, steps = find_attack(PGD)
+    nearest, open_ = x.clone(), torch.ones_like(known, dtype=torch.bool)
+    for radius in radii:
+        (left,) = (open_ & (known > radius)).nonzero(as_tuple=True)
+        if len(left):
+            found = row.run(model, x[left], y[left], radius, steps, setting)
+            nearest[left], open_[left] = found.x, ~found.crossed
+    return nearest
+
+
+FINDERS = (
+    Finder("ddn", _ddn_loss),
+    Finder("ddn-margin", _ddn_margin),
+    Finder("fab", _fab, _fab_lacks),
+    Finder(PGD, _pgd),
+)

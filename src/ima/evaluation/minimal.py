@@ -1,0 +1,163 @@
+"""Minimal distances: for every sample the smallest noise that any of several attacks finds.
+
+wrong without noise: 0
+else, for each attack: point = what it finds
+                       look at it: finite, inside the bounds, wrong?
+                       bisect from x to the point, to 1/1024 of the way; look at the end again
+     the smallest
+
+DDN with the loss and with the margin (Rony et al., CVPR 2019), FAB (Croce & Hein, ICML 2020; the
+authors' code), and PGD at given radii, where it can still find less. All are upper bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ima.attacks.boundary import CELLS, between, search
+from ima.attacks.inputs import Bounds, Model, check_samples, no_trace
+from ima.attacks.walk import forward, into
+from ima.budget import Budget
+from ima.evaluation.by_batch import by_batch, measured_in
+from ima.evaluation.distances import NONE, Distance, Distances
+from ima.evaluation.finders import FINDERS, Finder
+from ima.evaluation.results import CLEAN, Row
+from ima.evaluation.setting import Setting
+from ima.norms import Norm, get_norm, per_sample
+from ima.tasks import Classification, Task
+
+
+def minimal(
+    model: nn.Module,
+    data: Any,
+    radii: Sequence[float] | float,
+    *,
+    norm: Norm | float | str = 2,
+    bounds: Bounds = None,
+    task: Task | None = None,
+    batch_size: int = 256,
+    seed: int = 0,
+    keys: tuple[str, str] = ("image", "label"),
+    progress: Callable[[int, int], None] | None = None,
+    partial: Path | None = None,
+    budget: Budget | None = None,
+) -> Distances:
+    """The smallest noise that makes each sample wrong, as far as it was found.
+
+    radii: of PGD, above 0, in x's units and `norm`; the middle one is also where DDN starts, so
+    they should be about as large as the distances. Other arguments, `partial`, `budget` and what
+    is raised: as of `evaluate`. FAB runs for classification with bounds only.
+    """
+    sizes = sorted(set(torch.as_tensor(radii, dtype=torch.float64).flatten().tolist()))
+    if not sizes or not all(0 < radius < float("inf") for radius in sizes):
+        raise ValueError(f"radii are {sizes}; expected finite noise radii above 0, one or more")
+    task, norm = Classification() if task is None else task, get_norm(norm)
+    probe = Setting(norm, task, bounds, Generator())
+    ran = [finder for finder in FINDERS if not finder.lacks(probe)]
+    left_out = [f"{f.name} ({f.lacks(probe)})" for f in FINDERS if f.lacks(probe)]
+    names = [finder.name for finder in ran]
+
+    def work(x: Tensor, y: Tensor, ids: range, source: Generator) -> list[Row]:
+        return _of_batch(model, x, y, ids, sizes, ran, Setting(norm, task, bounds, source))
+
+    settings = {"distances": names, "radii": sizes, **measured_in(norm, bounds, task)}
+    done = by_batch(
+        model,
+        data,
+        work,
+        settings,
+        batch_size=batch_size,
+        seed=seed,
+        keys=keys,
+        progress=progress,
+        partial=partial,
+        budget=budget,
+    )
+    about = {"attacks": ", ".join(names), "radii": ", ".join(f"{size:g}" for size in sizes)}
+    if left_out:
+        about["left out"] = ", ".join(left_out)
+    rows = (Distance(r.id, r.label, r.prediction, r.distance, r.attack) for r in done.rows)
+    return Distances(tuple(rows), norm.name, about | done.about())
+
+
+def _of_batch(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    ids: range,
+    radii: list[float],
+    finders: Sequence[Finder],
+    setting: Setting,
+) -> list[Row]:
+    task = setting.task
+    box = check_samples(x, setting.bounds)
+    with no_trace(model, x) as inner:
+        # Copies, because tensors of inference mode cannot take part in gradients.
+        x, y = x.detach().clone(), y.clone()
+        output = forward(inner, x)
+        task.check(output, y)
+        if not bool(torch.isfinite(output).all()):
+            raise FloatingPointError(
+                f"the model's output is not finite on samples {ids[0]} to {ids[-1]}; its weights "
+                "or its inputs are damaged, and no distance can be stated"
+            )
+        prediction, wrong = task.predict(output), ~task.correct(output, y)
+        distance = torch.where(wrong, 0.0, torch.inf).to(setting.norm.size(x).dtype)
+        names = [CLEAN if w else NONE for w in wrong.tolist()]
+        (right,) = (~wrong).nonzero(as_tuple=True)
+        for finder in finders if len(right) else ():
+            clean, target, known = x[right], y[right], distance[right]
+            found = finder.find(inner, clean, target, known, radii, setting)
+            point, said, usable = _tightened(inner, clean, target, into(found, box), task, box)
+            far = setting.norm.size(point - clean)
+            closer = usable & (far < known)
+            distance[right[closer]] = far[closer]
+            prediction[right[closer]] = said[closer]
+            for at in right[closer].tolist():
+                names[at] = finder.name
+    distance = torch.where(torch.isfinite(distance), distance, torch.nan)
+    columns = zip(ids, y.tolist(), names, prediction.tolist(), distance.tolist(), strict=True)
+    return [Row(i, label, name, 0.0, p, name != NONE, d) for i, label, name, p, d in columns]
+
+
+def _tightened(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    found: Tensor,
+    task: Task,
+    box: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What was found, pulled back to where it is only just wrong.
+
+    Returns points, predictions at them, and whether they are wrong there, (B,).
+    """
+    clean = forward(model, x)
+    finite = torch.isfinite(found.flatten(1)).all(1) if found.ndim > 1 else torch.isfinite(found)
+    found = torch.where(per_sample(finite, x), found, x)
+    output = forward(model, found)
+    point, said, usable = found.clone(), task.predict(output), finite & ~task.correct(output, y)
+    (index,) = usable.nonzero(as_tuple=True)
+    if len(index) == 0:
+        return point, said, usable
+    scores = (task.score(clean, y)[index], task.score(output, y)[index])
+    inside, outside, target = x[index], found[index], y[index]
+    _, share = search(model, inside, outside, target, scores, task=task, bounds=box)
+    left, step = torch.ones_like(index, dtype=torch.bool), 1 / CELLS
+    while bool(left.any()):
+        # In another batch a sum may round differently: a point that is right now moves on.
+        candidate = between(inside, outside, share, box)
+        output = forward(model, candidate)
+        wrong = ~task.correct(output, target)
+        settled = left & (wrong | (share >= 1))
+        at = index[settled]
+        point[at], said[at] = candidate[settled], task.predict(output)[settled]
+        usable[at] = wrong[settled]
+        left &= ~settled
+        share, step = torch.where(left, (share + step).clamp(max=1), share), 2 * step
+    return point, said, usable

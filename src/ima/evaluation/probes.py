@@ -1,0 +1,201 @@
+"""What each check measures: a function of the bench, which returns what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ima.attacks.inputs import no_trace
+from ima.evaluation.bench import Bench
+from ima.evaluation.checks_results import Evidence, in_words, percent, share
+from ima.evaluation.chosen import LEAST
+from ima.evaluation.square import why_not
+from ima.tasks import Classification
+
+ANOTHER = 0.002
+"""Share of samples by which an attack that knows less may beat the white-box attack."""
+
+SAME = 0.005
+"""Share of samples by which an attack may miss what it should find."""
+
+BLIND = 0.01
+"""Share of samples that may have no usable gradient."""
+
+TINY = 1.2e-38
+"""The L2 length under which float32 has no digits left for a gradient's entries."""
+
+FLOOR = 1e-12
+"""The L2 length under which attacks hardly move that add a floor to it; those here add none."""
+
+NOISE = 1e-3
+"""Share of the largest output by which two passes may differ; rounding is far below."""
+
+
+class NotRun(Exception):  # noqa: N818  # it is no error: nothing went wrong
+    """A check that cannot be run here; the text says why."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a check found; see `ima.evaluation.checks_results.Check`."""
+
+    tripped: bool
+    sentence: str
+    evidence: Evidence
+
+
+def gradients(bench: Bench) -> Found:
+    """Lengths of the loss's gradient at the clean samples, as plain float32 arithmetic gives it."""
+    lengths: list[Tensor] = []
+    for _, x, y in bench.parts():
+        with no_trace(bench.model, x) as inner:
+            leaf = x.detach().clone().requires_grad_()
+            loss = bench.task.loss(inner(leaf), y).sum()
+            gradient = torch.zeros_like(leaf)
+            if loss.requires_grad:
+                (gradient,) = torch.autograd.grad(
+                    loss, leaf, allow_unused=True, materialize_grads=True
+                )
+        length = torch.linalg.vector_norm(gradient.double().flatten(1), dim=1)
+        lengths.append(torch.where(torch.isfinite(length), length, 0).cpu())
+    length = torch.cat(lengths)
+    zero, tiny = int((length == 0).sum()), int((length < TINY).sum())
+    return Found(
+        _many(tiny, bench, BLIND),
+        f"The loss's gradient is zero, or too small for float32, at {tiny} clean samples, "
+        f"{in_words(tiny, bench.n)}; {percent(BLIND)} or two samples are tolerated.",
+        {
+            "exactly zero": share(zero, bench.n),
+            "zero or tiny": share(tiny, bench.n),
+            f"shorter than {FLOOR:g}": share(int((length < FLOOR).sum()), bench.n),
+            "median length": float(length.median()),
+        },
+    )
+
+
+def one_step(bench: Bench) -> Found:
+    """FGSM against PGD."""
+    return _against(bench, ["one step"], SAME)
+
+
+def black_box(bench: Bench) -> Found:
+    """Square against PGD."""
+    if reason := why_not(bench.chosen.x[:1], bench.setting(0)):
+        raise NotRun(reason)
+    return _against(bench, ["black-box"], ANOTHER)
+
+
+def random_noise(bench: Bench) -> Found:
+    """Random points of the ball against PGD."""
+    return _against(bench, ["random noise"], ANOTHER)
+
+
+def converged(bench: Bench) -> Found:
+    """PGD with more steps and with more random starts against PGD."""
+    return _against(bench, ["more steps", "more restarts"], SAME)
+
+
+def transfer(bench: Bench) -> Found:
+    """Noise made for another model against PGD."""
+    if bench.transfer is None:
+        raise NotRun("no other model was given: ima evaluate RUN --checks --transfer-from RUN2")
+    return _against(bench, ["transfer"], ANOTHER)
+
+
+def monotone(bench: Bench) -> Found:
+    """PGD at every radius against PGD at every larger one."""
+    if len(bench.radii) < 2:
+        raise NotRun("there is one radius only; give several")
+    broken = {eps: int(bench.broken("white-box", eps).sum()) for eps in bench.radii}
+    drops = [(broken[a] - broken[b], a, b) for a in bench.radii for b in bench.radii if a < b]
+    drop, small, large = max(drops, key=lambda found: found[0])
+    title = bench.title("white-box")
+    return Found(
+        _many(drop, bench, SAME),
+        f"{title} breaks {broken[small]} of {bench.n} samples at eps {small:g} and "
+        f"{broken[large]} at {large:g}.",
+        {f"{title} breaks, at {eps:g}": share(broken[eps], bench.n) for eps in bench.radii},
+    )
+
+
+def huge_noise(bench: Bench) -> Found:
+    """PGD at a radius that should break everything."""
+    if not isinstance(bench.task, Classification):
+        raise NotRun("this task has no classes among which one could guess")
+    classes, eps = max(2, bench.outputs()[0][0].shape[1]), bench.huge
+    # No random start: one that far away is wrong by itself, whatever the gradients are worth.
+    stand = bench.n - int(bench.broken("walk", eps).sum())
+    beyond = stand - bench.n / classes
+    return Found(
+        _many(beyond, bench, SAME),
+        f"Under {bench.title('walk')}, with noise of size {eps:g}, "
+        f"{in_words(stand, bench.n)} of the samples stand; guessing among {classes} classes gives "
+        f"{percent(1 / classes)}.",
+        {"eps": eps, "accuracy": share(stand, bench.n), "chance": 1 / classes},
+    )
+
+
+def probabilities(bench: Bench) -> Found:
+    """Whether the outputs are between 0 and 1 and sum to 1."""
+    if not isinstance(bench.task, Classification):
+        raise NotRun("this task has no logits of classes")
+    output = torch.cat([first for (first,) in bench.outputs()]).double()
+    inside = ((output >= -1e-6) & (output <= 1 + 1e-6)).all(1)
+    alike = inside & ((output.sum(1) - 1).abs() < 1e-4) if output.shape[1] > 1 else inside
+    count = int(alike.sum())
+    return Found(
+        count == bench.n,
+        f"Outputs are between {float(output.min()):.4g} and {float(output.max()):.4g}; those of "
+        f"{count} of {bench.n} samples look like probabilities.",
+        {
+            "look like probabilities": share(count, bench.n),
+            "smallest output": float(output.min()),
+            "largest output": float(output.max()),
+        },
+    )
+
+
+def deterministic(bench: Bench) -> Found:
+    """Two passes over the same samples."""
+    differences: list[Tensor] = []
+    for first, second in bench.outputs(passes=2):
+        size = torch.maximum(first.abs(), second.abs()).amax(1).clamp_min(1e-30)
+        # What is not finite in one pass differs: no comparison with NaN is true.
+        differences.append(torch.nan_to_num((first - second).abs().amax(1) / size, nan=1.0).cpu())
+    difference = torch.cat(differences)
+    count = int((difference > NOISE).sum())
+    return Found(
+        count >= LEAST,
+        f"Two passes over the same {bench.n} samples differ by up to "
+        f"{float(difference.max()):.2g} of the largest output; by more than {NOISE:g} for {count}.",
+        {"differ": share(count, bench.n), "largest difference": float(difference.max())},
+    )
+
+
+def _against(bench: Bench, attacks: Sequence[str], tolerated: float) -> Found:
+    """Attacks that must find nothing new, against the white-box attack, at every radius."""
+    base, evidence, most = bench.title("white-box"), dict[str, object](), (-1, "", 0.0)
+    for eps in bench.radii:
+        white = bench.broken("white-box", eps)
+        evidence[f"accuracy under {base}, at {eps:g}"] = share(int((~white).sum()), bench.n)
+        for attack in attacks:
+            name, found = bench.title(attack), bench.broken(attack, eps)
+            new = int((found & ~white).sum())
+            evidence[f"accuracy under {name}, at {eps:g}"] = share(int((~found).sum()), bench.n)
+            evidence[f"only {name} breaks, at {eps:g}"] = share(new, bench.n)
+            most = max(most, (new, name, eps), key=lambda one: one[0])
+    new, name, eps = most
+    return Found(
+        _many(new, bench, tolerated),
+        f"At eps {eps:g}, {name} breaks {new} samples that {base} leaves standing, "
+        f"{in_words(new, bench.n)}; {percent(tolerated)} or two samples are tolerated.",
+        evidence,
+    )
+
+
+def _many(count: float, bench: Bench, tolerated: float) -> bool:
+    """Whether so many samples are above what is tolerated, and enough to be seen at all."""
+    return count >= LEAST and count > tolerated * bench.n

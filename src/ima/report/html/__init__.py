@@ -1,0 +1,62 @@
+"""The page that says what noise breaks networks: one file that loads nothing, to send on.
+
+    from ima.report.html import make
+    make([Path("runs/digits")], Path("report.html"))
+
+Also as Markdown and as JSON, by the name of the file. The same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ima.report.html.sources import Entry, Source
+
+FORMS = (".html", ".md", ".json")
+
+
+def make(runs: Sequence[Path], out: Path) -> None:
+    """Write the page of run folders, folders of runs, and results files.
+
+    Raises FileNotFoundError for runs without results; ValueError for damaged files, for runs that
+    differ in norm or data, and for a name that does not end in .html, .md or .json.
+    """
+    from ima.report.html.sources import read
+
+    _check(out)
+    _save(read(runs), out)
+
+
+def write(out: Path, sources: Sequence[Source]) -> None:
+    """Write the page of networks whose files are read already."""
+    from ima.report.html.sources import group
+
+    _check(out)
+    _save(group(sources), out)
+
+
+def _check(out: Path) -> None:
+    if out.suffix.lower() not in FORMS:
+        raise ValueError(f"cannot write {out.name!r}: expected a name that ends in {FORMS}")
+    if out.is_dir():
+        raise ValueError(f"cannot write {out}: it is a folder; name a file in it")
+
+
+def _save(entries: Sequence[Entry], out: Path) -> None:
+    from ima.report.html.content import build
+    from ima.report.html.render import to_html, to_markdown
+    from ima.report.jsonform import to_json
+
+    form = out.suffix.lower()
+    if form == ".json":
+        text = to_json(entries)
+    else:
+        text = (to_html if form == ".html" else to_markdown)(build(entries))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(out.name + ".part")
+    beside.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(beside, out)

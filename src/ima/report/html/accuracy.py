@@ -1,0 +1,94 @@
+"""The tables of accuracies: one network in detail, or several beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+from ima.evaluation.results import CLEAN
+from ima.report.html.blocks import Block, Grid, Prose, Two
+from ima.report.html.numbers import (
+    Score,
+    Scores,
+    attack_name,
+    attacks_of,
+    interval,
+    radii_of,
+    scores,
+)
+from ima.report.html.verdict import Judged
+from ima.report.style import norm_name
+
+TITLES = {
+    "best": "Weights of the epoch that validation picked",
+    "last": "Weights of the last epoch",
+    "results": "All results",
+}
+
+
+def accuracy_tables(judged: Sequence[Judged]) -> tuple[Block, ...]:
+    """A table for each set of weights, the main one first."""
+    norm = norm_name(judged[0].entry.main[0].norm)
+    tables: list[Block] = []
+    for which in dict.fromkeys(w for one in judged for w in one.entry.sources[0].results):
+        found = [(one.entry.label, scores(one.entry.results(which))) for one in judged]
+        found = [(label, of_one) for label, of_one in found if of_one]
+        known = any(one.entry.config for one in judged)
+        title = TITLES[which] if known else "Accuracy"
+        caption = f"{title}: accuracy in percent, noise in {norm}"
+        make = _of_one if len(judged) == 1 else _of_many
+        tables.append(make(found, caption))
+    return (*tables, Prose(_note([one.scores for one in judged])))
+
+
+def _note(all_scores: Sequence[Scores]) -> str:
+    several = max(score.seeds for of_one in all_scores for score in of_one.values()) > 1
+    seeds = (
+        " ± is the standard deviation over seeds; the interval is that of the mean for the number "
+        "of samples, which all seeds share."
+        if several
+        else ""
+    )
+    return (
+        "A sample that is wrong without noise counts as wrong under every attack. Intervals: 95 %, "
+        f"Wilson; they say how much a test set of this size leaves open.{seeds}"
+    )
+
+
+def _keys(all_scores: Sequence[Scores]) -> list[tuple[str, float]]:
+    noisy = product(attacks_of(all_scores), radii_of(all_scores))
+    return [(CLEAN, 0.0), *(key for key in noisy if any(key in one for one in all_scores))]
+
+
+def _of_one(found: Sequence[tuple[str, Scores]], caption: str) -> Grid:
+    ((_, of_one),) = found
+    rows = tuple(
+        (
+            f"{attack_name(attack)} at {eps:g}" if eps else attack_name(attack),
+            str(of_one[attack, eps]),
+            interval(of_one[attack, eps]),
+            str(of_one[attack, eps].n),
+        )
+        for attack, eps in _keys([of_one])
+    )
+    return Grid(caption, ("noise", "accuracy", "95 % interval", "n"), rows)
+
+
+def _of_many(found: Sequence[tuple[str, Scores]], caption: str) -> Grid:
+    keys = _keys([of_one for _, of_one in found])
+    columns = ("network", "n", *(f"{attack_name(a)} at {e:g}" if e else "clean" for a, e in keys))
+    top: dict[tuple[str, float], str] = {}
+    for key in keys:
+        shown = {f"{100 * of_one[key].share:.1f}" for _, of_one in found if key in of_one}
+        top[key] = max(shown, key=float) if len(shown) > 1 else ""
+    rows: list[tuple[str | Two, ...]] = []
+    for label, of_one in found:
+        n = of_one[CLEAN, 0.0].n if (CLEAN, 0.0) in of_one else 0
+        rows.append((label, str(n), *(_cell(of_one.get(key), top[key]) for key in keys)))
+    return Grid(caption, columns, tuple(rows))
+
+
+def _cell(score: Score | None, top: str) -> str | Two:
+    if score is None:
+        return "–"
+    return Two(str(score), interval(score), f"{100 * score.share:.1f}" == top)

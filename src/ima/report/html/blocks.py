@@ -1,0 +1,135 @@
+"""What a page is made of, whatever form it is written in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+
+@dataclass(frozen=True)
+class Two:
+    """A cell of a value and, small below it, how sure it is; best of its column or not."""
+
+    value: str
+    small: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: the first column names the rows; `numbers` columns are aligned to the right."""
+
+    kind: ClassVar[str] = "grid"
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | Two, ...], ...]
+    numbers: bool = True
+
+
+@dataclass(frozen=True)
+class Prose:
+    """A paragraph."""
+
+    kind: ClassVar[str] = "prose"
+    text: str
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading inside a section."""
+
+    kind: ClassVar[str] = "heading"
+    text: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure: its SVG, what it shows in a sentence or two, and its numbers."""
+
+    kind: ClassVar[str] = "chart"
+    title: str
+    about: str
+    svg: str
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image: as a data URI, in words, and below it a caption; right, wrong or neither."""
+
+    uri: str
+    alt: str
+    caption: str
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One sample as networks see it: a row of pictures for each network."""
+
+    kind: ClassVar[str] = "strip"
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Picture, ...]], ...]
+    small: bool
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class Check:
+    """One trust check: state is raised, quiet or not run."""
+
+    title: str
+    state: str
+    sentence: str
+    evidence: tuple[str, ...]
+    means: str
+    do: str
+
+
+@dataclass(frozen=True)
+class Checks:
+    """The checks of one network."""
+
+    kind: ClassVar[str] = "checks"
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """A file's text, folded away under its title."""
+
+    kind: ClassVar[str] = "code"
+    title: str
+    text: str
+
+
+Block: TypeAlias = Grid | Prose | Heading | Chart | Strip | Checks | Code
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with its own heading; anchor: its name in links."""
+
+    anchor: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One large number with what it is."""
+
+    value: str
+    name: str
+    small: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole page: title, verdict in plain sentences, the most important numbers, sections."""
+
+    title: str
+    verdict: str
+    tiles: tuple[Tile, ...]
+    sections: tuple[Section, ...]

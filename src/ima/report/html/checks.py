@@ -1,0 +1,58 @@
+"""The trust checks of an evaluation, as its file tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ima.evaluation import checks_results as results
+from ima.report.html.blocks import Block, Check, Checks, Heading, Prose
+from ima.report.html.numbers import percent
+from ima.report.html.sources import Entry
+
+NONE = (
+    "No trust checks were run. They look for signs that attacks were weaker than they could be, "
+    "such as gradients of zero: `ima evaluate RUN --checks`."
+)
+STATES = {True: "raised", False: "quiet", None: "not run"}
+
+
+def checks_of(entries: Sequence[Entry]) -> tuple[Block, ...]:
+    """A list of checks for each network that has some; a sentence where none has."""
+    blocks: list[Block] = []
+    for entry in entries:
+        for source in entry.sources:
+            if source.checks is None:
+                continue
+            seed = f", seed {source.seed}" if len(entry.sources) > 1 else ""
+            if len(entries) > 1 or seed:
+                blocks.append(Heading(f"{entry.label}{seed}"))
+            blocks.append(Checks(tuple(map(_check, source.checks.checks))))
+    if not blocks:
+        return (Prose(NONE),)
+    text = "Each check looks for a sign that the accuracies with noise are too high to be true."
+    return (Prose(text), *blocks)
+
+
+def _check(found: results.Check) -> Check:
+    lines = tuple(f"{_words(key)}: {_plain(value)}" for key, value in found.evidence.items())
+    state = STATES[found.tripped]
+    return Check(found.title, state, found.sentence, lines, found.means, found.do)
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _plain(value: Any) -> str:
+    """A number, a share with its interval, or a tree of them, in words."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        if {"share", "n", "low", "high"} <= value.keys():
+            ends = f"{100 * value['low']:.1f} to {100 * value['high']:.1f}"
+            return f"{percent(value['share'])} of {value['n']} (95 % interval {ends})"
+        return ", ".join(f"{_words(str(key))} {_plain(one)}" for key, one in value.items())
+    return ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)

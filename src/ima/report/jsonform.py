@@ -1,0 +1,119 @@
+"""The page's numbers as JSON, with the field names of RobustBench where it has some."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ima import __version__
+from ima.evaluation.results import CLEAN
+from ima.report.html.numbers import Score, Scores, enough, radii_of, scores
+from ima.report.html.sources import Entry, Source
+from ima.report.html.verdict import Judged, sentences
+
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
+
+
+def to_json(entries: Sequence[Entry]) -> str:
+    """The verdict, and for each network its accuracies and how they came about.
+
+    `robustbench` holds one record a noise radius, as in RobustBench's model_info: accuracies there
+    are percent as text, `autoattack_acc` only where AutoAttack ran. Everywhere else accuracies are
+    shares in 0..1, with n and the ends of the 95 % Wilson interval.
+    """
+    judged = [Judged(entry, scores(entry.main)) for entry in entries]
+    found = {
+        "format": "ima report 1",
+        "ima": __version__,
+        "verdict": sentences(judged).replace("\u00a0", " "),
+        "networks": [_network(one) for one in judged],
+    }
+    return json.dumps(_plain(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _network(one: Judged) -> dict[str, Any]:
+    entry = one.entry
+    weights = dict.fromkeys(which for s in entry.sources for which in s.results)
+    return {
+        "name": entry.label,
+        "Linf/L2": entry.main[0].norm,
+        "robustbench": _robustbench(entry, one.scores),
+        "accuracy": {which: _accuracies(scores(entry.results(which))) for which in weights},
+        "seeds": [_source(source) for source in entry.sources],
+        "config": entry.config,
+    }
+
+
+def _robustbench(entry: Entry, of_one: Scores) -> list[dict[str, Any]]:
+    config = entry.config
+    known = {
+        "name": entry.label,
+        "method": config.get("method", {}).get("name"),
+        "dataset": config.get("data", {}).get("name"),
+        "architecture": config.get("network", {}).get("name"),
+        "Linf/L2": entry.main[0].norm,
+    }
+    records: list[dict[str, Any]] = []
+    for eps in radii_of([of_one]) or [0.0]:
+        record = {key: value for key, value in known.items() if value is not None}
+        record |= {"eps": f"{eps:g}", "clean_acc": _percent(of_one[CLEAN, 0.0])}
+        if ("autoattack", eps) in of_one:
+            record["autoattack_acc"] = _percent(of_one["autoattack", eps])
+        records.append(record)
+    return records
+
+
+def _percent(score: Score) -> str:
+    return f"{100 * score.share:.2f}"
+
+
+def _accuracies(of_one: Scores) -> list[dict[str, Any]]:
+    return [
+        {
+            "attack": attack,
+            "eps": eps,
+            "accuracy": score.share,
+            "low": score.interval[0],
+            "high": score.interval[1],
+            "n": score.n,
+            "seeds": score.seeds,
+            **({} if score.std is None else {"std": score.std}),
+        }
+        for (attack, eps), score in of_one.items()
+    ]
+
+
+def _source(source: Source) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "seed": source.seed,
+        "environment": source.environment,
+        "evaluation": {which: dict(r.settings) for which, r in source.results.items()},
+    }
+    if source.checks is not None:
+        found["checks"] = asdict(source.checks)
+    if source.distances is not None:
+        values = source.distances.values
+        found["distances"] = {
+            "norm": source.distances.norm,
+            "n": len(values),
+            "not_found": int(np.isinf(values).sum()),
+            "quantiles": {f"{q:g}": enough(source.distances, q) for q in SHARES},
+            "settings": dict(source.distances.settings),
+        }
+    if source.margins:
+        found["margins"] = list(source.margins)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """The same tree with null for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,161 @@
+"""The page of `ima margins`: pictures, a table by class, and what they say in sentences."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ima.evaluation.estimates import Estimates
+from ima.report import figures, margin_figures
+from ima.report.inputs import Array, MarginHistory
+from ima.report.margin_numbers import TOLERANCE, Errors, precision
+from ima.report.style import norm_name
+from ima.report.tables import Cell, Table, to_markdown
+
+SHOWN = 24
+"""Images with the smallest margins, and with the largest, in the atlas."""
+
+
+def write(
+    folder: Path,
+    estimates: Estimates,
+    history: MarginHistory,
+    images: Mapping[int, Array],
+    note: str,
+) -> str:
+    """Write margins.md and its pictures, .png and .svg, into a folder; returns the sentences.
+
+    images: training samples by id, those with the smallest margins first, as `pictures` gives
+    them; none where samples are no images. note: what belongs beside every table of this data.
+    """
+    drawn: dict[str, tuple[Figure, str]] = {
+        "by_epoch": (
+            figures.margins_by_epoch(history, cap=estimates.cap, norm=estimates.norm),
+            "The histogram of the margins by epoch",
+        ),
+        "by_class": (margin_figures.by_class(estimates), "The histogram of the margins by class"),
+    }
+    if Errors.of(estimates) is not None:
+        picture = margin_figures.against_distances(estimates)
+        drawn["distances"] = picture, "Margins over the smallest noise found"
+    if estimates.flipped.any():
+        picture = margin_figures.flips_found(estimates)
+        drawn["flipped"] = picture, "Share of flipped labels among the smallest margins"
+    if images:
+        picture = margin_figures.atlas(estimates, list(images), list(images.values()))
+        drawn["atlas"] = picture, "Training images with the smallest and the largest margins"
+    # Those of an earlier call that this one does not draw would stand beside its page.
+    for name in ("by_epoch", "by_class", "distances", "flipped", "atlas"):
+        for suffix in ("png", "svg"):
+            path = folder / f"{name}.{suffix}"
+            if name in drawn:
+                figures.save(drawn[name][0], path)
+            else:
+                path.unlink(missing_ok=True)
+    told = sentences(estimates)
+    page = ["# margins\n", *(f"{line}\n" for line in told), *([f"{note}\n"] if note else [])]
+    page += [f"![{text}]({name}.png)\n" for name, (_, text) in drawn.items()]
+    page.append(to_markdown(class_table(estimates)))
+    beside = folder / "margins.md.part"
+    beside.write_text("\n".join(page), encoding="utf-8")
+    os.replace(beside, folder / "margins.md")
+    return "\n".join(told)
+
+
+def sentences(estimates: Estimates) -> list[str]:
+    """What the margins say, each sentence a paragraph."""
+    rows, norm, margins = estimates.rows, norm_name(estimates.norm), estimates.margins
+    settings = estimates.settings
+    smallest = int((margins == margins.min()).sum())
+    told = [
+        f"Margins of {len(rows)} training samples ({settings.get('data', '')}, "
+        f"{settings.get('method', '')}, after epoch {settings.get('epoch', '')}), in {norm}: "
+        f"median {np.median(margins):.3g}, at the cap of {estimates.cap:g}: "
+        f"{(margins >= estimates.cap).mean():.1%}."
+    ]
+    if smallest > SHOWN:
+        told.append(
+            f"{smallest} samples share the smallest margin, {margins.min():.3g}; which {SHOWN} of "
+            "them the atlas shows is decided by their ids."
+        )
+    errors = Errors.of(estimates)
+    told.append(_on_errors(errors, estimates) if errors else "No distance is known for any sample.")
+    if estimates.flipped.any():
+        told.append(_on_flips(estimates))
+    return told
+
+
+def _on_errors(errors: Errors, estimates: Estimates) -> str:
+    norm = norm_name(estimates.norm)
+    rank = "" if math.isnan(errors.rank) else f", rank correlation {errors.rank:.2f}"
+    out = {"wrong without noise": errors.wrong, "no noise found": errors.missing}
+    left = ", ".join(f"{what} {count}" for what, count in out.items() if count)
+    aside = f" (left out: {left})" if left else ""
+    capped = f"{errors.capped} margins are at the cap and cannot grow. " if errors.capped else ""
+    return (
+        f"Against the smallest noise found ({norm}; {estimates.settings.get('attacks', '')}) for "
+        f"{errors.count} training samples that are right{aside}: "
+        f"the median of margin / noise is {errors.ratio:.3f}; too large by more than "
+        f"{TOLERANCE:.0%}: {errors.over:.1%}, too small: {errors.under:.1%}{rank}. {capped}The "
+        "noise found is an upper bound of the true distance, so margins are over-estimated at "
+        "least as much as this."
+    )
+
+
+def _on_flips(estimates: Estimates) -> str:
+    flipped, margins = estimates.flipped, estimates.margins
+    count, n = int(flipped.sum()), len(flipped)
+    share = precision(estimates)[count - 1]
+    equal = margins == np.sort(margins)[count - 1]
+    several = (
+        f"{int(equal.sum())} samples share the margin {margins[equal][0]:.3g}, and "
+        f"{flipped[equal].mean():.1%} of these are flipped: the mean over their orders is counted. "
+        if equal.sum() > 1
+        else ""
+    )
+    wrong = np.array([row.label != row.prediction for row in estimates.rows])
+    return (
+        f"{count} training labels were flipped on purpose ({count / n:.1%}). Among the {count} "
+        f"smallest margins {share:.1%} are flipped; by chance it would be {count / n:.1%}. "
+        f"{several}For comparison: of the {int(wrong.sum())} samples that the network does not "
+        f"predict as labelled, {flipped[wrong].mean() if wrong.any() else 0:.1%} are flipped."
+    )
+
+
+def class_table(estimates: Estimates) -> Table:
+    """One row a class: samples, the margins' quartiles, share at the cap, training accuracy."""
+    labels, margins = np.array([row.label for row in estimates.rows]), estimates.margins
+    right = np.array([row.label == row.prediction for row in estimates.rows])
+    rows: list[tuple[Cell, ...]] = []
+    for label in np.unique(labels).tolist():
+        mine = labels == label
+        low, median, high = np.quantile(margins[mine], (0.25, 0.5, 0.75))
+        shares = (100 * (margins[mine] >= estimates.cap).mean(), 100 * right[mine].mean())
+        numbers = [f"{value:.3g}" for value in (low, median, high)]
+        percent = [f"{share:.1f}" for share in shares]
+        rows.append((estimates.classes[label], str(int(mine.sum())), *numbers, *percent))
+    columns = ("class", "samples", "margin: 25 %", "median", "75 %", "at the cap (%)", "right (%)")
+    caption = "Classes as labelled in training; margins and predictions of the last epoch."
+    return Table(columns, tuple(rows), caption)
+
+
+def pictures(ids: Sequence[int], samples: Array) -> dict[int, Array]:
+    """Samples (M, C, *dims) in 0..1 as images by id, in order; of volumes the middle slice.
+
+    Empty where samples have fewer than two dimensions.
+    """
+    if samples.ndim < 4:
+        return {}
+    while samples.ndim > 4:
+        samples = samples[:, :, samples.shape[2] // 2]
+    if samples.shape[1] != 3:
+        samples = samples[:, :1]
+    images = [s[0] if len(s) == 1 else np.moveaxis(s, 0, -1) for s in samples]
+    return {
+        int(i): image.astype(np.float64).clip(0, 1) for i, image in zip(ids, images, strict=True)
+    }

@@ -1,0 +1,50 @@
+"""Check what an evaluation of a trained run says; what is found stays in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ima.evaluation.checks import run_checks
+from ima.evaluation.checks_results import Checks
+from ima.training.build import BOUNDS
+from ima.training.evaluating import load_subject
+from ima.training.run import Run
+
+
+def checks_path(run: Run) -> Path:
+    """Where the checks of a run lie."""
+    return run.results("checks").with_suffix(".json")
+
+
+def check_run(
+    run: Run,
+    which: str = "best",
+    *,
+    eps: Sequence[float] | None = None,
+    transfer_from: Run | None = None,
+    device: str = "auto",
+    seed: int = 0,
+) -> Checks:
+    """Run the checks on the `"best"` or the `"last"` weights of a run and write them.
+
+    eps: the config's if None; transfer_from: another run on the same data, whose noise is tried on
+    this one. Raises FileNotFoundError before a run's first epoch is done; otherwise as
+    `ima.evaluation.checks.run_checks`.
+    """
+    subject = load_subject(run, which, device)
+    config = subject.config
+    other = None if transfer_from is None else load_subject(transfer_from, "best", device)
+    found = run_checks(
+        subject.model,
+        subject.part,
+        config.evaluate.eps if eps is None else eps,
+        norm=config.norm,
+        bounds=BOUNDS,
+        transfer=None if other is None else other.model,
+        seed=seed,
+    )
+    found = replace(found, settings={**found.settings, "weights": which})
+    found.to_json(checks_path(run))
+    return found

@@ -1,0 +1,150 @@
+"""Measure a run's margins against its training samples: what `ima margins` is drawn from.
+
+margin(i) = E(i) as the method kept it, of the last epoch
+prediction(i) = of the last epoch's weights, without noise
+distance(i) = smallest noise found, for a seeded subset
+
+The weights are those that the margins belong to: the last epoch's, not averaged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ima.attacks.inputs import no_trace
+from ima.attacks.walk import forward
+from ima.data import Part, Splits
+from ima.data.split import stratified
+from ima.evaluation.estimates import Estimate, Estimates
+from ima.evaluation.minimal import minimal
+from ima.margins import Margins
+from ima.methods import METHODS
+from ima.tasks import Classification
+from ima.training.build import BOUNDS, build_fabric, build_method, build_model, load_splits
+from ima.training.checkpoint import load_state
+from ima.training.refusal import parameters
+from ima.training.run import Run
+
+SAMPLES = 200
+"""So many training samples at most are looked at for their smallest noise."""
+
+SHOWN = 24
+"""So many samples with the smallest, and with the largest, margins are kept as images."""
+
+
+def measure_margins(
+    run: Run,
+    *,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Estimates:
+    """The margins of a run's training samples, with predictions and some distances.
+
+    samples: how many to look for the smallest noise of, at most; which ones, `seed` decides, with
+    classes in proportion. Written to `margins.csv` in the run's folder `margins`; the images of
+    the `SHOWN` samples with the smallest and the largest margins beside it, to `atlas.npz`: `id`
+    (M,) and `image` (M, C, *dims), smallest margins first.
+
+    Raises ValueError for a method without margins and for fewer than one sample, and
+    FileNotFoundError before the run's first epoch is done.
+    """
+    config = run.config()
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; expected at least 1")
+    if not keeps_margins(config.method.name):
+        known = ", ".join(filter(keeps_margins, METHODS))
+        raise ValueError(
+            f"{run.folder} was trained by {config.method.name!r}, which keeps no margins; "
+            f"those that do: {known}"
+        )
+    if not run.state.exists() or not run.read_margins():
+        raise FileNotFoundError(
+            f"{run.folder} has no finished epoch with margins; train it first: "
+            f"ima train --resume {run.folder}"
+        )
+    fabric, splits, state = build_fabric(device), load_splits(config), load_state(run.state)
+    model = build_model(config, splits)
+    model.load_state_dict(state["model"])
+    method: Any = build_method(config, len(splits.train), augmented=bool(config.data.augment))
+    method.load_state_dict(state["method"])
+    kept: Margins = method.margins
+    margins = kept.values.double().cpu().numpy()
+    model = fabric.to_device(model)
+
+    chosen = _subset(splits.train, samples, seed)
+    found = minimal(
+        model,
+        Part(splits.train.images[chosen], splits.train.targets[chosen]),
+        config.evaluate.eps,
+        norm=config.norm,
+        bounds=BOUNDS,
+        batch_size=config.evaluate.batch_size,
+        seed=seed,
+        progress=progress,
+    )
+    at = {int(chosen[row.id]): row for row in found.rows}
+    predicted = _predictions(model, splits.train, config.evaluate.batch_size).tolist()
+    labels: list[int] = splits.train.targets.tolist()
+    rows: list[Estimate] = []
+    for i, (label, said, margin) in enumerate(zip(labels, predicted, margins, strict=True)):
+        row = Estimate(i, label, splits.flipped.get(i, label), said, float(margin))
+        if i in at:
+            row = replace(row, distance=at[i].distance, attack=at[i].attack)
+        rows.append(row)
+    settings: dict[str, str] = {
+        **found.settings,
+        "data": config.data.name,
+        "method": config.method.name,
+        "epoch": str(int(state["epoch"]) + 1),
+        "samples": f"{len(chosen)} of {len(rows)}",
+        "seed": str(seed),
+    }
+    # The same run gives the same file.
+    del settings["seconds"]
+    estimates = Estimates(tuple(rows), config.norm, float(kept.cap), splits.classes, settings)
+    folder = run.margins_folder
+    estimates.to_csv(folder / "margins.csv")
+    _write_atlas(folder / "atlas.npz", splits, margins)
+    return estimates
+
+
+def keeps_margins(name: str) -> bool:
+    """Whether the method of this name keeps a margin for each training sample."""
+    return "num_samples" in parameters(METHODS[name].method)
+
+
+def _subset(part: Part, samples: int, seed: int) -> NDArray[np.int64]:
+    if samples >= len(part):
+        return np.arange(len(part))
+    return np.flatnonzero(stratified(part.targets.numpy(), samples, seed))
+
+
+def _predictions(model: nn.Module, part: Part, batch_size: int) -> Tensor:
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    found: list[Tensor] = []
+    for ids in torch.arange(len(part)).split(batch_size):
+        x = part[ids][0].to(device)
+        with no_trace(model, x) as inner:
+            found.append(Classification().predict(forward(inner, x)).cpu())
+    return torch.cat(found)
+
+
+def _write_atlas(path: Path, splits: Splits, margins: NDArray[np.float64]) -> None:
+    order = np.argsort(margins, kind="stable")
+    # Each sample once, where there are few.
+    ids = order if len(order) <= 2 * SHOWN else np.concatenate([order[:SHOWN], order[-SHOWN:]])
+    images = splits.train[ids.tolist()][0].numpy()
+    beside = path.with_name("part-" + path.name)
+    np.savez_compressed(beside, allow_pickle=False, id=ids, image=images)
+    os.replace(beside, path)

@@ -1,0 +1,138 @@
+"""Small runs with everything that a run can leave, for tests of pages."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ima.evaluation.checks_results import Check, Checks
+from ima.evaluation.distances import Distance, Distances
+from ima.evaluation.results import Results, Row
+from ima.report.html.numbers import WORST
+
+HOSTILE = "<script>alert(1)</script>"
+EPS = (0.5, 1.0)
+
+
+def results(n: int, clean: int, noisy: dict[float, int], attacks: tuple[str, ...] = ("pgd-100",)):
+    """n samples, of which the first `clean` stand without noise, the first noisy[eps] with it."""
+    rows = [
+        Row(i, i % 3, "clean", 0.0, i % 3, i >= clean, math.nan if i < clean else 0.0)
+        for i in range(n)
+    ]
+    for attack in attacks:
+        for eps, standing in noisy.items():
+            rows += [
+                Row(i, i % 3, attack, eps, i % 3, i >= standing, math.nan if i < standing else eps)
+                for i in range(n)
+            ]
+    about = {"samples": f"{n} of {n}", "seed": "0", "autoattack": "apgd-ce, square"}
+    return Results(tuple(rows), "L2", about)
+
+
+def config(method: str, seed: int = 0, **options: Any) -> dict[str, Any]:
+    return {
+        "name": "small",
+        "note": f"Shapes {HOSTILE} & more.",
+        "norm": "L2",
+        "data": {"name": "shapes", "path": "/home/jane/secret/shapes.npz"},
+        "network": {"name": "small_cnn"},
+        "method": {"name": method, **options},
+        "train": {"epochs": 2, "seed": seed},
+    }
+
+
+def images(broken_from: dict[int, float]) -> dict[str, Any]:
+    """Three samples at two radii; sample i is wrong from the radius broken_from[i] on."""
+    rng = np.random.default_rng(0)
+    clean = rng.uniform(0.2, 0.8, (3, 1, 8, 8)).astype(np.float32)
+    rows = [(i, eps) for eps in EPS for i in range(3) if eps <= broken_from.get(i, 9.0)]
+    noise = rng.normal(size=(3, 1, 8, 8)).astype(np.float32)
+    noise /= np.linalg.norm(noise.reshape(3, -1), axis=1).reshape(3, 1, 1, 1)
+    return {
+        "attack": np.array(["pgd-100"] * len(rows)),
+        "id": np.array([i for i, _ in rows]),
+        "eps": np.array([eps for _, eps in rows]),
+        "label": np.array([i for i, _ in rows]),
+        "prediction": np.array([(i + (e >= broken_from.get(i, 9.0))) % 3 for i, e in rows]),
+        "clean_prediction": np.array([i for i, _ in rows]),
+        "clean": np.stack([clean[i] for i, _ in rows]),
+        "noisy": np.stack([clean[i] + 0.1 * eps * noise[i] for i, eps in rows]),
+        "classes": np.array(["round", HOSTILE, "flat"]),
+    }
+
+
+CHECKS = Checks(
+    {"samples": "10"},
+    (
+        Check("a", "Gradients of zero", False, "None is.", {"zero": {"share": 0.0, "count": 0,
+              "n": 10, "low": 0.0, "high": 0.2775}}, "No way to go.", "Look."),
+        Check("b", f"Black {HOSTILE}", True, "It finds `more`.", {"points": 7.25}, "Bad.", "Do."),
+        Check("c", "Transfer", None, "No network in /home/jane/secret/nets was given.", {}, "", ""),
+    ),
+)  # fmt: skip
+
+DISTANCES = Distances(
+    tuple(
+        Distance(i, 0, 1, d, "clean" if d == 0 else "none" if math.isnan(d) else "ddn")
+        for i, d in enumerate([0.0, 0.2, 0.4, 0.4, 0.8, 1.0, 1.5, 2.0, 3.0, math.nan])
+    ),
+    "L2",
+    {"samples": "10 of 10"},
+)
+
+
+def run(
+    folder: Path, settings: dict[str, Any], found: Results, last: Results | None = None
+) -> Path:
+    (folder / "evaluation").mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    environment = {
+        "ima": "0.1.0",
+        "device": "cpu",
+        "command": "ima train --out=/home/jane/secret/x",
+    }
+    (folder / "environment.json").write_text(json.dumps({**environment, "commit": "abc"}))
+    found.to_csv(folder / "evaluation" / "best.csv")
+    if last is not None:
+        last.to_csv(folder / "evaluation" / "last.csv")
+    return folder
+
+
+def full(folder: Path) -> Path:
+    """A run with everything that a run can leave."""
+    attacks = ("pgd-100", "autoattack", WORST)
+    found = results(10, 9, {0.5: 6, 1.0: 0}, attacks)
+    run(folder, config("ima"), found, results(10, 8, {0.5: 5, 1.0: 1}))
+    names = [f"{edge:g}" for edge in (0.0, 0.5, 1.0)]
+    rows = [[0, 1.5, 8, 2, 0], [1, 1.5, 0, 4, 6]]
+    lines = [",".join(["epoch", "cap", *names]), *(",".join(map(str, row)) for row in rows)]
+    (folder / "margins.csv").write_text("\n".join(lines) + "\n")
+    CHECKS.to_json(folder / "evaluation" / "checks.json")
+    DISTANCES.to_csv(folder / "evaluation" / "distances.csv")
+    np.savez(folder / "evaluation" / "examples.npz", allow_pickle=False, **images({0: 0.5, 1: 1.0}))
+    return folder
+
+
+def compared(folder: Path) -> Path:
+    """A folder of runs as a comparison leaves it: three methods, one of them with two seeds."""
+    for seed, standing in ((0, 4), (1, 6)):
+        found = results(10, 9, {0.5: standing, 1.0: 0})
+        made = run(folder / "ima-eps=3" / f"seed{seed}", config("ima", seed, eps=3.0), found)
+        np.savez(
+            made / "evaluation" / "examples.npz", allow_pickle=False, **images({0: 0.5, 2: 1.0})
+        )
+    for eps in (1.5, 3.0):
+        found = results(10, 8, {0.5: 5, 1.0: 0})
+        run(folder / f"sat-eps={eps:g}" / "seed0", config("sat", eps=eps), found)
+    made = run(folder / "standard" / "seed0", config("standard"), results(10, 10, {0.5: 1, 1.0: 0}))
+    np.savez(made / "evaluation" / "examples.npz", allow_pickle=False, **images({0: 0.5, 1: 0.5}))
+    unfinished = folder / "mart" / "seed0"
+    unfinished.mkdir(parents=True)
+    (unfinished / "config.yaml").write_text(yaml.safe_dump(config("mart")))
+    return folder

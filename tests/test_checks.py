@@ -1,0 +1,652 @@
+"""Checks that catch a flattering number: each is tripped by a network that flatters in its way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from nets import Linear2, Pixels, cnn, seeded
+from test_cli import call
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from ima import Classification, evaluate
+from ima.data import load
+from ima.evaluation import bench as benches
+from ima.evaluation.bench import Bench
+from ima.evaluation.checks import run_checks
+from ima.evaluation.checks_results import Check, Checks, in_words, share
+from ima.evaluation.checks_table import CHECKS
+from ima.evaluation.chosen import choose
+from ima.evaluation.noise import white_noise
+from ima.evaluation.probes import Found, NotRun
+from ima.networks.small_cnn import small_cnn
+from ima.norms import L2, LINF, get_norm
+from ima.training.checkpoint import save_weights
+
+EPS = (0.3, 0.6)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benches, "QUERIES", 300)
+
+
+@pytest.fixture(scope="module")
+def honest() -> nn.Module:
+    """A small network, trained on the digits."""
+    torch.manual_seed(0)
+    train = load("digits").train
+    model = small_cnn(1, 10, width=8)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    source = seeded(0)
+    for _ in range(8):
+        for index in torch.randperm(len(train), generator=source).split(64):
+            x, y = train[index]
+            loss = F.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    model.zero_grad()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def digits() -> TensorDataset:
+    test = load("digits").test
+    return TensorDataset(*test[list(range(120))])
+
+
+def bench(model: nn.Module, data: Any, eps: Any = EPS, **options: Any) -> Bench:
+    options = {"norm": L2, "bounds": (0, 1), "task": Classification(), "steps": 20, **options}
+    task, bounds = options["task"], options["bounds"]
+    chosen = choose(model, data, task, bounds, 60, 0, ("image", "label"))
+    return Bench(model, chosen, list(eps), seed=0, **options)
+
+
+def probe(name: str, on: Bench) -> Found:
+    return CHECKS[name].probe(on)
+
+
+# --- An honest network trips nothing --------------------------------------------------------------
+
+
+def test_an_honest_network_trips_no_check(honest: nn.Module, digits: TensorDataset) -> None:
+    other = small_cnn(1, 10, width=8)
+    state = torch.random.get_rng_state()
+    flags = [m.training for m in honest.modules()]
+    found = run_checks(
+        honest, digits, EPS, bounds=(0, 1), transfer=other, samples=60, steps=20, seed=1
+    )
+    assert [c.name for c in found.checks] == list(CHECKS)
+    assert {c.name: c.sentence for c in found.checks if c.tripped is not False} == {}
+    assert found.settings["samples"].startswith("60 of the 1")
+    assert found.settings["eps"] == "0.3, 0.6"
+    assert "white noise of 0.05, flipped in the worst of 100" in found.settings
+    # It is attacked in earnest: noise breaks some and not all.
+    evidence = {c.name: c.evidence for c in found.checks}
+    accuracy = [evidence["converged"][f"accuracy under PGD (20 steps), at {e}"] for e in EPS]
+    assert 1 > accuracy[0]["share"] > accuracy[1]["share"]
+    assert [a["n"] for a in accuracy] == [60, 60]
+    # And nothing of it is left behind.
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert [m.training for m in honest.modules()] == flags
+    assert all(p.grad is None for p in honest.parameters())
+
+
+# --- Networks that flatter ------------------------------------------------------------------------
+
+
+class Around(nn.Module):
+    """The honest network behind and before something that flatters it."""
+
+    def __init__(
+        self,
+        inner: nn.Module,
+        before: Callable[[Tensor], Tensor] = lambda x: x,
+        after: Callable[[Tensor], Tensor] = lambda z: z,
+    ) -> None:
+        super().__init__()
+        self.inner, self.before, self.after = inner, before, after
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.inner(self.before(x)))
+
+
+def quantised(x: Tensor) -> Tensor:
+    return (x * 16).round() / 16
+
+
+def scaled(z: Tensor) -> Tensor:
+    return 1e4 * z
+
+
+def shaken(z: Tensor) -> Tensor:
+    return z + 0.3 * torch.randn_like(z)
+
+
+def tenths(z: Tensor) -> Tensor:
+    # Rounded forwards, no gradient backwards.
+    return (z * 10).round() / 10
+
+
+def only_on_the_grid(x: Tensor) -> Tensor:
+    """A gradient at clean digits, whose entries are sixteenths, and none beside them."""
+    clean = (x * 16 == (x * 16).round()).flatten(1).all(1)
+    return torch.where(clean.reshape(-1, 1, 1, 1), x, x.detach())
+
+
+FLATTERED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "no gradient": ({"after": tenths}, ("gradients", "black-box", "huge-noise")),
+    "quantised inputs": ({"before": quantised}, ("gradients", "black-box")),
+    "logits times 10000": ({"after": scaled}, ("gradients",)),
+    "a random layer": ({"after": shaken}, ("deterministic",)),
+    "probabilities": ({"after": lambda z: z.softmax(1)}, ("probabilities",)),
+    "gradients for one step": ({"before": only_on_the_grid}, ("one-step", "black-box")),
+}
+
+
+@pytest.mark.parametrize("case", FLATTERED)
+def test_a_network_that_flatters_trips_its_check(
+    case: str, honest: nn.Module, digits: TensorDataset
+) -> None:
+    how, names = FLATTERED[case]
+    on = bench(Around(honest, **how), digits, eps=(0.4, 1.2))
+    for name in names:
+        found = probe(name, on)
+        assert found.tripped, f"{name}: {found.sentence}"
+        assert not probe(name, bench(honest, digits, eps=(0.4, 1.2))).tripped
+
+
+def test_every_check_that_trips_says_how_many(honest: nn.Module, digits: TensorDataset) -> None:
+    found = probe("gradients", bench(Around(honest, after=tenths), digits))
+    assert found.evidence["exactly zero"] == share(60, 60)
+    assert "at 60 clean samples, 100.0 % of 60" in found.sentence
+
+
+class Ring(nn.Module):
+    """Label 0, wrong only at distances around 0.15; far outside, no gradient leads back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bump = torch.exp(-(((x[:, 0].abs() - 0.15) / 0.05) ** 2)) - 0.5
+        return torch.stack((torch.zeros_like(bump), bump), 1)
+
+
+def test_an_attack_that_overshoots_is_not_monotone() -> None:
+    x = torch.linspace(0.005, 0.02, 30)[:, None]
+    data = TensorDataset(x, torch.zeros(30, dtype=torch.long))
+    on = bench(Ring(), data, eps=(0.2, 1000.0), bounds=None)
+    assert int(on.broken("white-box", 0.2).sum()) == 30
+    found = probe("monotone", on)
+    assert found.tripped
+    assert found.evidence["PGD (20 steps) breaks, at 0.2"]["share"] == 1
+    assert not probe("monotone", bench(Ring(), data, eps=(0.02, 0.2), bounds=None)).tripped
+
+
+def test_an_attack_that_steps_over_the_ring_has_not_converged() -> None:
+    x = torch.linspace(0.005, 0.02, 30)[:, None]
+    data = TensorDataset(x, torch.zeros(30, dtype=torch.long))
+    # Steps of 0.6 jump from one end of the ball to the other; steps of 0.125 land in the ring.
+    found = probe("converged", bench(Ring(), data, eps=(0.25,), bounds=None, steps=4))
+    assert found.tripped
+    assert found.evidence["accuracy under PGD (20 steps), at 0.25"]["share"] == 0
+    assert found.evidence["accuracy under PGD (4 steps), at 0.25"]["share"] > 0.2
+    assert not probe("converged", bench(Ring(), data, eps=(0.25,), bounds=None)).tripped
+
+
+def test_random_noise_beats_an_attack_without_gradient() -> None:
+    class Steps(nn.Module):
+        """Right below 0.5, wrong above; no gradient anywhere."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            high = (x[:, 0] > 0.5).float()
+            return torch.stack((1 - high, high), 1)
+
+    data = TensorDataset(torch.full((40, 1), 0.45), torch.zeros(40, dtype=torch.long))
+    found = probe("random-noise", bench(Steps(), data, eps=(0.06,), norm=LINF))
+    # 100 draws, of which each is wrong with 1/12, miss 1 in 6000.
+    assert found.evidence["accuracy under the worst of 100 random draws, at 0.06"]["share"] < 0.1
+    assert found.tripped
+
+
+def test_noise_for_another_network_beats_one_that_hides_its_gradient(
+    honest: nn.Module, digits: TensorDataset
+) -> None:
+    hidden = Around(honest, before=quantised)
+    assert probe("transfer", bench(hidden, digits, eps=(1.0,), transfer=honest)).tripped
+    assert not probe("transfer", bench(honest, digits, eps=(1.0,), transfer=hidden)).tripped
+    with pytest.raises(NotRun, match="--transfer-from"):
+        probe("transfer", bench(honest, digits))
+
+
+def test_one_probability_looks_like_one() -> None:
+    x = torch.rand(50, 8, generator=seeded(0))
+    model = Linear2(8, one_logit=True)
+    data = TensorDataset(x, model.labels(x))
+    assert not probe("probabilities", bench(model, data)).tripped
+    # A sigmoid's output is above 0, so that every sample counts as class 1.
+    squashed = nn.Sequential(model, nn.Sigmoid())
+    data = TensorDataset(x, torch.ones(50, dtype=torch.long))
+    assert probe("probabilities", bench(squashed, data)).tripped
+
+
+def test_two_odd_samples_trip_nothing() -> None:
+    class Odd(nn.Module):
+        """No gradient for the first samples, whose first entry is 0."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            open_ = (x[:, :1] > 0).float()
+            return torch.cat((0 * x[:, :1] + 1, 1 - open_ * x[:, 1:2]), 1)
+
+    def found(odd: int) -> Found:
+        x = 0.1 + 0.8 * torch.rand(20, 4, generator=seeded(0))
+        x[:odd, 0] = 0
+        x[:odd, 1] = 0.5
+        return probe("gradients", bench(Odd(), TensorDataset(x, torch.zeros(20).long())))
+
+    assert [found(n).evidence["exactly zero"]["count"] for n in (0, 2, 3)] == [0, 2, 3]
+    assert [found(n).tripped for n in (0, 2, 3)] == [False, False, True]
+
+
+# --- Radii, samples, tasks ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("norm", "bounds", "size"),
+    [
+        (2, (0, 1), 8.0),
+        (2, (-1, 1), 16.0),
+        ("linf", (-1, 1), 2.0),
+        (2, None, 12.0),
+        (2, (0, float("inf")), 12.0),
+    ],
+)
+def test_huge_noise_spans_the_bounds(norm: Any, bounds: Any, size: float) -> None:
+    x = torch.rand(10, 1, 8, 8, generator=seeded(0))
+    model = cnn(outputs=2)
+    data = TensorDataset(x, model(x).argmax(1).detach())
+    on = bench(model, data, eps=(0.3, 1.2), norm=get_norm(norm), bounds=bounds)
+    assert on.huge == pytest.approx(size)
+
+
+def test_the_samples_are_right_and_the_same_for_a_seed() -> None:
+    x = torch.rand(200, 8, generator=seeded(0))
+    model = Linear2(8)
+    y = model.labels(x)
+    y[:50] = 1 - y[:50]
+    data = TensorDataset(x, y)
+    first, again, other = (
+        choose(model, data, Classification(), (0, 1), 40, seed, ("image", "label"))
+        for seed in (0, 0, 1)
+    )
+    assert (first.correct, first.total, len(first.x)) == (150, 200, 40)
+    assert torch.equal(first.x, again.x) and not torch.equal(first.x, other.x)
+    assert torch.equal(model.labels(first.x), first.y)
+    batches = [(x[i : i + 30], y[i : i + 30]) for i in range(0, 200, 30)]
+    apart = choose(model, batches, Classification(), (0, 1), 40, 0, ("image", "label"))
+    assert torch.equal(apart.x, first.x)
+
+
+def test_tasks_without_classes_run_what_they_can() -> None:
+    class Painter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x)
+
+    model, x = Painter(), torch.rand(12, 1, 6, 6, generator=seeded(0))
+    y = model(x).argmax(1).detach()
+    found = run_checks(model, TensorDataset(x, y), 0.1, bounds=(0, 1), task=Pixels(), steps=5)
+    skipped = {c.name: c.sentence for c in found.checks if c.tripped is None}
+    assert set(skipped) == {"black-box", "huge-noise", "probabilities", "monotone", "transfer"}
+    assert all(sentence.startswith("Not run: ") for sentence in skipped.values())
+    assert "one radius only" in skipped["monotone"] and "classes" in skipped["huge-noise"]
+
+
+def test_square_says_why_it_is_not_run() -> None:
+    x = torch.rand(10, 1, 8, 8, generator=seeded(0))
+    model = cnn(outputs=2)
+    data = TensorDataset(x, model(x).argmax(1).detach())
+    with pytest.raises(NotRun, match="Square needs bounds"):
+        probe("black-box", bench(model, data, bounds=None))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"eps": []}, "at least one finite noise radius"),
+        ({"eps": [0.1, -1]}, "above 0"),
+        ({"samples": 2}, "samples is 2"),
+        ({"steps": 0}, "steps is 0"),
+        ({"wrong": True}, "right on 0 of 20 samples"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused(options: dict[str, Any], words: str) -> None:
+    x = torch.rand(20, 8, generator=seeded(0))
+    model = Linear2(8)
+    y = model.labels(x)
+    y = 1 - y if options.pop("wrong", False) else y
+    with pytest.raises(ValueError, match=words):
+        run_checks(model, TensorDataset(x, y), **{"eps": 0.1, "bounds": (0, 1), **options})
+
+
+def test_a_model_for_other_data_cannot_lend_its_noise(honest: nn.Module) -> None:
+    x = torch.rand(20, 8, generator=seeded(0))
+    model = Linear2(8)
+    for other, words in ((honest, "shape .8,."), (nn.Linear(8, 1), "labels")):
+        data = TensorDataset(x, model.labels(x))
+        if other is not honest:
+            model, data = nn.Linear(8, 3), TensorDataset(x, torch.full((20,), 2))
+            model.bias.data[:] = torch.tensor([0.0, 0, 9])
+        with pytest.raises(ValueError, match=f"to transfer from .*{words}.* same data"):
+            run_checks(model, data, 0.1, bounds=(0, 1), transfer=other)
+
+
+def test_outputs_that_are_not_finite_are_refused() -> None:
+    x = torch.rand(20, 8, generator=seeded(0))
+    model = nn.Sequential(Linear2(8), nn.Threshold(-1e9, 0))
+    data = TensorDataset(x, torch.zeros(20, dtype=torch.long))
+    model[0].weight.data[0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="not finite on batch of samples 0 to 19"):
+        run_checks(model, data, 0.1, bounds=(0, 1))
+
+
+# --- White noise ----------------------------------------------------------------------------------
+
+
+class Above(nn.Module):
+    """Class 1 where the only entry is above 0.5."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((torch.full_like(x, 0.5), x), 1)
+
+
+def test_white_noise_flips_as_often_as_a_uniform_number_does() -> None:
+    # 0.02 below the boundary: 3 of 10 draws of +-0.05 cross it; 0.06 below, none can.
+    x = torch.cat((torch.full((4000, 1), 0.48), torch.full((10, 1), 0.44), torch.ones(10, 1)))
+    y = torch.zeros(4020, dtype=torch.long)
+    found = white_noise(Above(), x, y, draws=4, bounds=(0, 1), generator=seeded(0))
+    assert (int(found.correct.sum()), int(found.once[4000:].sum())) == (4010, 0)
+    assert not found.ever[4000:].any()
+    assert int(found.once.sum()) / 4000 == pytest.approx(0.3, abs=0.03)
+    assert int(found.ever.sum()) / 4000 == pytest.approx(1 - 0.7**4, abs=0.03)
+    assert bool((found.ever | ~found.once).all())
+
+
+def test_white_noise_is_a_share_of_the_bounds_and_stays_inside() -> None:
+    seen: list[Tensor] = []
+
+    class Sees(Above):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x)
+            return super().forward(x)
+
+    x = torch.tensor([[0.0], [255.0], [128.0]])
+    white_noise(Sees(), x, torch.ones(3, dtype=torch.long), bounds=(0, 255), generator=seeded(0))
+    drawn = torch.stack(seen[1:])
+    assert len(drawn) == 100 and drawn.min() == 0 and drawn.max() == 255
+    noise = (drawn - x)[:, 2]
+    assert 11 < noise.abs().max() <= 12.75 and noise.min() < -11
+    with pytest.raises(ValueError, match="amplitude is -1"):
+        white_noise(Above(), x, torch.ones(3).long(), amplitude=-1, bounds=(0, 255))
+
+
+def test_noise_is_an_attack_of_the_table() -> None:
+    x = torch.cat((torch.full((30, 1), 0.46), torch.full((30, 1), 0.44)))
+    data = TensorDataset(x, torch.zeros(60, dtype=torch.long))
+    results = evaluate(Above(), data, 0.05, ["noise-100", "noise-1"], norm="linf", bounds=(0, 1))
+    # One draw in ten crosses for the first half, none for the second.
+    assert results.accuracy("noise-100", 0.05) == 0.5
+    assert 0.5 < results.accuracy("noise-1", 0.05) < 1
+
+
+# --- Files ----------------------------------------------------------------------------------------
+
+
+def test_checks_survive_their_file(tmp_path: Path) -> None:
+    rows = [
+        Check("a", "A", True, "Much.", {"broken": share(3, 8), "length": 1e-30}, "Bad.", "Stop."),
+        Check("b", "B", None, "Not run: no é.", {}, "Bad.", "Stop."),
+        Check("c", "C", False, "None.", {}, "Bad.", "Stop."),
+    ]
+    checks = Checks({"seed": "0"}, tuple(rows))
+    path = tmp_path / "new" / "checks.json"
+    checks.to_json(path)
+    assert Checks.from_json(path) == checks
+    assert checks.tripped == ("a",)
+    assert [p.name for p in path.parent.iterdir()] == ["checks.json"]
+    values = json.loads(path.read_text())
+    assert list(values) == ["settings", "checks"]
+    keys = ["name", "title", "tripped", "sentence", "evidence", "means", "do"]
+    assert list(values["checks"][0]) == keys
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"settings": {}, "checks": [{"name": "a"}]}'])
+def test_other_files_are_no_checks(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "checks.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="holds no checks"):
+        Checks.from_json(path)
+
+
+def test_checks_are_read_without_torch() -> None:
+    script = "import ima.evaluation.checks_results, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_shares_carry_their_interval() -> None:
+    # By hand: (0.1 + 3.8415/20) / 1.38415 -+ 1.96 / 1.38415 * sqrt(0.09/10 + 3.8415/400).
+    assert share(1, 10) == pytest.approx(
+        {"share": 0.1, "count": 1, "n": 10, "low": 0.0179, "high": 0.4042}, abs=1e-4
+    )
+    assert in_words(1, 10) == "10.0 % of 10 (95 % interval 1.8 to 40.4)"
+
+
+@pytest.mark.parametrize("row", CHECKS.values(), ids=CHECKS)
+def test_every_row_explains_itself(row: Any) -> None:
+    for text in (row.raised, row.means, row.do):
+        assert text.endswith(".") and len(text) > 40
+
+
+# --- The command line -----------------------------------------------------------------------------
+
+TINY = (
+    "network.width=4",
+    "method={name: standard}",
+    "train={epochs: 4, batch_size: 64}",
+    "evaluate={attacks: [pgd-3], eps: [0.3, 0.6], samples: 30}",
+)
+
+CODE = """
+import torch
+from torch import nn
+from ima.networks.small_cnn import small_cnn
+
+def net():
+    return small_cnn(1, 10, width=8)
+
+def sized(in_channels, num_classes):
+    return small_cnn(in_channels, num_classes, width=8)
+
+class Hidden(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = net()
+
+    def load_state_dict(self, *args, **kwargs):
+        return self.inner.load_state_dict(*args, **kwargs)
+
+    def forward(self, x):
+        return self.inner((x * 16).round() / 16)
+
+def samples():
+    from ima.data import load
+    from torch.utils.data import TensorDataset
+    return TensorDataset(*load("digits").test[list(range(40))])
+
+def generator():
+    yield torch.rand(2, 1, 8, 8), torch.zeros(2).long()
+
+def large():
+    return [(torch.rand(2, 3, 8, 8), torch.zeros(2).long())]
+
+def nothing():
+    return None
+"""
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, and a module of a user's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "theirs.py").write_text(CODE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "theirs", raising=False)
+    return tmp_path
+
+
+def test_a_run_is_checked_and_strict_decides_the_exit_code(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ima.evaluation import checks_table
+
+    for name in ("one", "two"):
+        said = call("train", "digits", *TINY, "--out", name, "--device", "cpu")
+        assert said.code == 0, said.err
+    rows = {k: v for k, v in CHECKS.items() if k in ("gradients", "monotone", "transfer")}
+    monkeypatch.setattr("ima.evaluation.checks.CHECKS", rows)
+    said = call("evaluate", "one", "--strict", "--transfer-from", "two", "--device", "cpu")
+    assert said.code == 0, said.out + said.err
+    path = work / "one" / "evaluation" / "checks.json"
+    found = Checks.from_json(path)
+    assert {c.name: c.tripped for c in found.checks} == dict.fromkeys(rows, False)
+    assert (found.settings["weights"], found.settings["eps"]) == ("best", "0.3, 0.6")
+    assert "passed" in said.out and "evaluation/checks.json" in said.out
+    # A check that trips: exit code 3 with --strict, 0 without.
+    bad = checks_table.CheckRow(
+        "bad", "Bad", lambda _: Found(True, "Seen.", {}), "Always.", "Much.", "Nothing."
+    )
+    monkeypatch.setattr("ima.evaluation.checks.CHECKS", {"bad": bad})
+    for words, code in ((["--strict"], 3), (["--checks"], 0)):
+        said = call("evaluate", "one", *words, "--eps", "0.2", "--device", "cpu")
+        assert said.code == code, said.err
+        assert "TRIPPED" in said.out and "Nothing." in said.out
+    assert Checks.from_json(path).tripped == ("bad",)
+
+
+def test_a_network_from_elsewhere_is_evaluated_and_checked(
+    work: Path, honest: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = {k: v for k, v in CHECKS.items() if k in ("gradients", "probabilities")}
+    monkeypatch.setattr("ima.evaluation.checks.CHECKS", keep)
+    save_weights(work / "weights.safetensors", honest.state_dict())
+    torch.save({"state_dict": honest.state_dict()}, work / "weights.pt")
+    common = ("--eps", "0.4", "--attacks", "pgd-2", "--device", "cpu")
+    data = ("--data", "theirs:samples", "--bounds", "0", "1")
+    said = call("evaluate", "weights.safetensors", "--model", "theirs:net", *data, *common)
+    assert said.code == 0, said.err
+    folder = work / "weights.safetensors-evaluation"
+    assert [p.name for p in folder.iterdir()] == ["results.csv"]
+    expected = (folder / "results.csv").read_text().partition("\n")[2]
+    for words in (
+        ["--model", "theirs:net", *data],
+        ["--model", "theirs:sized", "--num-classes", "10", *data],
+        ["--model", "theirs:sized", "--num-classes", "10", "--channels", "1", *data],
+    ):
+        said = call("evaluate", "weights.pt", *words, *common)
+        assert said.code == 0, said.err
+        found = (work / "weights.pt-evaluation" / "results.csv").read_text().partition("\n")[2]
+        assert found == expected
+    said = call(
+        *("evaluate", "weights.pt", "--model", "theirs:Hidden", "--data", "digits", "--strict"),
+        *common,
+    )
+    assert said.code == 3, said.err
+    checks = Checks.from_json(work / "weights.pt-evaluation" / "checks.json")
+    assert checks.tripped == ("gradients",)
+
+
+class Bomb:
+    """Executes something when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, ("executed", "w"))
+
+
+def test_weights_that_cannot_be_trusted_are_refused(work: Path, honest: nn.Module) -> None:
+    words = ("--model", "theirs:net", "--data", "theirs:samples", "--eps", "0.4", "--device", "cpu")
+    save_weights(work / "good.safetensors", honest.state_dict())
+    whole = (work / "good.safetensors").read_bytes()
+    (work / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    torch.save(honest.state_dict(), work / "good.pt")
+    (work / "cut.pt").write_bytes((work / "good.pt").read_bytes()[:1000])
+    torch.save({"model": Bomb()}, work / "bomb.pt")
+    damaged = {k: v + float("nan") for k, v in honest.state_dict().items()}
+    save_weights(work / "nan.safetensors", damaged)
+    for name, expected in (
+        ("absent.pt", "there is no checkpoint"),
+        ("cut.safetensors", "damaged"),
+        ("cut.pt", "damaged"),
+        ("bomb.pt", "could execute code"),
+        ("nan.safetensors", "not finite"),
+    ):
+        said = call("evaluate", name, *words, "--strict")
+        assert said.code == 1, name
+        assert expected in said.err and "Traceback" not in said.err, said.err
+        assert not list(work.rglob("results.csv")) and not list(work.rglob("checks.json"))
+    assert not (work / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--eps", "0.4"], ["--model module:function"]),
+        (["--norm", "2"], ["--norm", "--model"]),
+        (["--model", "theirs:net"], ["--data", "--eps"]),
+        (["--model", "theirs:net", "--data", "digits"], ["--data", "--eps"]),
+        (["--model", "theirs:absent", "--data", "digits", "--eps", "1"], ["theirs:absent"]),
+        (["--model", "absent:net", "--data", "digits", "--eps", "1"], ["absent:net", "PYTHONPATH"]),
+        (["--model", "theirs:sized", "--data", "theirs:samples", "--eps", "1"], ["--num-classes"]),
+        (["--model", "small_cnn", "--data", "theirs:samples", "--eps", "1"], ["--num-classes"]),
+        (["--model", "theirs:nothing", "--data", "digits", "--eps", "1"], ["NoneType", "Module"]),
+        (["--model", "theirs:net", "--data", "nowhere", "--eps", "1"], ["nowhere", "digits"]),
+        (["--model", "theirs:net", "--data", "theirs:generator", "--eps", "1"], ["more than once"]),
+        (["--model", "theirs:net", "--data", "theirs:nothing", "--eps", "1"], ["NoneType"]),
+        (["--model", "theirs:net", "--data", "theirs:large", "--eps", "1"], ["(3, 8, 8)"]),
+        (["--model", "theirs:net", "--data", "digits", "--eps", "1", "--distances"], ["a run"]),
+        (["--model", "theirs:net", "--data", "digits", "--eps", "1", "--norm", "3"], ["linf"]),
+        (["--model", "theirs:Hidden", "--data", "digits", "--eps", "-1"], ["above 0"]),
+        (
+            ["--model", "theirs:net", "--data", "digits", "--eps", "1", "--bounds", "-1", "0.5"],
+            ["bounds (-1.0, 0.5)"],
+        ),
+        (["--transfer-from", "x"], ["--checks"]),
+        (["--checks", "--time-budget", "9m"], ["--time-budget"]),
+    ],
+)
+def test_words_that_do_not_fit_are_refused(
+    words: list[str], expected: list[str], work: Path, honest: nn.Module
+) -> None:
+    if words[0] not in ("--transfer-from", "--checks"):
+        save_weights(work / "w.safetensors", honest.state_dict())
+    said = call("evaluate", "w.safetensors", *words)
+    assert said.code == 1, said.out + said.err
+    assert "Traceback" not in said.err
+    for word in expected:
+        assert word in said.err
+    assert not list(work.rglob("*.csv"))
+
+
+def test_the_list_has_a_line_for_every_check() -> None:
+    said = call("list", "checks")
+    lines = said.out.rstrip("\n").split("\n")
+    assert [line.split()[0] for line in lines] == list(CHECKS)

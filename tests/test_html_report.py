@@ -1,0 +1,527 @@
+"""The page of `ima report`: its numbers, that it is whole, safe to send, and readable anywhere."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import itertools
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_runs import CHECKS, DISTANCES, HOSTILE, compared, config, full, images, results, run
+
+from ima.evaluation.results import Results, wilson
+from ima.report.html import make
+from ima.report.html.charts import steps_of
+from ima.report.html.numbers import WORST, enough
+from ima.report.html.scrub import scrub
+from ima.report.html.sources import read
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Both kinds of page in all forms, by such names as one.html."""
+    home = tmp_path_factory.mktemp("pages")
+    made = {"one": full(home / "run"), "many": compared(home / "runs")}
+    for name, source in made.items():
+        for form in ("html", "md", "json"):
+            make([source], home / f"{name}.{form}")
+    return {path.name: path for path in home.glob("*.*")} | made
+
+
+# --- Reading a page back --------------------------------------------------------------------------
+
+VOID = {"meta", "img", "link", "br", "hr", "input", "path", "use", "rect"}
+
+
+class Element:
+    def __init__(self, tag: str, attributes: dict[str, str], parent: Element | None) -> None:
+        self.tag, self.attributes, self.parent = tag, attributes, parent
+        self.inside: list[Element | str] = []
+
+    def all(self, tag: str = "") -> Iterator[Element]:
+        for one in self.inside:
+            if isinstance(one, Element):
+                if tag in ("", one.tag):
+                    yield one
+                yield from one.all(tag)
+
+    @property
+    def text(self) -> str:
+        parts = (one if isinstance(one, str) else one.text for one in self.inside)
+        return " ".join("".join(parts).split())
+
+
+class Tree(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.root = self.at = Element("", {}, None)
+        self.feed(text)
+        assert self.at is self.root, f"<{self.at.tag}> is not closed"
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        one = Element(tag, {k: v or "" for k, v in attrs}, self.at)
+        self.at.inside.append(one)
+        if tag not in VOID or (self._in_svg() and tag != "img"):
+            self.at = one
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        self.at.inside.append(Element(tag, {k: v or "" for k, v in attrs}, self.at))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.at.tag == tag, f"</{tag}> ends <{self.at.tag}>"
+        assert self.at.parent is not None
+        self.at = self.at.parent
+
+    def handle_data(self, data: str) -> None:
+        self.at.inside.append(data)
+
+    def _in_svg(self) -> bool:
+        one: Element | None = self.at
+        while one is not None:
+            if one.tag == "svg":
+                return True
+            one = one.parent
+        return False
+
+
+def tree(path: Path) -> Element:
+    return Tree(path.read_text(encoding="utf-8")).root
+
+
+def tables(page: Element) -> dict[str, list[list[str]]]:
+    """By caption, the rows of cells, the head among them."""
+    return {
+        next(table.all("caption")).text: [
+            [cell.text for cell in row.inside if isinstance(cell, Element)]
+            for row in table.all("tr")
+        ]
+        for table in page.all("table")
+    }
+
+
+# --- Numbers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("share", "n", "low", "high"),
+    [
+        (0.8, 10, 0.4902, 0.9433),  # Wilson's formula by hand, z = 1.96
+        (0.0, 10, 0.0, 0.2775),  # z² / (n + z²)
+        (1.0, 540, 0.99294, 1.0),
+        (0.5, 100, 0.4038, 0.5962),
+    ],
+)
+def test_wilson_interval_is_that_of_hand_and_tables(share, n, low, high) -> None:
+    assert wilson(share, n) == pytest.approx((low, high), abs=6e-5)
+
+
+@pytest.mark.parametrize(("share", "n"), [(0.3, 17), (0.01, 900), (0.95, 40)])
+def test_wilson_ends_are_where_the_share_is_196_standard_errors_away(share, n) -> None:
+    for end in wilson(share, n):
+        assert abs(share - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / n))
+
+
+def test_wilson_refuses_what_is_no_share_and_passes_on_what_is_unknown() -> None:
+    assert all(map(math.isnan, wilson(math.nan, 5)))
+    for share, n in ((0.5, 0), (1.2, 5), (-0.1, 5)):
+        with pytest.raises(ValueError, match="expected"):
+            wilson(share, n)
+
+
+def test_the_worst_case_has_the_name_that_evaluations_give_it() -> None:
+    from ima.evaluation.evaluate import WORST as GIVEN
+
+    assert GIVEN == WORST
+
+
+def test_the_page_of_one_run_says_its_numbers(pages: dict[str, Path]) -> None:
+    page = tree(pages["one.html"])
+    found = tables(page)
+    best = found["Weights of the epoch that validation picked: accuracy in percent, noise in L₂"]
+    assert best[1] == ["without noise", "90.0", "59.6 to 98.2", "10"]
+    assert best[2] == ["PGD-100 at 0.5", "60.0", "31.3 to 83.2", "10"]
+    assert best[4:6] == [
+        ["AutoAttack at 0.5", "60.0", "31.3 to 83.2", "10"],
+        ["AutoAttack at 1", "0.0", "0.0 to 27.8", "10"],
+    ]
+    last = found["Weights of the last epoch: accuracy in percent, noise in L₂"]
+    assert [row[1] for row in last[1:]] == ["80.0", "50.0", "10.0"]
+    assert ["AutoAttack", "apgd-ce, square"] in found["What the attacks ran"]
+    verdict = next(s for s in page.all("section") if s.attributes["id"] == "verdict").text
+    assert "IMA is right on 90.0 % of 10 test samples without noise" in verdict
+    assert "95 % interval 59.6 to 98.2 %" in verdict
+    # 3 of the 9 that were right fall at 0.5.
+    assert "Noise of size 0.5 (L₂), chosen against the network, breaks 33.3 % of those" in verdict
+    assert "noise of size 1 breaks 100.0 %" in verdict
+    assert "found by PGD-100 and AutoAttack" in verdict
+    assert "1 of 2 trust checks is raised" in verdict
+
+
+def test_the_page_of_many_runs_has_a_row_a_method_and_its_mean_over_seeds(pages) -> None:
+    page = tree(pages["many.html"])
+    (head, *rows) = tables(page)[
+        "Weights of the epoch that validation picked: accuracy in percent, noise in L₂"
+    ]
+    assert head == ["network", "n", "clean", "PGD-100 at 0.5", "PGD-100 at 1"]
+    assert [row[0] for row in rows] == ["standard", "SAT (eps 1.5)", "SAT (eps 3)", "IMA"]
+    # Seeds 0.4 and 0.6: mean 0.5, standard deviation 0.1·√2; the interval is for n = 10, not 20.
+    assert rows[3] == ["IMA", "10", "90.0 ± 0.059.6 to 98.2", "50.0 ± 14.123.7 to 76.3",
+                       "0.0 ± 0.00.0 to 27.8"]  # fmt: skip
+    bold = [[cell for cell in tr.all("td") if list(cell.all("strong"))] for tr in _best_rows(page)]
+    assert [len(cells) for cells in bold] == [1, 1, 1, 1]
+    assert bold[0][0].text.startswith("100.0")
+    assert all(cells[0].text.startswith("50.0") for cells in bold[1:])
+    verdict = next(s for s in page.all("section") if s.attributes["id"] == "verdict").text
+    assert "between 80.0 % with SAT (eps 1.5) and 100.0 % with standard" in verdict
+    assert "leaves 50.0 % with SAT (eps 1.5) and 10.0 % with standard" in verdict
+    assert "leaves none of them above 1 %" in verdict
+    assert "mart" not in page.text.lower().split()
+
+
+def _best_rows(page: Element) -> list[Element]:
+    found = [one for one in page.all("table") if "validation" in next(one.all("caption")).text]
+    return list(next(found[0].all("tbody")).all("tr"))
+
+
+def test_networks_that_are_as_good_as_each_other_are_not_ranked(tmp_path: Path) -> None:
+    for name in ("sat", "mart"):
+        run(tmp_path / name / "seed0", config(name), results(10, 9, {0.5: 6}))
+    make([tmp_path / "sat" / "seed0", tmp_path / "mart" / "seed0"], tmp_path / "page.html")
+    text = tree(tmp_path / "page.html").text
+    assert "accuracy is 90.0 % with each of them" in text
+    assert "leaves 60.0 % with each of them" in text
+    assert "<strong>9" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_checks_show_their_state_and_open_where_they_are_raised(pages) -> None:
+    page = tree(pages["one.html"])
+    items = {li.attributes["class"]: li for li in page.all("li") if "class" in li.attributes}
+    assert set(items) == {"quiet", "raised", "not-run"}
+    assert "open" in next(items["raised"].all("details")).attributes
+    assert "open" not in next(items["quiet"].all("details")).attributes
+    assert "zero: 0.0 % of 10 (95 % interval 0.0 to 27.8)" in items["quiet"].text
+    assert "points: 7.25" in items["raised"].text
+    assert next(items["raised"].all("code")).text == "more"
+
+
+def test_distances_are_counted_by_hand(pages) -> None:
+    assert [enough(DISTANCES, share) for share in (0.1, 0.2, 0.5, 0.9)] == [0, 0.2, 0.8, 3.0]
+    assert enough(DISTANCES, 1.0) == math.inf
+    x, y = steps_of(DISTANCES.values, 1.2)
+    assert x.tolist() == [0, 0.2, 0.4, 0.8, 1.0, 1.2]
+    assert y == pytest.approx([90, 80, 60, 50, 40, 40])
+    (row,) = tables(tree(pages["one.html"]))["Sizes of noise (L₂) that suffice"][1:]
+    assert row == ["IMA", "10", "90.0 %", "0", "0.4", "0.8", "2", "3"]
+
+
+def test_pictures_are_the_samples_their_noise_times_the_factor_and_both(pages) -> None:
+    page = tree(pages["many.html"])
+    figures = [f for f in page.all("figure") if f.attributes["class"] == "strip"]
+    # At 0.5 sample 0 breaks both networks and sample 1 tells them apart; at 1 sample 2 does.
+    assert len(figures) == 2
+    first, second = figures
+    expected = images({0: 0.5, 2: 1.0})
+    pixels = [_pixels(one) for one in first.all("img")]
+    assert len(pixels) == 6  # two networks have examples, SAT has none
+    clean, noisy = expected["clean"][1, 0], expected["noisy"][1, 0]
+    assert pixels[0] == pytest.approx(255 * clean, abs=0.51)
+    assert pixels[5] == pytest.approx(255 * noisy, abs=0.51)
+    factor = float(re.findall(r"noise × (\d+)", first.text)[0])
+    assert factor >= 2
+    assert pixels[4] == pytest.approx(255 * (0.5 + factor * (noisy - clean)), abs=0.6)
+    for figure, ends in ((first, ("wrong", "right")), (second, ("right", "wrong"))):
+        said = [one.attributes["alt"] for one in figure.all("img")]
+        assert (said[2].split()[-1], said[5].split()[-1]) == ends
+    assert ["IMA", "0.5", "0.05", HOSTILE, HOSTILE] in tables(first)[
+        f"Sample 1, true class {HOSTILE}: predictions before and after"
+    ]
+    assert ["IMA", "1", "0.1", "flat", "round"] in tables(second)[
+        "Sample 2, true class flat: predictions before and after"
+    ]
+
+
+def _pixels(image: Element) -> Any:
+    start = "data:image/png;base64,"
+    assert image.attributes["src"].startswith(start)
+    found = base64.b64decode(image.attributes["src"].removeprefix(start))
+    return np.asarray(Image.open(io.BytesIO(found))).astype(float)
+
+
+def test_samples_that_are_no_pictures_and_damaged_pictures(tmp_path: Path) -> None:
+    folder = full(tmp_path / "run")
+    file = folder / "evaluation" / "examples.npz"
+    flat = images({0: 0.5})
+    flat |= {name: flat[name].reshape(len(flat[name]), -1) for name in ("clean", "noisy")}
+    np.savez(file, allow_pickle=False, **flat)
+    make([folder], tmp_path / "flat.html")
+    page = tree(tmp_path / "flat.html")
+    assert not list(page.all("img"))
+    assert "are no images" in page.text
+
+
+# --- Other forms ----------------------------------------------------------------------------------
+
+
+def test_markdown_has_the_same_tables(pages: dict[str, Path]) -> None:
+    text = pages["one.md"].read_text(encoding="utf-8")
+    assert re.search(r"\| PGD-100 at 0\.5 +\| +60\.0 \| 31\.3 to 83\.2 +\| +10 \|", text)
+    assert "# What noise breaks IMA on shapes" in text
+    assert "**Gradients of zero: quiet.**" in text
+    assert "<script" not in text.replace("\\<script", "").split("```yaml")[0]
+    html = tree(pages["one.html"])
+    for heading in (*html.all("h1"), *html.all("h2")):
+        assert heading.text == "Verdict" or heading.text in text
+
+
+def test_json_has_robustbench_names_and_shares(pages: dict[str, Path]) -> None:
+    found = json.loads(pages["one.json"].read_text(encoding="utf-8"))
+    (network,) = found["networks"]
+    assert network["robustbench"][0] == {
+        "name": "IMA", "method": "ima", "dataset": "shapes", "architecture": "small_cnn",
+        "Linf/L2": "L2", "eps": "0.5", "clean_acc": "90.00", "autoattack_acc": "60.00",
+    }  # fmt: skip
+    best = {(one["attack"], one["eps"]): one for one in network["accuracy"]["best"]}
+    assert best["pgd-100", 0.5]["accuracy"] == pytest.approx(0.6)
+    assert best["pgd-100", 0.5]["n"] == 10
+    assert best["pgd-100", 0.5]["low"] == pytest.approx(0.3127, abs=1e-4)
+    (source,) = network["seeds"]
+    assert source["checks"]["checks"][1]["tripped"] is True
+    assert source["distances"]["not_found"] == 1
+    many = json.loads(pages["many.json"].read_text(encoding="utf-8"))
+    assert "autoattack_acc" not in many["networks"][0]["robustbench"][0]
+    assert many["networks"][0]["name"] == "standard"
+
+
+def test_results_write_their_own_page(tmp_path: Path) -> None:
+    found = results(10, 9, {0.5: 6})
+    found.to_html(tmp_path / "page.html", title="my <network>")
+    page = tree(tmp_path / "page.html")
+    assert next(page.all("h1")).text == "What noise breaks my <network>"
+    table = tables(page)["Accuracy: accuracy in percent, noise in L₂"]
+    assert table[2] == ["PGD-100 at 0.5", "60.0", "31.3 to 83.2", "10"]
+    found.to_html(str(tmp_path / "page.json"))
+    assert json.loads((tmp_path / "page.json").read_text(encoding="utf-8"))["networks"]
+    with pytest.raises(ValueError, match=r"\.pdf"):
+        found.to_html(tmp_path / "page.pdf")
+
+
+def test_a_results_file_and_the_folder_of_another_network_make_a_page(tmp_path: Path) -> None:
+    folder = tmp_path / "weights.safetensors-evaluation"
+    folder.mkdir()
+    results(10, 9, {0.5: 6}).to_csv(folder / "results.csv")
+    CHECKS.to_json(folder / "checks.json")
+    for path in (folder, folder / "results.csv"):
+        make([path], tmp_path / "page.html")
+        assert "90.0 % of 10" in tree(tmp_path / "page.html").text.replace("\xa0", " ")
+    assert [e.label for e in read([folder])] == ["weights.safetensors"]
+
+
+# --- Whole, safe and the same ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["one.html", "many.html"])
+def test_the_page_loads_and_runs_nothing(pages: dict[str, Path], name: str) -> None:
+    text = pages[name].read_text(encoding="utf-8")
+    page = tree(pages[name])
+    assert not list(page.all("script")) and "<script" not in text
+    policy = [one.attributes for one in page.all("meta") if "http-equiv" in one.attributes]
+    assert policy[0]["content"].startswith(
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    )
+    for one in page.all():
+        assert not [key for key in one.attributes if key.startswith("on")], one.tag
+        for key in ("src", "href", "xlink:href", "action", "srcset", "data"):
+            link = one.attributes.get(key, "#")
+            assert link.startswith(("#", "data:image/png;base64,")), (one.tag, link[:60])
+    assert all(url.startswith("#") for url in re.findall(r"url\(\s*['\"]?([^)]{1,40})", text))
+    assert "@import" not in text and "http" not in text.replace("http-equiv", "")
+    # What the runs said stands there as text.
+    assert HOSTILE in page.text
+
+
+def test_names_are_text_everywhere(tmp_path: Path) -> None:
+    for number, name in enumerate(("a<b>&amp;", "x</title><img>")):
+        run(tmp_path / f"m{number}" / "seed0", config(name), results(10, 9, {0.5: 6}))
+    make([tmp_path], tmp_path / "page.html")
+    page = tree(tmp_path / "page.html")
+    assert not list(page.all("b")) and not list(page.all("img"))
+    for where in (page, next(page.all("desc")), next(page.all("table"))):
+        assert "A<B>&AMP;" in where.text and "X</TITLE><IMG>" in where.text
+
+
+@pytest.mark.parametrize("name", ["one.html", "many.html"])
+def test_the_page_can_be_heard_and_walked_through(pages: dict[str, Path], name: str) -> None:
+    page = tree(pages[name])
+    ids = [one.attributes["id"] for one in page.all() if "id" in one.attributes]
+    assert len(ids) == len(set(ids))
+    for one in page.all():
+        for key in ("aria-labelledby", "aria-describedby"):
+            assert set(one.attributes.get(key, "").split()) <= set(ids)
+        if one.attributes.get("href", "").startswith("#") or "xlink:href" in one.attributes:
+            link = one.attributes.get("href", one.attributes.get("xlink:href", ""))
+            assert link.startswith("data:") or link[1:] in ids
+    assert next(page.all("html")).attributes["lang"] == "en"
+    for tag in ("h1", "main", "header", "nav", "footer", "title"):
+        # Titles of figures aside.
+        found = [e for e in page.all(tag) if not (tag == "title" and "id" in e.attributes)]
+        assert len(found) == 1, tag
+    levels = [int(e.tag[1]) for e in page.all() if re.fullmatch("h[1-6]", e.tag)]
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    for table in page.all("table"):
+        assert next(table.all("caption")).text
+        assert all(th.attributes["scope"] in ("col", "row") for th in table.all("th"))
+        region = table.parent
+        assert region is not None
+        assert region.attributes["tabindex"] == "0" and region.attributes["role"] == "region"
+    for svg in page.all("svg"):
+        assert svg.attributes["role"] == "img"
+        assert next(svg.all("title")).text and next(svg.all("desc")).text
+    assert all(image.attributes["alt"] for image in page.all("img"))
+    for figure in page.all("figure"):
+        assert list(next(figure.all("details")).all("table")), "no numbers under the figure"
+    assert next(page.all("a")).attributes == {"class": "skip", "href": "#verdict"}
+
+
+@pytest.mark.parametrize("name", ["one", "many"])
+def test_no_place_on_the_machine_is_told(pages: dict[str, Path], name: str) -> None:
+    for form in ("html", "md", "json"):
+        text = pages[f"{name}.{form}"].read_text(encoding="utf-8")
+        assert "jane" not in text and "secret" not in text and str(pages[name]) not in text
+        assert "shapes.npz" in text.replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/home/me/data/x.npz", "…/x.npz"),
+        ("/home/me/my data/x y", "…/x y"),
+        ("/data", "…/data"),
+        ("/home/me/", "…/me"),
+        ("~/runs/a", "…/a"),
+        (r"C:\Users\me\x.npz", "…/x.npz"),
+        ("ima train --out=/home/me/a data.path=~me/b/c", "ima train --out=…/a data.path=…/c"),
+        ("path:/home/me/a", "path:…/a"),
+        ("runs/digits/seed0", "runs/digits/seed0"),
+        ("eps 8/255, 3 / 4", "eps 8/255, 3 / 4"),
+        ("https://example.org/a/b", "https://example.org/a/b"),
+        ("and/or <b>x</b>", "and/or <b>x</b>"),
+    ],
+)
+def test_paths_are_cut_to_their_last_part(text: str, expected: str) -> None:
+    assert scrub({"a": [text, 1]}) == {"a": [expected, 1]}
+
+
+def test_the_same_runs_give_the_same_bytes_without_torch(pages: dict[str, Path], tmp_path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from ima.report.html import make\n"
+        "for name, out in zip(sys.argv[1::2], sys.argv[2::2]): make([Path(name)], Path(out))\n"
+        "sys.exit(1 if 'torch' in sys.modules else 0)\n"
+    )
+    outs = [f"{name}.{form}" for name in ("one", "many") for form in ("html", "md", "json")]
+    words = [str(w) for out in outs for w in (pages[out.partition(".")[0]], tmp_path / out)]
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, *words], env=environment, timeout=100
+    )
+    assert done.returncode == 0
+    for out in outs:
+        assert (tmp_path / out).read_bytes() == pages[out].read_bytes(), out
+
+
+# --- What is refused ------------------------------------------------------------------------------
+
+
+def _missing(folder: Path) -> list[Path]:
+    return [folder / "nowhere"]
+
+
+def _empty(folder: Path) -> list[Path]:
+    (folder / "empty").mkdir()
+    return [folder / "empty"]
+
+
+def _unevaluated(folder: Path) -> list[Path]:
+    made = full(folder / "run")
+    shutil.rmtree(made / "evaluation")
+    return [made]
+
+
+def _norms(folder: Path) -> list[Path]:
+    made = dataclasses.replace(results(10, 9, {0.5: 6}), norm="Linf")
+    return [full(folder / "run"), run(folder / "other", config("sat"), made)]
+
+
+def _data(folder: Path) -> list[Path]:
+    other = {**config("sat"), "data": {"name": "digits"}}
+    return [full(folder / "run"), run(folder / "other", other, results(10, 9, {0.5: 6}))]
+
+
+def _no_clean(folder: Path) -> list[Path]:
+    found = results(10, 9, {0.5: 6})
+    noisy = tuple(row for row in found.rows if row.attack != "clean")
+    return [run(folder / "run", config("sat"), Results(noisy, "L2"))]
+
+
+def _damaged(name: str) -> Callable[[Path], list[Path]]:
+    def damage(folder: Path) -> list[Path]:
+        made = full(folder / "run")
+        (made / name).write_bytes(b"\x00[:,\n1,x")
+        return [made]
+
+    return damage
+
+
+REFUSED: dict[str, tuple[Callable[[Path], list[Path]], str]] = {
+    "nothing": (lambda _: [], "no runs are given"),
+    "missing": (_missing, "does not exist"),
+    "empty": (_empty, "no evaluated run.*ima evaluate"),
+    "unevaluated": (_unevaluated, "not evaluated yet.*ima evaluate"),
+    "norms": (_norms, "differ in their norm: L2, Linf"),
+    "data": (_data, "differ in their data: shapes, digits"),
+    "no clean pass": (_no_clean, "hold no clean pass"),
+    **{
+        name: (_damaged(name), re.escape(Path(name).name))
+        for name in (
+            "config.yaml",
+            "environment.json",
+            "margins.csv",
+            "evaluation/best.csv",
+            "evaluation/checks.json",
+            "evaluation/distances.csv",
+            "evaluation/examples.npz",
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_makes_no_page_is_refused_and_leaves_nothing(case: str, tmp_path: Path) -> None:
+    prepare, text = REFUSED[case]
+    runs = prepare(tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError), match=text):
+        make(runs, tmp_path / "out" / "page.html")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_writes_the_page_and_names_it(pages, tmp_path: Path, capsys) -> None:
+    from ima.cli import app
+
+    out = tmp_path / "deep" / "page.html"
+    app(["report", str(pages["one"]), "--out", str(out)], result_action="return_value")
+    assert capsys.readouterr().out.strip() == str(out)
+    assert out.read_bytes() == pages["one.html"].read_bytes()
+    assert [path.name for path in out.parent.iterdir()] == ["page.html"]
