@@ -335,6 +335,29 @@ def test_a_folder_with_runs_of_other_settings_is_refused(made: Made, commands: C
     assert stamps(made.folder) == before
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_other_attacks_on_the_test_part_train_nothing_again(
+    tmp_path: Path, commands: Commands
+) -> None:
+    rows = small("[{label: A, method: {name: standard}}]")
+    other = "evaluate={attacks: [pgd-1], eps: [0.25, 1.0], samples: 100}"
+    compare("digits", *rows, out=tmp_path, device="cpu")
+    commands.ran.clear()
+    compare("digits", *rows, other, out=tmp_path, device="cpu")
+    assert [what for what, _ in commands.ran] == ["evaluate"]
+    run = Run.open(tmp_path / "standard" / "seed0")
+    found = Results.from_csv(run.results("best"))
+    assert (found.attacks, found.eps) == (("pgd-1",), (0.25, 1.0))
+    assert found.settings["samples"] == "100 of 540"
+    assert run.config().evaluate.samples == 100
+    commands.ran.clear()
+    compare("digits", *rows, other, out=tmp_path, device="cpu")
+    assert commands.ran == []
+    # The middle radius has picked the epoch.
+    with pytest.raises(ConfigError, match="other settings"):
+        compare("digits", *rows, "evaluate.eps=[0.5]", out=tmp_path, device="cpu")
+
+
 def unbuildable(channels: int, num_classes: int) -> nn.Module:
     raise ValueError("this network cannot be built\n" + "\n".join(f"line {n}" for n in range(9)))
 

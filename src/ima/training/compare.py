@@ -170,7 +170,17 @@ def tested(run: Run, which: str) -> bool:
         return found.attacks == wanted.attacks[:1] and found.eps == (wanted.middle,)
     attacks = set(wanted.attacks_on(which))
     radii = set(wanted.eps) if attacks else set[float]()
-    return attacks == set(found.attacks) - {WORST} and radii == set(found.eps)
+    whole = _covers(found, wanted.samples)
+    return whole and attacks == set(found.attacks) - {WORST} and radii == set(found.eps)
+
+
+def _covers(found: Results, samples: int | None) -> bool:
+    """Whether results are on so many samples of the test part, all if None."""
+    told = found.settings.get("samples")
+    if told is None:
+        return samples is None
+    had, total = map(int, str(told).split(" of "))
+    return had == (total if samples is None else min(samples, total))
 
 
 def _untested(run: Run) -> str | None:
@@ -206,8 +216,12 @@ def _run(candidate: Config, seed: int, folder: Path) -> Run:
     if not (place / "config.yaml").exists():
         return Run.create(place, wanted)
     run = Run.open(place)
-    if run.config().model_copy(update={"note": wanted.note}) != wanted:
+    made = run.config()
+    # A note and the attacks on the test part change nothing that was trained; the middle radius
+    # does, because it picks the epoch.
+    free = {"note": wanted.note, "evaluate": wanted.evaluate}
+    if made.model_copy(update=free) != wanted or made.evaluate.middle != wanted.evaluate.middle:
         raise ConfigError(
             f"{place} holds a run of other settings; name another folder with --out, or delete it"
         )
-    return run
+    return run if made == wanted else run.rewrite(wanted)

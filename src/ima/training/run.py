@@ -121,6 +121,11 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             _write(path, self._config.to_yaml())
 
+    def rewrite(self, config: Config) -> Run:
+        """The run with another config, which must train the same; see `ima compare`."""
+        _write(self.folder / "config.yaml", config.to_yaml())
+        return Run.open(self.folder)
+
     @staticmethod
     def open(folder: Path) -> Run:
         """An existing run folder; FileNotFoundError where there is none."""
