@@ -118,6 +118,8 @@ def test_a_row_may_leave_the_shared_recipe_and_says_so(tmp_path: Path) -> None:
     ]
     assert "unless named above" in provenance([shared, own], config, [0])
     assert "unless" not in provenance([shared], config, [0])
+    told = provenance([shared], config, [0, 1], ["evaluate.attacks=[pgd-1, ifgsm-1]"])
+    assert "'evaluate.attacks=[pgd-1, ifgsm-1]' --seeds 0 1`" in told
 
 
 def test_rows_of_one_recipe_share_their_runs_and_a_recipe_of_its_own_does_not(

@@ -88,7 +88,7 @@ def compare(
         *(p.remark() for p in plans if p.tuned),
         *recipes(plans),
         *untimed(plans),
-        provenance(plans, loaded, chosen_seeds),
+        provenance(plans, loaded, chosen_seeds, overrides),
     ]
     frame = Frame(
         loaded.name,

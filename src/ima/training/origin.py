@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,17 +11,23 @@ from ima.training.config import Config
 from ima.training.run import PLACE
 
 
-def provenance(plans: Sequence[Plan], config: Config, seeds: Sequence[int]) -> str:
-    """Command, seeds, commit and machine of the runs behind a table, in one paragraph."""
+def provenance(
+    plans: Sequence[Plan], config: Config, seeds: Sequence[int], overrides: Sequence[str] = ()
+) -> str:
+    """Command, seeds, commit and machine of the runs behind a table, in one paragraph.
+
+    overrides: of the command, such as `train.epochs=20`.
+    """
     runs = unique(run for p in plans for c in p.candidates for run in c.runs)
     found = [one for run in runs for one in _all(run.environment())]
 
     def each(key: str) -> str:
         return ", ".join(dict.fromkeys(str(one.get(key)) for one in found))
 
+    words = [config.name, *map(shlex.quote, overrides), "--seeds", *map(str, seeds)]
     unless = ", unless named above" if any(p.row.differs for p in plans) else ""
     return (
-        f"Made by `ima compare {config.name} --seeds {' '.join(map(str, seeds))}`: "
+        f"Made by `ima compare {' '.join(words)}`: "
         f"{len(runs)} runs at commit {each('commit')}, ima {each('ima')}, torch {each('torch')}, "
         f"Python {each('python')}, {each('device')} with {each('cores')} cores. All methods share "
         f"optimiser, schedule, {config.train.epochs} epochs, batches of "
