@@ -72,11 +72,9 @@ def write(folder: Path, entries: Sequence[Entry], frame: Frame) -> str:
         texts.append(to_text(times))
         page.append(to_markdown(times))
         _write(folder / "times.csv", to_csv(times))
-    samples = summary.count([(e.label, e.best) for e in entries])
     for name, (figure, caption) in _pictures(entries, frame).items():
         page.append(f"![{name}]({name}.png)\n")
-        if caption:
-            page.append(f"{caption}; {samples}.\n")
+        page.append(f"{caption}.\n")
         for suffix in ("png", "svg"):
             figures.save(figure, folder / f"{name}.{suffix}")
     _write(folder / "table.md", "\n".join([*page, *(f"{remark}\n" for remark in frame.remarks)]))
@@ -92,7 +90,7 @@ def _times(entries: Sequence[Entry], frame: Frame) -> Table | None:
 
 
 def _pictures(entries: Sequence[Entry], frame: Frame) -> dict[str, tuple[Any, str]]:
-    """Figures by name; those that show accuracies with a caption, to which their number belongs."""
+    """Figures by name, each with a caption; to accuracies the number of samples belongs."""
     best = [(e.label, e.best) for e in entries]
     drawn = summary.curves(best, frame.attack)
     attack = frame.attack.upper()
@@ -102,7 +100,7 @@ def _pictures(entries: Sequence[Entry], frame: Frame) -> dict[str, tuple[Any, st
         "levels": [e for e in drawn[0].eps if e],
     }
     shown: dict[str, tuple[Any, str]] = {}
-    caption = f"Accuracy under {attack}, epoch picked by validation"
+    caption = f"Accuracy under {attack}, epoch picked by validation; {summary.count(best)}"
     first, last = entries[0], entries[-1]
     there = first.examples.exists() and last.examples.exists()
     picked = there and summary.pick_example(
@@ -122,7 +120,8 @@ def _pictures(entries: Sequence[Entry], frame: Frame) -> dict[str, tuple[Any, st
             name = "margins" if "margins" not in shown else f"margins-{number}"
             history = summary.margin_history(entry.margins)
             cap = float(history.edges[-1])
-            shown[name] = figures.margins_by_epoch(history, cap=cap, norm=frame.norm), ""
+            figure = figures.margins_by_epoch(history, cap=cap, norm=frame.norm)
+            shown[name] = figure, f"{entry.label}, first seed: margins by epoch"
     return shown
 
 
