@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ima.norms import LINF as LINF
     from ima.norms import Norm as Norm
     from ima.tasks import Classification as Classification
+    from ima.tasks import Segmentation as Segmentation
     from ima.tasks import Task as Task
 
 __version__ = "0.1.0"
@@ -64,6 +65,7 @@ _HOMES = {
     "Method": "ima.methods",
     "Norm": "ima.norms",
     "SAT": "ima.methods",
+    "Segmentation": "ima.tasks",
     "Standard": "ima.methods",
     "Step": "ima.methods",
     "Task": "ima.tasks",
@@ -98,6 +100,7 @@ __all__ = [
     "Method",
     "Norm",
     "Results",
+    "Segmentation",
     "Standard",
     "Step",
     "Task",

@@ -1,89 +1,15 @@
-"""What a model's output means: its loss, whether it is correct, and by how much.
-
-A task is stateless and never couples samples: every function returns one number a sample.
-Outputs and targets may be tensors, or lists and dicts of tensors; `take` selects samples of any.
-"""
+"""Classification: one label a sample."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Tree: TypeAlias = Any
-"""A tensor, or a list, tuple or dict of trees, whose tensors share their first dimension."""
-
-
-class Task(Protocol):
-    """What an attack and a method must know about a problem; all results have shape (B,)."""
-
-    def check(self, output: Tree, target: Tree) -> None:
-        """Raise ValueError or TypeError where output and target do not fit together."""
-        ...
-
-    def loss(self, output: Tree, target: Tree) -> Tensor:
-        """The training loss of every sample."""
-        ...
-
-    def objective(self, output: Tree, target: Tree) -> Tensor:
-        """What an attack raises; by default the loss."""
-        ...
-
-    def correct(self, output: Tree, target: Tree) -> Tensor:
-        """Whether every sample is right; an output with NaN never is."""
-        ...
-
-    def score(self, output: Tree, target: Tree) -> Tensor:
-        """By how much every sample is right: continuous, positive where correct."""
-        ...
-
-    def predict(self, output: Tree) -> Tensor:
-        """The decision for every sample."""
-        ...
-
-
-@runtime_checkable
-class Compares(Protocol):
-    """A task that can tell how far two outputs are apart."""
-
-    def divergence(self, clean: Tree, noisy: Tree) -> Tensor:
-        """KL(p || q) of the class probabilities of two outputs, (B,), in nats."""
-        ...
-
-
-def tree_map(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
-    """`function` applied to every tensor of a tree; the shape of the tree stays."""
-    if isinstance(tree, Tensor):
-        return function(tree)
-    if isinstance(tree, dict):
-        return {key: tree_map(function, value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [tree_map(function, value) for value in tree]
-    raise TypeError(
-        f"expected a tensor, or a list or dict of tensors, but got {type(tree).__name__}; "
-        "let the model return one of these"
-    )
-
-
-def take(tree: Tree, index: Tensor) -> Tree:
-    """The samples `index` of a tensor, or of every tensor in a list or dict."""
-    return tree_map(lambda tensor: tensor[index], tree)
-
-
-def plain(tree: Tree) -> Tree:
-    """The tree's tensors without their subclass: MONAI's MetaTensor slows every operation down."""
-    return tree_map(lambda tensor: tensor.as_subclass(Tensor), tree)
-
-
-def leaves(tree: Tree) -> list[Tensor]:
-    """All tensors of a tree, in a fixed order."""
-    found: list[Tensor] = []
-    tree_map(lambda tensor: found.append(tensor) or tensor, tree)
-    return found
+from ima.tasks.trees import Tree
 
 
 @dataclass(frozen=True)

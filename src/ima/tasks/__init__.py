@@ -1,0 +1,21 @@
+"""What a model's output means: its loss, whether it is correct, and by how much."""
+
+from __future__ import annotations
+
+from ima.tasks.classification import Classification
+from ima.tasks.segmentation import Segmentation
+from ima.tasks.task import Compares, Task
+from ima.tasks.trees import Tree, full, leaves, plain, take, tree_map
+
+__all__ = [
+    "Classification",
+    "Compares",
+    "Segmentation",
+    "Task",
+    "Tree",
+    "full",
+    "leaves",
+    "plain",
+    "take",
+    "tree_map",
+]

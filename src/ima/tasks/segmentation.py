@@ -1,0 +1,305 @@
+"""Segmentation: one label, or several overlapping regions, a pixel or voxel.
+
+nnU-Net's loss (Isensee et al., Nature Methods 2021), for every sample by itself; correct where the
+Dice of the hard prediction is above a threshold (Ma & Liang, IMA training, 3.5).
+
+loss = cross-entropy - mean over foreground classes of soft Dice       # over all scales
+correct = mean of Dice over classes in truth or prediction > threshold  # at full resolution
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ima.tasks.trees import Tree, full
+
+SMOOTH = 1e-5
+"""nnU-Net's: added to numerator and denominator of soft Dice."""
+
+EMPTY = 1e-3
+"""Share of its pixels below which a sample without foreground may be predicted foreground (D11)."""
+
+Truth: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
+"""Labels (B, *S) or regions as one-hot; one-hot foreground (B, F, *S); valid pixels (B, 1, *S)."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Labels or regions for every pixel; for any number of spatial dimensions.
+
+    Outputs are logits (B, C, *S), through softmax, with the background first; or a list of them,
+    full resolution first (deep supervision). Targets are labels, (B, *S) or (B, 1, *S), or a list
+    of them, one a scale.
+
+    threshold: a sample is correct where its Dice is above, 0 to 1. regions: every channel is one
+    region through a sigmoid, also a single one; targets are one-hot, (B, R, *S), or (B, R + 1, *S)
+    with ignored pixels marked in the last channel, as nnU-Net has them. ignore_label: pixels of
+    this label count nowhere. weights: of the scales' losses; if None nnU-Net's, 1, 1/2, 1/4, ...
+    with 0 for the last, summing to 1. walk: what attacks raise at full resolution: `"loss"`,
+    `"dice"` (soft Dice alone, downwards) or `"cross_entropy"`.
+    """
+
+    threshold: float = 0.6
+    regions: bool = False
+    ignore_label: int | None = None
+    weights: tuple[float, ...] | None = None
+    walk: Literal["loss", "dice", "cross_entropy"] = "loss"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threshold, int | float) or not 0 <= self.threshold < 1:
+            raise ValueError(f"threshold is {self.threshold!r}; expected a Dice, 0 to below 1")
+        if self.walk not in ("loss", "dice", "cross_entropy"):
+            raise ValueError(f"walk is {self.walk!r}; expected 'loss', 'dice' or 'cross_entropy'")
+        if self.regions and self.ignore_label is not None:
+            raise ValueError(
+                "ignore_label does not go with regions; mark ignored pixels in one more channel "
+                "of the targets"
+            )
+        if self.weights is not None and (
+            not self.weights or min(self.weights) < 0 or not 0 < sum(self.weights) < float("inf")
+        ):
+            raise ValueError(f"weights are {self.weights!r}; expected numbers of at least 0")
+
+    def check(self, output: Tree, target: Tree) -> None:
+        """Raise ValueError or TypeError where output and target do not fit together."""
+        outputs = list(output) if isinstance(output, list | tuple) else [output]
+        targets = list(target) if isinstance(target, list | tuple) else [target]
+        if isinstance(output, list | tuple) and len(outputs) != len(targets):
+            raise ValueError(
+                f"the model returned {len(outputs)} scales for {len(targets)} targets; expected "
+                "one target for every scale"
+            )
+        if self.weights is not None and len(outputs) not in (1, len(self.weights)):
+            raise ValueError(
+                f"the model returned {len(outputs)} scales; weights has {len(self.weights)}"
+            )
+        for logits, truth in zip(outputs, targets, strict=False):
+            self._check(logits, truth)
+
+    def loss(self, output: Tree, target: Tree) -> Tensor:
+        """Cross-entropy minus soft Dice of every sample, (B,), summed over weighted scales.
+
+        On one sample this is nnU-Net's loss with `batch_dice` off.
+        """
+        if not isinstance(output, list | tuple) or len(output) == 1:
+            return self._loss(full(output), full(target))
+        weights = _weights(len(output)) if self.weights is None else self.weights
+        parts = [
+            weight * self._loss(logits, truth)
+            for weight, logits, truth in zip(weights, output, target, strict=True)
+            if weight > 0
+        ]
+        return torch.stack(parts).sum(0)
+
+    def objective(self, output: Tree, target: Tree) -> Tensor:
+        """What an attack raises, (B,): the loss at full resolution or a part of it, see `walk`."""
+        logits, truth = _wide(full(output)), self._truth(full(output), full(target))
+        if self.walk == "dice":
+            return -self._soft_dice(logits, truth)
+        entropy = self._cross_entropy(logits, truth)
+        return entropy if self.walk == "cross_entropy" else entropy - self._soft_dice(logits, truth)
+
+    def correct(self, output: Tree, target: Tree) -> Tensor:
+        """Whether the Dice of the prediction is above the threshold, (B,) bool; never with NaN.
+
+        A sample without foreground is correct where less than 0.1 % of its pixels are predicted
+        foreground (Decision D11).
+        """
+        logits, (_, truth, valid) = full(output), self._truth(full(output), full(target))
+        found = self._found(logits, valid)
+        empty = ~truth.flatten(1).any(1)
+        allowed = EMPTY * _pixels(logits, valid)
+        few = found.any(1).flatten(1).sum(1) < allowed
+        right = torch.where(empty, few, _mean_dice(found, truth) > self.threshold)
+        return right & ~logits.isnan().flatten(1).any(1)
+
+    def score(self, output: Tree, target: Tree) -> Tensor:
+        """Soft Dice minus the threshold, (B,), continuous, positive where correct.
+
+        A class that is not in the truth counts as far as it is predicted: up to one pixel in part.
+        Where the truth has no foreground: how far the soft share of foreground is below what is
+        allowed, as a share of that.
+        """
+        logits, (_, truth, valid) = _wide(full(output)), self._truth(full(output), full(target))
+        soft = self._probabilities(logits)
+        if valid is not None:
+            soft = soft * valid
+        there = truth.flatten(2).any(2)
+        both, predicted = (soft * truth).flatten(2).sum(2), soft.flatten(2).sum(2)
+        dice = 2 * both / (predicted + truth.flatten(2).sum(2)).clamp_min(SMOOTH)
+        weight = torch.where(there, 1.0, predicted.clamp(max=1))
+        share = (dice * there).sum(1) / weight.sum(1).clamp_min(SMOOTH)
+        allowed = EMPTY * _pixels(logits, valid).clamp_min(1)
+        foreground = (soft.amax(1) if self.regions else soft.sum(1)).flatten(1).sum(1)
+        return torch.where(there.any(1), share - self.threshold, 1 - foreground / allowed)
+
+    def predict(self, output: Tree) -> Tensor:
+        """The label of every pixel, (B, *S) int64; or whether it is in each region, (B, R, *S)."""
+        logits = full(output)
+        return logits > 0 if self.regions else logits.argmax(1)
+
+    def dice(self, output: Tree, target: Tree) -> Tensor:
+        """The Dice of every sample's prediction, (B,), 0 to 1; 0 with NaN.
+
+        The mean over the foreground classes that are in truth or prediction (Decision D11). A
+        sample without foreground has 1 where none is predicted, and 0 elsewhere.
+        """
+        logits, (_, truth, valid) = full(output), self._truth(full(output), full(target))
+        mean = _mean_dice(self._found(logits, valid), truth).nan_to_num(nan=1.0)
+        return torch.where(logits.isnan().flatten(1).any(1), 0.0, mean)
+
+    def dice_per_class(self, output: Tree, target: Tree) -> Tensor:
+        """The Dice of every foreground class or region, (B, F); NaN where in neither.
+
+        Source: Ma & Liang, Eq. 14, of which this is the summand.
+        """
+        logits, (_, truth, valid) = full(output), self._truth(full(output), full(target))
+        return _dice(self._found(logits, valid), truth)
+
+    def divergence(self, clean: Tree, noisy: Tree) -> Tensor:
+        """KL(p || q) of two outputs' pixels at full resolution, (B,), their mean in nats."""
+        p, q = _wide(full(clean)), _wide(full(noisy))
+        if self.regions:
+            # A region z is the pair (0, z) of classes.
+            p, q = (torch.stack((torch.zeros_like(z), z), 1) for z in (p, q))
+        p, q = p.log_softmax(1), q.log_softmax(1)
+        each = (p.exp() * (p - q)).sum(1)
+        return each.flatten(1).mean(1)
+
+    def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        logits, truth = _wide(logits), self._truth(logits, target)
+        return self._cross_entropy(logits, truth) - self._soft_dice(logits, truth)
+
+    def _cross_entropy(self, logits: Tensor, truth: Truth) -> Tensor:
+        labels, _, valid = truth
+        if self.regions:
+            each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+            if valid is None:
+                return each.flatten(1).mean(1)
+            # As in nnU-Net: with ignored pixels the sum over the regions, not their mean.
+            return (each * valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp_min(1)
+        each = F.cross_entropy(logits, labels, reduction="none")
+        if valid is None:
+            return each.flatten(1).mean(1)
+        each = each * valid[:, 0]
+        return each.flatten(1).sum(1) / valid.flatten(1).sum(1).clamp_min(1)
+
+    def _soft_dice(self, logits: Tensor, truth: Truth) -> Tensor:
+        _, there, valid = truth
+        soft = self._probabilities(logits)
+        if valid is not None:
+            soft = soft * valid
+        both = (soft * there).flatten(2).sum(2)
+        sizes = soft.flatten(2).sum(2) + there.flatten(2).sum(2)
+        return ((2 * both + SMOOTH) / (sizes + SMOOTH).clamp_min(1e-8)).mean(1)
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        """Of the foreground classes or regions, (B, F, *S)."""
+        return logits.sigmoid() if self.regions else logits.softmax(1)[:, 1:]
+
+    def _found(self, logits: Tensor, valid: Tensor | None) -> Tensor:
+        """Which valid pixels are predicted as each foreground class or region, (B, F, *S) bool."""
+        if self.regions:
+            found = logits > 0
+        else:
+            classes = torch.arange(1, logits.shape[1], device=logits.device)
+            found = logits.argmax(1)[:, None] == _column(classes, logits)
+        return found if valid is None else found & valid
+
+    def _truth(self, logits: Tensor, target: Tensor) -> Truth:
+        if self.regions:
+            regions = logits.shape[1]
+            valid = None if target.shape[1] == regions else ~target[:, regions:].bool()
+            there = target[:, :regions].bool()
+            labels = there.to(_precise(logits))
+            return labels, there if valid is None else there & valid, valid
+        labels = target.reshape(len(target), *logits.shape[2:]).long()
+        valid = None
+        if self.ignore_label is not None:
+            valid = (labels != self.ignore_label)[:, None]
+            labels = torch.where(valid[:, 0], labels, 0)
+        classes = torch.arange(1, logits.shape[1], device=logits.device)
+        return labels, labels[:, None] == _column(classes, logits), valid
+
+    def _check(self, logits: Tree, target: Tree) -> None:
+        if not isinstance(logits, Tensor) or not logits.is_floating_point():
+            came = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
+            raise TypeError(
+                f"the model returned {came}; segmentation expects floating-point logits of shape "
+                "(batch, classes, *image), or a list of them"
+            )
+        if not isinstance(target, Tensor):
+            raise TypeError(f"targets are {type(target).__name__}; expected tensors of labels")
+        if logits.ndim < 3 or logits.numel() == 0:
+            raise ValueError(
+                f"the model returned shape {tuple(logits.shape)}; segmentation expects "
+                "(batch, classes, *image)"
+            )
+        channels = logits.shape[1]
+        if not self.regions and channels < 2:
+            raise ValueError(
+                "the model returned one channel; labels need one for the background too: for a "
+                "single foreground through a sigmoid pass Segmentation(regions=True)"
+            )
+        batch, image = len(logits), tuple(logits.shape[2:])
+        fits = (
+            [(batch, channels, *image), (batch, channels + 1, *image)]
+            if self.regions
+            else [(batch, *image), (batch, 1, *image)]
+        )
+        if tuple(target.shape) not in fits:
+            raise ValueError(
+                f"targets have shape {tuple(target.shape)} for an output of {tuple(logits.shape)}; "
+                f"expected {fits[0]} or {fits[1]}"
+            )
+        wrong = (target != 0) & (target != 1) if self.regions else self._strange(target, channels)
+        if bool(wrong.any()):
+            kind = "0 or 1" if self.regions else f"labels 0 to {channels - 1}"
+            raise ValueError(
+                f"targets hold {float(target[wrong][0]):g}; the model's output has {channels} "
+                f"channels, so expected {kind}"
+                + ("" if self.ignore_label is None else f", or {self.ignore_label} to ignore")
+            )
+
+    def _strange(self, target: Tensor, classes: int) -> Tensor:
+        wrong = (target < 0) | (target >= classes) | (target != target.long())
+        return wrong if self.ignore_label is None else wrong & (target != self.ignore_label)
+
+
+def _weights(scales: int) -> list[float]:
+    weights = [0.5**i for i in range(scales - 1)]
+    return [*(weight / sum(weights) for weight in weights), 0.0]
+
+
+def _dice(found: Tensor, truth: Tensor) -> Tensor:
+    # float32 counts exactly up to 16 million pixels.
+    both = (found & truth).flatten(2).sum(2).float()
+    sizes = found.flatten(2).sum(2) + truth.flatten(2).sum(2)
+    return 2 * both / sizes.float()
+
+
+def _mean_dice(found: Tensor, truth: Tensor) -> Tensor:
+    return _dice(found, truth).nanmean(1)
+
+
+def _pixels(logits: Tensor, valid: Tensor | None) -> Tensor:
+    if valid is None:
+        return torch.full((len(logits),), logits[0, 0].numel(), device=logits.device)
+    return valid.flatten(1).sum(1)
+
+
+def _column(classes: Tensor, logits: Tensor) -> Tensor:
+    return classes.reshape(1, -1, *[1] * (logits.ndim - 2))
+
+
+def _precise(logits: Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(_precise(logits))

@@ -1,0 +1,49 @@
+"""What an attack and a method must know about a problem.
+
+A task is stateless and never couples samples: every function returns one number a sample.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from ima.tasks.trees import Tree
+
+
+class Task(Protocol):
+    """What an attack and a method must know about a problem; all results have shape (B,)."""
+
+    def check(self, output: Tree, target: Tree) -> None:
+        """Raise ValueError or TypeError where output and target do not fit together."""
+        ...
+
+    def loss(self, output: Tree, target: Tree) -> Tensor:
+        """The training loss of every sample."""
+        ...
+
+    def objective(self, output: Tree, target: Tree) -> Tensor:
+        """What an attack raises; by default the loss."""
+        ...
+
+    def correct(self, output: Tree, target: Tree) -> Tensor:
+        """Whether every sample is right; an output with NaN never is."""
+        ...
+
+    def score(self, output: Tree, target: Tree) -> Tensor:
+        """By how much every sample is right: continuous, positive where correct."""
+        ...
+
+    def predict(self, output: Tree) -> Tensor:
+        """The decision for every sample."""
+        ...
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A task that can tell how far two outputs are apart."""
+
+    def divergence(self, clean: Tree, noisy: Tree) -> Tensor:
+        """KL(p || q) of the class probabilities of two outputs, (B,), in nats."""
+        ...

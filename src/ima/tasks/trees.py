@@ -1,0 +1,54 @@
+"""Tensors, or lists and dicts of them: what models return and targets are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+Tree: TypeAlias = Any
+"""A tensor, or a list, tuple or dict of trees, whose tensors share their first dimension."""
+
+
+def tree_map(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
+    """`function` applied to every tensor of a tree; the shape of the tree stays."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, dict):
+        return {key: tree_map(function, value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [tree_map(function, value) for value in tree]
+    raise TypeError(
+        f"expected a tensor, or a list or dict of tensors, but got {type(tree).__name__}; "
+        "let the model return one of these"
+    )
+
+
+def take(tree: Tree, index: Tensor) -> Tree:
+    """The samples `index` of a tensor, or of every tensor in a list or dict."""
+    return tree_map(lambda tensor: tensor[index], tree)
+
+
+def plain(tree: Tree) -> Tree:
+    """The tree's tensors without their subclass: MONAI's MetaTensor slows every operation down."""
+    return tree_map(lambda tensor: tensor.as_subclass(Tensor), tree)
+
+
+def leaves(tree: Tree) -> list[Tensor]:
+    """All tensors of a tree, in a fixed order."""
+    found: list[Tensor] = []
+    tree_map(lambda tensor: found.append(tensor) or tensor, tree)
+    return found
+
+
+def full(tree: Tree) -> Tensor:
+    """The tensor itself, or the first of a list: the output or target at full resolution."""
+    while isinstance(tree, list | tuple) and tree:
+        tree = tree[0]
+    if not isinstance(tree, Tensor):
+        raise TypeError(
+            f"expected a tensor, or a list of tensors with the full resolution first, but got "
+            f"{type(tree).__name__}"
+        )
+    return tree
