@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -33,6 +34,18 @@ def results(n: int, clean: int, noisy: dict[float, int], attacks: tuple[str, ...
             ]
     about = {"samples": f"{n} of {n}", "seed": "0", "autoattack": "apgd-ce, square"}
     return Results(tuple(rows), "L2", about)
+
+
+def with_white(found: Results, flips: dict[str, int]) -> Results:
+    """The same, and white noise of 0.05 that flips so many of the samples that are right."""
+    clean = [row for row in found.rows if row.attack == "clean"]
+    right = [row.id for row in clean if not row.broken]
+    rows = [
+        dataclasses.replace(row, attack=name, eps=0.05, broken=row.broken or row.id in right[:flip])
+        for name, flip in flips.items()
+        for row in clean
+    ]
+    return Results((*found.rows, *rows), found.norm, found.settings)
 
 
 def config(method: str, seed: int = 0, **options: Any) -> dict[str, Any]:
@@ -108,6 +121,7 @@ def full(folder: Path) -> Path:
     """A run with everything that a run can leave."""
     attacks = ("pgd-100", "autoattack", WORST)
     found = results(10, 9, {0.5: 6, 1.0: 0}, attacks)
+    found = with_white(found, {"white-1": 1, "white-100": 3})
     run(folder, config("ima"), found, results(10, 8, {0.5: 5, 1.0: 1}))
     names = [f"{edge:g}" for edge in (0.0, 0.5, 1.0)]
     rows = [[0, 1.5, 8, 2, 0], [1, 1.5, 0, 4, 6]]

@@ -25,8 +25,10 @@ from ima.evaluation.checks import run_checks
 from ima.evaluation.checks_results import Check, Checks, in_words, share
 from ima.evaluation.checks_table import CHECKS
 from ima.evaluation.chosen import choose
-from ima.evaluation.noise import white_noise
+from ima.evaluation.noise import WHITE_NOISE, white_noise
 from ima.evaluation.probes import Found, NotRun
+from ima.evaluation.results import Results
+from ima.evaluation.setting import Setting
 from ima.networks.small_cnn import small_cnn
 from ima.norms import L2, LINF, get_norm
 from ima.training.checkpoint import save_weights
@@ -89,7 +91,7 @@ def test_an_honest_network_trips_no_check(honest: nn.Module, digits: TensorDatas
     assert {c.name: c.sentence for c in found.checks if c.tripped is not False} == {}
     assert found.settings["samples"].startswith("60 of the 1")
     assert found.settings["eps"] == "0.3, 0.6"
-    assert "white noise of 0.05, flipped in the worst of 100" in found.settings
+    assert found.settings["attacks"] == "pgd-20"
     # It is attacked in earnest: noise breaks some and not all.
     evidence = {c.name: c.evidence for c in found.checks}
     accuracy = [evidence["converged"][f"accuracy under PGD (20 steps), at {e}"] for e in EPS]
@@ -199,6 +201,44 @@ def test_an_attack_that_steps_over_the_ring_has_not_converged() -> None:
     assert found.evidence["accuracy under PGD (20 steps), at 0.25"]["share"] == 0
     assert found.evidence["accuracy under PGD (4 steps), at 0.25"]["share"] > 0.2
     assert not probe("converged", bench(Ring(), data, eps=(0.25,), bounds=None)).tripped
+
+
+def test_the_worst_case_of_all_attacks_is_what_must_have_converged() -> None:
+    x = torch.linspace(0.005, 0.02, 30)[:, None]
+    data = TensorDataset(x, torch.zeros(30, dtype=torch.long))
+    # PGD with few steps misses the ring, random noise finds it: nothing is missed by both.
+    alone, both = (
+        probe("converged", bench(Ring(), data, (0.25,), bounds=None, steps=4, attacks=attacks))
+        for attacks in (["pgd-4"], ["pgd-4", "noise-100"])
+    )
+    assert alone.tripped and "leave" in alone.sentence and "PGD (4 steps)" in alone.sentence
+    assert not both.tripped
+    key = "accuracy under the worst case of PGD (4 steps) and noise-100, at 0.25"
+    assert both.evidence[key]["share"] == 0
+    # Weaker attacks than the checks' own: what is reported is held against them.
+    weak = probe("converged", bench(Ring(), data, (0.25,), bounds=None, attacks=["pgd-4"]))
+    assert weak.tripped and weak.evidence["accuracy under pgd-4, at 0.25"]["share"] > 0.2
+
+
+def test_what_is_broken_at_a_smaller_radius_is_reported_as_broken() -> None:
+    x = torch.linspace(0.005, 0.02, 30)[:, None]
+    data = TensorDataset(x, torch.zeros(30, dtype=torch.long))
+    on = bench(Ring(), data, eps=(0.2, 1000.0), bounds=None)
+    assert int(on.broken("white-box", 1000.0).sum()) < 30
+    assert [int(on.reported(eps).sum()) for eps in on.radii] == [30, 30]
+    assert not probe("converged", on).tripped
+
+
+def test_the_checks_attack_as_the_evaluation_did(honest: nn.Module, digits: TensorDataset) -> None:
+    options: dict[str, Any] = {"bounds": (0, 1), "samples": 20, "steps": 5}
+    found = run_checks(honest, digits, 0.4, ["pgd-5", "ifgsm-3", "white-100"], **options)
+    assert found.settings["attacks"] == "pgd-5, ifgsm-3"
+    (check,) = (c for c in found.checks if c.name == "converged")
+    assert "accuracy under the worst case of PGD (5 steps) and ifgsm-3, at 0.4" in check.evidence
+    with pytest.raises(ValueError, match="unknown attack 'pdg-5'"):
+        run_checks(honest, digits, 0.4, ["pdg-5"], **options)
+    with pytest.raises(ValueError, match="AutoAttack needs bounds"):
+        run_checks(honest, digits, 0.4, ["autoattack"], **{**options, "bounds": None})
 
 
 def test_random_noise_beats_an_attack_without_gradient() -> None:
@@ -363,6 +403,10 @@ def test_outputs_that_are_not_finite_are_refused() -> None:
 # --- White noise ----------------------------------------------------------------------------------
 
 
+def white(low: float, high: float) -> Setting:
+    return Setting(L2, Classification(), (low, high), seeded(0))
+
+
 class Above(nn.Module):
     """Class 1 where the only entry is above 0.5."""
 
@@ -374,12 +418,15 @@ def test_white_noise_flips_as_often_as_a_uniform_number_does() -> None:
     # 0.02 below the boundary: 3 of 10 draws of +-0.05 cross it; 0.06 below, none can.
     x = torch.cat((torch.full((4000, 1), 0.48), torch.full((10, 1), 0.44), torch.ones(10, 1)))
     y = torch.zeros(4020, dtype=torch.long)
-    found = white_noise(Above(), x, y, draws=4, bounds=(0, 1), generator=seeded(0))
-    assert (int(found.correct.sum()), int(found.once[4000:].sum())) == (4010, 0)
-    assert not found.ever[4000:].any()
-    assert int(found.once.sum()) / 4000 == pytest.approx(0.3, abs=0.03)
-    assert int(found.ever.sum()) / 4000 == pytest.approx(1 - 0.7**4, abs=0.03)
-    assert bool((found.ever | ~found.once).all())
+    once, ever = (white_noise(Above(), x, y, 0.05, draws, white(0, 1)) for draws in (1, 4))
+    assert torch.equal(ever.correct, y == (x[:, 0] > 0.5))
+    # The samples that are wrong without noise count, and no others, beyond the first 4000.
+    assert torch.equal(once.crossed[4000:], x[4000:, 0] > 0.5)
+    assert int(once.crossed[:4000].sum()) / 4000 == pytest.approx(0.3, abs=0.03)
+    assert int(ever.crossed[:4000].sum()) / 4000 == pytest.approx(1 - 0.7**4, abs=0.03)
+    # The only draw of one is the first of four, and what is returned is wrong.
+    assert bool((ever.crossed | ~once.crossed).all())
+    assert bool((ever.x[ever.crossed] > 0.5).all())
 
 
 def test_white_noise_is_a_share_of_the_bounds_and_stays_inside() -> None:
@@ -391,13 +438,35 @@ def test_white_noise_is_a_share_of_the_bounds_and_stays_inside() -> None:
             return super().forward(x)
 
     x = torch.tensor([[0.0], [255.0], [128.0]])
-    white_noise(Sees(), x, torch.ones(3, dtype=torch.long), bounds=(0, 255), generator=seeded(0))
+    white_noise(Sees(), x, torch.ones(3, dtype=torch.long), 0.05, 100, white(0, 255))
     drawn = torch.stack(seen[1:])
     assert len(drawn) == 100 and drawn.min() == 0 and drawn.max() == 255
     noise = (drawn - x)[:, 2]
     assert 11 < noise.abs().max() <= 12.75 and noise.min() < -11
     with pytest.raises(ValueError, match="amplitude is -1"):
-        white_noise(Above(), x, torch.ones(3).long(), amplitude=-1, bounds=(0, 255))
+        white_noise(Above(), x, torch.ones(3).long(), -1, 100, white(0, 255))
+
+
+@pytest.mark.parametrize("norm", [2, "linf"])
+def test_white_noise_is_measured_beside_the_attacks(norm: Any, tmp_path: Path) -> None:
+    # Right and flipped by white noise, right and too far away for it, wrong.
+    x = torch.cat((torch.full((300, 1), 0.48), torch.full((60, 1), 0.42), torch.ones(40, 1)))
+    data = TensorDataset(x, torch.zeros(400, dtype=torch.long))
+    eps, attacks = (0.01, 0.1), ("pgd-3", "ifgsm-3")
+    alone = evaluate(Above(), data, eps, attacks, norm=norm, bounds=(0, 1))
+    found = evaluate(Above(), data, eps, (*attacks, *WHITE_NOISE), norm=norm, bounds=(0, 1))
+    size, once, right = found.white["white-1"]
+    assert (size, right, once / 300) == (0.05, 360, pytest.approx(0.3, abs=0.08))
+    assert found.white["white-100"] == (0.05, 300, 360)
+    # It is no attack with a radius: nothing else changes, nor does the worst case.
+    assert (found.attacks, found.eps) == ((*attacks, "worst case"), eps)
+    kept = [r for r in found.rows if not r.attack.startswith("white")]
+    assert repr(kept) == repr(list(alone.rows))  # As text: no NaN equals another.
+    assert found.accuracy("worst case", 0.1) == 0 and alone.white == {}
+    found.to_csv(tmp_path / "results.csv")
+    assert Results.from_csv(tmp_path / "results.csv").white == found.white
+    only = evaluate(Above(), data, eps, WHITE_NOISE, norm=norm, bounds=(0, 1))
+    assert (only.white, only.attacks, only.eps) == (found.white, (), ())
 
 
 def test_noise_is_an_attack_of_the_table() -> None:

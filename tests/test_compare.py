@@ -204,7 +204,7 @@ def test_only_the_picked_candidate_meets_the_test_part(made: Made) -> None:
     assert f"{chosen.method.options['eps']:g}" in titles.pop()
     for score in means.values():
         assert f"{score:.3f}" in text
-    assert "on validation, n = 360: " in text
+    assert "validation (n = 360) picked the best of eps " in text
     assert "n = 540 test samples" in text
 
 

@@ -131,3 +131,26 @@ def test_monai_dicts(tmp_path: Path) -> None:
     )
     assert noisy <= clean
     assert not list(tmp_path.iterdir())
+
+
+def test_segmentation(tmp_path: Path) -> None:
+    printed = run("segmentation.py", folder=tmp_path)
+    epochs = re.findall(
+        rf"^(\w+), epoch (\d+): {PERCENT} of the images correct$", printed, re.MULTILINE
+    )
+    assert [tuple(epoch[:2]) for epoch in epochs] == [
+        (method, str(number)) for method in ("IMA", "Standard") for number in range(1, 11)
+    ]
+    assert min(float(epochs[last][2]) for last in (9, 19)) > 90  # 100 and 100 when written
+    smallest, largest = numbers(r"margins from (\d+\.\d) to (\d+\.\d)\n", printed)
+    # They start at 1.5 and grow by as much an epoch; ten epochs could bring them to 15.
+    assert 1.5 < smallest < largest < 15
+    dice = r"(\d\.\d{3})"
+    clean, clean_ima, noisy, noisy_ima = numbers(
+        rf"mean Dice \(ADI\) {dice} without IMA, {dice} with; "
+        rf"under noise of size 3 {dice} without IMA, {dice} with\n$",
+        printed,
+    )
+    assert min(clean, clean_ima) > 0.85  # 0.931 and 0.925
+    assert noisy_ima > noisy + 0.1  # 0.731 and 0.525
+    assert not list(tmp_path.iterdir())

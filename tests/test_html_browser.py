@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from small_runs import compared, config, full, results, run
+from small_segmentations import arrays, evaluated, three
+from small_segmentations import results as segmentation_results
 
-from ima.report.html import make
+from ima.report.html import make, write_segmented
+from ima.report.segmented import Segmented
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -61,17 +64,41 @@ addEventListener("message", event => document.getElementById("found").textConten
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A page of one network, of several, and of many with long names."""
+    """Pages of one network, of several, and of many with long names; of segmentation too."""
     home = tmp_path_factory.mktemp("pages")
     long = home / "long"
     for number in range(9):
         method = f"package.with.a_long_name:{'ExtraordinarilyRobust' * 2}{number}"
         found = results(10, 9, {0.1 * step: 9 - step for step in range(1, 8)})
         run(long / f"m{number}" / "seed0", config(method), found)
-    made = {"one": full(home / "run"), "many": compared(home / "runs"), "long": long}
+    made = {
+        "one": full(home / "run"),
+        "many": compared(home / "runs"),
+        "long": long,
+        "segmented": evaluated(home / "segmented"),
+        "segmented side by side": three(home / "side"),
+    }
     for name, source in made.items():
         make([source], home / f"{name}.html")
-    return {name: home / f"{name}.html" for name in made}
+    write_segmented(home / "segmented long.html", _long_names())
+    return {name: home / f"{name}.html" for name in (*made, "segmented long")}
+
+
+def _long_names() -> list[Segmented]:
+    """Four segmentation networks, and classes and cases with names that nothing can break."""
+    classes = tuple("Aorta" * 9 + str(number) for number in range(2))
+    return [
+        Segmented(
+            "ExtraordinarilyRobust" * 3 + str(number),
+            segmentation_results(classes=classes, dataset="Dataset123_" + "Thorax" * 9),
+            {
+                **arrays(),
+                "classes": np.array(classes),
+                "case": np.array(["case" * 15 + str(i) for i in arrays()["case"]]),
+            },
+        )
+        for number in range(4)
+    ]
 
 
 def browse(page: Path, folder: Path, *options: str) -> tuple[str, str]:
@@ -105,7 +132,9 @@ def measured(page: Path, folder: Path, width: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("width", [1400, 400])
-@pytest.mark.parametrize("name", ["one", "many", "long"])
+@pytest.mark.parametrize(
+    "name", ["one", "many", "long", "segmented", "segmented side by side", "segmented long"]
+)
 def test_nothing_is_cut_off(pages: dict[str, Path], tmp_path: Path, name: str, width: int) -> None:
     found = measured(pages[name], tmp_path, width)
     assert found["room"] == width

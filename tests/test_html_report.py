@@ -21,14 +21,26 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import CHECKS, DISTANCES, HOSTILE, compared, config, full, images, results, run
+from small_runs import (
+    CHECKS,
+    DISTANCES,
+    HOSTILE,
+    compared,
+    config,
+    full,
+    images,
+    results,
+    run,
+    with_white,
+)
 
 from ima.evaluation.results import Results, wilson
 from ima.report.html import make
 from ima.report.html.charts import steps_of
 from ima.report.html.numbers import WORST, enough
 from ima.report.html.scrub import scrub
-from ima.report.html.sources import read
+from ima.report.html.sources import data_name, read
+from ima.report.white import told
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +181,68 @@ def test_the_page_of_one_run_says_its_numbers(pages: dict[str, Path]) -> None:
     assert "noise of size 1 breaks 100.0 %" in verdict
     assert "found by PGD-100 and AutoAttack" in verdict
     assert "1 of 2 trust checks is raised" in verdict
+    assert "What to do stands under Trust checks." in verdict
+
+
+def test_white_noise_has_a_table_of_its_own_and_is_no_radius(pages, tmp_path: Path) -> None:
+    page = tree(pages["one.html"])
+    (found,) = [rows for caption, rows in tables(page).items() if caption.startswith("White")]
+    assert found[0] == ["network", "right without", "in one draw", "in the worst of 100 draws"]
+    # Of the 9 that are right without noise, 1 and 3 flip.
+    assert found[1] == ["IMA", "9", "11.12.0 to 43.5", "33.312.1 to 64.6"]
+    assert "0.05" not in next(page.all("svg")).text and "white-1" not in page.text
+    network = json.loads(pages["one.json"].read_text(encoding="utf-8"))["networks"][0]
+    white = {o["attack"]: o for o in network["accuracy"]["best"] if o["eps"] == 0.05}
+    assert {name: one["accuracy"] for name, one in white.items()} == {
+        "white-1": pytest.approx(0.8), "white-100": pytest.approx(0.6)
+    }  # fmt: skip
+    assert [one["eps"] for one in network["robustbench"]] == ["0.5", "1"]
+    # Two seeds: of 9 and of 8, 1 flips in one draw; the interval is that of the fewer samples.
+    for seed, clean in ((0, 9), (1, 8)):
+        made = with_white(results(10, clean, {0.5: 6}), {"white-1": 1})
+        run(tmp_path / f"seed{seed}", config("ima", seed), made)
+    make([tmp_path / "seed0", tmp_path / "seed1"], tmp_path / "page.html")
+    (found,) = [
+        rows
+        for caption, rows in tables(tree(tmp_path / "page.html")).items()
+        if caption.startswith("White")
+    ]
+    assert found[1] == ["IMA", "8", "11.8 ± 1.02.0 to 46.4"]
+
+
+def test_white_noise_in_words() -> None:
+    found = with_white(results(10, 9, {0.5: 6}), {"white-1": 1, "white-100": 3})
+    assert told(found).split("\n") == [
+        "white noise of ±0.05 flips 1 of 9 samples that are right without it in one draw",
+        "white noise of ±0.05 flips 3 of 9 samples that are right without it in the worst of 100 "
+        "draws",
+    ]
+    assert told(results(10, 9, {0.5: 6})) == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ({"name": "arrays", "path": "medmnist/pneumoniamnist.npz"}, "pneumoniamnist"),
+        ({"name": "arrays", "path": "…/scans.v2.npz"}, "scans.v2"),
+        ({"name": "folder", "path": "C:\\data\\my scans.zip"}, "my scans"),
+        ({"name": "folder", "path": "scans.v2/"}, "scans.v2"),
+        ({"name": "arrays", "path": None}, "arrays"),
+        ({"name": "covid_ct", "path": "ct.zip"}, "covid_ct"),
+    ],
+)
+def test_data_of_ones_own_is_called_after_its_file(
+    data: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    assert data_name({"data": data}) == name
+    run(tmp_path / "run", {**config("ima"), "data": data}, results(10, 9, {0.5: 6}))
+    make([tmp_path / "run"], tmp_path / "page.json")
+    make([tmp_path / "run"], tmp_path / "page.md")
+    assert f"# What noise breaks IMA on {name.replace('_', chr(92) + '_')}\n" in (
+        tmp_path / "page.md"
+    ).read_text(encoding="utf-8")
+    (network,) = json.loads((tmp_path / "page.json").read_text(encoding="utf-8"))["networks"]
+    assert network["robustbench"][0]["dataset"] == name
 
 
 def test_the_page_of_many_runs_has_a_row_a_method_and_its_mean_over_seeds(pages) -> None:
@@ -470,6 +544,17 @@ def _data(folder: Path) -> list[Path]:
     return [full(folder / "run"), run(folder / "other", other, results(10, 9, {0.5: 6}))]
 
 
+def _files(folder: Path) -> list[Path]:
+    return [
+        run(
+            folder / name,
+            {**config("sat"), "data": {"name": "arrays", "path": f"x/{name}.npz"}},
+            results(10, 9, {0.5: 6}),
+        )
+        for name in ("chest", "blood")
+    ]
+
+
 def _no_clean(folder: Path) -> list[Path]:
     found = results(10, 9, {0.5: 6})
     noisy = tuple(row for row in found.rows if row.attack != "clean")
@@ -492,6 +577,7 @@ REFUSED: dict[str, tuple[Callable[[Path], list[Path]], str]] = {
     "unevaluated": (_unevaluated, "not evaluated yet.*ima evaluate"),
     "norms": (_norms, "differ in their norm: L2, Linf"),
     "data": (_data, "differ in their data: shapes, digits"),
+    "files": (_files, "differ in their data: chest, blood"),
     "no clean pass": (_no_clean, "hold no clean pass"),
     **{
         name: (_damaged(name), re.escape(Path(name).name))

@@ -26,7 +26,15 @@ app.command("ima.cli.tables:show", name="list", help="What there is: methods, at
 data = App(name="data", help="Get public data sets, and pack them.")
 data.command("ima.cli.data:get", name="get", help="Fetch a public data set and check it.")
 data.command("ima.cli.data:pack", name="pack", help="The CT images as one small file.")
+data.command("ima.cli.data:msd", name="msd", help="Medical Decathlon data for nnU-Net.")
 app.command(data)
+nnunet = App(name="nnunet", help="nnU-Net with our trainers: plan, train, predict, compare.")
+nnunet.command("ima.cli.nnunet:path", name="path", help="The folder for nnUNet_extTrainer.")
+nnunet.command("ima.cli.nnunet:plan", name="plan", help="nnU-Net's planning and preprocessing.")
+nnunet.command("ima.cli.nnunet:train", name="train", help="nnU-Net's training.")
+nnunet.command("ima.cli.nnunet:predict", name="predict", help="nnU-Net's prediction.")
+nnunet.command("ima.cli.nnunet:compare", name="compare", help="A whole table, in one command.")
+app.command(nnunet)
 
 STOPPED = 130
 
@@ -35,7 +43,7 @@ def main() -> None:
     """Run the command line; errors that say what to do are printed without a traceback."""
     try:
         app()
-    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
         if not str(error) or not _explains(error):
             raise
         print(f"ima: {error}", file=sys.stderr)

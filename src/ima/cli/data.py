@@ -60,3 +60,55 @@ def pack(target: Path, /, *, path: Path | None = None, size: int = 224, quality:
         f"the training images by {change:.3f} in L2 on average"
     )
     print(f"next: ima train table5 data.path={target.absolute()}")
+
+
+def msd(
+    task: str,
+    path: Path | None = None,
+    /,
+    *,
+    raw: Path | None = None,
+    seed: int = 0,
+    dataset_id: int | None = None,
+    train_cases: int | None = None,
+) -> None:
+    """Prepare a task of the Medical Segmentation Decathlon for nnU-Net, with the paper's split.
+
+    Parameters
+    ----------
+    task:
+        Task02_Heart, Task04_Hippocampus or Task05_Prostate.
+    path:
+        The task's folder or its .tar; looked for in IMA_DATA if not given.
+    raw:
+        nnU-Net's folder for raw data; the one that nnUNet_raw names if not given.
+    seed:
+        Which cases are for training, validation and test.
+    dataset_id:
+        The number in nnU-Net; the Decathlon's own if not given.
+    train_cases:
+        Only so many of the training cases, for a small experiment with the same test cases.
+
+    """
+    import os
+
+    from ima.nnunet.commands import RAW
+    from ima.nnunet.msd import find_task, locate_task, prepare
+
+    row = find_task(task)
+    named = os.environ.get(RAW)
+    if raw is None and not named:
+        raise ValueError("where to? Say --raw FOLDER, or set nnUNet_raw to nnU-Net's raw folder")
+    folder = Path(named or ".") if raw is None else raw
+    made = prepare(
+        row,
+        locate_task(row, path),
+        folder,
+        seed=seed,
+        number=dataset_id,
+        train_cases=train_cases,
+    )
+    train, val, test = row.split
+    train = train_cases or train
+    print(f"{made}: {train} cases for training, {val} for validation, {test} for test")
+    print(f"next: ima nnunet plan -d {int(made.name[7:10])} -c 2d")

@@ -11,9 +11,10 @@ from cyclopts import Parameter
 
 
 def evaluate(
-    run: Path,
+    run: Path | None = None,
     /,
     *,
+    nnunet: Path | None = None,
     attacks: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     eps: Annotated[list[float] | None, Parameter(consume_multiple=True, negative="")] = None,
     checkpoint: Literal["best", "last", "both", "validation"] = "both",
@@ -27,6 +28,12 @@ def evaluate(
     bounds: tuple[float, float] | None = None,
     channels: int | None = None,
     num_classes: int | None = None,
+    images: Path | None = None,
+    labels: Path | None = None,
+    samples: int | None = None,
+    fold: str | None = None,
+    weights: Literal["final", "best"] | None = None,
+    out: Path | None = None,
     device: str = "auto",
     seed: int = 0,
     time_budget: str | None = None,
@@ -34,6 +41,7 @@ def evaluate(
     """Attack a trained run on its test part and write the results into its folder.
 
     Or a network from elsewhere: its weights in place of the run, and --model, --data and --eps.
+    Or a trained nnU-Net, slice by slice: --nnunet FOLDER in place of the run.
     Finished batches are kept: after a stop, the same command continues.
 
     Parameters
@@ -41,17 +49,23 @@ def evaluate(
     run:
         The run's folder; or, with --model, a file of weights: .safetensors, or a .pt that holds
         tensors only.
+    nnunet:
+        A trained nnU-Net's folder, such as
+        nnUNet_results/Dataset004_Hippocampus/nnUNetTrainerIMA__nnUNetPlans__2d; its test cases are
+        imagesTs and labelsTs of the data set in nnUNet_raw.
     attacks:
-        Such as pgd-100 (see `ima list attacks`); the config's if not given.
+        Such as pgd-100 (see `ima list attacks`); the config's if not given. For a trained nnU-Net:
+        pgd-N, ifgsm-N, ensemble-N, noise-N; pgd-100 ifgsm-10 ensemble-100 noise-100 if not given.
     eps:
-        Noise radii; the config's if not given.
+        Noise radii; the config's if not given. For a trained nnU-Net in units of normalised images,
+        the paper's for its data sets if not given.
     checkpoint:
         The weights of the epoch that validation picked, of the last one, or both; or the picked
         weights on the validation part, by which comparisons pick tuned options.
     distances:
         Also look for the smallest noise that makes the best weights wrong on each test sample.
     checks:
-        Also look for signs that the attacks were weak rather than the network robust (see
+        Also look for signs that these attacks were weak rather than the network robust (see
         `ima list checks`), on the best weights unless --checkpoint is last.
     strict:
         Run the checks, and end with exit code 3 where one trips.
@@ -73,6 +87,18 @@ def evaluate(
     num_classes:
         For a network from elsewhere: what its function is called with; if neither is given, a
         module:function is called without arguments, for data by name with both numbers.
+    images:
+        For a trained nnU-Net: a folder of other test images, in nnU-Net's file names.
+    labels:
+        For a trained nnU-Net: the folder of their labels.
+    samples:
+        For a trained nnU-Net: so many slices only, spread evenly over all cases.
+    fold:
+        For a trained nnU-Net: which fold's weights; the only one's if not given.
+    weights:
+        For a trained nnU-Net: of the last epoch (final, if not given), or nnU-Net's best ones.
+    out:
+        For a trained nnU-Net: where results go; ima in the fold's folder if not given.
     device:
         cpu, cuda, mps or auto.
     seed:
@@ -94,6 +120,42 @@ def evaluate(
         "--channels": channels,
         "--num-classes": num_classes,
     }
+    cases = {
+        "--images": images,
+        "--labels": labels,
+        "--samples": samples,
+        "--fold": fold,
+        "--weights": weights,
+        "--out": out,
+    }
+    if nnunet is not None:
+        from ima.cli.evaluate_nnunet import evaluate_nnunet, refuse
+
+        own = {"--model": model, "--checks": checks or None, "--distances": distances or None}
+        which = {"--checkpoint": None if checkpoint == "both" else checkpoint}
+        refuse({"a run": run, "--transfer-from": transfer_from, **own, **which, **elsewhere})
+        evaluate_nnunet(
+            nnunet,
+            eps=eps,
+            attacks=attacks,
+            images=images,
+            labels=labels,
+            samples=samples,
+            fold=fold,
+            weights=weights or "final",
+            out=out,
+            device=device,
+            seed=seed,
+            budget=budget,
+        )
+        return
+    if given := [name for name, value in cases.items() if value is not None]:
+        raise ValueError(f"{given[0]} belongs to a trained nnU-Net; say --nnunet FOLDER too")
+    if run is None:
+        raise ValueError(
+            "there is nothing to evaluate; name a run's folder, weights with --model, or a trained "
+            "nnU-Net with --nnunet"
+        )
     _fits(run, model, elsewhere, checkpoint, distances, checks, transfer_from, time_budget)
     if model is not None:
         from ima.cli.evaluate_foreign import evaluate_foreign
@@ -116,6 +178,7 @@ def evaluate(
             budget=budget,
         )
         return
+    from ima.report import white
     from ima.report.distances import told
     from ima.report.summary import results_table
     from ima.report.tables import to_text
@@ -135,6 +198,8 @@ def evaluate(
             sys.exit(OUT_OF_TIME)
         print(f"{opened.results(name)}")
         print(to_text(results_table([(name, [results])], opened.config().note)))
+        if noise := white.told(results):
+            print(noise)
     if distances:
         try:
             found = distances_run(opened, device=device, seed=seed, budget=budget)
@@ -150,8 +215,16 @@ def evaluate(
         from ima.cli.checking import tell
         from ima.training.checking import check_run, checks_path
 
-        weights = "last" if checkpoint == "last" else "best"
-        verdict = check_run(opened, weights, eps=eps, transfer_from=other, device=device, seed=seed)
+        checked = "last" if checkpoint == "last" else "best"
+        verdict = check_run(
+            opened,
+            checked,
+            attacks=attacks,
+            eps=eps,
+            transfer_from=other,
+            device=device,
+            seed=seed,
+        )
         tell(verdict, checks_path(opened), strict=strict)
 
 

@@ -36,6 +36,7 @@ def evaluate_foreign(
     from ima.cli.checking import tell
     from ima.report.summary import results_table
     from ima.report.tables import to_text
+    from ima.report.white import told
     from ima.training.foreign import check_foreign, load_foreign
     from ima.training.foreign import evaluate_foreign as attack
     from ima.training.run import Run
@@ -63,6 +64,7 @@ def evaluate_foreign(
         sys.exit(OUT_OF_TIME)
     print(f"{foreign.results}")
     print(to_text(results_table([(checkpoint.stem, [results])], "")))
+    print(told(results))
     if checks:
-        found = check_foreign(foreign, eps, transfer_from=other, seed=seed)
+        found = check_foreign(foreign, eps, attacks or ATTACKS, transfer_from=other, seed=seed)
         tell(found, foreign.checks, strict=strict)

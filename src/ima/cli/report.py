@@ -8,10 +8,13 @@ from pathlib import Path
 def report(*runs: Path, out: Path = Path("report.html")) -> None:
     """Write a page about evaluated runs: accuracies, curves, samples with noise, margins, checks.
 
+    Of segmentation networks: Dice, curves, and slices with what was predicted on them.
+
     Parameters
     ----------
     runs:
-        Folders of runs, or of several runs such as those of a comparison; results files too.
+        Folders of runs, or of several runs such as those of a comparison; results files too. For
+        segmentation folders of `ima evaluate --nnunet`, or trained folders that hold them.
     out:
         The page, one file that loads nothing; the same as Markdown or JSON where the name ends in
         .md or .json.

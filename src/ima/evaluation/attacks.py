@@ -17,7 +17,7 @@ from ima.attacks import ifgsm, pgd
 from ima.attacks.inputs import Model
 from ima.attacks.walk import Attacked, Objective
 from ima.evaluation.autoattack import autoattack
-from ima.evaluation.noise import noise_in_ball
+from ima.evaluation.noise import AMPLITUDE, noise_in_ball, white_noise
 from ima.evaluation.setting import Setting
 from ima.tasks import Tree, take
 
@@ -30,7 +30,8 @@ class AttackRow:
     """One attack: name, function, default steps, what its accuracy means in one sentence.
 
     steps: None where the attack has no such number. whole: made of parts, named by
-    `autoattack.parts`, and in need of bounds.
+    `autoattack.parts`, and in need of bounds. amplitude: of noise that has a size of its own, in
+    place of eps.
     """
 
     name: str
@@ -39,6 +40,7 @@ class AttackRow:
     paper: str
     summary: str
     whole: bool = False
+    amplitude: float | None = None
 
     @property
     def label(self) -> str:
@@ -132,6 +134,15 @@ ATTACKS = {
             100,
             "-",
             "The worst of N random points, uniform in the ball: what noise does without any aim.",
+        ),
+        AttackRow(
+            "white",
+            white_noise,
+            100,
+            "Ma & Liang, introduction",
+            f"White noise: the worst of N draws, uniform in ±{AMPLITUDE:g} of the bounds' width on "
+            "every entry, whatever eps is; ima evaluate runs white-1 and white-100.",
+            amplitude=AMPLITUDE,
         ),
     )
 }

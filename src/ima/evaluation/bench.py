@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from ima.attacks import pgd
 from ima.attacks.inputs import Bounds, check_samples, no_trace
 from ima.attacks.walk import Attacked, forward
-from ima.evaluation.attacks import ATTACKS, worst
+from ima.evaluation.attacks import ATTACKS, find_attack, worst
 from ima.evaluation.chosen import BATCH, Chosen
 from ima.evaluation.noise import DRAWS, noise_in_ball
 from ima.evaluation.setting import Setting
@@ -35,7 +35,8 @@ class Bench:
     """A model, its samples, and what attacks have found on them.
 
     radii: ascending; steps: of the white-box attack; transfer: another model for the same samples,
-    or None.
+    or None; attacks: those of the evaluation that is checked, by name; the white-box attack where
+    there are none.
     """
 
     model: nn.Module
@@ -47,6 +48,7 @@ class Bench:
     seed: int
     steps: int
     transfer: nn.Module | None = None
+    attacks: Sequence[str] = ()
     found: dict[tuple[str, float], Tensor] = field(default_factory=dict[tuple[str, float], Tensor])
 
     @property
@@ -64,6 +66,10 @@ class Bench:
 
     def title(self, attack: str) -> str:
         """What an attack is called in a sentence."""
+        if attack == "reported":
+            names = [self.title(name) for name in self._reported()]
+            listed = " and ".join([*filter(None, [", ".join(names[:-1])]), names[-1]])
+            return f"the worst case of {listed}" if len(names) > 1 else listed
         return {
             "white-box": f"PGD ({self.steps} steps)",
             "walk": f"PGD ({self.steps} steps) without random starts",
@@ -73,7 +79,7 @@ class Bench:
             "more steps": f"PGD ({MORE * self.steps} steps)",
             "more restarts": f"PGD from {MORE} random starts",
             "transfer": "noise made for the other model",
-        }[attack]
+        }.get(attack, attack)
 
     def setting(self, number: int) -> Setting:
         """For batch number `number`; the noise of a batch does not depend on the others."""
@@ -92,8 +98,23 @@ class Bench:
             self.found[attack, eps] = torch.cat(results)
         return self.found[attack, eps]
 
+    def reported(self, eps: float) -> Tensor:
+        """Which samples the evaluation's attacks break within radius eps, (n,) bool.
+
+        As an evaluation reports it: the worst case, and broken at a smaller radius is broken.
+        """
+        radii = [radius for radius in self.radii if radius <= eps]
+        found = [self.broken(attack, radius) for radius in radii for attack in self._reported()]
+        return torch.stack(found).any(0)
+
+    def _reported(self) -> list[str]:
+        """The evaluation's attacks; PGD with the checks' own steps under its name here."""
+        same = {"": "white-box", f"pgd-{self.steps}": "white-box"}
+        return [same.get(name, name) for name in self.attacks or [""]]
+
     def _broken(self, attack: str, eps: float, setting: Setting, x: Tensor, y: Tensor) -> Tensor:
-        noisy = _RUN[attack](self, x, y, eps, setting).x
+        run = _RUN.get(attack) or _named(attack)
+        noisy = run(self, x, y, eps, setting).x
         with no_trace(self.model, x) as inner:
             return (~self.task.correct(forward(inner, noisy), y)).cpu()
 
@@ -111,6 +132,11 @@ def _flat(output: Tree) -> Tensor:
     return torch.cat(
         [leaf.flatten(1) if leaf.ndim > 1 else leaf[:, None] for leaf in leaves(output)], 1
     )
+
+
+def _named(attack: str) -> Callable[[Bench, Tensor, Tree, float, Setting], Attacked]:
+    row, steps = find_attack(attack)
+    return lambda bench, x, y, eps, setting: row.run(bench.model, x, y, eps, steps, setting)
 
 
 def _margin(bench: Bench) -> Callable[[Tree, Tree], Tensor]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Generator, Tensor, nn
@@ -19,20 +19,20 @@ from torch import Generator, Tensor, nn
 from ima.attacks.inputs import Bounds
 from ima.budget import Budget, OutOfTime
 from ima.evaluation.batches import batches, pair
-from ima.evaluation.partial import Batch, Partial, fingerprint, mark
+from ima.evaluation.partial import Batch, Partial, R, fingerprint, mark
 from ima.evaluation.results import Row
 from ima.norms import Norm
-from ima.tasks import Task
+from ima.tasks import Task, Tree, tree_map
 
-Work = Callable[[Tensor, Tensor, range, Generator], list[Row]]
+Work = Callable[[Tensor, Tree, range, Generator], list[R]]
 """work(x, y, ids, source) -> rows: of one batch, on the model's device; source: of all noise."""
 
 
 @dataclass(frozen=True)
-class Done:
+class Done(Generic[R]):
     """The rows of all batches, in order. first: the first sample, (1, *dims), on the device."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[R, ...]
     samples: int
     seed: int
     seconds: float
@@ -59,7 +59,7 @@ def measured_in(norm: Norm, bounds: Bounds, task: Task) -> dict[str, Any]:
 def by_batch(
     model: nn.Module,
     data: Any,
-    work: Work,
+    work: Work[R],
     settings: Mapping[str, Any],
     *,
     batch_size: int,
@@ -68,20 +68,22 @@ def by_batch(
     progress: Callable[[int, int], None] | None,
     partial: Path | None,
     budget: Budget | None,
-) -> Done:
+    read: Callable[..., Any] = Row,
+) -> Done[R]:
     """The rows of every batch; arguments as of `evaluate`.
 
     settings: what else decides the rows; a record of other settings, seed, batch size or weights
-    is dropped. Raises ValueError for an empty data set; OutOfTime when the budget is spent.
+    is dropped. read: makes a row of its values. Raises ValueError for an empty data set; OutOfTime
+    when the budget is spent.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     record = None
     if partial is not None:
         own = {"seed": seed, "batch size": batch_size, "weights": fingerprint(model)}
-        record = Partial(partial, {**settings, **own})
-    known: list[Batch] = [] if record is None else record.batches
+        record = Partial(partial, {**settings, **own}, read)
+    known: list[Batch[R]] = [] if record is None else record.batches
     slowest = max((batch.seconds for batch in known), default=0.0)
-    rows: list[Row] = []
+    rows: list[R] = []
     seconds, offset, first = 0.0, 0, None
     parts = batches(data, batch_size)
     total = len(parts) if hasattr(parts, "__len__") else 0
@@ -97,7 +99,7 @@ def by_batch(
             started = time.monotonic()
             # A generator of its own for every batch: its noise does not depend on the others.
             source = Generator().manual_seed(seed * 1_000_003 + number)
-            new = work(x.to(device), y.to(device), ids, source)
+            new = work(x.to(device), tree_map(lambda t: t.to(device), y), ids, source)
             finished = Batch(sign, time.monotonic() - started, tuple(new))
             slowest = max(slowest, finished.seconds)
             if progress is not None:

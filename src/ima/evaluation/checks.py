@@ -12,15 +12,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from ima.attacks.inputs import Bounds, check_steps, no_trace
+from ima.attacks.inputs import Bounds, check_samples, check_steps, no_trace
 from ima.attacks.walk import forward
+from ima.evaluation.attacks import find_attack
 from ima.evaluation.bench import Bench
 from ima.evaluation.checks_results import Check, Checks, in_words
 from ima.evaluation.checks_table import CHECKS, CheckRow
 from ima.evaluation.chosen import LEAST, choose
-from ima.evaluation.noise import AMPLITUDE, DRAWS, white_noise
+from ima.evaluation.lifted import unit_box
 from ima.evaluation.probes import NotRun
 from ima.norms import Norm, get_norm
 from ima.tasks import Classification, Task
@@ -30,6 +31,7 @@ def run_checks(
     model: nn.Module,
     data: Any,
     eps: Sequence[float] | float,
+    attacks: Sequence[str] = (),
     *,
     norm: Norm | float | str = 2,
     bounds: Bounds = None,
@@ -40,15 +42,17 @@ def run_checks(
     steps: int = 100,
     keys: tuple[str, str] = ("image", "label"),
 ) -> Checks:
-    """Run every check of the table on a model, and the white noise of the paper's introduction.
+    """Run every check of the table on a model.
 
-    data, eps, norm, bounds, keys: as in `ima.evaluate`; transfer: another model for the same data,
-    whose noise is tried on this one; seed: of the choice of samples and of all noise; samples: the
-    most that are chosen; steps: of PGD, the white-box attack. What cannot be run has `tripped`
-    None and says why. The model is left as it was.
+    data, eps, norm, bounds, keys: as in `ima.evaluate`; attacks: those of the evaluation that is
+    checked, PGD alone if empty; transfer: another model for the same data, whose noise is tried on
+    this one; seed: of the choice of samples and of all noise; samples: the most that are chosen;
+    steps: of PGD, the white-box attack. What cannot be run has `tripped` None and says why. The
+    model is left as it was.
 
     Raises ValueError for data with fewer than three samples that the model has right, radii that
-    are not above 0, inputs outside bounds; FloatingPointError for outputs that are not finite.
+    are not above 0, unknown attacks, inputs outside bounds; FloatingPointError for outputs that
+    are not finite.
     """
     radii = sorted(set(torch.as_tensor(eps, dtype=torch.float64).flatten().tolist()))
     if not radii or not all(0 < radius < float("inf") for radius in radii):
@@ -57,18 +61,23 @@ def run_checks(
         raise ValueError(f"samples is {samples}; expected at least {LEAST}")
     check_steps(steps)
     norm, task = get_norm(norm), Classification() if task is None else task
+    rows = {name: find_attack(name)[0] for name in dict.fromkeys(attacks)}
+    # White noise has no radius: it is no part of the worst case.
+    names = [name for name, row in rows.items() if row.amplitude is None]
     chosen = choose(model, data, task, bounds, samples, seed, keys)
     if transfer is not None:
         transfer = transfer.to(chosen.x.device)
         _takes(transfer, chosen.x[:1], chosen.y[:1], task)
-    bench = Bench(model, chosen, radii, norm, task, bounds, seed, steps, transfer)
+    if any(row.whole for row in rows.values()):
+        unit_box(check_samples(chosen.x[:1], bounds))
+    bench = Bench(model, chosen, radii, norm, task, bounds, seed, steps, transfer, names)
     settings = {
         "samples": f"{bench.n} of the {chosen.correct} that the model has right",
         "clean accuracy": in_words(chosen.correct, chosen.total),
         "norm": norm.name,
         "eps": ", ".join(f"{radius:g}" for radius in radii),
+        "attacks": ", ".join(names) or f"pgd-{steps}",
         "seed": str(seed),
-        **_white(bench),
     }
     return Checks(settings, tuple(_check(row, bench) for row in CHECKS.values()))
 
@@ -92,19 +101,3 @@ def _check(row: CheckRow, bench: Bench) -> Check:
     return Check(
         row.name, row.title, found.tripped, found.sentence, found.evidence, row.means, row.do
     )
-
-
-def _white(bench: Bench) -> dict[str, str]:
-    """White noise, in words: what flips in one draw and in the worst of all."""
-    once = ever = 0
-    for number, (_, x, y) in enumerate(bench.parts()):
-        source = Generator().manual_seed(bench.seed * 1_000_003 + number)
-        flips = white_noise(
-            bench.model, x, y, task=bench.task, bounds=bench.bounds, generator=source
-        )
-        once, ever = once + int(flips.once.sum()), ever + int(flips.ever.sum())
-    name = f"white noise of {AMPLITUDE:g}"
-    return {
-        f"{name}, flipped in one draw": in_words(once, bench.n),
-        f"{name}, flipped in the worst of {DRAWS}": in_words(ever, bench.n),
-    }

@@ -110,12 +110,13 @@ CHECKS = {
             "converged",
             "The attack has not converged",
             probes.converged,
-            "Five times the steps, or five more random starts, break more than 0.5 points of the "
-            "samples that PGD leaves standing.",
-            "The attack stops before it has found what is there. Accuracy under PGD is too high, "
+            "PGD with five times the steps, or from five more random starts, breaks more than 0.5 "
+            "points of the samples that stand under every attack of the evaluation.",
+            "The attacks stop before they have found what is there. The accuracies are too high, "
             "by at least what is found.",
-            "Report accuracy under autoattack, which follows other losses and aims at other "
-            "classes; where longer walks found more, pgd-500.",
+            "Evaluate with AutoAttack too, which follows other losses and aims at other classes, "
+            "and report the worst case: `ima evaluate RUN --attacks pgd-100 autoattack --checks` "
+            "looks at the worst case of both. Where it trips again, add pgd-500.",
         ),
         CheckRow(
             "probabilities",

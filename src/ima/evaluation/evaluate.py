@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Generator, Tensor, nn
@@ -23,9 +23,52 @@ from ima.evaluation.by_batch import by_batch, measured_in
 from ima.evaluation.lifted import unit_box
 from ima.evaluation.one_batch import WORST, Example, attack_batch
 from ima.evaluation.results import CLEAN, Results, Row
+from ima.evaluation.segment_batch import SegmentExample
+from ima.evaluation.segmentation_results import SegmentationResults
+from ima.evaluation.segments import evaluate_segmentation
 from ima.evaluation.setting import Setting
 from ima.norms import Norm, get_norm
-from ima.tasks import Classification, Task
+from ima.tasks import Classification, Segmentation, Task
+
+
+@overload
+def evaluate(  # pyright: ignore[reportOverlappingOverload]  # a Segmentation is a Task too
+    model: nn.Module,
+    data: Any,
+    eps: Sequence[float] | float,
+    attacks: Sequence[str] = ...,
+    *,
+    task: Segmentation,
+    norm: Norm | float | str = ...,
+    bounds: Bounds = ...,
+    batch_size: int | None = ...,
+    seed: int = ...,
+    keys: tuple[str, str] = ...,
+    keep: Callable[[SegmentExample], None] | None = ...,
+    progress: Callable[[int, int], None] | None = ...,
+    partial: Path | None = ...,
+    budget: Budget | None = ...,
+) -> SegmentationResults: ...
+
+
+@overload
+def evaluate(
+    model: nn.Module,
+    data: Any,
+    eps: Sequence[float] | float,
+    attacks: Sequence[str] = ...,
+    *,
+    norm: Norm | float | str = ...,
+    bounds: Bounds = ...,
+    task: Task | None = ...,
+    batch_size: int | None = ...,
+    seed: int = ...,
+    keys: tuple[str, str] = ...,
+    keep: Callable[[Example], None] | None = ...,
+    progress: Callable[[int, int], None] | None = ...,
+    partial: Path | None = ...,
+    budget: Budget | None = ...,
+) -> Results: ...
 
 
 def evaluate(
@@ -37,14 +80,14 @@ def evaluate(
     norm: Norm | float | str = 2,
     bounds: Bounds = None,
     task: Task | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     seed: int = 0,
     keys: tuple[str, str] = ("image", "label"),
-    keep: Callable[[Example], None] | None = None,
+    keep: Callable[[Any], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     partial: Path | None = None,
     budget: Budget | None = None,
-) -> Results:
+) -> Results | SegmentationResults:
     """The model's predictions on every sample: clean, and under each attack at each eps.
 
     data: a map-style data set of (x, y), or an iterable of batches (x, y); eps: noise radii in
@@ -53,6 +96,9 @@ def evaluate(
     every sample that an attack was tried on; progress with (batches done, batches, 0 where
     unknown). A sample broken at a smaller eps stays broken at a larger one, and is not attacked
     again. With several attacks, `"worst case"` counts a sample as broken when any broke it.
+
+    batch_size: 256 if None. With `task=Segmentation(...)`: what `evaluate_segmentation` says, in
+    batches of 16 if None.
 
     partial: a file that takes every batch when it is done, after `progress` was called. The same
     call with the same file continues where it was stopped or killed, and gives the same results;
@@ -63,6 +109,23 @@ def evaluate(
     that do not fit the labels; FloatingPointError where the model's output is not finite;
     OutOfTime when the budget is spent.
     """
+    if isinstance(task, Segmentation):
+        return evaluate_segmentation(
+            model,
+            data,
+            eps,
+            attacks,
+            norm=norm,
+            bounds=bounds,
+            task=task,
+            batch_size=16 if batch_size is None else batch_size,
+            seed=seed,
+            keys=keys,
+            keep=keep,
+            progress=progress,
+            partial=partial,
+            budget=budget,
+        )
     radii = sorted(set(torch.as_tensor(eps, dtype=torch.float64).flatten().tolist()))
     if not all(0 < radius < float("inf") for radius in radii):
         raise ValueError(f"eps are {radii}; expected finite noise radii above 0")
@@ -84,7 +147,7 @@ def evaluate(
         data,
         work,
         settings,
-        batch_size=batch_size,
+        batch_size=256 if batch_size is None else batch_size,
         seed=seed,
         keys=keys,
         progress=progress,

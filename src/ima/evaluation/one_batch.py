@@ -58,7 +58,7 @@ def attack_batch(
     by_attack: dict[float, list[tuple[Tensor, Tensor, Tensor]]] = {}
     for name, row, steps in attacks:
         prediction, broken, distance = clean.clone(), wrong.clone(), size.clone()
-        for radius in radii:
+        for radius in radii if row.amplitude is None else [row.amplitude]:
             (left,) = (~broken).nonzero(as_tuple=True)
             if len(left):
                 result = row.run(model, x[left], y[left], radius, steps, setting)
@@ -69,7 +69,8 @@ def attack_batch(
                 prediction[left], broken[left] = task.predict(output), crossed
                 far = norm.size(result.x - x[left])
                 distance[left] = torch.where(crossed, far.to(distance.dtype), torch.nan)
-                for i, at in enumerate(left.tolist() if keep is not None else []):
+                shown = keep is not None and row.amplitude is None
+                for i, at in enumerate(left.tolist() if shown else []):
                     assert keep is not None
                     keep(
                         Example(
@@ -84,10 +85,11 @@ def attack_batch(
                         )
                     )
             rows += _rows(ids, y, name, radius, prediction, broken, distance)
-            state = (prediction.clone(), broken.clone(), distance.clone())
-            by_attack.setdefault(radius, []).append(state)
-    if len(attacks) > 1:
-        for radius, states in by_attack.items():
+            if row.amplitude is None:
+                state = (prediction.clone(), broken.clone(), distance.clone())
+                by_attack.setdefault(radius, []).append(state)
+    for radius, states in by_attack.items():
+        if len(states) > 1:
             rows += _rows(ids, y, WORST, radius, *_worst(states))
     return rows
 

@@ -9,56 +9,62 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ima.evaluation.results import Row
+from ima.tasks import Tree, leaves
+
+R = TypeVar("R")
+"""A kind of rows: a dataclass of numbers and strings."""
 
 FORMAT = "evaluation under way, 1"
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Generic[R]):
     """What came out of one batch. mark: of its samples; seconds: that it took."""
 
     mark: str
     seconds: float
-    rows: tuple[Row, ...]
+    rows: tuple[R, ...]
 
 
-class Partial:
+class Partial(Generic[R]):
     """The record in the file `path` of an evaluation with these settings.
 
-    Batches of other settings are dropped, and so are those after a line that was cut. Raises
-    ValueError for a file that is no such record.
+    read: makes a row of its values. Batches of other settings are dropped, and so are those after a
+    line that was cut. Raises ValueError for a file that is no such record.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        self.path, self.batches = path, list[Batch]()
+    def __init__(
+        self, path: Path, settings: Mapping[str, Any], read: Callable[..., R] = Row
+    ) -> None:
+        self.path, self.batches = path, list[Batch[R]]()
         path.parent.mkdir(parents=True, exist_ok=True)
         header = json.dumps({"format": FORMAT, **settings})
         lines = _lines(path)
         if lines[:1] == [header]:
             for line in lines[1:]:
-                batch = _batch(line)
+                batch = _batch(line, read)
                 if batch is None:
                     break
                 self.batches.append(batch)
         self._rewrite(header)
 
-    def find(self, number: int, mark: str) -> Batch | None:
+    def find(self, number: int, mark: str) -> Batch[R] | None:
         """Batch number `number`, where it is there; without it and all later ones if it differs."""
         if number < len(self.batches) and self.batches[number].mark != mark:
             del self.batches[number:]
             self._rewrite(_lines(self.path)[0])
         return self.batches[number] if number < len(self.batches) else None
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: Batch[R]) -> None:
         """Write one more batch; a line that is cut by a kill is not read again."""
         self.batches.append(batch)
         with self.path.open("a", encoding="utf-8") as file:
@@ -76,8 +82,13 @@ def key_of(path: Path) -> str:
     return (_lines(path) or [""])[0] if path.exists() else ""
 
 
-def mark(x: Any, y: Any) -> str:
-    """A digest of two tensors or numbers, such as a batch's samples and labels."""
+def mark(x: Any, y: Tree) -> str:
+    """A digest of two tensors or numbers, such as a batch's samples and labels.
+
+    y: also a list of tensors, or a dict.
+    """
+    if isinstance(y, list | tuple | dict):
+        return _digest({"x": x, **{f"y{i}": leaf for i, leaf in enumerate(leaves(y))}})
     return _digest({"x": x, "y": y})
 
 
@@ -112,15 +123,15 @@ def _lines(path: Path) -> list[str]:
     return lines[:-1]  # What follows the last line break was cut.
 
 
-def _line(batch: Batch) -> str:
+def _line(batch: Batch[Any]) -> str:
     rows = [astuple(row) for row in batch.rows]
     return json.dumps({"mark": batch.mark, "seconds": batch.seconds, "rows": rows}) + "\n"
 
 
-def _batch(line: str) -> Batch | None:
+def _batch(line: str, read: Callable[..., R]) -> Batch[R] | None:
     try:
         found = json.loads(line)
-        rows = tuple(Row(*values) for values in found["rows"])
+        rows = tuple(read(*values) for values in found["rows"])
         return Batch(found["mark"], found["seconds"], rows)
     except (ValueError, TypeError, LookupError):
         return None

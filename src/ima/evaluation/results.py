@@ -17,6 +17,9 @@ import numpy as np
 
 CLEAN = "clean"
 
+WHITE = "white-"
+"""How the names of white noise begin: its size is its own, and no radius."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -25,7 +28,7 @@ class Row:
     id, label: of the sample; attack: its name, `"clean"` for no noise; eps: the noise radius;
     prediction: on the noisy sample (on the clean one where no attack succeeded); broken: the
     prediction is wrong, on the clean sample or with noise of at most eps; distance: the size of
-    the noise found, NaN where none broke the sample.
+    the noise found, NaN where none broke the sample. For white noise eps is its amplitude.
     """
 
     id: int
@@ -54,13 +57,24 @@ class Results:
 
     @property
     def attacks(self) -> tuple[str, ...]:
-        """The attacks, without clean, in the order in which they ran."""
-        return tuple(dict.fromkeys(row.attack for row in self.rows if row.attack != CLEAN))
+        """The attacks, without clean and white noise, in the order in which they ran."""
+        return tuple(dict.fromkeys(row.attack for row in self.rows if aimed(row.attack)))
 
     @property
     def eps(self) -> tuple[float, ...]:
         """The noise radii, ascending."""
-        return tuple(sorted({row.eps for row in self.rows if row.attack != CLEAN}))
+        return tuple(sorted({row.eps for row in self.rows if aimed(row.attack)}))
+
+    @property
+    def white(self) -> dict[str, tuple[float, int, int]]:
+        """White noise by its name: amplitude, samples that it flips, samples right without it."""
+        names = [(r.attack, r.eps) for r in self.rows if r.attack.startswith(WHITE)]
+        wrong = sum(self.broken(CLEAN, 0.0).values())
+        found: dict[str, tuple[float, int, int]] = {}
+        for name, eps in dict.fromkeys(names):
+            broken = self.broken(name, eps)
+            found[name] = (eps, sum(broken.values()) - wrong, len(broken) - wrong)
+        return found
 
     def accuracy(self, attack: str = CLEAN, eps: float = 0.0) -> float:
         """Share of all samples that stand; NaN where nothing was run.
@@ -123,6 +137,11 @@ class Results:
             return Results(tuple(_row(record, norm) for record in records), norm, settings)
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); evaluate the model again") from error
+
+
+def aimed(attack: str) -> bool:
+    """Whether it is an attack with a radius, neither clean nor white noise."""
+    return attack != CLEAN and not attack.startswith(WHITE)
 
 
 def read_settings(line: str) -> dict[str, str]:

@@ -13,6 +13,14 @@ from ima.report.inputs import Series
 from ima.report.summary import Seeds
 from ima.report.tables import Table, to_csv, to_latex, to_markdown, to_text
 
+ALTS = {
+    "story": "A test image, the noise, and what each network makes of it; accuracy over noise",
+    "accuracy": "Accuracy over the noise radius, a line for each method",
+    "sweep": "Accuracy over the swept option, a line for each noise radius",
+    "margins": "Histogram of the margins of the training samples, epoch by epoch",
+}
+"""What the pictures show, for those who do not see them."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -73,7 +81,7 @@ def write(folder: Path, entries: Sequence[Entry], frame: Frame) -> str:
         page.append(to_markdown(times))
         _write(folder / "times.csv", to_csv(times))
     for name, (figure, caption) in _pictures(entries, frame).items():
-        page.append(f"![{name}]({name}.png)\n")
+        page.append(f"![{ALTS[name.partition('-')[0]]}]({name}.png)\n")
         page.append(f"{caption}.\n")
         for suffix in ("png", "svg"):
             figures.save(figure, folder / f"{name}.{suffix}")

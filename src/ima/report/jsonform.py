@@ -13,7 +13,7 @@ import numpy as np
 from ima import __version__
 from ima.evaluation.results import CLEAN
 from ima.report.html.numbers import Score, Scores, enough, radii_of, scores
-from ima.report.html.sources import Entry, Source
+from ima.report.html.sources import Entry, Source, data_name
 from ima.report.html.verdict import Judged, sentences
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -54,7 +54,7 @@ def _robustbench(entry: Entry, of_one: Scores) -> list[dict[str, Any]]:
     known = {
         "name": entry.label,
         "method": config.get("method", {}).get("name"),
-        "dataset": config.get("data", {}).get("name"),
+        "dataset": data_name(config) or None,
         "architecture": config.get("network", {}).get("name"),
         "Linf/L2": entry.main[0].norm,
     }

@@ -22,6 +22,7 @@ def check_run(
     run: Run,
     which: str = "best",
     *,
+    attacks: Sequence[str] | None = None,
     eps: Sequence[float] | None = None,
     transfer_from: Run | None = None,
     device: str = "auto",
@@ -29,9 +30,9 @@ def check_run(
 ) -> Checks:
     """Run the checks on the `"best"` or the `"last"` weights of a run and write them.
 
-    eps: the config's if None; transfer_from: another run on the same data, whose noise is tried on
-    this one. Raises FileNotFoundError before a run's first epoch is done; otherwise as
-    `ima.evaluation.checks.run_checks`.
+    attacks, eps: of the evaluation that is checked, the config's if None; transfer_from: another
+    run on the same data, whose noise is tried on this one. Raises FileNotFoundError before a run's
+    first epoch is done; otherwise as `ima.evaluation.checks.run_checks`.
     """
     subject = load_subject(run, which, device)
     config = subject.config
@@ -40,6 +41,7 @@ def check_run(
         subject.model,
         subject.part,
         config.evaluate.eps if eps is None else eps,
+        config.evaluate.attacks_on(which) if attacks is None else attacks,
         norm=config.norm,
         bounds=BOUNDS,
         transfer=None if other is None else other.model,

@@ -66,14 +66,19 @@ class Plan:
 
     def remark(self) -> str:
         """How validation judged the candidates."""
-        scores = ", ".join(f"{c.name} {c.score():.3f}" for c in self.candidates)
+        scores = [f"{self._tried(c)} ({c.score():.3f})" for c in self.candidates]
+        listed = " and ".join([", ".join(scores[:-1]), scores[-1]] if scores[1:] else scores)
         run = self.chosen().runs[0]
         settings, asked = Results.from_csv(run.results(VALIDATION)).settings, run.config().evaluate
         return (
-            f"{self.label}: of {scores} (on validation, n = {settings['samples'].split()[0]}: the "
-            f"geometric mean of clean accuracy and accuracy under {asked.attacks[0]} at "
-            f"{asked.middle:g}), the best was picked."
+            f"{self.label}: validation (n = {settings['samples'].split()[0]}) picked the best of "
+            f"{listed}, by the geometric mean of clean accuracy and accuracy under "
+            f"{asked.attacks[0]} at {asked.middle:g}."
         )
+
+    def _tried(self, candidate: Candidate) -> str:
+        options = candidate.method.options
+        return ", ".join(f"{key} {options[key]:g}" for key in self.tuned)
 
     def chosen(self) -> Candidate:
         """The candidate with the best validation score, mean over the seeds."""

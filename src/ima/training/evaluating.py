@@ -17,6 +17,7 @@ from ima.evaluation.distances import Distances
 from ima.evaluation.evaluate import evaluate
 from ima.evaluation.examples import Examples
 from ima.evaluation.minimal import minimal
+from ima.evaluation.noise import WHITE_NOISE
 from ima.evaluation.partial import mark
 from ima.evaluation.results import Results
 from ima.training.build import BOUNDS, build_fabric, build_model, load_into, load_splits
@@ -49,7 +50,8 @@ def evaluate_run(
 
     which: `"best"` or `"last"` weights, on the test part; `"validation"`: the best weights on the
     validation part, by which tuned options are picked. attacks, eps: the config's if None; on
-    validation its first attack at the middle radius. Finished batches stay in the folder too, so
+    validation its first attack at the middle radius. White noise comes with any attack on the test
+    part. Finished batches stay in the folder too, so
     that the same call continues an evaluation that was stopped; `forget` deletes them.
     Raises FileNotFoundError before the run's first epoch is done; otherwise as
     `ima.evaluation.evaluate`.
@@ -62,6 +64,8 @@ def evaluate_run(
         eps = [asked.middle] if tuning else asked.eps
     if attacks is None:
         attacks = asked.attacks[:1] if tuning else asked.attacks_on(which)
+    if attacks and not tuning:
+        attacks = [*attacks, *WHITE_NOISE]
     record = part(run, which)
     examples = Examples(EXAMPLES, record, mark(test.images, test.targets))
 

@@ -22,6 +22,7 @@ from ima.evaluation.batches import batches, pair
 from ima.evaluation.checks import run_checks
 from ima.evaluation.checks_results import Checks
 from ima.evaluation.evaluate import evaluate
+from ima.evaluation.noise import WHITE_NOISE
 from ima.evaluation.results import Results
 from ima.networks import build
 from ima.training.build import BOUNDS, build_fabric, load_into
@@ -112,12 +113,12 @@ def evaluate_foreign(
     seed: int = 0,
     budget: Budget | None = None,
 ) -> Results:
-    """Attack the network, as `ima.evaluate` does, and write the rows."""
+    """Attack the network, as `ima.evaluate` does, with white noise too, and write the rows."""
     results = evaluate(
         foreign.model,
         foreign.data,
         eps,
-        attacks,
+        [*attacks, *WHITE_NOISE],
         norm=foreign.norm,
         bounds=foreign.bounds,
         seed=seed,
@@ -130,15 +131,21 @@ def evaluate_foreign(
 
 
 def check_foreign(
-    foreign: Foreign, eps: Sequence[float], *, transfer_from: Run | None = None, seed: int = 0
+    foreign: Foreign,
+    eps: Sequence[float],
+    attacks: Sequence[str],
+    *,
+    transfer_from: Run | None = None,
+    seed: int = 0,
 ) -> Checks:
-    """Run the checks on the network, and write them."""
+    """Run the checks on the network and on an evaluation with these attacks, and write them."""
     device = next((p.device.type for p in foreign.model.parameters()), "cpu")
     other = None if transfer_from is None else load_subject(transfer_from, "best", device).model
     found = run_checks(
         foreign.model,
         foreign.data,
         eps,
+        attacks,
         norm=foreign.norm,
         bounds=foreign.bounds,
         transfer=other,

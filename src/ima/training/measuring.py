@@ -104,7 +104,7 @@ def measure_margins(
         rows.append(row)
     settings: dict[str, str] = {
         **found.settings,
-        "data": config.data.name,
+        "data": splits.name,
         "method": config.method.name,
         "epoch": str(int(state["epoch"]) + 1),
         "samples": f"{len(chosen)} of {len(rows)}",

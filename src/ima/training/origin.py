@@ -22,17 +22,18 @@ def provenance(
     found = [one for run in runs for one in _all(run.environment())]
 
     def each(key: str) -> str:
-        return ", ".join(dict.fromkeys(str(one.get(key)) for one in found))
+        return " and ".join(dict.fromkeys(str(one.get(key)) for one in found))
 
     words = [config.name, *map(shlex.quote, overrides), "--seeds", *map(str, seeds)]
     unless = ", unless named above" if any(p.row.differs for p in plans) else ""
+    picked = "epochs and tuned options" if any(p.tuned for p in plans) else "epochs"
     return (
         f"Made by `ima compare {' '.join(words)}`: "
         f"{len(runs)} runs at commit {each('commit')}, ima {each('ima')}, torch {each('torch')}, "
         f"Python {each('python')}, {each('device')} with {each('cores')} cores. All methods share "
         f"optimiser, schedule, {config.train.epochs} epochs, batches of "
-        f"{config.train.batch_size}, data order and network{unless}; epochs and radii were picked "
-        "on the validation part."
+        f"{config.train.batch_size}, data order and network{unless}; {picked} were picked on "
+        "the validation part."
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ima.report.html.sources import Entry, Source
+    from ima.report.segmented import Segmented
 
 FORMS = (".html", ".md", ".json")
 
@@ -22,13 +23,19 @@ FORMS = (".html", ".md", ".json")
 def make(runs: Sequence[Path], out: Path) -> None:
     """Write the page of run folders, folders of runs, and results files.
 
-    Raises FileNotFoundError for runs without results; ValueError for damaged files, for runs that
-    differ in norm or data, and for a name that does not end in .html, .md or .json.
+    Evaluations of segmentation networks make a page of their own kind. Raises FileNotFoundError
+    for runs without results; ValueError for damaged files, for runs that differ in norm or data,
+    for both kinds at once, and for a name that does not end in .html, .md or .json.
     """
+    from ima.report.html import segmentation
     from ima.report.html.sources import read
 
     _check(out)
-    _save(read(runs), out)
+    segmented = segmentation.read(runs)
+    if segmented:
+        write_segmented(out, segmented)
+    else:
+        _save(read(runs), out)
 
 
 def write(out: Path, sources: Sequence[Source]) -> None:
@@ -37,6 +44,20 @@ def write(out: Path, sources: Sequence[Source]) -> None:
 
     _check(out)
     _save(group(sources), out)
+
+
+def write_segmented(out: Path, runs: Sequence[Segmented]) -> None:
+    """Write the page of segmentation networks whose files are read already."""
+    from ima.report.html import segmentation
+    from ima.report.html.render import to_html, to_markdown
+    from ima.report.segmentation_json import to_json
+
+    _check(out)
+    form = out.suffix.lower()
+    if form == ".json":
+        _put(to_json(runs), out)
+    else:
+        _put((to_html if form == ".html" else to_markdown)(segmentation.build(runs)), out)
 
 
 def _check(out: Path) -> None:
@@ -56,6 +77,10 @@ def _save(entries: Sequence[Entry], out: Path) -> None:
         text = to_json(entries)
     else:
         text = (to_html if form == ".html" else to_markdown)(build(entries))
+    _put(text, out)
+
+
+def _put(text: str, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(out.name + ".part")
     beside.write_text(text, encoding="utf-8", newline="\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 
-from ima.evaluation.results import CLEAN
+from ima.evaluation.results import CLEAN, mean_and_std
 from ima.report.html.blocks import Block, Grid, Prose, Two
 from ima.report.html.numbers import (
     Score,
@@ -18,6 +18,7 @@ from ima.report.html.numbers import (
 )
 from ima.report.html.verdict import Judged
 from ima.report.style import norm_name
+from ima.report.white import draws
 
 TITLES = {
     "best": "Weights of the epoch that validation picked",
@@ -38,7 +39,37 @@ def accuracy_tables(judged: Sequence[Judged]) -> tuple[Block, ...]:
         caption = f"{title}: accuracy in percent, noise in {norm}"
         make = _of_one if len(judged) == 1 else _of_many
         tables.append(make(found, caption))
-    return (*tables, Prose(_note([one.scores for one in judged])))
+    return (*tables, Prose(_note([one.scores for one in judged])), *_white(judged))
+
+
+def _white(judged: Sequence[Judged]) -> tuple[Block, ...]:
+    """What white noise flips, a row a network; nothing where none was tried."""
+    rows: list[tuple[str | Two, ...]] = []
+    found = [(one.entry.label, [r.white for r in one.entry.main if r.white]) for one in judged]
+    names = dict.fromkeys(name for _, seeds in found for white in seeds for name in white)
+    sizes = dict.fromkeys(size for _, seeds in found for w in seeds for size, _, _ in w.values())
+    for label, seeds in found:
+        cells = [_flips([white[name][1:] for white in seeds if name in white]) for name in names]
+        right = min((n for white in seeds for _, _, n in white.values()), default=0)
+        rows.append((label, str(right), *cells))
+    if not names:
+        return ()
+    listed = " or ".join(f"±{size:g}" for size in sizes)
+    caption = (
+        f"White noise, uniform in {listed} on every entry: percent of the samples that are right "
+        "without it and wrong with it"
+    )
+    columns = ("network", "right without", *(f"in {draws(name)}" for name in names))
+    return (Grid(caption, columns, tuple(rows)),)
+
+
+def _flips(seeds: Sequence[tuple[int, int]]) -> str | Two:
+    known = [(flipped / right, right) for flipped, right in seeds if right]
+    if not known:
+        return "–"
+    mean, std = mean_and_std(share for share, _ in known)
+    score = Score(mean, std, min(n for _, n in known), len(known))
+    return Two(str(score), interval(score))
 
 
 def _note(all_scores: Sequence[Scores]) -> str:

@@ -14,6 +14,9 @@ class Two:
     small: str
     best: bool = False
 
+    def __str__(self) -> str:
+        return self.value
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -55,12 +58,13 @@ class Chart:
 
 @dataclass(frozen=True)
 class Picture:
-    """One image: as a data URI, in words, and below it a caption; right, wrong or neither."""
+    """One image: data URI, in words, caption below, head above; right, wrong or neither."""
 
     uri: str
     alt: str
     caption: str
     verdict: str = ""
+    head: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,26 @@ class Strip:
     heads: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Picture, ...]], ...]
     small: bool
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pictures that belong to one network, or to none of them, in rows of `across`."""
+
+    label: str
+    pictures: tuple[Picture, ...]
+    across: int
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """One slice in parts beside each other; keys: a patch of each class, its name as caption."""
+
+    kind: ClassVar[str] = "overlay"
+    title: str
+    keys: tuple[Picture, ...]
+    parts: tuple[Part, ...]
     grid: Grid
 
 
@@ -104,7 +128,7 @@ class Code:
     text: str
 
 
-Block: TypeAlias = Grid | Prose | Heading | Chart | Strip | Checks | Code
+Block: TypeAlias = Grid | Prose | Heading | Chart | Strip | Overlay | Checks | Code
 
 
 @dataclass(frozen=True)

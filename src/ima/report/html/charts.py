@@ -38,17 +38,29 @@ class Line:
     high: Array | None = None
 
 
-def over_noise(lines: Sequence[Line], norm: str, *, steps: bool = False, end: float = 0.0) -> str:
-    """Accuracy in percent over the noise radius; steps: of sorted samples, without markers."""
+def over_noise(
+    lines: Sequence[Line],
+    norm: str,
+    *,
+    steps: bool = False,
+    end: float = 0.0,
+    what: str = "Accuracy (%)",
+    top: float = 100,
+) -> str:
+    """Accuracy in percent over the noise radius; steps: of sorted samples, without markers.
+
+    what, top: the name of what is drawn and its largest value, where it is not accuracy.
+    """
     with style.styled():
         figure, axes, columns = _figure(lines)
         last = end or max(float(line.x[-1]) for line in lines)
         for number, line in enumerate(lines):
             _draw(axes, line, number, steps)
         axes.set_xlim(-0.02 * last, last * 1.02)
-        axes.set_ylim(0, 102)
-        axes.set_yticks(range(0, 101, 20))
-        axes.set_ylabel("Accuracy (%)")
+        axes.set_ylim(0, 1.02 * top)
+        axes.set_yticks(np.linspace(0, top, 6))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_ylabel(what)
         axes.set_xlabel(f"Noise radius ε ({style.norm_name(norm)})")
         axes.xaxis.set_major_formatter(lambda value, _: "clean" if value == 0 else f"{value:g}")
         axes.grid(axis="y")

@@ -24,7 +24,7 @@ from ima.report.html.numbers import (
 )
 from ima.report.html.pictures import strips
 from ima.report.html.provenance import how_measured
-from ima.report.html.sources import Entry
+from ima.report.html.sources import Entry, data_name
 from ima.report.html.verdict import Judged, sentences, tiles
 from ima.report.style import norm_name
 
@@ -55,7 +55,7 @@ def build(entries: Sequence[Entry]) -> Page:
 
 
 def _title(entries: Sequence[Entry]) -> str:
-    data = {str(e.config["data"]["name"]) for e in entries if "data" in e.config}
+    data = {data_name(e.config) for e in entries} - {""}
     on = f" on {data.pop()}" if len(data) == 1 else ""
     who = entries[0].label if len(entries) == 1 else f"{len(entries)} networks"
     return f"What noise breaks {who}{on}"

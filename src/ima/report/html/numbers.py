@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ima.evaluation.distances import Distances
-from ima.evaluation.results import CLEAN, Results, mean_and_std, wilson
+from ima.evaluation.results import CLEAN, Results, aimed, mean_and_std, wilson
 from ima.report.style import norm_name
 
 WORST = "worst case"
@@ -62,13 +62,13 @@ def scores(seeds: Sequence[Results]) -> Scores:
 
 
 def attacks_of(all_scores: Sequence[Scores]) -> list[str]:
-    """The attacks that ran, in their order, without clean."""
-    return list(dict.fromkeys(attack for s in all_scores for attack, _ in s if attack != CLEAN))
+    """The attacks that ran, in their order, without clean and white noise."""
+    return list(dict.fromkeys(attack for s in all_scores for attack, _ in s if aimed(attack)))
 
 
 def radii_of(all_scores: Sequence[Scores]) -> list[float]:
     """The noise radii, ascending."""
-    return sorted({eps for s in all_scores for attack, eps in s if attack != CLEAN})
+    return sorted({eps for s in all_scores for attack, eps in s if aimed(attack)})
 
 
 def headline(all_scores: Sequence[Scores]) -> str:

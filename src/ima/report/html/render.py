@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 
 from ima import __version__
 from ima.report import tables
-from ima.report.html.blocks import Chart, Checks, Code, Grid, Heading, Page, Prose, Strip, Two
+from ima.report.html.blocks import (
+    Chart,
+    Checks,
+    Code,
+    Grid,
+    Heading,
+    Overlay,
+    Page,
+    Prose,
+    Strip,
+    Two,
+)
 from ima.report.html.charts import inline
 
 if TYPE_CHECKING:
@@ -74,7 +85,7 @@ def _block(block: Block) -> list[str]:
         return [_grid(block)]
     if isinstance(block, Chart):
         return [f"### {_text(block.title)}", _text(block.about), _grid(block.grid)]
-    if isinstance(block, Strip):
+    if isinstance(block, Strip | Overlay):
         return [f"### {_text(block.title)}", _grid(block.grid)]
     if isinstance(block, Checks):
         return ["\n".join(_check_lines(block))]
@@ -98,7 +109,7 @@ def _check_lines(block: Checks) -> list[str]:
 
 def _grid(grid: Grid) -> str:
     rows = tuple(
-        tuple(f"{c.value} ({c.small})" if isinstance(c, Two) else c for c in row)
+        tuple(f"{c.value} ({c.small})" if isinstance(c, Two) and c.small else str(c) for c in row)
         for row in grid.rows
     )
     columns = tuple(name or " " for name in grid.columns)

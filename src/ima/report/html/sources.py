@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from zipfile import BadZipFile
 
@@ -19,6 +19,9 @@ from ima.evaluation.results import Results
 from ima.report.html.scrub import scrub
 
 WEIGHTS = ("best", "last")
+OWN = ("arrays", "folder")
+"""Data sets that are files of the user's, and are called after them."""
+
 WORDS = ("standard", "curriculum", "customized")
 """Methods whose names are words; the others are abbreviations."""
 
@@ -84,11 +87,22 @@ def read(paths: Sequence[Path]) -> list[Entry]:
     return group(list(sources.values()))
 
 
+def holds(path: Path) -> bool:
+    """Whether there are results of classification in a folder, or in runs below it."""
+    folders = (
+        path,
+        *(one for depth in ("", "*/", "*/*/") for one in path.glob(f"{depth}evaluation")),
+    )
+    return path.is_dir() and any(_tables(folder) for folder in folders)
+
+
 def group(sources: Sequence[Source]) -> list[Entry]:
     """One entry for all seeds of a method; ValueError for what does not belong on one page."""
     norms = dict.fromkeys(r.norm for s in sources for r in s.results.values())
-    data = dict.fromkeys(s.config["data"]["name"] for s in sources if "data" in s.config)
-    for what, found in (("norm", norms), ("data", data)):
+    configs = [s.config for s in sources if "data" in s.config]
+    data = dict.fromkeys(config["data"]["name"] for config in configs)
+    files = dict.fromkeys(data_name(config) for config in configs if config["data"].get("path"))
+    for what, found in (("norm", norms), ("data", data), ("data", files)):
         if len(found) > 1:
             raise ValueError(
                 f"the runs differ in their {what}: {', '.join(found)}; make a page for each"
@@ -101,6 +115,16 @@ def group(sources: Sequence[Source]) -> list[Entry]:
     return [
         Entry(label, tuple(found)) for label, found in zip(labels, groups.values(), strict=True)
     ]
+
+
+def data_name(config: Mapping[str, Any]) -> str:
+    """What a run's data is called: its own files after the file or the folder; "" if unknown."""
+    data = config.get("data", {})
+    name, path = str(data.get("name", "")), str(data.get("path") or "")
+    if name not in OWN or not path:
+        return name
+    file = PurePosixPath(path.replace("\\", "/")).name
+    return file.removesuffix(".npz").removesuffix(".zip") or name
 
 
 def _found(path: Path) -> list[Path]:

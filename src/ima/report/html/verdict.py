@@ -158,7 +158,7 @@ def _checked(entries: Sequence[Entry]) -> str:
         verb = "is" if len(raised) == 1 else "are"
         return (
             f"{len(raised)} of {len(ran)} trust checks {verb} raised ({'; '.join(titles)}): the "
-            "accuracies with noise are probably too high."
+            "accuracies with noise are probably too high. What to do stands under Trust checks."
         )
     return f"None of the {len(ran)} trust checks that ran is raised." if ran else ""
 

@@ -1,0 +1,151 @@
+"""`ima nnunet ...`: nnU-Net's own commands with our trainers, and whole experiments."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+Words = Annotated[str, Parameter(allow_leading_hyphen=True)]
+
+
+def path() -> None:
+    """Print the folder to export as nnUNet_extTrainer, so that nnU-Net finds the trainers.
+
+    For nnU-Net's own commands: export nnUNet_extTrainer=$(ima nnunet path), then
+    nnUNetv2_train 4 2d 0 -tr nnUNetTrainerIMA.
+    """
+    from ima.nnunet.environment import external_folder
+
+    print(external_folder())
+
+
+def plan(*arguments: Words, batch_size: int | None = None) -> None:
+    """Plan and preprocess datasets, as nnUNetv2_plan_and_preprocess does.
+
+    Parameters
+    ----------
+    arguments:
+        As nnU-Net takes them, such as -d 4 -c 2d; `nnUNetv2_plan_and_preprocess -h` lists them.
+    batch_size:
+        Also write the 2d plan with batches of this size, under a name of its own: nnUNetPlansB32
+        for 32, to be used with -p.
+
+    """
+    from ima.nnunet.commands import call, plan_with_batch_size
+
+    if batch_size is None:
+        call("plan", arguments)
+        return
+    for file in plan_with_batch_size(arguments, batch_size):
+        print(f"plans with batches of {batch_size}: {file}; use them with -p {file.stem}")
+
+
+def train(*arguments: Words) -> None:
+    """Train as nnUNetv2_train does, with our trainers at hand.
+
+    Parameters
+    ----------
+    arguments:
+        As nnU-Net takes them, such as 4 2d 0 -tr nnUNetTrainerIMA; nnUNetTrainerSAT and
+        nnUNetTrainerSTD are there too. `nnUNetv2_train -h` lists them all.
+
+    """
+    from ima.nnunet.commands import call
+
+    call("train", arguments)
+
+
+def predict(*arguments: Words) -> None:
+    """Predict as nnUNetv2_predict does.
+
+    Parameters
+    ----------
+    arguments:
+        As nnU-Net takes them, such as -d 4 -c 2d -f 0 -tr nnUNetTrainerIMA -i images -o out;
+        `nnUNetv2_predict -h` lists them.
+
+    """
+    from ima.nnunet.commands import call
+
+    call("predict", arguments)
+
+
+def compare(
+    config: str,
+    /,
+    *,
+    folder: Path | None = None,
+    data: Path | None = None,
+    rows: str | None = None,
+    jobs: int = 1,
+    device: str = "auto",
+    seed: int = 0,
+    time_budget: str | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Prepare, plan, train and attack every row of a table; continues what was stopped.
+
+    Parameters
+    ----------
+    config:
+        table6, table7, table8, hippocampus_small, or a YAML file like theirs.
+    folder:
+        Of everything that is made; `runs/nnunet/NAME` if not given.
+    data:
+        The Decathlon's folder or .tar; looked for in IMA_DATA if not given.
+    rows:
+        Some of the rows only, such as STD,IMA.
+    jobs:
+        How many rows at a time, each with its share of the cores.
+    device:
+        cpu, cuda, mps or auto.
+    seed:
+        Of the case split and of the training.
+    time_budget:
+        Such as 540s, 9m or 1h30m: stop in time, with exit code 75; the same command continues. A
+        training loses what came after its last checkpoint, at most a tenth of it.
+    dry_run:
+        Print the commands that remain, and run none.
+
+    """
+    from ima.budget import OUT_OF_TIME, Budget, OutOfTime
+
+    budget = None if time_budget is None else Budget.parse(time_budget)
+    if jobs < 1:
+        raise ValueError(f"--jobs is {jobs}; expected at least 1")
+    from ima.nnunet.conduct import conduct
+    from ima.nnunet.experiment import Place, load_experiment
+
+    experiment = load_experiment(config).select(rows)
+    place = Place(
+        experiment,
+        Path("runs") / "nnunet" / experiment.name if folder is None else folder,
+        data=data,
+        device=_device(device),
+        seed=seed,
+        jobs=jobs,
+    )
+    command = shlex.join(["ima", *sys.argv[1:]])
+    try:
+        print(conduct(place, budget=budget, dry_run=dry_run, command=command))
+        if not dry_run:
+            print(f"{place.folder / 'table.md'}: the tables with their pictures")
+    except OutOfTime as stop:
+        print(f"ima: {stop}; the same command continues", file=sys.stderr)
+        sys.exit(OUT_OF_TIME)
+
+
+def _device(name: str) -> str:
+    """The device that nnU-Net is told."""
+    known = ("auto", "cpu", "cuda", "mps")
+    if name not in known:
+        raise ValueError(f"--device is {name!r}; expected one of {', '.join(known)}")
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,225 @@
+"""One batch of a segmentation network's evaluation: clean, and under each attack at each radius."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ima.attacks.inputs import check_samples, no_trace
+from ima.attacks.walk import forward, into
+from ima.evaluation.results import CLEAN
+from ima.evaluation.segment_attacks import Lowest, SegmentAttack
+from ima.evaluation.segmentation_results import WORST, SegmentRow
+from ima.evaluation.setting import Setting
+from ima.norms import per_sample
+from ima.tasks import Segmentation, Tree, full, leaves, take
+
+SLACK = 1e-4
+"""Share of the radius by which noise may be larger: float32 rounds."""
+
+
+@dataclass(frozen=True)
+class SegmentExample:
+    """One sample under one attack, as tensors, for pictures; see `evaluate_segmentation`'s `keep`.
+
+    clean, noisy: (C, *S); truth: (*S) labels or (R, *S) regions; predicted_clean and
+    predicted_noisy: (*S) int64 or (R, *S) bool; pixels: of foreground in the truth.
+    """
+
+    id: int
+    case: str
+    slice: int
+    attack: str
+    eps: float
+    pixels: int
+    clean: Tensor
+    noisy: Tensor
+    truth: Tensor
+    predicted_clean: Tensor
+    predicted_noisy: Tensor
+    dice_clean: float
+    dice_noisy: float
+
+
+@dataclass(frozen=True)
+class _About:
+    """The samples of a batch: ids, (case, slice), pixels of foreground, classes in the truth."""
+
+    ids: range
+    where: list[tuple[str, int]]
+    pixels: list[int]
+    present: list[int]
+
+
+@dataclass(frozen=True)
+class _State:
+    """Samples (B, *dims) that were looked at again. per_class: (B, F); predicted: (B, ...)."""
+
+    noisy: Tensor
+    dice: Tensor
+    noise: Tensor
+    per_class: Tensor
+    predicted: Tensor
+
+    def lower(self, other: _State) -> _State:
+        """Of every sample the one of lower Dice; of two equal ones this."""
+        at = other.dice < self.dice
+        mine, others = vars(self).items(), vars(other)
+        picked = {k: torch.where(per_sample(at, v), others[k], v) for k, v in mine}
+        return _State(**picked)
+
+
+def attack_batch(
+    model: nn.Module,
+    x: Tensor,
+    y: Tree,
+    ids: range,
+    where: list[tuple[str, int]],
+    radii: list[float],
+    attacks: list[tuple[str, SegmentAttack, int]],
+    setting: Setting,
+    task: Segmentation,
+    keep: Callable[[SegmentExample], None] | None,
+) -> list[SegmentRow]:
+    """The rows of one batch, `ids` its samples, `where` their cases and slices.
+
+    radii: ascending; for other arguments, and what is raised, see `evaluate_segmentation`.
+    """
+    check_samples(x, setting.bounds)
+    with no_trace(model, x) as inner:
+        # Copies, because tensors of inference mode cannot take part in gradients.
+        x, y = x.detach().clone(), take(y, torch.arange(len(x), device=x.device))
+        output = forward(inner, x)
+    task.check(output, y)
+    if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves(output)):
+        raise FloatingPointError(
+            f"the model's output is not finite on batch of samples {ids[0]} to "
+            f"{ids[-1]}; its weights or its inputs are damaged, and no Dice can be stated"
+        )
+    clean = _state(x, x, output, y, setting, task)
+    truth = foreground(task, full(y), clean.per_class.shape[1])
+    pixels, present = truth.any(1).sum(1).tolist(), truth.any(2).sum(1).tolist()
+    about = _About(ids, where, pixels, present)
+    rows = _rows(about, CLEAN, 0.0, clean)
+    worst: dict[float, _State] = {}
+    aimed = [name for name, row, _ in attacks if row.amplitude is None]
+    for name, row, steps in attacks:
+        if row.amplitude is not None:
+            # No attack: the clean sample does not count beside it.
+            lowest = Lowest(x, torch.full_like(clean.dice, torch.inf), task)
+            row.run(model, x, y, lowest, row.amplitude, steps, setting)
+            rows += _rows(about, name, row.amplitude, _again(model, x, y, lowest, setting, task))
+            continue
+        state = clean
+        for radius in radii:
+            lowest = Lowest(state.noisy, state.dice, task)
+            row.run(model, x, y, lowest, radius, steps, setting)
+            found = _again(model, x, y, lowest, setting, task, radius)
+            state = state.lower(found)
+            rows += _rows(about, name, radius, state)
+            _show(keep, about, name, radius, x, y, clean, state)
+            worst[radius] = worst[radius].lower(state) if radius in worst else state
+    for radius, state in worst.items() if len(aimed) > 1 else ():
+        rows += _rows(about, WORST, radius, state)
+        _show(keep, about, WORST, radius, x, y, clean, state)
+    return rows
+
+
+def _again(
+    model: nn.Module,
+    x: Tensor,
+    y: Tree,
+    lowest: Lowest,
+    setting: Setting,
+    task: Segmentation,
+    radius: float | None = None,
+) -> _State:
+    """What an attack found, brought into the ball and the bounds and looked at by a second pass.
+
+    Nothing is taken on trust: what is not finite or not inside becomes the clean sample.
+    """
+    norm, box, noisy = setting.norm, check_samples(x, setting.bounds), lowest.noisy
+    if radius is not None:
+        within = x.new_full((len(x),), radius)
+        noisy = into(x + norm.project(noisy - x, within), box)
+        usable = norm.size(noisy - x) <= radius * (1 + SLACK)
+    else:
+        usable = torch.isfinite(norm.size(noisy - x))
+    noisy = torch.where(per_sample(usable, x), noisy, x)
+    with no_trace(model, x) as inner:
+        output = forward(inner, noisy)
+    return _state(x, noisy, output, y, setting, task)
+
+
+def _state(
+    x: Tensor, noisy: Tensor, output: Tree, y: Tree, setting: Setting, task: Segmentation
+) -> _State:
+    per_class = task.dice_per_class(output, y)
+    # As the task's Dice: 0 where the output is not a number.
+    broken = per_sample(full(output).isnan().flatten(1).any(1), per_class)
+    per_class = torch.where(broken & ~per_class.isnan(), 0.0, per_class)
+    size = setting.norm.size(noisy - x)
+    return _State(noisy, task.dice(output, y), size, per_class, task.predict(output))
+
+
+def _rows(about: _About, attack: str, eps: float, state: _State) -> list[SegmentRow]:
+    columns = zip(
+        about.ids,
+        about.where,
+        about.pixels,
+        about.present,
+        state.dice.tolist(),
+        state.noise.tolist(),
+        state.per_class.tolist(),
+        strict=True,
+    )
+    return [
+        SegmentRow(i, case, at, attack, eps, dice, noise, pixels, present, tuple(each))
+        for i, (case, at), pixels, present, dice, noise, each in columns
+    ]
+
+
+def _show(
+    keep: Callable[[SegmentExample], None] | None,
+    about: _About,
+    attack: str,
+    eps: float,
+    x: Tensor,
+    y: Tree,
+    clean: _State,
+    state: _State,
+) -> None:
+    for i, (case, at) in enumerate(about.where if keep is not None else ()):
+        assert keep is not None
+        keep(
+            SegmentExample(
+                about.ids[i],
+                case,
+                at,
+                attack,
+                eps,
+                about.pixels[i],
+                x[i],
+                state.noisy[i],
+                full(y)[i],
+                clean.predicted[i],
+                state.predicted[i],
+                float(clean.dice[i]),
+                float(state.dice[i]),
+            )
+        )
+
+
+def foreground(task: Segmentation, target: Tensor, classes: int) -> Tensor:
+    """Which pixels of a truth are of each foreground class, (B, classes, pixels) bool."""
+    if task.regions:
+        flat = target.flatten(2).bool()
+        there, ignored = flat[:, :classes], flat[:, classes:]
+        return there & ~ignored if ignored.shape[1] else there
+    labels = target.flatten(1)
+    numbers = torch.arange(1, classes + 1, device=target.device).reshape(1, -1, 1)
+    there = labels[:, None] == numbers
+    return there if task.ignore_label is None else there & (labels != task.ignore_label)[:, None]

@@ -1,0 +1,112 @@
+"""Attack a segmentation network on a data set: how low noise takes the Dice.
+
+for each batch:
+    clean pass: Dice of every sample
+    for each attack, for eps ascending: the lowest Dice that it finds, at most that of a smaller eps
+        look again: inside the ball and the bounds, finite, and the Dice of a second clean pass
+    worst case: for every sample and eps the lowest over the attacks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ima.attacks.inputs import Bounds
+from ima.budget import Budget
+from ima.evaluation.by_batch import by_batch, measured_in
+from ima.evaluation.results import CLEAN
+from ima.evaluation.segment_attacks import find_segment_attack
+from ima.evaluation.segment_batch import SegmentExample, attack_batch
+from ima.evaluation.segmentation_results import (
+    EMPTY_SLICES,
+    WORST,
+    SegmentationResults,
+    SegmentRow,
+)
+from ima.evaluation.setting import Setting
+from ima.norms import Norm, get_norm
+from ima.tasks import Segmentation, Tree
+
+
+def evaluate_segmentation(
+    model: nn.Module,
+    data: Any,
+    eps: Sequence[float] | float,
+    attacks: Sequence[str] = ("pgd-100",),
+    *,
+    norm: Norm | float | str = 2,
+    bounds: Bounds = None,
+    task: Segmentation | None = None,
+    batch_size: int = 16,
+    seed: int = 0,
+    keys: tuple[str, str] = ("image", "label"),
+    names: Sequence[tuple[str, int]] | None = None,
+    classes: Sequence[str] | None = None,
+    keep: Callable[[SegmentExample], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    partial: Path | None = None,
+    budget: Budget | None = None,
+) -> SegmentationResults:
+    """The Dice of every sample: clean, and the lowest that each attack finds at each eps.
+
+    data: a map-style data set of (x, y), x (C, *S) and y as the task's targets, of MONAI's dicts
+    too; or an iterable of batches of these, each of one shape; attacks: names such as
+    `"pgd-100"`, see `SEGMENT_ATTACKS`; names: case and slice of every sample, read when its turn
+    comes, the sample's number and -1 if None; classes: names of the foreground classes. keep is
+    called with every sample under every attack but white noise. A sample's Dice at an eps is at
+    most that at a smaller one, whose ball lies inside. With several attacks, `"worst case"` has for
+    every sample the lowest Dice of all. Other arguments, and what is raised, as of `ima.evaluate`.
+    """
+    radii = sorted(set(torch.as_tensor(eps, dtype=torch.float64).flatten().tolist()))
+    if not all(0 < radius < float("inf") for radius in radii):
+        raise ValueError(f"eps are {radii}; expected finite noise radii above 0")
+    attacks = [attacks] if isinstance(attacks, str) else list(attacks)
+    found = [(name, *find_segment_attack(name)) for name in dict.fromkeys(attacks)]
+    task, norm = Segmentation() if task is None else task, get_norm(norm)
+    settings = {
+        "attacks": [name for name, *_ in found],
+        "eps": radii,
+        **measured_in(norm, bounds, task),
+    }
+
+    def work(x: Tensor, y: Tree, ids: range, source: Generator) -> list[SegmentRow]:
+        where = [(str(i), -1) if names is None else names[i] for i in ids]
+        setting = Setting(norm, task, bounds, source)
+        return attack_batch(model, x, y, ids, where, radii, found, setting, task, keep)
+
+    done = by_batch(
+        model,
+        data,
+        work,
+        settings,
+        batch_size=batch_size,
+        seed=seed,
+        keys=keys,
+        progress=progress,
+        partial=partial,
+        budget=budget,
+        read=SegmentRow.of,
+    )
+    white = [name for name, row, _ in found if row.amplitude is not None]
+    aimed = [name for name, *_ in found if name not in white]
+    order = {name: i for i, name in enumerate([CLEAN, *white, *aimed, WORST])}
+    rows = sorted(done.rows, key=lambda row: (order[row.attack], row.eps, row.id))
+    named = _named(classes, len(rows[0].per_class))
+    about = {"empty slices": EMPTY_SLICES, **done.about()}
+    return SegmentationResults(tuple(rows), named, norm.name, about)
+
+
+def _named(classes: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    if classes is None:
+        return tuple(f"class {number}" for number in range(1, count + 1))
+    if len(classes) != count or len(set(classes)) != count:
+        raise ValueError(
+            f"classes are {list(classes)}; the network has {count} foreground classes, so expected "
+            "as many different names"
+        )
+    return tuple(classes)

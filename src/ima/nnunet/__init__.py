@@ -1,0 +1,1 @@
+"""nnU-Net v2: trainers, slices, data, and trained folders; everything that knows nnU-Net."""

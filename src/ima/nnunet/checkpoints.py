@@ -1,0 +1,101 @@
+"""nnU-Net's checkpoints with what a training method needs to continue, and which folds there are.
+
+The key `ima` holds plain values and tensors: trainer, settings, method, cases, slices.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ima.nnunet.settings import Settings
+
+KEY = "ima"
+
+SAME = ("eps", "delta", "dice", "steps")
+"""Settings that a continued training must share with the one before."""
+
+FOLDS = 5
+"""As many folds nnU-Net makes where a data set has no split yet."""
+
+
+def check_fold(preprocessed: str, dataset: str, fold: int | str) -> None:
+    """Raise ValueError for a fold that the data set's split does not have.
+
+    nnU-Net itself would draw a random split.
+    """
+    if fold == "all":
+        return
+    file = Path(preprocessed) / dataset / "splits_final.json"
+    folds, where = FOLDS, f"{dataset} has no split yet, so nnU-Net makes one"
+    if file.is_file():
+        try:
+            folds = len(json.loads(file.read_text()))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{file} holds no list of folds: {error}") from error
+        where = f"{file} is a split"
+    if not isinstance(fold, int) or not 0 <= fold < folds:
+        known = ", ".join(map(str, range(folds)))
+        raise ValueError(f"fold is {fold!r}, but {where} with {folds} folds: {known}; or 'all'")
+
+
+def complete(save: Callable[[Any], None], filename: str, ours: dict[str, Any]) -> None:
+    """Write the checkpoint that `save` writes, with `ours` under the key `ima`, in one piece.
+
+    The file can be read with `torch.load(..., weights_only=True)`.
+    """
+    memory = io.BytesIO()
+    save(memory)
+    memory.seek(0)
+    # Written a moment ago by this process.
+    checkpoint = torch.load(memory, map_location="cpu", weights_only=False)
+    checkpoint["trainer_name"] = "nnUNetTrainer"
+    part = f"{filename}.part"
+    torch.save(_plain({**checkpoint, KEY: ours}), part)
+    os.replace(part, filename)
+
+
+def read(filename: str, trainer: str, settings: Settings) -> dict[str, Any]:
+    """What `complete` wrote under the key `ima`; nothing is unpickled but values and tensors.
+
+    Raises ValueError for a file of another trainer, or with other settings.
+    """
+    try:
+        checkpoint = torch.load(filename, map_location="cpu", weights_only=True)
+        ours = checkpoint[KEY]
+    except Exception as error:
+        raise ValueError(
+            f"{filename} cannot be continued: it is damaged, or no checkpoint of {trainer} "
+            "(nnU-Net's own trainers keep no margins); start from its weights with "
+            "-pretrained_weights, or anew without --c"
+        ) from error
+    if ours["trainer"] != trainer:
+        raise ValueError(
+            f"{filename} is a checkpoint of {ours['trainer']}, not of {trainer}; continue with "
+            f"-tr {ours['trainer']}"
+        )
+    now = settings.as_dict()
+    for name in SAME:
+        if ours["settings"][name] != now[name]:
+            raise ValueError(
+                f"{filename} was trained with {name} = {ours['settings'][name]}, but now {name} = "
+                f"{now[name]} ({settings.sources.get(name, 'default')}); set IMA_{name.upper()} as "
+                "before, or start anew without --c"
+            )
+    return ours
+
+
+def _plain(value: Any) -> Any:
+    """The value without numpy's numbers, which a safe load refuses."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(inner) for inner in value)
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,211 @@
+"""What an experiment of segmentation is: a YAML file, and the folder that it is made in."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, Field
+
+from ima.nnunet.msd import TASKS, Task
+from ima.training.refusal import ConfigError, check_name, nearest, validate
+from ima.training.settings import Strict
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+
+
+class Entry(Strict):
+    """One row of the table: how it is called, its trainer, and what its margins or noise need.
+
+    eps, delta: largest noise and growth of a margin, L2, in z-scored units; where the trainer
+    takes none, or its name says eps, they are left out.
+    """
+
+    label: Name
+    trainer: Annotated[str, Field(pattern=r"^nnUNetTrainer[A-Za-z0-9_]*$")]
+    eps: Positive | None = None
+    delta: Positive | None = None
+
+
+class Attacks(Strict):
+    """The attacks on the test slices and the noise radii. samples: so many slices; all if null."""
+
+    attacks: tuple[str, ...] = Field(min_length=1)
+    eps: tuple[Positive, ...] = Field(min_length=1)
+    samples: Count | None = None
+
+
+def _apart(rows: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    # nnU-Net names the folder of a trained network by its trainer alone.
+    for key in ("label", "trainer"):
+        names = [getattr(row, key) for row in rows]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"expected every {key} once; {', '.join(twice)} comes more often")
+    return rows
+
+
+class Experiment(Strict):
+    """A data set of the Decathlon, one recipe, and the rows that are trained with it.
+
+    train_cases: only so many of the paper's; all if null. batch_size, epochs, iterations: the
+    recipe; val_iterations: a validation, nnU-Net's if null; steps: of the attack in training.
+    """
+
+    name: Name
+    note: str = ""
+    task: str
+    configuration: Literal["2d"] = "2d"
+    train_cases: Count | None = None
+    batch_size: Count
+    epochs: Count
+    iterations: Count
+    val_iterations: Count | None = None
+    steps: Count = 20
+    rows: Annotated[tuple[Entry, ...], Field(min_length=1), AfterValidator(_apart)]
+    evaluate: Attacks
+
+    def select(self, labels: str | None) -> Experiment:
+        """With some of the rows only, such as `STD,IMA`; ConfigError for one that is not there."""
+        if labels is None:
+            return self
+        rows = {row.label: row for row in self.rows}
+        wanted = [label.strip() for label in labels.split(",") if label.strip()]
+        for label in wanted:
+            check_name("--rows", label, rows)
+        if not wanted:
+            raise ConfigError(f"--rows is {labels!r}; expected some of {', '.join(rows)}")
+        kept = tuple(row for label, row in rows.items() if label in wanted)
+        return self.model_copy(update={"rows": kept})
+
+
+def packaged() -> dict[str, Path]:
+    """The experiments that come with the library, by name."""
+    folder = Path(str(resources.files("ima") / "configs" / "nnunet"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_experiment(source: str | Path) -> Experiment:
+    """The experiment in a YAML file, or one that comes with the library, by its name.
+
+    Raises ConfigError for anything that cannot be run, which it names, FileNotFoundError for a
+    missing file.
+    """
+    path, known = Path(source), packaged()
+    if not path.is_file():
+        if str(source) not in known:
+            raise FileNotFoundError(
+                f"there is no file {str(source)!r}, and no nnU-Net experiment of that name comes "
+                f"with the library.{nearest(path.stem, known)} Those that come with it: "
+                f"{', '.join(known)}"
+            )
+        path = known[str(source)]
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds {type(values).__name__}; expected keys and values")
+    experiment = validate(Experiment, values)
+    check_name("task", experiment.task, TASKS)
+    return experiment
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an experiment is made: one folder with nnU-Net's three in it.
+
+    data: the Decathlon's files, None to look for them; device: cpu, cuda or mps; seed: of the
+    split and of the training; jobs: rows at a time.
+    """
+
+    experiment: Experiment
+    folder: Path
+    data: Path | None
+    device: str
+    seed: int
+    jobs: int = 1
+
+    @property
+    def task(self) -> Task:
+        """The data set's row."""
+        return TASKS[self.experiment.task]
+
+    @property
+    def plans(self) -> str:
+        """The name of the plans with the experiment's batch size."""
+        return f"nnUNetPlansB{self.experiment.batch_size}"
+
+    def within(self, which: Literal["raw", "preprocessed", "results"]) -> Path:
+        """The data set's folder in one of nnU-Net's three."""
+        return self.folder / f"nnUNet_{which}" / self.task.dataset()
+
+    def trained(self, row: Entry) -> Path:
+        """The folder of a row's trained network."""
+        name = f"{row.trainer}__{self.plans}__{self.experiment.configuration}"
+        return self.within("results") / name
+
+    def log(self, what: str) -> Path:
+        """What a command prints."""
+        return self.folder / "logs" / f"{what}.log"
+
+    def environ(self, row: Entry | None = None) -> dict[str, str]:
+        """The variables that commands need; for a row, what its trainer is told."""
+        whole = self.folder.absolute()
+        named = {f"nnUNet_{one}": str(whole / f"nnUNet_{one}") for one in _FOLDERS}
+        if self.device == "cpu":
+            # Neither a pool of eight processes nor workers that take the cores from the training.
+            named |= {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "0"}
+        if self.jobs > 1:
+            named["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        return named | ({} if row is None else self._told(row))
+
+    def _told(self, row: Entry) -> dict[str, str]:
+        one = self.experiment
+        told: Mapping[str, float | None] = {
+            "EPS": row.eps,
+            "DELTA": row.delta,
+            "STEPS": one.steps,
+            "EPOCHS": one.epochs,
+            "ITERATIONS": one.iterations,
+            "VAL_ITERATIONS": one.val_iterations,
+            "SEED": self.seed,
+        }
+        return {f"IMA_{key}": f"{value:g}" for key, value in told.items() if value is not None}
+
+    def begin(self) -> None:
+        """Make the folder, with a record of the experiment.
+
+        Raises ConfigError where it holds another one, whose trained rows are not of this recipe.
+        """
+        record = self.folder / "experiment.json"
+        now: dict[str, Any] = {
+            **self.experiment.model_dump(mode="json", exclude={"note"}),
+            "seed": self.seed,
+        }
+        rows = {row["label"]: row for row in now.pop("rows")}
+        if record.exists():
+            then = json.loads(record.read_text())
+            known = then.pop("rows")
+            shared = [key for key in now if key != "evaluate" and now[key] != then.get(key)]
+            changed = [label for label in rows if label in known and rows[label] != known[label]]
+            if shared or changed:
+                raise ConfigError(
+                    f"{self.folder} holds an experiment with other values of "
+                    f"{', '.join(shared + changed)}; choose another --folder, or remove this one"
+                )
+            rows = known | rows
+        self.folder.mkdir(parents=True, exist_ok=True)
+        beside = record.with_name(f"{record.name}.{os.getpid()}.part")
+        beside.write_text(json.dumps({**now, "rows": rows}, indent=2) + "\n")
+        os.replace(beside, record)
+
+
+_FOLDERS = ("raw", "preprocessed", "results")

@@ -1,0 +1,244 @@
+"""What the trainers are told: IMA_* variables, or a YAML file named by IMA_CONFIG."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+CONFIG = "IMA_CONFIG"
+"""The variable that names a YAML file with the settings, in lower case and without IMA_."""
+
+OTHERS = ("IMA_CONFIG", "IMA_DATA", "IMA_CACHE", "IMA_JOBS")
+"""Variables of this library that are no settings of the trainers."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One setting: what is expected, in words and as a test, and what it means, for the log."""
+
+    name: str
+    kind: type[int] | type[float]
+    expected: str
+    fits: Callable[[float], bool]
+    meaning: str
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return f"IMA_{self.name.upper()}"
+
+
+POSITIVE = (float, "a number above 0", lambda value: 0 < value < math.inf)
+COUNT = (int, "a whole number of at least 1", lambda value: value >= 1)
+DICE = (float, "a Dice, 0 to below 1", lambda value: 0 <= value < 1)
+SEED = (int, "a whole number, 0 to below 2^32", lambda value: 0 <= value < 2**32)
+
+KEYS: dict[str, Key] = {
+    row.name: row
+    for row in (
+        Key("eps", *POSITIVE, "largest noise, L2"),
+        Key("delta", *POSITIVE, "growth of a margin a visit"),
+        Key("dice", *DICE, "a slice is correct above this Dice"),
+        Key("steps", *COUNT, "steps of the attack"),
+        Key("epochs", *COUNT, "epochs"),
+        Key("iterations", *COUNT, "iterations an epoch"),
+        Key("val_iterations", *COUNT, "validation iterations an epoch"),
+        Key("seed", *SEED, "seed"),
+    )
+}
+
+DEFAULTS: Mapping[str, float] = {"dice": 0.6, "steps": 20}
+
+PAPER: Mapping[str, tuple[float, float]] = {
+    "heart": (20, 5),
+    "hippocampus": (15, 2),
+    "prostate": (40, 10),
+}
+"""The largest margin and its growth that the paper gives for a data set (Ma & Liang, 3.5)."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a trainer runs with; None where nnU-Net's own value holds, or no use is made of it.
+
+    eps, delta: the largest noise and a margin's growth a visit, L2, in units of nnU-Net's
+    normalised images; dice: threshold above which a slice is correct; steps: of the attack;
+    epochs, iterations, val_iterations: the schedule; seed: of training. sources: by name, where
+    a value came from.
+    """
+
+    eps: float | None = None
+    delta: float | None = None
+    dice: float = DEFAULTS["dice"]
+    steps: int | None = None
+    epochs: int | None = None
+    iterations: int | None = None
+    val_iterations: int | None = None
+    seed: int | None = None
+    sources: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
+
+    @staticmethod
+    def of(
+        dataset: str,
+        values: int,
+        *,
+        uses: Collection[str],
+        fixed_eps: float | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Settings:
+        """The settings of a trainer on a data set.
+
+        dataset: nnU-Net's name, such as Dataset004_Hippocampus; values: numbers in one patch, its
+        channels included; uses: names in `KEYS` of what the trainer needs; fixed_eps: where its
+        name fixes eps; environ: `os.environ` if None.
+
+        Raises ValueError for unknown names, values out of range, delta above eps, and an eps that
+        is not the fixed one; FileNotFoundError where IMA_CONFIG names no file.
+        """
+        given = _given(os.environ if environ is None else environ)
+        used = {name: pair for name, pair in given.items() if name in uses}
+        if fixed_eps is not None:
+            _fix(used, fixed_eps)
+        for name, value in DEFAULTS.items():
+            if name in uses:
+                used.setdefault(name, (value, "the paper's"))
+        _default_noise(used, dataset, values, uses)
+        chosen = {name: value for name, (value, _) in used.items()}
+        if "delta" in chosen and chosen["delta"] > chosen["eps"]:
+            raise ValueError(
+                f"delta is {chosen['delta']:g} ({used['delta'][1]}), above eps, {chosen['eps']:g} "
+                f"({used['eps'][1]}); expected at most eps: set IMA_EPS and IMA_DELTA together"
+            )
+        sources = {name: source for name, (_, source) in used.items()}
+        return Settings(**chosen, sources=sources)  # pyright: ignore[reportArgumentType]
+
+    def pick(self, *names: str) -> dict[str, Any]:
+        """Some values by name, as a method takes them."""
+        return {name: getattr(self, name) for name in names}
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """The values by name, as a checkpoint keeps them."""
+        return self.pick(*KEYS)
+
+    def describe(self) -> list[str]:
+        """A line for every value that is set: what it means and where it came from."""
+        return [
+            f"{key.name:<15}{_text(getattr(self, key.name)):<8} {key.meaning} "
+            f"({self.sources[key.name]})"
+            for key in KEYS.values()
+            if key.name in self.sources
+        ]
+
+
+def reach(settings: Settings, slices: int, batch_size: int, epochs: int, iterations: int) -> str:
+    """What to say where margins hardly get to their cap within the training; empty elsewhere.
+
+    slices: training samples with a margin; batch_size: of one iteration, over all processes.
+    """
+    if settings.eps is None or settings.delta is None:
+        return ""
+    visits = epochs * iterations * batch_size / slices
+    needed = settings.eps / settings.delta
+    if visits >= needed:
+        return ""
+    return (
+        f"WARNING: {epochs} epochs of {iterations} iterations visit each of {slices} samples "
+        f"{visits:.2g} times on average, but a margin needs {needed:.2g} visits to reach eps = "
+        f"{settings.eps:g}; train longer, or raise IMA_DELTA, which is {settings.delta:g}"
+    )
+
+
+def _given(environ: Mapping[str, str]) -> dict[str, tuple[float, str]]:
+    """Values and their sources, by name: from the YAML file, and over it from variables."""
+    variables = {key.variable: key for key in KEYS.values()}
+    for name in environ:
+        if name.startswith("IMA_") and name not in variables and name not in OTHERS:
+            raise ValueError(_unknown(f"the environment variable {name} is", name, variables))
+    given: dict[str, tuple[float, str]] = {}
+    if CONFIG in environ:
+        for name, value in _read(environ[CONFIG]).items():
+            if name not in KEYS:
+                where = f"{CONFIG} ({environ[CONFIG]}) has the key {name!r}, which is"
+                raise ValueError(_unknown(where, str(name), KEYS))
+            key = KEYS[str(name)]
+            given[key.name] = (_number(key, value, f"{key.name} in {environ[CONFIG]}"), CONFIG)
+    for variable, key in variables.items():
+        if variable in environ:
+            given[key.name] = (_number(key, environ[variable], variable), variable)
+    return given
+
+
+def _read(file: str) -> dict[object, object]:
+    import yaml
+
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"{CONFIG} names {file!r}, and there is no such file")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{CONFIG} names {file}, which is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"{CONFIG} names {file}, which holds {type(values).__name__}; expected keys and "
+            f"values: {', '.join(KEYS)}"
+        )
+    return values
+
+
+def _number(key: Key, came: object, where: str) -> float:
+    message = f"{where} is {came!r}; expected {key.expected}"
+    if isinstance(came, bool) or not isinstance(came, str | int | float):
+        raise ValueError(message)
+    try:
+        value = key.kind(came)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(message) from error
+    if not key.fits(value) or (isinstance(came, float) and value != came):
+        raise ValueError(message)
+    return value
+
+
+def _text(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+def _unknown(where: str, name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, list(known), 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"{where} no setting.{hint} Known: {', '.join(known)}"
+
+
+def _fix(used: dict[str, tuple[float, str]], eps: float) -> None:
+    if "eps" in used and used["eps"][0] != eps:
+        raise ValueError(
+            f"eps is {used['eps'][0]:g} ({used['eps'][1]}), but the trainer's name says {eps:g}; "
+            "expected no eps beside it: unset it, or train with nnUNetTrainerSAT"
+        )
+    used["eps"] = (eps, "the trainer's name")
+
+
+def _default_noise(
+    used: dict[str, tuple[float, str]], dataset: str, values: int, uses: Collection[str]
+) -> None:
+    name = dataset.partition("_")[2]
+    paper = PAPER.get(name.casefold())
+    source = f"the paper's for {name}"
+    if "eps" in uses and "eps" not in used:
+        used["eps"] = (
+            (paper[0], source)
+            if paper is not None
+            else (round(0.1 * math.sqrt(values), 6), f"0.1 * sqrt({values} values in a patch)")
+        )
+    if "delta" in uses and "delta" not in used:
+        # The paper's growth goes with its largest margin only.
+        used["delta"] = (
+            (paper[1], source)
+            if paper is not None and used["eps"][0] == paper[0]
+            else (round(used["eps"][0] / 8, 6), "eps / 8")
+        )

@@ -1,0 +1,121 @@
+"""Slices under noise as pictures of a page: truth, predictions, the noise, each in words too."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ima.report.html.blocks import Block, Grid, Overlay, Part, Picture, Prose
+from ima.report.overlays import Labels, Slice, View, compose, look, pick, radii, swatch
+from ima.report.segmentation import VOLUMES, under
+from ima.report.segmented import Segmented, in_volumes, shown
+from ima.report.style import norm_name
+
+MOST = 3
+"""So many slices are shown, each at another radius where there are several."""
+
+
+def overlays(runs: Sequence[Segmented]) -> tuple[Block, ...]:
+    """A slice a noise radius, under the first network and the last; nothing where none was kept."""
+    chosen = list(runs) if len(runs) < 3 else [runs[0], runs[-1]]
+    if not any(run.overlays for run in chosen):
+        return ()
+    networks = [(run.label, run.overlays) for run in chosen]
+    known = radii(networks) if all(run.overlays for run in chosen) else []
+    if not known:
+        return (Prose("The networks keep no slice in common, so none can be shown."),)
+    some = known if len(known) <= MOST else [known[0], known[len(known) // 2], known[-1]]
+    norm = norm_name(runs[0].results.norm)
+    blocks: list[Block] = []
+    taken: set[str] = set()
+    for eps in some:
+        slices = pick(networks, eps)
+        one = next((one for one in slices if one.name not in taken), slices[0])
+        taken.add(one.name)
+        blocks.append(_overlay(one, norm))
+    whose = " and ".join(run.label for run in chosen)
+    some_of = f" of {whose}, the first and the last of the networks" if len(runs) > 2 else ""
+    text = (
+        "A test slice with much foreground for each size of noise, and the predictions"
+        f"{some_of}, without noise and under {under(pick(networks, some[0])[0].attack)}. "
+        "The noise is multiplied by the factor above it; middle gray is no change"
+        f"{VOLUMES if in_volumes(runs[0].results) else ''}."
+    )
+    return (Prose(text), *blocks)
+
+
+def _overlay(one: Slice, norm: str) -> Overlay:
+    clean = one.gray(one.clean)
+    whole = Picture(_png(compose(clean)), f"{one.name}: the image without noise", "", head="image")
+    truth = Picture(
+        _png(compose(clean, one.truth)),
+        f"{one.name}, the truth: {_pixels(one.truth, one.classes)}",
+        f"{int(_sizes(one.truth, one.classes).sum())} pixels",
+        head="labelled",
+    )
+    parts = [Part("Truth", (truth, whole), 1)]
+    parts += [Part(view.label, _pictures(one, view), 2) for view in one.views]
+    keys = tuple(
+        Picture(_png(swatch(label)), look(label), name)
+        for label, name in enumerate(one.classes, start=1)
+    )
+    heads = ("", "Dice", *(f"{name}, pixels" for name in one.classes))
+    rows = [("truth", "", *map(str, _sizes(one.truth, one.classes)))]
+    for view in one.views:
+        for when, labels, dice in (
+            ("without noise", view.before, view.dice_before),
+            ("with noise", view.after, view.dice_after),
+        ):
+            sizes = map(str, _sizes(labels, one.classes))
+            rows.append((f"{view.label}, {when}", shown(dice, 2), *sizes))
+    title = f"{one.name}: noise of size at most {one.eps:g} ({norm})"
+    grid = Grid(f"{title}: what is predicted", heads, tuple(rows))
+    return Overlay(title, keys, tuple(parts), grid)
+
+
+def _pictures(one: Slice, view: View) -> tuple[Picture, ...]:
+    clean, noisy = one.gray(one.clean), one.gray(view.noisy)
+    noise = (0.5 + one.factor * one.noise(view)).clip(0, 1)
+
+    def predicted(image: Any, labels: Labels, dice: float, when: str) -> Picture:
+        said = f"{one.name} {when}, prediction of {view.label}: {_pixels(labels, one.classes)}"
+        caption = f"Dice {shown(dice, 2)}"
+        return Picture(_png(compose(image, labels)), f"{said}; {caption}", caption, head=when)
+
+    against = f"noise against {view.label}"
+    return (
+        predicted(clean, view.before, view.dice_before, "without noise"),
+        predicted(noisy, view.after, view.dice_after, "with noise"),
+        Picture(
+            _png(compose(noise)),
+            f"{one.name}: the {against}, times {one.factor:g}; gray is none",
+            "",
+            head=f"noise × {one.factor:g}",
+        ),
+        Picture(
+            _png(compose(noisy)), f"{one.name}: the image with {against}", "", head="image + noise"
+        ),
+    )
+
+
+def _sizes(labels: Labels, classes: Sequence[str]) -> Any:
+    return np.array([int((labels == number).sum()) for number in range(1, len(classes) + 1)])
+
+
+def _pixels(labels: Labels, classes: Sequence[str]) -> str:
+    sizes = _sizes(labels, classes).tolist()
+    return ", ".join(f"{name} {size} pixels" for name, size in zip(classes, sizes, strict=True))
+
+
+def _png(image: Any) -> str:
+    from PIL import Image
+
+    out = io.BytesIO()
+    # Gray images need a third of the bytes.
+    gray = bool((image == image[..., :1]).all())
+    Image.fromarray(image[..., 0] if gray else image).save(out, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode("ascii")

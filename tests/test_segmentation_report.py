@@ -1,0 +1,554 @@
+"""Tables, curves, overlays and pages of segmentation networks: their numbers, by hand."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from PIL import Image
+from small_runs import full
+from small_segmentations import CLASSES, EMPTY, NAN, NOISE, arrays, evaluated, results, three
+from test_html_report import tables, tree
+
+from ima.evaluation.segmentation_results import SegmentationResults
+from ima.report import to_csv, to_latex, to_markdown, to_text
+from ima.report.html import make, write_segmented
+from ima.report.overlay_figure import overlays_figure
+from ima.report.overlays import COLOURS, FILL, compose, look, pick, radii, swatch
+from ima.report.segmentation import (
+    Frame,
+    adi_table,
+    class_tables,
+    curves,
+    curves_figure,
+    write_comparison,
+)
+from ima.report.segmented import Segmented, find, levels
+
+WHITE = {("white-1", 0.05): 0.9, ("white-100", 0.05): 0.8, ("noise-100", 2.0): 0.9}
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Pages of one network and of three, in all forms, by such names as one.html."""
+    home = tmp_path_factory.mktemp("pages")
+    made = {"one": evaluated(home / "trained"), "many": three(home / "results")}
+    for name, source in made.items():
+        for form in ("html", "md", "json"):
+            make([source], home / f"{name}.{form}")
+    return {path.name: path for path in home.glob("*.*")} | made
+
+
+# --- Tables ---------------------------------------------------------------------------------------
+
+
+def test_the_table_holds_the_indices_of_hand() -> None:
+    table = adi_table([("STD", results("STD", clean=0.5)), ("IMA", results())], "A note.")
+    assert table.columns == (
+        "method", "clean", "clean, all classes",
+        *(f"{attack} at {eps}" for attack in ("pgd-100", "ifgsm-10", "worst case")
+          for eps in (2, 6, 10)),
+        "average",
+    )  # fmt: skip
+    rows = {
+        row[0]: [cell.mean for cell in row[1:] if not isinstance(cell, str)] for row in table.rows
+    }
+    # 0.7 = (0.8 + 0.6) / 2, and its shares; clean and six attacks: 0.7 · (1 + 2.0) / 7.
+    noisy = [0.35, 0.14, 0, 0.56, 0.28, 0.07, 0.35, 0.14, 0]
+    assert rows["IMA"] == pytest.approx([0.7, 0.75, *noisy, 0.3])
+    assert rows["STD"] == pytest.approx([value / 2 for value in rows["IMA"]])
+    assert table.caption.endswith("A note.")
+    for said in ("n = 4 slices of 2 cases, 1 without foreground", "Eq. 14", EMPTY, "in L₂"):
+        assert said in table.caption
+    assert "hite noise" not in table.caption
+    text = to_text(table)
+    assert re.search(r"IMA +0\.700 +0\.750 +0\.350 +0\.140 +0\.000", text)
+    assert "Percent" not in text and "| **0.700** |" in to_markdown(table)
+    assert r"\textbf{0.700}" in to_latex(table)
+    (found,) = [
+        line for line in csv.DictReader(io.StringIO(to_csv(table))) if line["method"] == "IMA"
+    ]
+    assert float(found["average mean"]) == pytest.approx(0.3, abs=1e-12)
+
+
+def test_noise_that_is_drawn_has_columns_of_its_own_and_is_in_no_average() -> None:
+    table = adi_table([("IMA", results(left={**WHITE, **NOISE}))])
+    assert table.columns[3] == "noise-100 at 2"
+    assert table.columns[-6:] == (
+        *(f"worst case at {eps}" for eps in (2, 6, 10)),
+        "white-1 at ±0.05", "white-100 at ±0.05", "average",
+    )  # fmt: skip
+    white, hundred, average = (float(str(cell)) for cell in table.rows[0][-3:])
+    assert (white, hundred, average) == (0.63, 0.56, 0.3)
+    assert "White noise is uniform in ± the amplitude" in table.caption
+
+
+def test_an_attack_that_one_network_lacks_is_absent_not_zero() -> None:
+    fewer = {key: share for key, share in NOISE.items() if key[0] != "ifgsm-10"}
+    table = adi_table([("IMA", results()), ("STD", results("STD", fewer))])
+    cells = dict(zip(table.columns, map(str, table.rows[1]), strict=True))
+    assert cells["ifgsm-10 at 2"] == cells["average"] == "–"
+    assert cells["pgd-100 at 2"] == "0.350"
+    assert "– not measured." in " ".join(to_text(table).split())
+
+
+def test_every_class_has_a_table_and_a_single_one_has_none() -> None:
+    head, tail = class_tables([("IMA", results()), ("STD", results("STD"))])
+    assert head.caption.startswith("head:")
+    assert [str(cell) for cell in head.rows[0][1:4]] == ["0.800", "0.400", "0.160"]
+    assert [str(cell) for cell in tail.rows[0][1:4]] == ["0.600", "0.300", "0.120"]
+    assert class_tables([("IMA", results(classes=("head",)))]) == []
+
+
+def _less() -> SegmentationResults:
+    whole = results("STD")
+    rows = tuple(row for row in whole.rows if row.id != 1)
+    return SegmentationResults(rows, whole.classes, whole.norm, whole.settings)
+
+
+def _bare() -> SegmentationResults:
+    whole = results()
+    rows = tuple(row for row in whole.rows if row.attack != "clean")
+    return SegmentationResults(rows, whole.classes, whole.norm, whole.settings)
+
+
+@pytest.mark.parametrize(
+    ("runs", "text"),
+    [
+        ([], "runs is empty"),
+        ([("IMA", results()), ("IMA", results())], "labelled.*IMA"),
+        ([("IMA", results()), ("STD", results(norm="Linf"))], "differ in their norm: L2; Linf"),
+        ([("IMA", results()), ("STD", results(dataset="Heart"))], "differ in their data"),
+        ([("IMA", results()), ("STD", results(classes=("a", "b")))], "differ in their classes"),
+        ([("IMA", results()), ("STD", _less())], "STD was evaluated on 3 samples, IMA on 4"),
+        ([("IMA", _bare())], "no clean pass"),
+    ],
+)
+def test_runs_that_do_not_belong_together_are_refused(runs: Any, text: str, tmp_path: Path) -> None:
+    for make_table in (adi_table, class_tables, curves):
+        with pytest.raises(ValueError, match=text):
+            make_table(runs)
+    if len(runs) > 1:
+        with pytest.raises(ValueError, match=text):
+            write_comparison(tmp_path / "out", [Segmented(*run) for run in runs], Frame("x"))
+        assert not (tmp_path / "out").exists()
+
+
+# --- Curves ---------------------------------------------------------------------------------------
+
+
+def test_curves_begin_clean_and_follow_the_worst_case() -> None:
+    (curve,) = curves([("IMA", results())])
+    assert curve.eps.tolist() == [0, 2, 6, 10]
+    assert curve.accuracy == pytest.approx([0.7, 0.35, 0.14, 0])
+    (curve,) = curves([("IMA", results())], "ifgsm-10")
+    assert curve.accuracy == pytest.approx([0.7, 0.56, 0.28, 0.07])
+    with pytest.raises(ValueError, match="not attacked with autoattack"):
+        curves([("IMA", results())], "autoattack")
+
+
+def test_the_papers_levels_are_marked_where_the_data_are_the_papers() -> None:
+    assert levels(results(), [2, 4, 6, 10]) == [2, 6, 10]
+    assert levels(results(), [2, 4]) == [2, 4]
+    assert levels(results(norm="Linf"), [2, 4, 6, 10]) == [2, 4, 6, 10]
+    assert levels(results(dataset="Dataset900_Other"), [1, 2]) == [1, 2]
+    figure = curves_figure([("IMA", results())])
+    (axes,) = figure.axes
+    marked = [line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1]
+    assert {2, 6, 10} <= set(marked)
+    FigureCanvasAgg(figure).draw()
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == [
+        "0", "0.2", "0.4", "0.6", "0.8", "1",
+    ]  # fmt: skip
+
+
+# --- Overlays -------------------------------------------------------------------------------------
+
+
+def test_labels_are_filled_and_outlined_and_all_else_is_the_image() -> None:
+    gray = np.linspace(0, 1, 140).reshape(14, 10)
+    labels = np.zeros((14, 10), dtype=np.uint8)
+    labels[2:7, 1:9], labels[7:12, 1:9], labels[13, 9] = 1, 2, 255
+    found = compose(gray, labels)
+    scale = 22  # 14 · 21 is below 300
+    assert found.shape == (14 * scale, 10 * scale, 3)
+    image = np.round(255 * gray).repeat(scale, 0).repeat(scale, 1)
+    outside = np.isin(labels, (0, 255)).repeat(scale, 0).repeat(scale, 1)
+    assert (found[outside] == image[outside][:, None]).all()
+    for label, row in ((1, 4), (2, 9)):
+        colour = np.array([int(list(COLOURS)[label - 1][i : i + 2], 16) for i in (1, 3, 5)])
+        middle = found[row * scale + 10, 5 * scale + 10]
+        expected = (1 - FILL) * 255 * gray[row, 5] + FILL * colour
+        assert middle == pytest.approx(expected, abs=0.51)
+        rim = (found == colour).all(2)
+        assert rim.any() and not rim[outside].any()
+        # A rim's pixel lies within its own class.
+        assert (labels.repeat(scale, 0).repeat(scale, 1)[rim] == label).all()
+    solid, dashed = ((swatch(label) == swatch(label)[0, 0]).all(2)[0].mean() for label in (1, 2))
+    assert solid == 1 and 0.3 < dashed < 0.8
+    assert (compose(gray)[..., 0] == compose(gray)[..., 2]).all()
+
+
+# Machado, Oliveira and Fernandes, IEEE TVCG 2009: full protanopia, deuteranopia, tritanopia.
+VISION = {
+    "usual": np.eye(3).tolist(),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+               [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+               [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+               [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_colours_of_classes_differ_for_every_vision(vision: str) -> None:
+    srgb = np.array([list(bytes.fromhex(colour[1:])) for colour in COLOURS]) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    seen = (linear @ np.array(VISION[vision]).T).clip(0, 1)
+    xyz = seen @ np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722],
+                           [0.0193, 0.1192, 0.9505]]).T / [0.9505, 1, 1.089]  # fmt: skip
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
+    for a, b in itertools.combinations(range(len(lab)), 2):
+        # 2.3 is just noticeable; outlines tell apart what is nearer than six times that.
+        apart = np.linalg.norm(lab[a] - lab[b])
+        assert apart > 15 or (apart > 10 and look(a + 1).split()[1] != look(b + 1).split()[1])
+
+
+def test_slices_are_matched_cut_and_left_out_where_images_differ() -> None:
+    ima, std = arrays("IMA"), arrays("STD", dice=0.1)
+    networks = [("STD", std), ("IMA", ima)]
+    assert radii(networks) == [2, 6, 10]
+    first, second = pick(networks, 6)
+    assert (first.name, second.name) == ("case_1, slice 3", "case_2, slice 0")
+    assert [view.label for view in first.views] == ["STD", "IMA"]
+    assert [view.dice_after for view in first.views] == [0.1, 0.4]
+    assert first.clean.shape == (14, 10) and second.clean.shape == (12, 9)
+    assert 255 not in second.truth and np.isfinite(second.clean).all()
+    size = np.linalg.norm(second.views[0].noisy - second.clean)
+    assert size == pytest.approx(0.99 * 6, rel=1e-5)
+    # The same slice of another preprocessing, and one that the other network did not keep.
+    ima["clean"][ima["case"] == "case_2", 11] = np.nan
+    assert [one.name for one in pick(networks, 6)] == ["case_1, slice 3"]
+    std["slice"][std["case"] == "case_1"] = 5
+    assert pick(networks, 6) == [] and radii(networks) == []
+    assert overlays_figure(networks, norm="L2") is None
+
+
+@pytest.mark.parametrize("labels", [("STD", "IMA"), ("IMA",), ("a network with a long name", "x")])
+def test_the_figure_of_overlays_says_all_and_nothing_over_another(labels: tuple[str, ...]) -> None:
+    made = overlays_figure([(label, arrays(label)) for label in labels], norm="L2")
+    assert made is not None
+    figure, caption = made
+    assert caption.startswith("Noise of size at most 6 (L₂) under the worst of all attacks")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer: Any = canvas.get_renderer()
+    texts = [one for one in figure.findobj(Text) if one.get_text() and one.get_visible()]
+    texts = [one for one in texts if one.axes is None]
+    words = [one.get_text() for one in texts]
+    for expected in (*labels, "truth", "Dice 1.00", "Dice 0.40", "noisy image", *CLASSES):
+        assert expected in words
+    factors = {word for word in words if word.startswith("noise × ")}
+    assert factors and all(float(word[8:]) >= 1 for word in factors)
+    boxes = [one.get_window_extent(renderer) for one in texts]
+    for box, word in zip(boxes, words, strict=True):
+        assert box.x0 >= 0 and box.y0 >= 0, word
+        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, word
+    images = [axes.get_window_extent(renderer) for axes in figure.axes if axes.images]
+    for a, b in itertools.combinations([*boxes, *images], 2):
+        wide = min(a.x1, b.x1) - max(a.x0, b.x0)
+        high = min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert wide <= 0.5 or high <= 0.5
+
+
+# --- The folder of a comparison -------------------------------------------------------------------
+
+
+def test_a_comparison_is_written_whole_and_the_same_again(tmp_path: Path) -> None:
+    runs = [Segmented.open(file) for file in find(three(tmp_path / "results"))]
+    frame = Frame("small", "A note.", "ima nnunet compare small", ["At commit abc."])
+    folder = tmp_path / "out"
+    told = write_comparison(folder, runs, frame)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "table.md", "table.csv", "table.tex", "table-class-1.csv", "table-class-2.csv",
+        "curves.png", "curves.svg", "overlays.png", "overlays.svg",
+    }  # fmt: skip
+    page = (folder / "table.md").read_text(encoding="utf-8")
+    assert page.startswith(
+        "# small\n\nMade by `ima nnunet compare small`.\n\nEvaluated with seed 0;"
+    )
+    assert "trainer STD nnUNetTrainerSTD, SAT5 nnUNetTrainerSAT5" in page
+    assert "![overlays](overlays.png)" in page and page.endswith("At commit abc.\n")
+    assert "jane" not in page
+    assert [line.split()[0] for line in told.splitlines() if re.match(r"\w+ +0\.", line)][:3] == [
+        "STD", "SAT5", "IMA",
+    ]  # fmt: skip
+    before = {name: (folder / name).read_bytes() for name in names}
+    write_comparison(folder, runs, frame)
+    assert {name: (folder / name).read_bytes() for name in names} == before
+    # Pictures that no longer belong to the page do not stay beside it.
+    write_comparison(folder, [Segmented(run.label, run.results) for run in runs], frame)
+    assert not (folder / "overlays.png").exists() and not (folder / "overlays.svg").exists()
+    assert "overlays" not in (folder / "table.md").read_text(encoding="utf-8")
+
+
+# --- Pages ----------------------------------------------------------------------------------------
+
+
+def _verdict(page: Path) -> str:
+    sections = tree(page).all("section")
+    found = next(one for one in sections if one.attributes["id"] == "verdict")
+    return next(found.all("p")).text
+
+
+def test_the_page_of_one_network_says_its_numbers(pages: dict[str, Path]) -> None:
+    page = tree(pages["one.html"])
+    assert next(page.all("h1")).text == "What noise breaks IMA on Hippocampus"
+    verdict = _verdict(pages["one.html"])
+    for said in (
+        "IMA was tested on 4 slices of 2 cases, 1 without foreground",
+        "its mean Dice (ADI) is 0.70",
+        "Noise of size 2 (L₂), chosen against the network, takes the mean Dice from 0.70 to 0.35",
+        "noise of size 10, to 0.00",
+        "found by PGD-100 and IFGSM-10; a stronger attack may find more",
+    ):
+        assert said in verdict
+    found = next(rows for caption, rows in tables(page).items() if "(ADI)" in caption)
+    assert found[0] == ["noise", "ADI", *CLASSES, "ADI, all classes"]
+    assert found[1][0] == "clean" and found[1][1].startswith("0.700")
+    assert found[1][2:] == ["0.800", "0.600", "0.750"]
+    assert [row[0] for row in found[2:4]] == ["PGD-100 at 2", "PGD-100 at 6"]
+    assert f"The convention: {EMPTY}" in page.text
+
+
+def test_the_page_of_several_has_them_side_by_side(pages: dict[str, Path]) -> None:
+    page = tree(pages["many.html"])
+    whole, classes = [rows for caption, rows in tables(page).items() if "noise in L₂" in caption][
+        :2
+    ]
+    assert whole[0] == ["noise", "STD", "SAT5", "IMA"]
+    cells = {row[0]: [cell[:5] for cell in row[1:]] for row in whole[1:]}
+    assert cells["clean"] == ["0.770", "0.560", "0.700"]
+    assert cells["clean, all classes"] == ["0.825", "0.600", "0.750"]
+    assert cells["PGD-100 at 2"] == ["0.077", "0.196", "0.350"]
+    assert {row[0]: row[1:] for row in classes[1:]}["head, worst case at 2"] == [
+        "0.088", "0.224", "0.400",
+    ]  # fmt: skip
+    best = [strong.text for table in page.all("table") for strong in table.all("strong")]
+    assert best[:3] == ["0.770", "0.825", "0.350"]
+    verdict = _verdict(pages["many.html"])
+    assert "mean Dice (ADI) is between 0.56 with SAT5 and 0.77 with STD" in verdict
+    assert "leaves a mean Dice of between 0.08 with STD and 0.35 with IMA" in verdict
+    assert "leaves a mean Dice of 0.00 with each of them" in verdict
+
+
+def test_pictures_are_the_slices_and_are_told_in_words(pages: dict[str, Path]) -> None:
+    page = tree(pages["many.html"])
+    figures = [one for one in page.all("figure") if one.attributes["class"] == "overlay"]
+    assert len(figures) == 3
+    images = list(figures[0].all("img"))
+    said = [one.attributes["alt"] for one in images]
+    assert said[0] == "case_1, slice 3, the truth: head 20 pixels, <b>tail</b> 15 pixels"
+    assert said[3] == (
+        "case_1, slice 3 with noise, prediction of STD: head 20 pixels, <b>tail</b> 0 pixels; "
+        "Dice 0.10"
+    )
+    assert [text for text in said if "prediction of" in text][-1].endswith("Dice 0.40")
+    assert "SAT5" not in " ".join(said)
+    pixels = [_pixels(one) for one in images]
+    one = pick([("STD", arrays("STD")), ("IMA", arrays())], 2)[0]
+    assert pixels[0] == pytest.approx(compose(one.gray(one.clean), one.truth))
+    noise = (0.5 + one.factor * one.noise(one.views[0])).clip(0, 1)
+    assert f"times {one.factor:g}; gray is none" in said[4]
+    assert pixels[4] == pytest.approx(compose(noise)[..., 0])
+    keys = next(one for one in figures[0].all("ul") if one.attributes["class"] == "keys")
+    assert [item.text for item in keys.all("li")] == list(CLASSES)
+    numbers = next(rows for caption, rows in tables(figures[0]).items())
+    assert ["STD, with noise", "0.10", "20", "0"] in numbers
+
+
+def _pixels(image: Any) -> Any:
+    found = image.attributes["src"].removeprefix("data:image/png;base64,")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(found))))
+
+
+def test_markdown_and_json_say_the_same(pages: dict[str, Path]) -> None:
+    text = pages["many.md"].read_text(encoding="utf-8")
+    assert "# What noise breaks 3 segmentation networks on Hippocampus" in text
+    assert re.search(r"\| PGD-100 at 2 +\| 0\.077 \(", text)
+    found = json.loads(pages["many.json"].read_text(encoding="utf-8"))
+    assert found["verdict"] == _verdict(pages["many.html"])
+    assert [one["name"] for one in found["networks"]] == ["STD", "SAT5", "IMA"]
+    ima = found["networks"][2]
+    assert (ima["n"], ima["cases"], ima["without_foreground"]) == (4, 2, 1)
+    by_key = {(one["attack"], one["eps"]): one for one in ima["dice"]}
+    assert by_key["pgd-100", 6.0]["adi"] == pytest.approx(0.14)
+    assert by_key["clean", 0.0]["per_class"] == pytest.approx({"head": 0.8, "<b>tail</b>": 0.6})
+    assert by_key["clean", 0.0]["adi_all_classes"] == pytest.approx(0.75)
+
+
+def test_a_network_without_attacks_or_classes_is_told_honestly(tmp_path: Path) -> None:
+    bare = Segmented("IMA", results(left={}))
+    write_segmented(tmp_path / "bare.html", [bare])
+    assert "No attack was run" in _verdict(tmp_path / "bare.html")
+    rows = tuple(row for row in results(left={}).rows if row.pixels == 0)
+    empty = SegmentationResults(rows, CLASSES, "L2")
+    for form in ("html", "json"):
+        write_segmented(tmp_path / f"empty.{form}", [Segmented("IMA", empty)])
+    assert "no class occurs" in _verdict(tmp_path / "empty.html")
+    (network,) = json.loads((tmp_path / "empty.json").read_text(encoding="utf-8"))["networks"]
+    assert network["dice"][0]["adi"] is None
+
+
+def test_pages_are_whole_and_tell_no_place_on_the_machine(pages: dict[str, Path]) -> None:
+    for name in ("one", "many"):
+        page = tree(pages[f"{name}.html"])
+        assert not list(page.all("script")) and not list(page.all("b"))
+        assert all(one.attributes["alt"] for one in page.all("img"))
+        ids = [one.attributes["id"] for one in page.all() if "id" in one.attributes]
+        assert len(ids) == len(set(ids))
+        for figure in page.all("figure"):
+            assert list(next(figure.all("details")).all("table"))
+        for form in ("html", "md", "json"):
+            text = pages[f"{name}.{form}"].read_text(encoding="utf-8")
+            assert "jane" not in text and "imagesTs" in text
+
+
+def test_the_same_files_give_the_same_bytes_without_torch(pages, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from ima.report.html import make\n"
+        "for name, out in zip(sys.argv[1::2], sys.argv[2::2]): make([Path(name)], Path(out))\n"
+        "import ima.report.segmentation, ima.report.overlay_figure\n"
+        "sys.exit(1 if 'torch' in sys.modules else 0)\n"
+    )
+    words = [str(w) for n in ("one", "many") for w in (pages[n], tmp_path / f"{n}.html")]
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "error", "-c", script, *words]
+    assert subprocess.run(command, env=environment, timeout=100).returncode == 0
+    for name in ("one.html", "many.html"):
+        assert (tmp_path / name).read_bytes() == pages[name].read_bytes()
+
+
+def test_evaluations_are_found_where_nnunet_puts_them(tmp_path: Path) -> None:
+    folder = three(tmp_path / "nnUNet_results" / "Dataset004_Hippocampus")
+    for path in (folder, folder.parent, tmp_path):
+        labels = [Segmented.open(file).label for file in find(path)]
+        assert labels == ["STD", "SAT5", "IMA"]
+    inside = folder / "nnUNetTrainerIMA__nnUNetPlansB32__2d"
+    file = inside / "fold_0" / "ima" / "results_nnunet.csv"
+    for path in (inside, inside / "fold_0", file.parent, file):
+        assert find(path) == [file]
+    with pytest.raises(FileNotFoundError, match="ima evaluate --nnunet"):
+        Segmented.open(tmp_path)
+
+
+# --- What is refused ------------------------------------------------------------------------------
+
+
+def _both(folder: Path) -> list[Path]:
+    return [evaluated(folder / "a"), full(folder / "run")]
+
+
+def _both_the_other_way(folder: Path) -> list[Path]:
+    return list(reversed(_both(folder)))
+
+
+def _in_one_folder(folder: Path) -> list[Path]:
+    evaluated(folder / "all")
+    full(folder / "all" / "run")
+    return [folder / "all"]
+
+
+def _truncated(folder: Path) -> list[Path]:
+    made = evaluated(folder / "a")
+    (made / "overlays.npz").write_bytes((made / "overlays.npz").read_bytes()[:300])
+    return [made]
+
+
+def _pickled(folder: Path) -> list[Path]:
+    made = evaluated(folder / "a")
+    found = {**arrays(), "case": np.array([{}] * 6, dtype=object)}
+    np.savez(made / "overlays.npz", allow_pickle=True, **found)
+    return [made]
+
+
+def _other_shape(folder: Path) -> list[Path]:
+    made = evaluated(folder / "a")
+    np.savez(made / "overlays.npz", **{**arrays(), "truth": arrays()["truth"][:, :4]})
+    return [made]
+
+
+def _lacking(folder: Path) -> list[Path]:
+    made = evaluated(folder / "a")
+    np.savez(made / "overlays.npz", **{k: v for k, v in arrays().items() if k != "noisy"})
+    return [made]
+
+
+def _no_rows(folder: Path) -> list[Path]:
+    made = evaluated(folder / "a")
+    file = made / "results_nnunet.csv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
+    return [made]
+
+
+def _garbage(folder: Path) -> list[Path]:
+    made = evaluated(folder / "a")
+    (made / "results_nnunet.csv").write_bytes(b"\x00[:,\n1,x")
+    return [made]
+
+
+REFUSED: dict[str, tuple[Callable[[Path], list[Path]], str]] = {
+    "both kinds": (_both, "make a page for each kind"),
+    "both kinds, classification first": (_both_the_other_way, "make a page for each kind"),
+    "both kinds in one folder": (_in_one_folder, "make a page for each kind"),
+    "truncated": (_truncated, "overlays.npz is damaged"),
+    "pickled": (_pickled, "overlays.npz is damaged"),
+    "other shape": (_other_shape, "overlays.npz is damaged: truth"),
+    "lacking": (_lacking, "overlays.npz lacks noisy"),
+    "no rows": (_no_rows, "no clean pass"),
+    "garbage": (_garbage, "results_nnunet.csv"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_makes_no_page_is_refused_and_leaves_nothing(case: str, tmp_path: Path) -> None:
+    prepare, text = REFUSED[case]
+    runs = prepare(tmp_path)
+    with pytest.raises(ValueError, match=text):
+        make(runs, tmp_path / "out" / "page.html")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from ima.cli import app
+
+    made = evaluated(tmp_path / "trained")
+    out = tmp_path / "deep" / "page.md"
+    app(["report", str(made), "--out", str(out)], result_action="return_value")
+    assert capsys.readouterr().out.strip() == str(out)
+    assert "What noise breaks IMA" in out.read_text(encoding="utf-8")
+
+
+def test_dice_that_nobody_knows_are_dashes() -> None:
+    found = arrays()
+    found["dice_noisy"][:] = NAN
+    made = overlays_figure([("IMA", found)], norm="L2")
+    assert made is not None
+    assert "Dice –" in [one.get_text() for one in made[0].findobj(Text)]

@@ -1,0 +1,679 @@
+"""Segmentation under attack: Dice that is known by hand is found, and every row keeps its word."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nets import redraw, seeded
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from ima import evaluate
+from ima.budget import Budget, OutOfTime
+from ima.evaluation.overlays import COUNT, Overlays
+from ima.evaluation.segment_batch import SegmentExample
+from ima.evaluation.segmentation_results import (
+    FIELDS,
+    WORST,
+    SegmentationResults,
+    SegmentRow,
+)
+from ima.evaluation.segments import evaluate_segmentation
+from ima.tasks import Segmentation
+
+ATTACKS = ("pgd-6", "ifgsm-4", "ensemble-4", "noise-3")
+
+
+class PixelByPixel(nn.Module):
+    """Foreground where a pixel is above 0: the noise that changes a pixel is the pixel itself."""
+
+    def __init__(self, scale: float = 3.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([torch.zeros_like(x), self.scale * x], 1)
+
+
+class OneChannel(PixelByPixel):
+    """The same through a sigmoid."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x
+
+
+class Scales(nn.Module):
+    """Deep supervision: the full resolution and every second pixel."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        z = self.inner(x)
+        return [z, z[..., ::2, ::2]]
+
+
+def conv(dims: int, outputs: int = 3, channels: int = 1, seed: int = 0) -> nn.Module:
+    kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+    net = nn.Sequential(kind(channels, 6, 3, padding=1), nn.ReLU(), kind(6, outputs, 3, padding=1))
+    return redraw(net, seed, scale=2.0)
+
+
+def rows_of(results: SegmentationResults, attack: str, eps: float) -> dict[int, SegmentRow]:
+    return {row.id: row for row in results.of(attack, eps)}
+
+
+def plain(results: SegmentationResults) -> list[str]:
+    """The rows as text, in which NaN equals NaN."""
+    return [repr(row) for row in results.rows]
+
+
+# --- What is known --------------------------------------------------------------------------------
+
+
+def flipped(x: Tensor, eps: float) -> float:
+    """The lowest Dice that L-infinity noise below eps can leave of a right prediction."""
+    foreground = x > 0
+    lost = int((foreground & (x < eps)).sum())
+    gained = int((~foreground & (x > -eps)).sum())
+    truth = int(foreground.sum())
+    return 2 * (truth - lost) / (2 * truth - lost + gained)
+
+
+@pytest.mark.parametrize("attack", ["pgd-12", "ifgsm-8", "ensemble-12"])
+@pytest.mark.parametrize("regions", [False, True])
+def test_linf_noise_changes_every_pixel_within_its_reach(attack: str, regions: bool) -> None:
+    x = torch.randn(6, 1, 5, 5, generator=seeded(3))
+    y = (x > 0).long()
+    model = OneChannel() if regions else PixelByPixel()
+    radii = [0.11, 0.37, 0.83, 5.0]
+    assert min(float((x.abs() - eps).abs().min()) for eps in radii) > 1e-4
+    found = evaluate(
+        model,
+        TensorDataset(x, y),
+        radii,
+        [attack],
+        norm="linf",
+        task=Segmentation(regions=regions),
+    )
+    assert found.adi() == 1
+    for eps in radii:
+        for i, row in rows_of(found, attack, eps).items():
+            assert row.dice == pytest.approx(flipped(x[i], eps), abs=1e-6)
+    assert found.adi(attack, 5.0) == 0
+
+
+def lowest_l2(x: Tensor, eps: float) -> float:
+    """The lowest Dice that L2 noise of at most eps can leave: the nearest pixels change."""
+    inside = np.sort(x[x > 0].numpy() ** 2)
+    outside = np.sort(x[x <= 0].numpy() ** 2)
+    best = 1.0
+    for lost, gained in itertools.product(range(len(inside) + 1), range(len(outside) + 1)):
+        if math.sqrt(inside[:lost].sum() + outside[:gained].sum()) < eps:
+            best = min(best, 2 * (len(inside) - lost) / (2 * len(inside) - lost + gained))
+    return best
+
+
+def test_l2_noise_never_beats_what_is_possible_and_comes_near() -> None:
+    x = torch.randn(12, 1, 4, 4, generator=seeded(5))
+    radii, attacks = [0.3, 0.8, 1.5], ["pgd-40", "ensemble-40", "ifgsm-10", "noise-50"]
+    found = evaluate(
+        PixelByPixel(), TensorDataset(x, (x > 0).long()), radii, attacks, task=Segmentation()
+    )
+    gaps: list[float] = []
+    for eps in radii:
+        for attack in (*attacks, WORST):
+            for i, row in rows_of(found, attack, eps).items():
+                assert row.dice >= lowest_l2(x[i], eps) - 1e-6
+                assert row.noise <= eps * (1 + 1e-4)
+        gaps += [r.dice - lowest_l2(x[i], eps) for i, r in rows_of(found, WORST, eps).items()]
+    assert np.mean(gaps) < 0.06
+    # An attack with an aim is far below noise without one.
+    assert found.adi("pgd-40", 0.8) < found.adi("noise-50", 0.8) - 0.1
+
+
+BY_HAND = torch.tensor(
+    [[1, 1, 1, 0.1], [-1, -1, -1, -0.2], [-1, -1, -1, -1], [-1, -1, -1, -1]]
+).reshape(1, 1, 4, 4)
+
+
+@pytest.mark.parametrize("attack", ["pgd-10", "ifgsm-10", "ensemble-10"])
+def test_dice_by_hand(attack: str) -> None:
+    # One of four is lost: 2*3 / (3 + 4). Then one more is found: 2*3 / (4 + 4). Then all changes.
+    expected = {0.15: 6 / 7, 0.3: 6 / 8, 1.5: 0.0}
+    data = [(BY_HAND, (BY_HAND > 0).long())]
+    found = evaluate_segmentation(
+        PixelByPixel(), data, list(expected), [attack, "white-1", "white-50"], norm="linf"
+    )
+    for eps, dice in expected.items():
+        (row,) = found.of(attack, eps)
+        assert row.dice == pytest.approx(dice)
+        assert row.per_class == (row.dice,)
+        assert (row.pixels, row.present, row.case, row.slice) == (4, 1, "0", -1)
+        assert found.adi(attack, eps) == row.dice
+    # White noise of 0.05 reaches no pixel, and is no attack with a radius.
+    assert found.white == ("white-1", "white-50")
+    assert [found.adi(name, None) for name in found.white] == [1, 1]
+    assert found.attacks == (attack,) and found.eps == tuple(expected)
+
+
+def test_white_noise_is_uniform_to_its_amplitude_and_worse_the_more_is_drawn() -> None:
+    generator = seeded(8)
+    x = torch.where(torch.rand(40, 1, 4, 4, generator=generator) < 0.5, 0.04, -0.04)
+    data = TensorDataset(x, (x > 0).long())
+    found = evaluate_segmentation(PixelByPixel(), data, (), ["white-1", "white-20"], batch_size=40)
+    # A pixel of 0.04 changes where the draw is beyond it: (0.05 - 0.04) / 0.1 of all draws.
+    p = (x > 0).double().flatten(1).mean(1)
+    wrong = 0.1
+    expected = 2 * p * (1 - wrong) / (p + p * (1 - wrong) + (1 - p) * wrong)
+    once = found.adi("white-1", 0.05)
+    assert once == pytest.approx(float(expected.mean()), abs=0.03)
+    assert found.adi("white-20", 0.05) < once - 0.05
+    assert all(
+        rows_of(found, "white-20", 0.05)[i].dice <= row.dice
+        for i, row in rows_of(found, "white-1", 0.05).items()
+    )
+    within = evaluate_segmentation(
+        PixelByPixel(), data, (), ["white-20"], bounds=(-0.1, 0.1), batch_size=40
+    )
+    # Bounds that are 0.2 wide make it a fifth: 0.01 reaches no pixel.
+    assert within.adi("white-20", 0.05) == 1
+
+
+# --- Rows keep their word -------------------------------------------------------------------------
+
+
+def labels_of(shape: Sequence[int], classes: int, seed: int = 1) -> Tensor:
+    return torch.randint(0, classes, tuple(shape), generator=seeded(seed))
+
+
+CASES: dict[str, tuple[nn.Module, tuple[int, ...], Segmentation, dict[str, Any]]] = {
+    "signals": (conv(1), (1, 12), Segmentation(), {}),
+    "images": (conv(2), (1, 8, 7), Segmentation(), {}),
+    "two channels, within bounds": (
+        conv(2, channels=2),
+        (2, 6, 6),
+        Segmentation(),
+        {"bounds": (0.0, 1.0)},
+    ),
+    "linf": (conv(2), (1, 6, 6), Segmentation(walk="dice"), {"norm": "linf"}),
+    "volumes": (conv(3), (1, 4, 5, 6), Segmentation(), {}),
+    "regions": (conv(2, outputs=2), (1, 6, 6), Segmentation(regions=True), {}),
+    "ignored pixels": (conv(2), (1, 6, 6), Segmentation(ignore_label=3), {}),
+    "deep supervision": (Scales(conv(2)), (1, 8, 8), Segmentation(), {}),
+}
+RADII = (0.1, 0.4, 1.2)
+
+
+def problem(case: str, count: int = 7) -> tuple[nn.Module, Any, Segmentation, dict[str, Any]]:
+    """A model, batches of at most 4, task and options."""
+    model, shape, task, options = CASES[case]
+    x = torch.rand(count, *shape, generator=seeded(2))
+    y: Any = labels_of((count, *shape[1:]), 4 if task.ignore_label else 3)
+    y[-1] = 0
+    if task.regions:
+        # The last channel marks pixels that do not count.
+        y = torch.stack([y > 0, y == 2, labels_of(y.shape, 9, seed=4) == 0], 1).float()
+    pairs = [(x[i : i + 4], y[i : i + 4]) for i in range(0, count, 4)]
+    if case == "deep supervision":
+        pairs = [(x, [y, y[..., ::2, ::2]]) for x, y in pairs]
+    return model, pairs, task, options
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_row_keeps_what_its_columns_promise(case: str) -> None:
+    model, data, task, options = problem(case)
+    kept: dict[tuple[int, str, float], SegmentExample] = {}
+
+    def keep(example: SegmentExample) -> None:
+        kept[example.id, example.attack, example.eps] = example
+
+    found = evaluate(model, data, RADII, ATTACKS, task=task, keep=keep, **options)
+    assert isinstance(found, SegmentationResults)
+    assert found.attacks == (*ATTACKS, WORST) and found.eps == RADII
+    low, high = options.get("bounds") or (-math.inf, math.inf)
+    clean = rows_of(found, "clean", 0.0)
+    assert [row.dice for row in clean.values()] != [1.0] * 7
+    drops = 0
+    for attack, eps in itertools.product(found.attacks, RADII):
+        rows = rows_of(found, attack, eps)
+        assert list(rows) == list(range(7))
+        smaller = clean if eps == RADII[0] else rows_of(found, attack, RADII[RADII.index(eps) - 1])
+        for i, row in rows.items():
+            example = kept[i, attack, eps]
+            assert row.dice <= smaller[i].dice
+            drops += row.dice < smaller[i].dice
+            noise = (example.noisy - example.clean).double().flatten()
+            size = noise.abs().max() if options.get("norm") == "linf" else noise.norm()
+            assert row.noise == pytest.approx(float(size), rel=1e-4, abs=1e-6)
+            assert row.noise <= eps * (1 + 1e-4)
+            assert float(example.noisy.min()) >= low and float(example.noisy.max()) <= high
+            # Alone, not in its batch.
+            truth: Any = example.truth[None]
+            target = [truth, truth[..., ::2, ::2]] if case == "deep supervision" else truth
+            with torch.no_grad():
+                output = model(example.noisy[None])
+            assert row.dice == pytest.approx(float(task.dice(output, target)), abs=1e-5)
+            assert row.dice == example.dice_noisy and example.dice_clean == clean[i].dice
+            known = [d for d in row.per_class if not math.isnan(d)]
+            assert row.dice == pytest.approx(np.mean(known) if known else 1.0, abs=1e-6)
+            assert torch.equal(task.predict(output)[0], example.predicted_noisy)
+    assert drops > 20
+    for eps in RADII:
+        lowest = [min(rows_of(found, a, eps)[i].dice for a in ATTACKS) for i in clean]
+        assert [row.dice for row in found.of(WORST, eps)] == lowest
+        assert found.adi("pgd-6", eps) < found.adi("noise-3", eps)
+    # Without foreground in the truth.
+    assert clean[6].pixels == clean[6].present == 0
+
+
+def test_pixels_and_classes_of_the_truth_are_counted() -> None:
+    model, data, _, _ = problem("ignored pixels")
+    y = torch.cat([y for _, y in data])
+    found = evaluate(model, data, (), (), task=Segmentation(ignore_label=3))
+    for row in found.rows:
+        mine = y[row.id]
+        assert row.pixels == int(((mine == 1) | (mine == 2)).sum())
+        assert row.present == len({1, 2} & set(mine.flatten().tolist()))
+    model, data, task, _ = problem("regions")
+    y = torch.cat([y for _, y in data]).bool()
+    found = evaluate(model, data, (), (), task=task)
+    valid = ~y[:, 2]
+    assert [r.pixels for r in found.rows] == ((y[:, 0] | y[:, 1]) & valid).sum((1, 2)).tolist()
+    assert [r.present for r in found.rows] == [
+        int((y[i, 0] & valid[i]).any()) + int((y[i, 1] & valid[i]).any()) for i in range(7)
+    ]
+
+
+def test_a_sample_does_not_depend_on_its_mates() -> None:
+    model, task = conv(2), Segmentation()
+    x = torch.rand(4, 1, 6, 6, generator=seeded(2))
+    y = labels_of((4, 6, 6), 3)
+    easy = torch.zeros_like(y[1:])
+    with torch.no_grad():
+        right = model(x[1:]).argmax(1)
+    attacks = [*ATTACKS, "white-3"]
+    runs = [
+        evaluate(model, [(x[:n], torch.cat([y[:1], mates])[:n])], RADII, attacks, task=task)
+        # Mates of Dice 0, mates of Dice 1, and other ones: noise is drawn for all of them.
+        for n, mates in ((4, easy), (4, right), (4, y[1:]))
+    ]
+    alone = [[r for r in plain(run) if r.startswith("SegmentRow(id=0,")] for run in runs]
+    assert len(alone[0]) == 1 + 1 + 3 * 5
+    for other in alone[1:]:
+        for mine, theirs in zip(alone[0], other, strict=True):
+            assert mine.split("noise=")[0] == theirs.split("noise=")[0]
+
+
+def test_the_model_and_the_random_state_are_left_alone() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 3, 1))
+    model.train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    state = torch.get_rng_state()
+    x = torch.rand(4, 1, 6, 6, generator=seeded(2))
+    with torch.inference_mode():
+        evaluate(
+            model,
+            [(x, labels_of((4, 6, 6), 3))],
+            0.5,
+            ["pgd-3", "white-2", "noise-2"],
+            task=Segmentation(),
+        )
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_dicts_as_monai_gives_them() -> None:
+    x = torch.rand(5, 1, 6, 6, generator=seeded(2))
+    y = labels_of((5, 1, 6, 6), 3)
+    dicts = [{"image": x[i], "label": y[i]} for i in range(5)]
+    pairs = evaluate(conv(2), TensorDataset(x, y), 0.4, ["pgd-3"], task=Segmentation())
+    found = evaluate(conv(2), dicts, 0.4, ["pgd-3"], task=Segmentation())
+    assert plain(found) == plain(pairs)
+    renamed = [{"a": d["image"], "b": d["label"]} for d in dicts]
+    found = evaluate(conv(2), renamed, 0.4, ["pgd-3"], task=Segmentation(), keys=("a", "b"))
+    assert plain(found) == plain(pairs)
+
+
+def test_a_sample_without_foreground() -> None:
+    x = torch.full((1, 1, 4, 4), -1.0)
+    x[0, 0, 0, 0] = -0.2
+    found = evaluate(
+        PixelByPixel(),
+        [(x, torch.zeros(1, 4, 4))],
+        [0.1, 0.3],
+        ["pgd-5"],
+        norm="linf",
+        task=Segmentation(),
+    )
+    assert [row.dice for row in found.rows] == [1, 1, 0]
+    # None predicted: it counts for no class. One predicted: with 0.
+    assert math.isnan(found.adi()) and math.isnan(found.adi("pgd-5", 0.1))
+    assert found.adi("pgd-5", 0.3) == 0
+    assert math.isnan(found.adi_all_classes("pgd-5", 0.3))
+    assert "counts for no class" in found.settings["empty slices"]
+
+
+# --- What cannot be stated ------------------------------------------------------------------------
+
+
+class Broken(nn.Module):
+    """NaN where the noise takes a pixel above `limit`, everywhere if it is below all."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = torch.cat([torch.zeros_like(x), x], 1)
+        return torch.where((x > self.limit).flatten(1).any(1)[:, None, None, None], torch.nan, z)
+
+
+def test_an_output_that_is_not_finite_is_refused() -> None:
+    data = [(BY_HAND, (BY_HAND > 0).long())]
+    with pytest.raises(FloatingPointError, match="not finite on batch of samples 0 to 0"):
+        evaluate(Broken(-5.0), data, 0.3, task=Segmentation())
+
+
+def test_noise_that_breaks_the_output_leaves_a_dice_of_zero() -> None:
+    data = [(BY_HAND, (BY_HAND > 0).long())]
+    found = evaluate(Broken(1.02), data, 0.4, ["noise-20"], norm="linf", task=Segmentation())
+    assert (found.adi(), found.adi("noise-20", 0.4)) == (1, 0)
+    assert found.of("noise-20", 0.4)[0].per_class == (0.0,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            {"attacks": ["autoattack"]},
+            "unknown attack 'autoattack' for segmentation; Known: pgd-100",
+        ),
+        ({"attacks": ["ensembl-3"]}, "did you mean 'ensemble-100'"),
+        ({"attacks": ["pgd-0"]}, "unknown attack 'pgd-0'"),
+        ({"eps": [0.0]}, "above 0"),
+        ({"data": []}, "empty"),
+        ({"bounds": (0.0, 0.5)}, "outside the bounds"),
+        ({"bounds": (-math.inf, math.inf), "attacks": ["white-2"]}, "white noise is a share"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments: dict[str, Any], text: str) -> None:
+    options = {"data": [(BY_HAND, (BY_HAND > 0).long())], "eps": 0.3, "task": Segmentation()}
+    with pytest.raises(ValueError, match=text):
+        evaluate(PixelByPixel(), **{**options, **arguments})
+
+
+def test_labels_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="targets hold 2"):
+        evaluate(PixelByPixel(), [(BY_HAND, torch.full((1, 4, 4), 2))], 0.3, task=Segmentation())
+    with pytest.raises(ValueError, match="1 foreground classes"):
+        evaluate_segmentation(
+            PixelByPixel(), [(BY_HAND, (BY_HAND > 0).long())], 0.3, classes=("a", "b")
+        )
+
+
+# --- Stopped and continued ------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("case", ["images", "deep supervision", "regions"])
+def test_a_killed_evaluation_continues_to_the_same_result(case: str, tmp_path: Path) -> None:
+    model, data, task, _ = problem(case, 12)
+    record = tmp_path / "record"
+    names = [(f"case {i // 2}", i % 2) for i in range(12)]
+
+    def go(until: int | None = None, record: Path = record) -> tuple[SegmentationResults, Overlays]:
+        overlays = Overlays(WORST, record, "data", ignore_label=task.ignore_label)
+
+        def progress(done: int, total: int) -> None:
+            overlays.save()
+            if done == until:
+                raise Killed
+
+        found = evaluate_segmentation(
+            model,
+            data,
+            RADII,
+            [*ATTACKS, "white-2"],
+            task=task,
+            names=names,
+            keep=overlays.keep,
+            progress=progress,
+            partial=record,
+        )
+        return found, overlays
+
+    whole, pictures = go(record=tmp_path / "other")
+    with pytest.raises(Killed):
+        go(until=2)
+    # As if killed within a line.
+    with record.open("a") as file:
+        file.write('{"mark": "ab')
+    found, again = go()
+    assert plain(found) == plain(whole)
+    for overlays, name in ((pictures, "a.npz"), (again, "b.npz")):
+        overlays.write(tmp_path / name, found.classes, "trainer")
+    with np.load(tmp_path / "a.npz") as a, np.load(tmp_path / "b.npz") as b:
+        assert a.files == b.files and len(a["id"]) == 3 * 6
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name])
+    # Other weights, and nothing of the record is used.
+    other = conv(2, seed=9) if case == "images" else None
+    if other is not None:
+        fresh = evaluate_segmentation(other, data, RADII, ATTACKS, task=task)
+        assert plain(
+            evaluate_segmentation(other, data, RADII, ATTACKS, task=task, partial=record)
+        ) == plain(fresh)
+
+
+def test_out_of_time_names_what_is_kept(tmp_path: Path) -> None:
+    model, data, task, _ = problem("images", 12)
+    budget = Budget(3600)
+
+    def progress(done: int, total: int) -> None:
+        budget.end = 0.0
+
+    with pytest.raises(OutOfTime, match="after 1 of 3 batches"):
+        evaluate(
+            model,
+            data,
+            RADII,
+            ["pgd-2"],
+            task=task,
+            partial=tmp_path / "r",
+            budget=budget,
+            progress=progress,
+        )
+    found = evaluate(model, data, RADII, ["pgd-2"], task=task, partial=tmp_path / "r")
+    assert len(found.of()) == 12
+
+
+# --- Rows as a file, and the indices that follow --------------------------------------------------
+
+
+def row(id_: int, case: str, per_class: Sequence[float], present: int = 2) -> SegmentRow:
+    known = [d for d in per_class if not math.isnan(d)]
+    dice = float(np.mean(known)) if known else 1.0
+    return SegmentRow(id_, case, id_, "clean", 0.0, dice, 0.0, 5, present, tuple(per_class))
+
+
+NAN = math.nan
+
+
+def test_the_average_dice_index_by_hand() -> None:
+    rows = (
+        row(0, "a", (0.5, 0.9)),
+        row(1, "a", (0.7, NAN), present=1),
+        row(2, "b", (NAN, NAN), present=0),
+        # Predicted, but in the truth nowhere.
+        row(3, "b", (0.0, NAN), present=0),
+        row(4, "b", (0.8, 0.6)),
+    )
+    found = SegmentationResults(rows, ("one", "two"), "L2")
+    assert found.adi_per_class() == pytest.approx((2.0 / 4, 1.5 / 2))
+    assert found.adi() == pytest.approx((0.5 + 0.75) / 2)
+    assert found.adi_all_classes() == pytest.approx(((0.5 + 0.8) / 2 + (0.9 + 0.6) / 2) / 2)
+    assert math.isnan(found.adi("pgd-3", 1.0))
+    assert found.cases == ("a", "b")
+
+
+def test_the_interval_is_that_of_a_mean_over_cases() -> None:
+    dice = np.random.default_rng(0).uniform(0.2, 0.9, 9)
+    single = [row(i, str(i), (d,)) for i, d in enumerate(dice)]
+    found = SegmentationResults(tuple(single), ("one",), "L2")
+    half = 1.96 * dice.std(ddof=1) / 3
+    assert found.adi_interval() == pytest.approx((dice.mean() - half, dice.mean() + half))
+    # The same slice five times is no more evidence than once.
+    many = [replace(one, id=5 * one.id + k) for one in single for k in range(5)]
+    repeated = SegmentationResults(tuple(many), ("one",), "L2")
+    assert repeated.adi_interval() == pytest.approx(found.adi_interval())
+    lone = SegmentationResults(tuple(replace(r, case="a") for r in single), ("one",), "L2")
+    assert all(map(math.isnan, lone.adi_interval()))
+
+
+def test_the_file_gives_back_what_was_written(tmp_path: Path) -> None:
+    model, data, task, _ = problem("images")
+    names = [(f'case, {i} "é"', i) for i in range(7)]
+    found = evaluate_segmentation(
+        model,
+        data,
+        RADII,
+        [*ATTACKS, "white-2"],
+        task=task,
+        names=names,
+        classes=("left, upper", "b"),
+    )
+    path = tmp_path / "new" / "results_x.csv"
+    found.to_csv(path)
+    again = SegmentationResults.from_csv(path)
+    assert plain(again) == plain(found)
+    assert (again.classes, again.norm) == (found.classes, found.norm)
+    assert again.settings["classes"] == '["left, upper", "b"]'
+    assert again.settings.items() >= found.settings.items()
+    header = path.read_text(encoding="utf-8").splitlines()[1]
+    assert header == ",".join([*FIELDS, '"dice_left, upper"', "dice_b", "norm"])
+    assert sorted(p.name for p in path.parent.iterdir()) == ["results_x.csv"]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda text: text[: len(text) // 2 + 7].rsplit(",", 2)[0], "damaged"),
+        (lambda text: text.replace("clean,0.0,", "clean,0.0,7", 1), "damaged"),
+        (lambda text: text.replace("pixels", "voxels"), "no segmentation results file"),
+        (lambda text: text.replace("# {", "# [", 1), "no segmentation results file"),
+        (lambda text: "", "no segmentation results file"),
+    ],
+)
+def test_a_damaged_file_is_refused(change: Any, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    SegmentationResults(
+        (row(0, "a", (0.5, 0.9)), row(1, "b", (0.5, 0.9))), ("x", "y"), "L2"
+    ).to_csv(path)
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ValueError, match=text):
+        SegmentationResults.from_csv(path)
+
+
+# --- Slices for pictures --------------------------------------------------------------------------
+
+
+def example(id_: int, case: str, pixels: int, size: tuple[int, ...], **more: Any) -> SegmentExample:
+    truth = torch.zeros(size, dtype=torch.int64)
+    truth.view(-1)[:pixels] = 1
+    image = torch.full((2, *size), float(id_))
+    values: dict[str, Any] = {
+        "clean": image,
+        "noisy": image + 0.5,
+        "truth": truth,
+        "predicted_clean": truth,
+        "predicted_noisy": 2 * truth,
+    }
+    return SegmentExample(
+        id_, case, id_, "pgd-3", 1.0, pixels, dice_clean=1.0, dice_noisy=0.0, **{**values, **more}
+    )
+
+
+def test_the_largest_slices_of_different_cases_are_kept(tmp_path: Path) -> None:
+    overlays = Overlays("pgd-3", tmp_path / "r", "")
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 9, 60).tolist()
+    for start in range(0, 60, 7):
+        for i in range(start, min(60, start + 7)):
+            case = f"case {i // 6}"
+            overlays.keep(example(i, case, pixels[i], (3, 4 + i // 6)))
+            overlays.keep(replace(example(i, case, 9, (3, 4 + i // 6)), attack="other"))
+        overlays.save()
+    best = {c: max(range(6 * c, 6 * c + 6), key=lambda i: (pixels[i], -i)) for c in range(10)}
+    wanted = sorted(sorted(best.values(), key=lambda i: (-pixels[i], i))[:COUNT])
+    overlays.write(tmp_path / "o.npz", ("a", "b"), "nnUNetTrainerX")
+    with np.load(tmp_path / "o.npz", allow_pickle=False) as found:
+        assert found["id"].tolist() == wanted and COUNT == 6
+        assert found["classes"].tolist() == ["a", "b"] and str(found["trainer"]) == "nnUNetTrainerX"
+        wide = 4 + max(wanted) // 6
+        assert found["clean"].shape == (6, 3, wide) and found["clean"].dtype == np.float32
+        for at, i in enumerate(wanted):
+            own = 4 + i // 6
+            assert (found["clean"][at, :, :own] == i).all() and (
+                found["noisy"][at, :, :own] == i + 0.5
+            ).all()
+            assert np.isnan(found["clean"][at, :, own:]).all()
+            assert (found["truth"][at, :, own:] == 255).all()
+            assert (found["truth"][at, :, :own] == 1).sum() == pixels[i]
+            assert (found["predicted_noisy"][at, :, :own] == 2).sum() == pixels[i]
+
+
+def test_volumes_regions_and_ignored_pixels_as_pictures(tmp_path: Path) -> None:
+    overlays = Overlays("pgd-3", tmp_path / "r", "", ignore_label=3)
+    volume = torch.zeros(4, 2, 3, dtype=torch.int64)
+    volume[2, :, :2] = 1
+    volume[1, 0, 0] = 2
+    volume[2, 1, 2] = 3
+    overlays.keep(example(0, "a", 5, (4, 2, 3), truth=volume))
+    regions = torch.zeros(3, 2, 3)
+    regions[0, :, :2] = 1
+    regions[1, 0, 0] = 1
+    regions[2, 1, 2] = 1
+    predicted = torch.zeros(2, 2, 3, dtype=torch.bool)
+    predicted[0, 0] = predicted[1, 0, 1] = True
+    overlays.keep(
+        example(
+            1,
+            "b",
+            4,
+            (2, 3),
+            truth=regions,
+            predicted_clean=predicted,
+            predicted_noisy=~predicted,
+        )
+    )
+    overlays.write(tmp_path / "o.npz", ("a", "b"), "")
+    with np.load(tmp_path / "o.npz", allow_pickle=False) as found:
+        assert found["slice"].tolist() == [2, 1]
+        assert found["truth"][0].tolist() == [[1, 1, 0], [1, 1, 255]]
+        assert found["truth"][1].tolist() == [[2, 1, 0], [1, 1, 255]]
+        assert found["predicted_clean"][1].tolist() == [[1, 2, 1], [0, 0, 0]]
+        assert found["predicted_noisy"][1].tolist() == [[2, 0, 2], [2, 2, 2]]
+
+
+def test_no_file_where_nothing_is_foreground(tmp_path: Path) -> None:
+    overlays = Overlays("pgd-3", tmp_path / "r", "")
+    overlays.keep(example(0, "a", 0, (2, 2)))
+    overlays.save()
+    (tmp_path / "o.npz").write_bytes(b"of an earlier evaluation")
+    overlays.write(tmp_path / "o.npz", ("a",), "")
+    assert list(tmp_path.iterdir()) == []
