@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -194,3 +195,19 @@ def test_half_precision_counts_a_whole_slice(dtype: torch.dtype, regions: bool) 
     assert float(task.dice(output, y)) == pytest.approx(
         float(task.dice(output.double(), y)), abs=1e-6
     )
+
+
+@pytest.mark.parametrize("margin", [5.0, 18.0, 60.0])
+@pytest.mark.parametrize("walk", ["loss", "cross_entropy"])
+def test_confident_pixels_keep_all_terms_of_their_gradient(
+    margin: float, walk: Literal["loss", "cross_entropy"]
+) -> None:
+    # log-softmax in float32 loses the true logit's term from a margin of 17 on.
+    logits = torch.tensor([margin, 0.0, -3.0]).reshape(1, 3, 1, 1).repeat(1, 1, 4, 4)
+    logits.requires_grad_()
+    labels = torch.zeros(1, 4, 4, dtype=torch.long)
+    objective = Segmentation(walk=walk).objective(logits, labels).sum()
+    (slope,) = torch.autograd.grad(objective, logits)
+    slope = slope[0, :, 0, 0] / slope[0, :, 0, 0].abs().max()
+    assert slope[0] == pytest.approx(-1, abs=0.05)
+    assert slope.sum() == pytest.approx(0, abs=1e-4)

@@ -16,6 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ima.tasks.pixels import (
+    column,
+    count_pixels,
+    dice_of,
+    mean_dice,
+    over_pixels,
+    precise,
+    scale_weights,
+    wide,
+)
 from ima.tasks.trees import Tree, full
 
 SMOOTH = 1e-5
@@ -88,7 +98,7 @@ class Segmentation:
         """
         if not isinstance(output, list | tuple) or len(output) == 1:
             return self._loss(full(output), full(target))
-        weights = _weights(len(output)) if self.weights is None else self.weights
+        weights = scale_weights(len(output)) if self.weights is None else self.weights
         parts = [
             weight * self._loss(logits, truth)
             for weight, logits, truth in zip(weights, output, target, strict=True)
@@ -97,11 +107,22 @@ class Segmentation:
         return torch.stack(parts).sum(0)
 
     def objective(self, output: Tree, target: Tree) -> Tensor:
-        """What an attack raises, (B,): the loss at full resolution or a part of it, see `walk`."""
-        logits, truth = _wide(full(output)), self._truth(full(output), full(target))
+        """What an attack raises, (B,): the loss at full resolution or a part of it, see `walk`.
+
+        Cross-entropy as softplus of the margin to the other classes: its gradient keeps all its
+        terms where pixels are confident; log-softmax loses the true logit's from a margin of 17 on.
+        """
+        logits, truth = wide(full(output)), self._truth(full(output), full(target))
         if self.walk == "dice":
             return -self._soft_dice(logits, truth)
-        entropy = self._cross_entropy(logits, truth)
+        labels, _, valid = truth
+        if self.regions:
+            each = F.softplus((1 - 2 * labels) * logits)
+        else:
+            true = logits.gather(1, labels[:, None])
+            others = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1, keepdim=True)
+            each = F.softplus(others - true)
+        entropy = over_pixels(each, valid)
         return entropy if self.walk == "cross_entropy" else entropy - self._soft_dice(logits, truth)
 
     def correct(self, output: Tree, target: Tree) -> Tensor:
@@ -113,9 +134,10 @@ class Segmentation:
         logits, (_, truth, valid) = full(output), self._truth(full(output), full(target))
         found = self._found(logits, valid)
         empty = ~truth.flatten(1).any(1)
-        allowed = EMPTY * _pixels(logits, valid)
+        # Where every pixel is ignored nothing can be wrong.
+        allowed = (EMPTY * count_pixels(logits, valid)).clamp_min(EMPTY)
         few = found.any(1).flatten(1).sum(1) < allowed
-        right = torch.where(empty, few, _mean_dice(found, truth) > self.threshold)
+        right = torch.where(empty, few, mean_dice(found, truth) > self.threshold)
         return right & ~logits.isnan().flatten(1).any(1)
 
     def score(self, output: Tree, target: Tree) -> Tensor:
@@ -125,7 +147,7 @@ class Segmentation:
         Where the truth has no foreground: how far the soft share of foreground is below what is
         allowed, as a share of that.
         """
-        logits, (_, truth, valid) = _wide(full(output)), self._truth(full(output), full(target))
+        logits, (_, truth, valid) = wide(full(output)), self._truth(full(output), full(target))
         soft = self._probabilities(logits)
         if valid is not None:
             soft = soft * valid
@@ -134,7 +156,7 @@ class Segmentation:
         dice = 2 * both / (predicted + truth.flatten(2).sum(2)).clamp_min(SMOOTH)
         weight = torch.where(there, 1.0, predicted.clamp(max=1))
         share = (dice * there).sum(1) / weight.sum(1).clamp_min(SMOOTH)
-        allowed = EMPTY * _pixels(logits, valid).clamp_min(1)
+        allowed = EMPTY * count_pixels(logits, valid).clamp_min(1)
         foreground = (soft.amax(1) if self.regions else soft.sum(1)).flatten(1).sum(1)
         return torch.where(there.any(1), share - self.threshold, 1 - foreground / allowed)
 
@@ -150,7 +172,7 @@ class Segmentation:
         sample without foreground has 1 where none is predicted, and 0 elsewhere.
         """
         logits, (_, truth, valid) = full(output), self._truth(full(output), full(target))
-        mean = _mean_dice(self._found(logits, valid), truth).nan_to_num(nan=1.0)
+        mean = mean_dice(self._found(logits, valid), truth).nan_to_num(nan=1.0)
         return torch.where(logits.isnan().flatten(1).any(1), 0.0, mean)
 
     def dice_per_class(self, output: Tree, target: Tree) -> Tensor:
@@ -159,11 +181,11 @@ class Segmentation:
         Source: Ma & Liang, Eq. 14, of which this is the summand.
         """
         logits, (_, truth, valid) = full(output), self._truth(full(output), full(target))
-        return _dice(self._found(logits, valid), truth)
+        return dice_of(self._found(logits, valid), truth)
 
     def divergence(self, clean: Tree, noisy: Tree) -> Tensor:
         """KL(p || q) of two outputs' pixels at full resolution, (B,), their mean in nats."""
-        p, q = _wide(full(clean)), _wide(full(noisy))
+        p, q = wide(full(clean)), wide(full(noisy))
         if self.regions:
             # A region z is the pair (0, z) of classes.
             p, q = (torch.stack((torch.zeros_like(z), z), 1) for z in (p, q))
@@ -172,22 +194,16 @@ class Segmentation:
         return each.flatten(1).mean(1)
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        logits, truth = _wide(logits), self._truth(logits, target)
+        logits, truth = wide(logits), self._truth(logits, target)
         return self._cross_entropy(logits, truth) - self._soft_dice(logits, truth)
 
     def _cross_entropy(self, logits: Tensor, truth: Truth) -> Tensor:
         labels, _, valid = truth
         if self.regions:
             each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-            if valid is None:
-                return each.flatten(1).mean(1)
-            # As in nnU-Net: with ignored pixels the sum over the regions, not their mean.
-            return (each * valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp_min(1)
-        each = F.cross_entropy(logits, labels, reduction="none")
-        if valid is None:
-            return each.flatten(1).mean(1)
-        each = each * valid[:, 0]
-        return each.flatten(1).sum(1) / valid.flatten(1).sum(1).clamp_min(1)
+        else:
+            each = F.cross_entropy(logits, labels, reduction="none")[:, None]
+        return over_pixels(each, valid)
 
     def _soft_dice(self, logits: Tensor, truth: Truth) -> Tensor:
         _, there, valid = truth
@@ -208,7 +224,7 @@ class Segmentation:
             found = logits > 0
         else:
             classes = torch.arange(1, logits.shape[1], device=logits.device)
-            found = logits.argmax(1)[:, None] == _column(classes, logits)
+            found = logits.argmax(1)[:, None] == column(classes, logits)
         return found if valid is None else found & valid
 
     def _truth(self, logits: Tensor, target: Tensor) -> Truth:
@@ -216,7 +232,7 @@ class Segmentation:
             regions = logits.shape[1]
             valid = None if target.shape[1] == regions else ~target[:, regions:].bool()
             there = target[:, :regions].bool()
-            labels = there.to(_precise(logits))
+            labels = there.to(precise(logits))
             return labels, there if valid is None else there & valid, valid
         labels = target.reshape(len(target), *logits.shape[2:]).long()
         valid = None
@@ -224,7 +240,7 @@ class Segmentation:
             valid = (labels != self.ignore_label)[:, None]
             labels = torch.where(valid[:, 0], labels, 0)
         classes = torch.arange(1, logits.shape[1], device=logits.device)
-        return labels, labels[:, None] == _column(classes, logits), valid
+        return labels, labels[:, None] == column(classes, logits), valid
 
     def _check(self, logits: Tree, target: Tree) -> None:
         if not isinstance(logits, Tensor) or not logits.is_floating_point():
@@ -269,37 +285,3 @@ class Segmentation:
     def _strange(self, target: Tensor, classes: int) -> Tensor:
         wrong = (target < 0) | (target >= classes) | (target != target.long())
         return wrong if self.ignore_label is None else wrong & (target != self.ignore_label)
-
-
-def _weights(scales: int) -> list[float]:
-    weights = [0.5**i for i in range(scales - 1)]
-    return [*(weight / sum(weights) for weight in weights), 0.0]
-
-
-def _dice(found: Tensor, truth: Tensor) -> Tensor:
-    # float32 counts exactly up to 16 million pixels.
-    both = (found & truth).flatten(2).sum(2).float()
-    sizes = found.flatten(2).sum(2) + truth.flatten(2).sum(2)
-    return 2 * both / sizes.float()
-
-
-def _mean_dice(found: Tensor, truth: Tensor) -> Tensor:
-    return _dice(found, truth).nanmean(1)
-
-
-def _pixels(logits: Tensor, valid: Tensor | None) -> Tensor:
-    if valid is None:
-        return torch.full((len(logits),), logits[0, 0].numel(), device=logits.device)
-    return valid.flatten(1).sum(1)
-
-
-def _column(classes: Tensor, logits: Tensor) -> Tensor:
-    return classes.reshape(1, -1, *[1] * (logits.ndim - 2))
-
-
-def _precise(logits: Tensor) -> torch.dtype:
-    return torch.promote_types(logits.dtype, torch.float32)
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits.to(_precise(logits))
