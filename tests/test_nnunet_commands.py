@@ -79,6 +79,11 @@ class Entry:
             raise RuntimeError("nnU-Net's own words")
 
 
+def told() -> dict[str, str]:
+    """The variables that nnU-Net and its threads listen to."""
+    return {k: v for k, v in os.environ.items() if k.startswith(("nnUNet_", "IMA_", "OMP_"))}
+
+
 def said(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     """Exit code, output and errors of the command line in this process."""
     before, code = sys.argv, 0
@@ -190,7 +195,7 @@ def test_arguments_pass_untouched_and_the_process_stays_as_it_was(
     monkeypatch.setenv("nnUNet_extTrainer", "/mine")
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    before = dict(os.environ)
+    before = told()
     code, _, err = said("nnunet", name, *words, capsys=capsys)
     assert (code, err) == (0, "")
     original = {"plan": "plan_and_preprocess"}.get(name, name)
@@ -199,17 +204,17 @@ def test_arguments_pass_untouched_and_the_process_stays_as_it_was(
     # Planning sets as many threads as there are workers, of which there must be one.
     assert entry.seen["nnUNet_n_proc_DA"] == ("1" if name == "plan" else "0")
     assert entry.seen["threads"] == 1
-    assert dict(os.environ) == before
+    assert told() == before
 
 
 def test_an_error_of_nnunets_own_passes_through(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Entry(monkeypatch, "train", fails=True)
-    before, words, threads = dict(os.environ), list(sys.argv), torch.set_num_threads
+    before, words, threads = told(), list(sys.argv), torch.set_num_threads
     with pytest.raises(RuntimeError, match="nnU-Net's own words"):
         call("train", ["4", "2d", "0"])
-    assert dict(os.environ) == before and sys.argv == words
+    assert told() == before and sys.argv == words
     assert torch.set_num_threads is threads
 
 
@@ -396,8 +401,9 @@ def test_the_small_experiment_has_one_recipe_for_all_and_lets_margins_reach_the_
     assert {"pgd-100", "ifgsm-10"} <= set(small.evaluate.attacks)
     ima = {row.label: row for row in small.rows}["IMA"]
     assert ima.eps == 15 and ima.delta is not None
-    # About 7,500 slices are in the 208 cases for training: visits on average, against eps / delta.
-    assert small.epochs * small.iterations * 32 / 7500 * ima.delta >= ima.eps * 0.6
+    # 36 slices a case: visits of a slice on average, times what a margin grows a visit.
+    visits = small.epochs * small.iterations * 32 / (36 * (small.train_cases or 208))
+    assert visits * ima.delta >= ima.eps
 
 
 def test_no_experiment_is_taken_for_a_config_of_a_classifier() -> None:
@@ -495,7 +501,7 @@ elif words[:2] == ["nnunet", "plan"]:
 elif words[:2] == ["nnunet", "train"]:
     trainer = words[words.index("-tr") + 1]
     fold = Path(os.environ["nnUNet_results"]) / name / f"{trainer}__nnUNetPlansB8__2d" / "fold_0"
-    if (home / "fail").exists() and trainer == "nnUNetTrainerSTD":
+    if (home / "fail").exists() and trainer == "nnUNetTrainerIMA":
         sys.exit("no memory, says the trainer")
     if (home / "hang").exists():
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
@@ -558,10 +564,10 @@ def test_one_command_does_everything_in_its_order_and_once(
     assert done(place) == [
         "data msd",
         "nnunet plan",
-        "nnunet train STD",
-        "evaluate nnunet STD",
         "nnunet train IMA",
         "evaluate nnunet IMA",
+        "nnunet train STD",
+        "evaluate nnunet STD",
     ]
     whole = place.folder.absolute()
     for one in calls(place):
@@ -569,7 +575,7 @@ def test_one_command_does_everything_in_its_order_and_once(
             assert one[f"nnUNet_{which}"] == str(whole / f"nnUNet_{which}")
         assert (one["nnUNet_def_n_proc"], one["nnUNet_n_proc_DA"]) == ("1", "0")
         assert "IMA_CONFIG" not in one
-    msd, plan, standard, _, margins, attack = calls(place)
+    msd, plan, margins, attack, standard, _ = calls(place)
     assert msd["words"][2:4] == ["Task04_Hippocampus", str(place.data)]
     assert msd["words"][-2:] == ["--seed", "3"]
     assert plan["words"][-2:] == ["--batch-size", "8"]
@@ -587,6 +593,7 @@ def test_one_command_does_everything_in_its_order_and_once(
     page = (place.folder / "table.md").read_text()
     for row in ("STD", "0.500", "0.200", "IMA", "0.750", "0.450", "ima nnunet compare few"):
         assert row in page and (row in shown or row.startswith("ima"))
+    assert page.index("| STD") < page.index("| IMA")
     assert "208 for training, 17 for validation, 35 for test" in page
     said = capsys.readouterr().out
     assert "IMA_EPS=15 IMA_DELTA=2.5 IMA_STEPS=2" in said
@@ -616,6 +623,9 @@ def test_a_dry_run_prints_what_remains_and_does_nothing(
     for words in commands_:
         app.parse_args(words[words.index("ima") + 1 :])
     assert not place.folder.exists()
+    assert "--train-cases" not in printed[-6] + printed[-5]
+    less = Place(few(train_cases=40), place.folder, place.data, "cpu", seed=3)
+    assert "--seed 3 --train-cases 40" in conduct(less, dry_run=True)
     place.within("raw").mkdir(parents=True)
     printed = conduct(place, dry_run=True)
     assert "data msd" not in printed and "nnunet plan" in printed
@@ -645,13 +655,13 @@ def test_new_attacks_and_new_weights_are_evaluated_again(place: Place) -> None:
 def test_a_failed_row_is_told_with_its_last_words_after_the_others(place: Place) -> None:
     place.folder.mkdir()
     (place.folder / "fail").touch()
-    with pytest.raises(RuntimeError, match=r"(?s)STD-train failed, see .*no memory, says the tra"):
+    with pytest.raises(RuntimeError, match=r"(?s)IMA-train failed, see .*no memory, says the tra"):
         conduct(place)
-    assert done(place)[-2:] == ["nnunet train IMA", "evaluate nnunet IMA"]
+    assert done(place)[2:] == ["nnunet train IMA", "nnunet train STD", "evaluate nnunet STD"]
     assert not (place.folder / "table.md").exists()
     (place.folder / "fail").unlink()
     conduct(place)
-    assert done(place)[-2:] == ["nnunet train STD", "evaluate nnunet STD"]
+    assert done(place)[-2:] == ["nnunet train IMA", "evaluate nnunet IMA"]
     assert (place.folder / "table.md").exists()
 
 
@@ -681,9 +691,9 @@ def gone(process: int) -> bool:
 def test_when_the_time_is_up_a_training_ends_with_its_children_and_continues(place: Place) -> None:
     place.folder.mkdir()
     (place.folder / "hang").touch()
-    with pytest.raises(OutOfTime, match="STD-train, IMA-train"):
+    with pytest.raises(OutOfTime, match="IMA-train, STD-train"):
         conduct(place, budget=UntilBegun(place.folder))
-    assert done(place)[-1] == "nnunet train STD"
+    assert done(place)[-1] == "nnunet train IMA"
     assert gone(int((place.folder / "child").read_text()))
     (place.folder / "hang").unlink()
     conduct(place, budget=Budget(200))
@@ -697,7 +707,7 @@ def test_when_the_time_is_up_a_training_ends_with_its_children_and_continues(pla
 def test_an_evaluation_that_stopped_for_time_is_no_failure(place: Place) -> None:
     place.folder.mkdir()
     (place.folder / "late").touch()
-    with pytest.raises(OutOfTime, match="STD-evaluate, IMA-evaluate"):
+    with pytest.raises(OutOfTime, match="IMA-evaluate, STD-evaluate"):
         conduct(place)
 
 

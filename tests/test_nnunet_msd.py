@@ -179,6 +179,27 @@ def test_the_split_follows_from_the_names_and_numpys_generator_alone() -> None:
     assert found["test"] == sorted(order[6:])
 
 
+def test_fewer_training_cases_leave_validation_and_test_as_they_are(
+    heart: Path, tmp_path: Path
+) -> None:
+    few, whole = (
+        json.loads(
+            (prepare(HEART, heart, tmp_path / str(n), train_cases=n) / "ima_split.json").read_text()
+        )
+        for n in (5, None)
+    )
+    assert len(few["train"]) == 5 and set(few["train"]) < set(whole["train"])
+    assert (few["val"], few["test"]) == (whole["val"], whole["test"])
+    made = tmp_path / "5" / "Dataset002_Heart"
+    assert len(list((made / "imagesTr").iterdir())) == len(list((made / "labelsTr").iterdir())) == 6
+    assert json.loads((made / "dataset.json").read_text())["numTraining"] == 6
+    with pytest.raises(ValueError, match="another split"):
+        prepare(HEART, heart, tmp_path / "5")
+    for count in (0, 17):
+        with pytest.raises(ValueError, match=f"{count} training cases were asked for"):
+            prepare(HEART, heart, tmp_path / "none", train_cases=count)
+
+
 def test_what_is_there_is_kept_and_another_split_is_refused(heart: Path, tmp_path: Path) -> None:
     made = prepare(HEART, heart, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}

@@ -67,12 +67,14 @@ def conduct(
         steps = [make() for makers in [first, *chains] for make in makers]
         remaining = [step.shown() for step in steps if not step.done]
         return "\n".join([exports(place), *(remaining or ["# nothing remains but the table"])])
+    prepare(place)  # Says so if the data are not there, before anything is made.
     place.begin()
     runner = _Runner(place, budget)
     print(exports(place), flush=True)
     with runner.stops():
         runner.work_off([first])
-        runner.work_off(chains)
+        # Rows stand in the order of their cost; what takes longest begins first.
+        runner.work_off(chains[::-1])
     if budget is not None and budget.over():
         raise OutOfTime("the time is up: all is done but the table")
     return _table(place, command)
