@@ -39,4 +39,6 @@ def pair(batch: Any, keys: tuple[str, str]) -> tuple[Tensor, Tensor]:
 def _is_batch(item: Any) -> bool:
     """Whether an item of a list holds a label for each of several samples."""
     labels = item[1] if isinstance(item, list | tuple) and len(item) > 1 else None
+    if isinstance(labels, list | tuple) and labels:
+        labels = labels[0]  # Of several scales, as deep supervision has them.
     return isinstance(labels, Tensor) and labels.ndim > 0

@@ -101,7 +101,7 @@ def converged(bench: Bench) -> Found:
 def transfer(bench: Bench) -> Found:
     """Noise made for another model against PGD."""
     if bench.transfer is None:
-        raise NotRun("no other model was given: ima evaluate RUN --checks --transfer-from RUN2")
+        raise NotRun("no other model was given: `ima evaluate RUN --checks --transfer-from RUN2`")
     return _against(bench, ["transfer"], ANOTHER)
 
 
@@ -167,10 +167,11 @@ def deterministic(bench: Bench) -> Found:
         differences.append(torch.nan_to_num((first - second).abs().amax(1) / size, nan=1.0).cpu())
     difference = torch.cat(differences)
     count = int((difference > NOISE).sum())
+    most = float(difference.max())
+    told = f"differ by up to {most:.2g} of the largest output; by more than {NOISE:g} for {count}"
     return Found(
         count >= LEAST,
-        f"Two passes over the same {bench.n} samples differ by up to "
-        f"{float(difference.max()):.2g} of the largest output; by more than {NOISE:g} for {count}.",
+        f"Two passes over the same {bench.n} samples {told if most else 'give the same outputs'}.",
         {"differ": share(count, bench.n), "largest difference": float(difference.max())},
     )
 
@@ -190,9 +191,10 @@ def _against(
             evidence[f"only {name} breaks, at {eps:g}"] = share(new, bench.n)
             most = max(most, (new, name, eps), key=lambda one: one[0])
     new, name, eps = most
+    samples = "sample" if new == 1 else "samples"
     return Found(
         _many(new, bench, tolerated),
-        f"At eps {eps:g}, {name} breaks {new} samples that {base} leaves standing, "
+        f"At eps {eps:g}, {name} breaks {new} {samples} that {base} leaves standing, "
         f"{in_words(new, bench.n)}; {percent(tolerated)} or two samples are tolerated.",
         evidence,
     )

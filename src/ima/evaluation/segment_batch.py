@@ -15,7 +15,7 @@ from ima.evaluation.segment_attacks import Lowest, SegmentAttack
 from ima.evaluation.segmentation_results import WORST, SegmentRow
 from ima.evaluation.setting import Setting
 from ima.norms import per_sample
-from ima.tasks import Segmentation, Tree, full, leaves, take
+from ima.tasks import Segmentation, Tree, full, leaves, tree_map
 
 SLACK = 1e-4
 """Share of the radius by which noise may be larger: float32 rounds."""
@@ -88,10 +88,27 @@ def attack_batch(
 
     radii: ascending; for other arguments, and what is raised, see `evaluate_segmentation`.
     """
+    # Tensors of inference mode cannot be changed outside of it, nor take part in gradients: copies
+    # can, made where it is off.
+    with torch.inference_mode(False):
+        x, y = x.detach().clone(), tree_map(torch.clone, y)
+        return _attacked(model, x, y, ids, where, radii, attacks, setting, task, keep)
+
+
+def _attacked(
+    model: nn.Module,
+    x: Tensor,
+    y: Tree,
+    ids: range,
+    where: list[tuple[str, int]],
+    radii: list[float],
+    attacks: list[tuple[str, SegmentAttack, int]],
+    setting: Setting,
+    task: Segmentation,
+    keep: Callable[[SegmentExample], None] | None,
+) -> list[SegmentRow]:
     check_samples(x, setting.bounds)
     with no_trace(model, x) as inner:
-        # Copies, because tensors of inference mode cannot take part in gradients.
-        x, y = x.detach().clone(), take(y, torch.arange(len(x), device=x.device))
         output = forward(inner, x)
     task.check(output, y)
     if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves(output)):

@@ -53,6 +53,8 @@ class Cases:
         only, spread evenly. Raises FileNotFoundError for missing folders and files, and ValueError
         for files that cannot be read or do not fit.
         """
+        if samples is not None and samples < 1:
+            raise ValueError(f"samples is {samples}; expected a number of at least 1")
         self.trained = trained
         self.flat = len(trained.patch) == 2
         self.files = _files(trained, images, labels)
@@ -102,8 +104,8 @@ class Cases:
             )
         except Exception as error:
             raise ValueError(
-                f"case {case} cannot be preprocessed as in training: {error}; expected images and "
-                f"labels like those of {trained.dataset}, as in {label}"
+                f"case {case} cannot be preprocessed as in training: {error!r}; expected images "
+                f"and labels like those of {trained.dataset}, as in {label}"
             ) from error
         # Voxels that nnU-Net marks as outside of the body are background, as in training.
         image, truth = np.asarray(data, np.float32), np.maximum(np.asarray(seg)[0], 0)
@@ -185,8 +187,6 @@ def _folders(trained: Trained, images: Path | None, labels: Path | None) -> tupl
 
 def _spread(total: int, samples: int | None) -> NDArray[np.int64]:
     """So many of the numbers below `total`, evenly spread."""
-    if samples is not None and samples < 1:
-        raise ValueError(f"samples is {samples}; expected a number of at least 1")
     if samples is None or samples >= total:
         return np.arange(total)
     return ((np.arange(samples) + 0.5) * total / samples).astype(np.int64)
