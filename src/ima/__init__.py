@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ima.evaluation.distances import Distances as Distances
     from ima.evaluation.evaluate import evaluate as evaluate
     from ima.evaluation.results import Results as Results
+    from ima.evaluation.segmentation_results import SegmentationResults as SegmentationResults
     from ima.margins import Margins as Margins
     from ima.methods import ATES as ATES
     from ima.methods import DAT as DAT
@@ -66,6 +67,7 @@ _HOMES = {
     "Norm": "ima.norms",
     "SAT": "ima.methods",
     "Segmentation": "ima.tasks",
+    "SegmentationResults": "ima.evaluation.segmentation_results",
     "Standard": "ima.methods",
     "Step": "ima.methods",
     "Task": "ima.tasks",
@@ -101,6 +103,7 @@ __all__ = [
     "Norm",
     "Results",
     "Segmentation",
+    "SegmentationResults",
     "Standard",
     "Step",
     "Task",

@@ -22,8 +22,12 @@ def show(what: Literal["methods", "attacks", "data", "networks", "checks", "conf
         rows = [(r.name, r.summary + limits[r.segmentation], r.paper) for r in METHODS.values()]
     elif what == "attacks":
         from ima.evaluation.attacks import ATTACKS
+        from ima.evaluation.segment_attacks import SEGMENT_ATTACKS
 
         rows = [(r.label, r.summary, r.paper) for r in ATTACKS.values()]
+        # On a segmentation network the same names look for the lowest Dice.
+        dice = "Segmentation: "
+        rows += [(r.label, dice + r.summary, r.paper) for r in SEGMENT_ATTACKS.values()]
     elif what == "data":
         from ima.data import DATASETS
 
@@ -37,9 +41,15 @@ def show(what: Literal["methods", "attacks", "data", "networks", "checks", "conf
 
         rows = [(r.name, f"{r.title}: {r.raised}", "") for r in CHECKS.values()]
     else:
+        from ima.nnunet.experiment import load_experiment
+        from ima.nnunet.experiment import packaged as experiments
         from ima.training.config import load_config, packaged
 
         rows = [(name, load_config(path).note, "") for name, path in packaged().items()]
+        rows += [
+            (name, f"ima nnunet compare {name}: {load_experiment(path).note}", "")
+            for name, path in experiments().items()
+        ]
     width = max(len(name) for name, _, _ in rows)
     for name, summary, source in rows:
         print(f"{name:<{width}}  {summary}" + (f" ({source})" if source not in ("", "-") else ""))

@@ -165,6 +165,18 @@ class SegmentationResults:
                 writer.writerow([*(getattr(row, name) for name in FIELDS), *dice, self.norm])
         os.replace(beside, path)
 
+    def to_html(self, path: str | Path, *, title: str = "") -> None:
+        """Write a page that says what noise does to the Dice, whole in one file.
+
+        path: its name ends in .html, or in .md or .json for the same content in those forms.
+        title: what the network is called on the page.
+        """
+        # Here, because evaluation knows nothing of reports otherwise.
+        from ima.report.html import write_segmented
+        from ima.report.segmented import Segmented
+
+        write_segmented(Path(path), [Segmented(title or "this network", self)])
+
     @staticmethod
     def from_csv(path: Path) -> SegmentationResults:
         """Read what `to_csv` wrote; ValueError for any other file."""

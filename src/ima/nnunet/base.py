@@ -20,7 +20,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
-from ima.methods import IMA
+from ima.methods import IMA, Standard
 from ima.methods.base import Method
 from ima.nnunet.checkpoints import check_fold, complete, read
 from ima.nnunet.environment import check_version
@@ -62,6 +62,12 @@ class Trainer(nnUNetTrainer):
         self.num_val_iterations_per_epoch = (
             self.settings.val_iterations or self.num_val_iterations_per_epoch
         )
+        self.standard_epochs = self.settings.standard_epochs or 0
+        if self.standard_epochs >= self.num_epochs:
+            raise ValueError(
+                f"standard_epochs is {self.standard_epochs} of {self.num_epochs} epochs; expected "
+                "fewer, or train with nnUNetTrainerSTD"
+            )
         # nnU-Net's 50 suit its 1000 epochs; a short run that is killed should not lose everything.
         self.save_every = min(self.save_every, max(1, self.num_epochs // 10))
         self.ids: Ids | None = None
@@ -113,6 +119,12 @@ class Trainer(nnUNetTrainer):
             self.method = self._make(len(self.ids), self.task())
         return self.ids, self.method
 
+    def _current(self) -> Method:
+        """The method of this epoch: standard training at the start, where it is asked for."""
+        if self.current_epoch < self.standard_epochs:
+            return Standard(task=self.task())
+        return self._prepare()[1]
+
     def on_train_start(self) -> None:
         """Seed, make the method, say with what training runs, and start as nnU-Net does."""
         if self.settings.seed is not None:
@@ -128,7 +140,7 @@ class Trainer(nnUNetTrainer):
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's step with the method's loss."""
-        ids, method = self._prepare()
+        ids, _ = self._prepare()
         network: Any = self.network
         optimizer: Any = self.optimizer
         data = batch["data"].to(self.device, non_blocking=True)
@@ -137,7 +149,7 @@ class Trainer(nnUNetTrainer):
 
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
-            step = method(network, data, target, drawn)
+            step = self._current()(network, data, target, drawn)
         if self.grad_scaler is None:
             step.loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 12)
@@ -156,7 +168,10 @@ class Trainer(nnUNetTrainer):
         """Tell the method, and log what it did."""
         super().on_train_epoch_end(train_outputs)
         _, method = self._prepare()
-        method.end_epoch(self.current_epoch, self.num_epochs)
+        if self.current_epoch >= self.standard_epochs:
+            method.end_epoch(
+                self.current_epoch - self.standard_epochs, self.num_epochs - self.standard_epochs
+            )
         self.print_to_log_file(self._summary())
         self._seen = {}
 
@@ -219,7 +234,7 @@ class Trainer(nnUNetTrainer):
                     self.settings,
                     len(ids),
                     self.configuration_manager.batch_size,
-                    self.num_epochs,
+                    self.num_epochs - self.standard_epochs,
                     self.num_iterations_per_epoch,
                 )
             )

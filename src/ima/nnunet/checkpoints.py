@@ -19,7 +19,7 @@ from ima.nnunet.settings import Settings
 
 KEY = "ima"
 
-SAME = ("eps", "delta", "dice", "steps")
+SAME = ("eps", "delta", "dice", "steps", "standard_epochs")
 """Settings that a continued training must share with the one before."""
 
 FOLDS = 5

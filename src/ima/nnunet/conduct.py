@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from ima.budget import OUT_OF_TIME, Budget, OutOfTime
-from ima.nnunet.experiment import Place
+from ima.nnunet.experiment import Experiment, Place
 from ima.nnunet.settings import CONFIG, KEYS
 from ima.nnunet.steps import Step, attack, exports, plan, prepare, results, train
 from ima.training.run import JOBS, environment
@@ -223,7 +223,11 @@ def _provenance(place: Place) -> str:
         f"Networks trained by nnU-Net {version('nnunetv2')} ({one.configuration}) at commit "
         f"{each('commit')}, ima {each('ima')}, torch {each('torch')}, Python {each('python')}, "
         f"{each('device')} with {each('cores')} cores. All rows share the plans, batches of "
-        f"{one.batch_size}, {one.epochs} epochs of {one.iterations} iterations and the case split "
-        f"of seed {place.seed} ({one.train_cases or split[0]} for training, {split[1]} for "
-        f"validation, {split[2]} for test); weights of the last epoch."
+        f"{one.batch_size}, {one.epochs} epochs of {one.iterations} iterations{_first(one)} and "
+        f"the case split of seed {place.seed} ({one.train_cases or split[0]} for training, "
+        f"{split[1]} for validation, {split[2]} for test); weights of the last epoch."
     )
+
+
+def _first(one: Experiment) -> str:
+    return f" (the first {one.standard_epochs} without noise)" if one.standard_epochs else ""

@@ -56,7 +56,8 @@ class Experiment(Strict):
     """A data set of the Decathlon, one recipe, and the rows that are trained with it.
 
     train_cases: only so many of the paper's; all if null. batch_size, epochs, iterations: the
-    recipe; val_iterations: a validation, nnU-Net's if null; steps: of the attack in training.
+    recipe; standard_epochs: of the epochs, at the start, that train without noise; val_iterations:
+    a validation, nnU-Net's if null; steps: of the attack in training.
     """
 
     name: Name
@@ -66,6 +67,7 @@ class Experiment(Strict):
     train_cases: Count | None = None
     batch_size: Count
     epochs: Count
+    standard_epochs: Annotated[int, Field(ge=0)] = 0
     iterations: Count
     val_iterations: Count | None = None
     steps: Count = 20
@@ -174,6 +176,7 @@ class Place:
             "DELTA": row.delta,
             "STEPS": one.steps,
             "EPOCHS": one.epochs,
+            "STANDARD_EPOCHS": one.standard_epochs or None,
             "ITERATIONS": one.iterations,
             "VAL_ITERATIONS": one.val_iterations,
             "SEED": self.seed,

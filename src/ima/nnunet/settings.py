@@ -36,6 +36,7 @@ class Key:
 POSITIVE = (float, "a number above 0", lambda value: 0 < value < math.inf)
 COUNT = (int, "a whole number of at least 1", lambda value: value >= 1)
 DICE = (float, "a Dice, 0 to below 1", lambda value: 0 <= value < 1)
+WHOLE = (int, "a whole number of at least 0", lambda value: value >= 0)
 SEED = (int, "a whole number, 0 to below 2^32", lambda value: 0 <= value < 2**32)
 
 KEYS: dict[str, Key] = {
@@ -46,6 +47,7 @@ KEYS: dict[str, Key] = {
         Key("dice", *DICE, "a slice is correct above this Dice"),
         Key("steps", *COUNT, "steps of the attack"),
         Key("epochs", *COUNT, "epochs"),
+        Key("standard_epochs", *WHOLE, "epochs at the start that train without noise"),
         Key("iterations", *COUNT, "iterations an epoch"),
         Key("val_iterations", *COUNT, "validation iterations an epoch"),
         Key("seed", *SEED, "seed"),
@@ -68,8 +70,8 @@ class Settings:
 
     eps, delta: the largest noise and a margin's growth a visit, L2, in units of nnU-Net's
     normalised images; dice: threshold above which a slice is correct; steps: of the attack;
-    epochs, iterations, val_iterations: the schedule; seed: of training. sources: by name, where
-    a value came from.
+    epochs, iterations, val_iterations: the schedule; standard_epochs: of these at the start, that
+    train without noise; seed: of training. sources: by name, where a value came from.
     """
 
     eps: float | None = None
@@ -77,6 +79,7 @@ class Settings:
     dice: float = DEFAULTS["dice"]
     steps: int | None = None
     epochs: int | None = None
+    standard_epochs: int | None = None
     iterations: int | None = None
     val_iterations: int | None = None
     seed: int | None = None

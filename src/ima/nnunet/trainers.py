@@ -36,7 +36,7 @@ class nnUNetTrainerSTD(Trainer):  # noqa: N801 - nnU-Net's way to name trainers
 class nnUNetTrainerSAT(Trainer):  # noqa: N801
     """Standard adversarial training with noise of one radius, IMA_EPS (Ma & Liang, Eqs. 4, 5)."""
 
-    uses = ("eps", "steps", *SCHEDULE)
+    uses = ("eps", "steps", "standard_epochs", *SCHEDULE)
 
     def _make(self, num_samples: int, task: Segmentation) -> Method:
         return SAT(**self.settings.pick("eps", "steps"), bounds=None, task=task)
@@ -45,7 +45,7 @@ class nnUNetTrainerSAT(Trainer):  # noqa: N801
 class nnUNetTrainerIMA(Trainer):  # noqa: N801
     """Increasing-margin adversarial training: one margin a slice, or a case in 3-D."""
 
-    uses = ("eps", "delta", "steps", *SCHEDULE)
+    uses = ("eps", "delta", "steps", "standard_epochs", *SCHEDULE)
 
     def _make(self, num_samples: int, task: Segmentation) -> Method:
         given = self.settings.pick("eps", "delta", "steps")
