@@ -12,7 +12,7 @@ import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +37,11 @@ from ima.cli.tables import show
 from ima.cli.train import train
 from ima.data import DATASETS
 from ima.evaluation.attacks import ATTACKS
+from ima.evaluation.segment_attacks import SEGMENT_ATTACKS
 from ima.methods import METHODS
 from ima.networks import NETWORKS
 from ima.networks.small_cnn import small_cnn
+from ima.nnunet.experiment import packaged as experiments
 from ima.training.checkpoint import load_state, load_weights, save_weights
 from ima.training.config import load_config, packaged
 from ima.training.run import Run
@@ -178,13 +180,13 @@ def test_the_version_is_that_of_the_package() -> None:
     ("what", "rows"),
     [
         ("methods", METHODS),
-        ("attacks", ATTACKS),
+        ("attacks", (*ATTACKS, *SEGMENT_ATTACKS)),
         ("data", DATASETS),
         ("networks", NETWORKS),
-        ("configs", packaged()),
+        ("configs", (*packaged(), *experiments())),
     ],
 )
-def test_list_has_one_line_for_every_row(what: str, rows: Mapping[str, Any]) -> None:
+def test_list_has_one_line_for_every_row(what: str, rows: Collection[str]) -> None:
     said = call("list", what)
     assert (said.code, said.err) == (0, "")
     lines = said.out.rstrip("\n").split("\n")
@@ -226,7 +228,11 @@ def test_train_then_evaluate_leaves_readable_files(elsewhere: Path) -> None:
     for which in ("best", "last"):
         results = Results.from_csv(run / "evaluation" / f"{which}.csv")
         assert (results.attacks, results.eps, results.norm) == (("pgd-3",), (0.5, 1.0), "L2")
-        assert len(results.rows) == 540 * 3
+        # Clean, two radii, and two kinds of white noise.
+        assert len(results.rows) == 540 * 5
+        (_, once, right), (_, ever, _) = results.white.values()
+        assert list(results.white) == ["white-1", "white-100"] and once <= ever <= right
+        assert f"white noise of ±0.05 flips {ever} of {right} samples" in said.out
         assert f"{100 * results.accuracy('pgd-3', 0.5):.1f}" in said.out
     with np.load(run / "evaluation" / "examples.npz", allow_pickle=False) as examples:
         assert examples["clean"].shape[1:] == (1, 8, 8)

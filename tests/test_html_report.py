@@ -40,6 +40,7 @@ from ima.report.html.charts import steps_of
 from ima.report.html.numbers import WORST, enough
 from ima.report.html.scrub import scrub
 from ima.report.html.sources import data_name, read
+from ima.report.style import COLOURS
 from ima.report.white import told
 
 
@@ -187,7 +188,7 @@ def test_the_page_of_one_run_says_its_numbers(pages: dict[str, Path]) -> None:
 def test_white_noise_has_a_table_of_its_own_and_is_no_radius(pages, tmp_path: Path) -> None:
     page = tree(pages["one.html"])
     (found,) = [rows for caption, rows in tables(page).items() if caption.startswith("White")]
-    assert found[0] == ["network", "right without", "in one draw", "in the worst of 100 draws"]
+    assert found[0] == ["network", "n", "in one draw", "in the worst of 100 draws"]
     # Of the 9 that are right without noise, 1 and 3 flip.
     assert found[1] == ["IMA", "9", "11.12.0 to 43.5", "33.312.1 to 64.6"]
     assert "0.05" not in next(page.all("svg")).text and "white-1" not in page.text
@@ -287,9 +288,40 @@ def test_checks_show_their_state_and_open_where_they_are_raised(pages) -> None:
     assert set(items) == {"quiet", "raised", "not-run"}
     assert "open" in next(items["raised"].all("details")).attributes
     assert "open" not in next(items["quiet"].all("details")).attributes
+    # What is raised stands first.
+    assert list(items) == ["raised", "quiet", "not-run"]
+    assert "✓ no sign of it Gradients of zero" in items["quiet"].text
     assert "zero: 0.0 % of 10 (95 % interval 0.0 to 27.8)" in items["quiet"].text
     assert "points: 7.25" in items["raised"].text
     assert next(items["raised"].all("code")).text == "more"
+
+
+def test_the_verdict_says_whose_checks_are_raised(tmp_path: Path) -> None:
+    for name in ("sat", "mart", "standard"):
+        made = run(tmp_path / name, config(name), results(10, 9, {0.5: 6}))
+        if name != "standard":
+            CHECKS.to_json(made / "evaluation" / "checks.json")
+    make([tmp_path], tmp_path / "page.html")
+    text = tree(tmp_path / "page.html").text
+    assert f"2 of 4 trust checks are raised (Black {HOSTILE}, with MART and SAT): the" in text
+
+
+def test_a_network_has_one_look_in_all_pictures(tmp_path: Path) -> None:
+    # The first network of three has no distances: the others keep their colours all the same.
+    for name in ("sat", "mart", "standard"):
+        made = run(tmp_path / name, config(name), results(10, 9, {0.5: 6}))
+        if name != "standard":
+            DISTANCES.to_csv(made / "evaluation" / "distances.csv")
+    make([tmp_path], tmp_path / "page.html")
+    first, second = list(tree(tmp_path / "page.html").all("svg"))[:2]
+    colours = [
+        set(re.findall(r"stroke: ?(#[0-9a-f]{6})", " ".join(one.attributes.get("style", "")
+            for one in svg.all("path")))) for svg in (first, second)
+    ]  # fmt: skip
+    lines = [colour.lower() for colour in COLOURS[:3]]
+    assert [[one in found for one in lines] for found in colours] == [
+        [True, True, True], [False, True, True]
+    ]  # fmt: skip
 
 
 def test_distances_are_counted_by_hand(pages) -> None:
@@ -300,6 +332,20 @@ def test_distances_are_counted_by_hand(pages) -> None:
     assert y == pytest.approx([90, 80, 60, 50, 40, 40])
     (row,) = tables(tree(pages["one.html"]))["Sizes of noise (L₂) that suffice"][1:]
     assert row == ["IMA", "10", "90.0 %", "0", "0.4", "0.8", "2", "3"]
+
+
+def test_the_verdict_says_where_the_smallest_noise_found_more(tmp_path: Path) -> None:
+    # Of ten samples, 6 and 4 stand by their distances at 0.5 and 1.
+    words = "leaves fewer right than the attacks did: "
+    for number, (standing, said) in enumerate(
+        [({0.5: 6, 1.0: 4}, ""), ({0.5: 7, 1.0: 4}, "60.0 % at 0.5."),
+         ({0.5: 8, 1.0: 7}, "60.0 % at 0.5 and 40.0 % at 1.")]
+    ):  # fmt: skip
+        made = run(tmp_path / str(number), config("ima"), results(10, 9, standing))
+        DISTANCES.to_csv(made / "evaluation" / "distances.csv")
+        make([made], tmp_path / f"{number}.html")
+        text = tree(tmp_path / f"{number}.html").text
+        assert (f"{words}{said}" in text) if said else (words not in text)
 
 
 def test_pictures_are_the_samples_their_noise_times_the_factor_and_both(pages) -> None:
@@ -354,7 +400,7 @@ def test_markdown_has_the_same_tables(pages: dict[str, Path]) -> None:
     text = pages["one.md"].read_text(encoding="utf-8")
     assert re.search(r"\| PGD-100 at 0\.5 +\| +60\.0 \| 31\.3 to 83\.2 +\| +10 \|", text)
     assert "# What noise breaks IMA on shapes" in text
-    assert "**Gradients of zero: quiet.**" in text
+    assert "**Gradients of zero: no sign of it.**" in text
     assert "<script" not in text.replace("\\<script", "").split("```yaml")[0]
     html = tree(pages["one.html"])
     for heading in (*html.all("h1"), *html.all("h2")):

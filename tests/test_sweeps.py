@@ -173,7 +173,7 @@ def test_the_page_of_a_sweep_has_its_rows_pictures_sample_count_and_remarks(made
     assert {path.name for path in drawn} >= {"sweep-eps.png", "sweep-delta.svg", "accuracy.png"}
     text = (folder / "table.md").read_text()
     # Both tables, and every picture that shows accuracies.
-    pictures = len(re.findall(r"^!\[(?!margins)", text, re.MULTILINE))
+    pictures = len(re.findall(r"^!\[[^]]+\]\((?!margins)", text, re.MULTILINE))
     assert pictures >= 3
     assert len(re.findall("n = 100 of 540 test samples", text)) == 2 + pictures
     assert "IMA: train.epochs 1\n" in text

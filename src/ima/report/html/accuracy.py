@@ -49,6 +49,8 @@ def _white(judged: Sequence[Judged]) -> tuple[Block, ...]:
     names = dict.fromkeys(name for _, seeds in found for white in seeds for name in white)
     sizes = dict.fromkeys(size for _, seeds in found for w in seeds for size, _, _ in w.values())
     for label, seeds in found:
+        if not seeds:
+            continue
         cells = [_flips([white[name][1:] for white in seeds if name in white]) for name in names]
         right = min((n for white in seeds for _, _, n in white.values()), default=0)
         rows.append((label, str(right), *cells))
@@ -56,10 +58,10 @@ def _white(judged: Sequence[Judged]) -> tuple[Block, ...]:
         return ()
     listed = " or ".join(f"±{size:g}" for size in sizes)
     caption = (
-        f"White noise, uniform in {listed} on every entry: percent of the samples that are right "
-        "without it and wrong with it"
+        f"White noise, uniform in {listed} on every entry: percent that become wrong, of the n "
+        "samples that are right without it"
     )
-    columns = ("network", "right without", *(f"in {draws(name)}" for name in names))
+    columns = ("network", "n", *(f"in {draws(name)}" for name in names))
     return (Grid(caption, columns, tuple(rows)),)
 
 

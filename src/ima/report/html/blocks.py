@@ -101,7 +101,7 @@ class Overlay:
 
 @dataclass(frozen=True)
 class Check:
-    """One trust check: state is raised, quiet or not run."""
+    """One trust check: state is raised, quiet or not run; said: the state in words."""
 
     title: str
     state: str
@@ -109,6 +109,11 @@ class Check:
     evidence: tuple[str, ...]
     means: str
     do: str
+
+    @property
+    def said(self) -> str:
+        """The state in words: beside a title that tells the fault, quiet would read as found."""
+        return "no sign of it" if self.state == "quiet" else self.state
 
 
 @dataclass(frozen=True)

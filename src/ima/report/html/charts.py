@@ -28,7 +28,8 @@ LONGEST = 38  # characters of a label in a legend
 class Line:
     """A line of a chart: x and y (N,), y in percent, and, where known, how far it may be off.
 
-    low, high: (N,), the ends of the 95 % intervals.
+    low, high: (N,), the ends of the 95 % intervals. look: number of its colour and dashes, such as
+    the network's place on the page; its place among the lines if None.
     """
 
     label: str
@@ -36,6 +37,7 @@ class Line:
     y: Array
     low: Array | None = None
     high: Array | None = None
+    look: int | None = None
 
 
 def over_noise(
@@ -55,7 +57,7 @@ def over_noise(
         figure, axes, columns = _figure(lines)
         last = end or max(float(line.x[-1]) for line in lines)
         for number, line in enumerate(lines):
-            _draw(axes, line, number, steps)
+            _draw(axes, line, number if line.look is None else line.look, steps)
         axes.set_xlim(-0.02 * last, last * 1.02)
         axes.set_ylim(0, 1.02 * top)
         axes.set_yticks(np.linspace(0, top, 6))

@@ -27,7 +27,9 @@ def checks_of(entries: Sequence[Entry]) -> tuple[Block, ...]:
             seed = f", seed {source.seed}" if len(entry.sources) > 1 else ""
             if len(entries) > 1 or seed:
                 blocks.append(Heading(f"{entry.label}{seed}"))
-            blocks.append(Checks(tuple(map(_check, source.checks.checks))))
+            # What is raised must not be looked for among what is not.
+            order = sorted(source.checks.checks, key=lambda found: not found.tripped)
+            blocks.append(Checks(tuple(map(_check, order))))
     if not blocks:
         return (Prose(NONE),)
     text = "Each check looks for a sign that the accuracies with noise are too high to be true."

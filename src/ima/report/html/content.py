@@ -124,19 +124,20 @@ def _examples(judged: Sequence[Judged]) -> tuple[Block, ...]:
 
 
 def _distances(entries: Sequence[Entry]) -> tuple[Block, ...]:
-    found = [
-        (entry.label, source.distances)
-        for entry in entries
-        for source in entry.sources[:1]
-        if source.distances is not None
-    ]
+    known = [(i, e.label, e.sources[0].distances) for i, e in enumerate(entries)]
+    found = [(label, distances) for _, label, distances in known if distances is not None]
     if not found:
         return ()
     finite = [d.values[np.isfinite(d.values)] for _, d in found]
     end = max((float(np.quantile(v, 0.98)) for v in finite if v.size), default=0.0) * 1.05
     if end <= 0:
         return (Prose("No noise was found that breaks a sample that is right without it."),)
-    lines = [charts.Line(label, *charts.steps_of(d.values, end)) for label, d in found]
+    # A network has one colour in all pictures.
+    lines = [
+        charts.Line(label, *charts.steps_of(d.values, end), look=place)
+        for place, label, d in known
+        if d is not None
+    ]
     norm = found[0][1].norm
     shares = (0.1, 0.25, 0.5, 0.75, 0.9)
     rows = tuple(
@@ -158,7 +159,7 @@ def _distances(entries: Sequence[Entry]) -> tuple[Block, ...]:
     about = (
         f"Noise in {norm_name(norm)}: a sample counts as right at ε where no noise of at most "
         "that size was found that makes it wrong. "
-        + " ".join(f"{row[0]}: half are wrong at {row[5]}." for row in rows)
+        + " ".join(f"{row[0]}: half of all are wrong at {row[5]}." for row in rows)
     )
     grid = Grid(f"Sizes of noise ({norm_name(norm)}) that suffice", columns, rows)
     blocks: list[Block] = [
@@ -172,6 +173,12 @@ def _distances(entries: Sequence[Entry]) -> tuple[Block, ...]:
         left = f". Left out: {d.settings['left out']}" if "left out" in d.settings else ""
         blocks.append(Prose(f"{label}: the smallest noise came from {counts}{missing}{left}."))
     return tuple(blocks)
+
+
+def _at_cap(share: float, cap: float) -> str:
+    if share == 0:
+        return f"none has come near the cap of {cap:g}"
+    return f"{percent(share)} of the samples are in the last bin below the cap of {cap:g}"
 
 
 def _size(value: float) -> str:
@@ -196,8 +203,7 @@ def _margins(entries: Sequence[Entry]) -> tuple[Block, ...]:
         about = (
             f"How many training samples have which margin, in {norm_name(norm)}; at the right the "
             f"last epoch. The median margin is {medians[last]:.3g} after epoch "
-            f"{history.epochs[last]:g}; {percent(float(shares[last, -1]))} of the samples are in "
-            f"the last bin below the cap of {cap:g}."
+            f"{history.epochs[last]:g}; {_at_cap(float(shares[last, -1]), cap)}."
         )
         picked = np.unique(np.linspace(0, last, min(ROWS, last + 1)).round().astype(int))
         rows = tuple(

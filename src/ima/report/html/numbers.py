@@ -92,7 +92,7 @@ def attack_name(attack: str) -> str:
     """An attack as people write it."""
     if attack == CLEAN:
         return "without noise"
-    known = {"autoattack": "AutoAttack", "square": "Square"}
+    known = {"autoattack": "AutoAttack", "square": "Square", "ddn-margin": "DDN on the margin"}
     short = attack.partition("-")[0] in ABBREVIATIONS
     return known.get(attack, attack.upper() if short else attack)
 

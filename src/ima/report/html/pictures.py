@@ -141,7 +141,7 @@ def _strip(
     )
     small = max(loaded[0][1]["clean"].shape[2:]) <= 64
     return Strip(
-        f"Noise of size at most {eps:g} ({unit}); true class: {truth}",
+        f"Noise of size at most {eps:g} ({unit}); true class:\u00a0{truth}",
         ("without noise", f"noise × {factor:g}", "with noise"),
         tuple(drawn),
         small,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import yaml
 
-from ima.evaluation.results import CLEAN
+from ima.evaluation.results import CLEAN, Results
 from ima.report.html.blocks import Block, Code, Grid, Prose
 from ima.report.html.numbers import WORST, attack_name, attacks_of, named
 from ima.report.html.verdict import Judged
@@ -56,13 +56,19 @@ def _evaluations(judged: Sequence[Judged]) -> Grid:
         (
             one.entry.label,
             _each(str(s.seed) for s in one.entry.sources if s.seed is not None),
-            _each(r.settings.get("samples", str(one.scores[CLEAN, 0.0].n)) for r in one.entry.main),
-            _each(r.settings.get("seed", "–") for r in one.entry.main),
+            _each(_samples(r, one.scores[CLEAN, 0.0].n) for r in one.entry.main),
+            _each(r.settings.get("seed", "") for r in one.entry.main),
         )
         for one in judged
     )
     columns = ("network", "training seeds", "test samples", "seed of the attacks")
     return Grid("What was evaluated", columns, rows, False)
+
+
+def _samples(results: Results, n: int) -> str:
+    """How many of how many test samples; those that are all are no share."""
+    had, of, total = results.settings.get("samples", str(n)).partition(" of ")
+    return had if had == total else had + of + total
 
 
 def _runs(judged: Sequence[Judged]) -> Grid | None:
@@ -84,4 +90,4 @@ def _runs(judged: Sequence[Judged]) -> Grid | None:
 
 
 def _each(values: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(values)) or "–"
+    return ", ".join(dict.fromkeys(filter(None, values))) or "–"

@@ -97,13 +97,13 @@ def _block(block: Block) -> list[str]:
 def _check_lines(block: Checks) -> list[str]:
     lines: list[str] = []
     for check in block.checks:
-        lines.append(f"- **{_text(check.title)}: {check.state}.** {_text(check.sentence)}")
-        lines += [f"  - {_text(one)}" for one in check.evidence]
+        lines.append(f"- **{_text(check.title)}: {check.said}.** {_text(check.sentence)}")
         lines += [
             f"  - {name}: {_text(text)}"
             for name, text in (("Means", check.means), ("Do", check.do))
             if text and check.state == "raised"
         ]
+        lines += [f"  - {_text(one)}" for one in check.evidence]
     return lines
 
 

@@ -49,6 +49,12 @@ class Source:
         """The seed of its training, where it is known."""
         return self.config.get("train", {}).get("seed")
 
+    @property
+    def raised(self) -> tuple[str, ...]:
+        """The titles of the checks that tripped."""
+        checks = () if self.checks is None else self.checks.checks
+        return tuple(check.title for check in checks if check.tripped)
+
 
 @dataclass(frozen=True)
 class Entry:

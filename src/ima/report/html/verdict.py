@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ima.evaluation.distances import Distances
 from ima.evaluation.results import CLEAN
 from ima.report.html.blocks import Tile
 from ima.report.html.numbers import (
@@ -24,6 +25,9 @@ from ima.report.style import norm_name
 
 MOST = 3
 """So many radii are spoken of."""
+
+VISIBLE = 0.005
+"""Shares that are nearer to each other are not told apart in words."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,25 @@ def _of_one(one: Judged, attack: str) -> str:
         half = distances.median()
         if math.isfinite(half):
             said.append(f"Noise of size {half:.3g} is enough to break half of them.")
-    return " ".join(said)
+        said.append(_nearer(one, attack, distances))
+    return " ".join(filter(None, said))
+
+
+def _nearer(one: Judged, attack: str, distances: Distances) -> str:
+    """Where the search for the smallest noise broke more than the attacks did, how much."""
+    fewer = [
+        f"{percent(found)} at {eps:g}"
+        for eps in _few(radii_of([one.scores]))
+        if (share := one.at(attack, eps)) is not None
+        and (found := distances.accuracy(eps)) < share - VISIBLE
+    ]
+    # The distances are those of one seed.
+    if not fewer or len(one.entry.sources) > 1:
+        return ""
+    return (
+        "The search for each sample's smallest noise leaves fewer right than the attacks did: "
+        f"{listed(fewer)}."
+    )
 
 
 def _of_many(judged: Sequence[Judged], attack: str) -> str:
@@ -154,7 +176,15 @@ def _checked(entries: Sequence[Entry]) -> str:
     raised = [check for check in found if check.tripped]
     ran = [check for check in found if check.tripped is not None]
     if raised:
-        titles = list(dict.fromkeys(check.title for check in raised))
+        whose: dict[str, dict[str, None]] = {}
+        for entry in entries:
+            for source in entry.sources:
+                for title in source.raised:
+                    whose.setdefault(title, {})[entry.label] = None
+        titles = [
+            f"{title}, with {listed(list(labels))}" if len(entries) > 1 else title
+            for title, labels in whose.items()
+        ]
         verb = "is" if len(raised) == 1 else "are"
         return (
             f"{len(raised)} of {len(ran)} trust checks {verb} raised ({'; '.join(titles)}): the "
