@@ -39,6 +39,16 @@ LIGHTNING = (
     # On machines with a GPU: the example is for the CPU.
     "ignore:GPU available but not used:UserWarning",
 )
+# Lightning imports torchvision where it is installed, as nnU-Net's tests need it; the registry's does
+# not fit a PyTorch without CUDA.
+MENDED = """\
+import runpy, sys
+from ima.nnunet.environment import mend_torchvision
+
+mend_torchvision()
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 PERCENT = r"(\d+\.\d)%"
 
 
@@ -46,7 +56,7 @@ def run(script: str, *arguments: str, folder: Path, ignored: tuple[str, ...] = (
     """What the example prints, run in `folder` with warnings as errors."""
     filters = [part for rule in ("error", *ignored) for part in ("-W", rule)]
     done = subprocess.run(
-        [sys.executable, *filters, str(EXAMPLES / script), *arguments],
+        [sys.executable, *filters, "-c", MENDED, str(EXAMPLES / script), *arguments],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -50,6 +50,11 @@ AVERAGED = "over clean and all attacks at all radii, without the worst case and 
 
 WHITE = "White noise is uniform in ± the amplitude named, the worst of so many draws."
 
+PICKED = (
+    "The worst case takes for each sample the attack that leaves the lowest Dice of the sample; "
+    "its average over classes may lie a little above one attack's."
+)
+
 VOLUMES = "; the Dice are those of the whole volumes"
 
 ALL, AVERAGE = "clean, all classes", "average"
@@ -262,6 +267,7 @@ def _caption(runs: Sequence[Run], note: str) -> str:
         f"{DEFINED}; noise in {norm_name(first.norm)}, n = {count(first)}. Convention: "
         f"{empties(first)}. “{ALL}” counts only samples whose truth holds every class; "
         f"“{AVERAGE}” is {AVERAGED}.",
+        PICKED if any(WORST in results.attacks for _, results in runs) else "",
         WHITE if white else "",
         note,
     ]

@@ -237,7 +237,7 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str | None:
     """The commit of the library's own checkout, with `+` where files differ from it."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", here, *arguments], capture_output=True, text=True)
