@@ -39,7 +39,7 @@ LIGHTNING = (
     # On machines with a GPU: the example is for the CPU.
     "ignore:GPU available but not used:UserWarning",
 )
-# Lightning imports torchvision where it is installed, as nnU-Net's tests need it; the registry's does
+# Lightning imports torchvision where it is installed, as it is beside nnU-Net; the registry's does
 # not fit a PyTorch without CUDA.
 MENDED = """\
 import runpy, sys
