@@ -25,13 +25,13 @@ from tiny_nnunet import DATASET, DATASET_ID, Folders, make_raw
 import ima.nnunet.conduct as conducting
 from ima.budget import Budget, OutOfTime
 from ima.cli import app, main
+from ima.cli.nnunet import page
 from ima.nnunet.commands import COMMANDS, Command, call, dataset_folder, plan_with_batch_size
-from ima.nnunet.conduct import conduct
 from ima.nnunet.environment import external_folder
 from ima.nnunet.experiment import Experiment, Place, load_experiment, packaged
-from ima.nnunet.msd import TASKS
+from ima.nnunet.paper import TASKS, by_dataset
 from ima.nnunet.plans import with_batch_size
-from ima.nnunet.settings import PAPER
+from ima.nnunet.settings import Settings
 from ima.training.refusal import ConfigError
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -375,7 +375,9 @@ def test_tables_have_the_settings_of_the_paper(name: str) -> None:
     row = TASKS[task]
     assert (row.batch_size, row.eps, row.delta, row.sat) == (batch, eps, delta, radii)
     assert row.levels == levels
-    assert PAPER[row.title.casefold()] == (eps, delta)
+    assert by_dataset(f"Dataset111_{row.title}") is row
+    told = Settings.of(row.dataset(), 1, uses=("eps", "delta"), environ={})
+    assert (told.eps, told.delta) == (eps, delta)
 
 
 def test_the_trainers_that_experiments_name_exist_and_mean_what_they_say() -> None:
@@ -542,6 +544,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 def calls(place: Place) -> list[dict[str, Any]]:
     file = place.folder / "calls.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def conduct(
+    place: Place, *, budget: Budget | None = None, dry_run: bool = False, command: str = ""
+) -> str:
+    """As `ima nnunet compare` does it: what it prints at the end."""
+    if dry_run:
+        return conducting.remaining(place)
+    conducting.conduct(place, budget=budget)
+    return page(place, command)
 
 
 def done(place: Place) -> list[str]:

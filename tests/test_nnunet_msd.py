@@ -19,7 +19,8 @@ import pytest
 
 from ima.cli.data import msd
 from ima.nnunet import msd as module
-from ima.nnunet.msd import TASKS, Task, divide, find_task, locate_task, prepare
+from ima.nnunet.msd import divide, locate_task, prepare
+from ima.nnunet.paper import TASKS, Task, find_task
 
 sitk = pytest.importorskip("SimpleITK", reason="SimpleITK comes with nnU-Net, ima[nnunet]")
 

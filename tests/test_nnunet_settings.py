@@ -204,3 +204,14 @@ def test_folds_that_a_split_does_not_have(tmp_path: Path) -> None:
     (folder / "splits_final.json").write_text("{")
     with pytest.raises(ValueError, match="holds no list of folds"):
         check_fold(str(tmp_path), folder.name, 0)
+
+
+@pytest.mark.parametrize("first", ["3", "4"])
+def test_some_epochs_must_have_noise(first: str) -> None:
+    given = {"IMA_EPOCHS": "3", "IMA_STANDARD_EPOCHS": first}
+    with pytest.raises(ValueError, match=rf"standard_epochs is {first} .* of 3 epochs"):
+        Settings.of("Dataset501_Tiny", 100, uses=ALL, environ=given)
+    with pytest.raises(ValueError, match="of 1000 epochs"):
+        Settings.of("Dataset501_Tiny", 100, uses=ALL, environ={"IMA_STANDARD_EPOCHS": "1000"})
+    fewer = {**given, "IMA_STANDARD_EPOCHS": "2"}
+    assert Settings.of("Dataset501_Tiny", 100, uses=ALL, environ=fewer).standard_epochs == 2

@@ -287,6 +287,28 @@ def test_a_step_moves_the_margins_of_its_slices_alone(here: tiny.Folders) -> Non
     assert values[3] == values[4] == 2
 
 
+def test_epochs_without_noise_leave_the_margins_and_are_standard_training(
+    here: tiny.Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMA_EPOCHS", "3")
+    monkeypatch.setenv("IMA_STANDARD_EPOCHS", "2")
+    weights: list[dict[str, Tensor]] = []
+    start: dict[str, Tensor] = {}
+    for name in ("nnUNetTrainerSTD", "nnUNetTrainerIMA"):
+        made = trainer(here, name)
+        made.initialize()
+        start = start or network(made)
+        made.network.load_state_dict(start)
+        made.current_epoch = 1
+        made.train_step(batch_of(made, [3, 4, 3]))
+        weights.append(network(made))
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert bool((made.method.margins.values == 1).all())
+    made.current_epoch = 2
+    made.train_step(batch_of(made, [3, 4, 3]))
+    assert made.method.margins.values[3] == 2
+
+
 def test_regions_and_ignored_pixels(here: tiny.Folders) -> None:
     labels = {
         "labels": {"background": 0, "whole": [1, 2], "core": [1], "ignore": 3},

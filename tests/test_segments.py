@@ -405,7 +405,7 @@ def test_noise_that_breaks_the_output_leaves_a_dice_of_zero() -> None:
         ({"eps": [0.0]}, "above 0"),
         ({"data": []}, "empty"),
         ({"bounds": (0.0, 0.5)}, "outside the bounds"),
-        ({"bounds": (-math.inf, math.inf), "attacks": ["white-2"]}, "white noise is a share"),
+        ({"bounds": (-math.inf, math.inf), "attacks": ["white-2"]}, "bounds that are finite"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: dict[str, Any], text: str) -> None:

@@ -93,7 +93,8 @@ def msd(
     import os
 
     from ima.nnunet.commands import RAW
-    from ima.nnunet.msd import find_task, locate_task, prepare
+    from ima.nnunet.msd import locate_task, prepare
+    from ima.nnunet.paper import find_task
 
     row = find_task(task)
     named = os.environ.get(RAW)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from ima.nnunet.experiment import Place
 
 Words = Annotated[str, Parameter(allow_leading_hyphen=True)]
 
@@ -117,7 +120,7 @@ def compare(
     budget = None if time_budget is None else Budget.parse(time_budget)
     if jobs < 1:
         raise ValueError(f"--jobs is {jobs}; expected at least 1")
-    from ima.nnunet.conduct import conduct
+    from ima.nnunet.conduct import conduct, remaining
     from ima.nnunet.experiment import Place, load_experiment
 
     experiment = load_experiment(config).select(rows)
@@ -129,14 +132,30 @@ def compare(
         seed=seed,
         jobs=jobs,
     )
-    command = shlex.join(["ima", *sys.argv[1:]])
+    if dry_run:
+        print(remaining(place))
+        return
     try:
-        print(conduct(place, budget=budget, dry_run=dry_run, command=command))
-        if not dry_run:
-            print(f"{place.folder / 'table.md'}: the tables with their pictures")
+        conduct(place, budget=budget)
     except OutOfTime as stop:
         print(f"ima: {stop}; the same command continues", file=sys.stderr)
         sys.exit(OUT_OF_TIME)
+    print(page(place, shlex.join(["ima", *sys.argv[1:]])))
+    print(f"{place.folder / 'table.md'}: the tables with their pictures")
+
+
+def page(place: Place, command: str) -> str:
+    """Write the tables and pictures of all rows; the tables as text. command: as typed."""
+    from ima.nnunet.conduct import provenance
+    from ima.nnunet.steps import results
+    from ima.report.segmentation import Frame, write_comparison
+    from ima.report.segmented import Segmented
+
+    one = place.experiment
+    runs = [Segmented.open(results(place, row), row.label) for row in one.rows]
+    return write_comparison(
+        place.folder, runs, Frame(one.name, one.note, command, (provenance(place),))
+    )
 
 
 def _device(name: str) -> str:

@@ -38,6 +38,12 @@ def white_noise(
     drawn before: the only draw of one is the first of many.
     Raises ValueError or TypeError for inputs outside bounds, wrong shapes, labels out of range.
     """
+    draw, box = white(x, amplitude, setting), check_samples(x, setting.bounds)
+    return _first_wrong(model, x, y, lambda: x + draw(), draws, setting.task, box)
+
+
+def white(x: Tensor, amplitude: float, setting: Setting) -> Callable[[], Tensor]:
+    """A function that draws the noise of `white_noise`, (B, *dims); raises ValueError likewise."""
     box = check_samples(x, setting.bounds)
     reach = torch.as_tensor(amplitude if box is None else amplitude * (box[1] - box[0]))
     if not bool((reach >= 0).all() & torch.isfinite(reach).all()):
@@ -47,10 +53,7 @@ def white_noise(
         )
     source = Generator().manual_seed(setting.generator.initial_seed())
 
-    def draw() -> Tensor:
-        return x + LINF.random(x, x.new_ones(len(x)), source) * reach
-
-    return _first_wrong(model, x, y, draw, draws, setting.task, box)
+    return lambda: LINF.random(x, x.new_ones(len(x)), source) * reach
 
 
 def noise_in_ball(

@@ -16,13 +16,12 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ima.attacks.inputs import Model, check_radius, check_samples, no_trace
 from ima.attacks.walk import Here, Objective, forward, into, walk
-from ima.evaluation.noise import AMPLITUDE
+from ima.evaluation.noise import AMPLITUDE, white
 from ima.evaluation.setting import Setting
-from ima.norms import LINF
 from ima.tasks import Segmentation, Tree, take
 
 
@@ -115,16 +114,7 @@ def _noise(
 def _white(
     model: Model, x: Tensor, y: Tree, lowest: Lowest, eps: float, draws: int, setting: Setting
 ) -> None:
-    box, one = check_samples(x, setting.bounds), x.new_ones(len(x))
-    reach = torch.as_tensor(eps if box is None else eps * (box[1] - box[0]))
-    if not bool(torch.isfinite(reach).all()):
-        raise ValueError(
-            f"bounds are {setting.bounds!r}; white noise is a share of their width, so expected "
-            "finite ones, or None"
-        )
-    # The only draw of one is the first of many, whatever ran before.
-    source = Generator().manual_seed(setting.generator.initial_seed())
-    _draw(model, x, y, lowest, draws, lambda: LINF.random(x, one, source) * reach, setting)
+    _draw(model, x, y, lowest, draws, white(x, eps, setting), setting)
 
 
 def _climb(

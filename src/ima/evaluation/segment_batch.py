@@ -117,7 +117,7 @@ def _attacked(
             f"{ids[-1]}; its weights or its inputs are damaged, and no Dice can be stated"
         )
     clean = _state(x, x, output, y, setting, task)
-    truth = foreground(task, full(y), clean.per_class.shape[1])
+    truth = task.foreground(output, y).flatten(2)
     pixels, present = truth.any(1).sum(1).tolist(), truth.any(2).sum(1).tolist()
     about = _About(ids, where, pixels, present)
     rows = _rows(about, CLEAN, 0.0, clean)
@@ -228,15 +228,3 @@ def _show(
                 float(state.dice[i]),
             )
         )
-
-
-def foreground(task: Segmentation, target: Tensor, classes: int) -> Tensor:
-    """Which pixels of a truth are of each foreground class, (B, classes, pixels) bool."""
-    if task.regions:
-        flat = target.flatten(2).bool()
-        there, ignored = flat[:, :classes], flat[:, classes:]
-        return there & ~ignored if ignored.shape[1] else there
-    labels = target.flatten(1)
-    numbers = torch.arange(1, classes + 1, device=target.device).reshape(1, -1, 1)
-    there = labels[:, None] == numbers
-    return there if task.ignore_label is None else there & (labels != task.ignore_label)[:, None]

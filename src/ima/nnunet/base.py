@@ -63,11 +63,6 @@ class Trainer(nnUNetTrainer):
             self.settings.val_iterations or self.num_val_iterations_per_epoch
         )
         self.standard_epochs = self.settings.standard_epochs or 0
-        if self.standard_epochs >= self.num_epochs:
-            raise ValueError(
-                f"standard_epochs is {self.standard_epochs} of {self.num_epochs} epochs; expected "
-                "fewer, or train with nnUNetTrainerSTD"
-            )
         # nnU-Net's 50 suit its 1000 epochs; a short run that is killed should not lose everything.
         self.save_every = min(self.save_every, max(1, self.num_epochs // 10))
         self.ids: Ids | None = None

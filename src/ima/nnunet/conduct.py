@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 from ima.budget import OUT_OF_TIME, Budget, OutOfTime
 from ima.nnunet.experiment import Experiment, Place
 from ima.nnunet.settings import CONFIG, KEYS
-from ima.nnunet.steps import Step, attack, exports, plan, prepare, results, train
+from ima.nnunet.steps import Step, attack, exports, plan, prepare, train
 from ima.training.run import JOBS, environment
 
 PROGRAM = (sys.executable, "-m", "ima")
@@ -50,23 +50,22 @@ Made = Callable[[], Step]
 """A step as things stand when it is its turn."""
 
 
-def conduct(
-    place: Place, *, budget: Budget | None = None, dry_run: bool = False, command: str = ""
-) -> str:
-    """Do what remains of an experiment; its tables, or in a dry run the commands that remain.
+def remaining(place: Place) -> str:
+    """The commands that remain of an experiment, as a shell would run them."""
+    first, chains = _steps(place)
+    steps = [make() for makers in [first, *chains] for make in makers]
+    left = [step.shown() for step in steps if not step.done]
+    return "\n".join([exports(place), *(left or ["# nothing remains but the table"])])
 
-    command: as typed, for the page. Raises `FileNotFoundError` where the data are not there,
-    `ConfigError` where the folder holds another experiment, `RuntimeError` with the last lines of
-    the commands that failed, after the others have ended, and `OutOfTime` when the budget is spent.
+
+def conduct(place: Place, *, budget: Budget | None = None) -> None:
+    """Do what remains of an experiment, but for its page.
+
+    Raises `FileNotFoundError` where the data are not there, `ConfigError` where the folder holds
+    another experiment, `RuntimeError` with the last lines of the commands that failed, after the
+    others have ended, and `OutOfTime` when the budget is spent.
     """
-    first: list[Made] = [partial(prepare, place), partial(plan, place)]
-    chains: list[list[Made]] = [
-        [partial(train, place, row), partial(attack, place, row)] for row in place.experiment.rows
-    ]
-    if dry_run:
-        steps = [make() for makers in [first, *chains] for make in makers]
-        remaining = [step.shown() for step in steps if not step.done]
-        return "\n".join([exports(place), *(remaining or ["# nothing remains but the table"])])
+    first, chains = _steps(place)
     prepare(place)  # Says so if the data are not there, before anything is made.
     place.begin()
     runner = _Runner(place, budget)
@@ -77,7 +76,14 @@ def conduct(
         runner.work_off(chains[::-1])
     if budget is not None and budget.over():
         raise OutOfTime("the time is up: all is done but the table")
-    return _table(place, command)
+
+
+def _steps(place: Place) -> tuple[list[Made], list[list[Made]]]:
+    """What comes first, and what every row then needs, in this order."""
+    first: list[Made] = [partial(prepare, place), partial(plan, place)]
+    return first, [
+        [partial(train, place, row), partial(attack, place, row)] for row in place.experiment.rows
+    ]
 
 
 class _Runner:
@@ -199,19 +205,7 @@ def _made(place: Place, what: str) -> list[dict[str, Any]]:
     return json.loads(file.read_text()) if file.exists() else []
 
 
-def _table(place: Place, command: str) -> str:
-    """Write the tables and pictures of all rows; the tables as text."""
-    from ima.report.segmentation import Frame, write_comparison
-    from ima.report.segmented import Segmented
-
-    one = place.experiment
-    runs = [Segmented.open(results(place, row), row.label) for row in one.rows]
-    return write_comparison(
-        place.folder, runs, Frame(one.name, one.note, command, (_provenance(place),))
-    )
-
-
-def _provenance(place: Place) -> str:
+def provenance(place: Place) -> str:
     """Commit and machine of the trainings behind a table, in one paragraph."""
     one, split = place.experiment, place.task.split
     found = [made for row in one.rows for made in _made(place, train(place, row).what)]

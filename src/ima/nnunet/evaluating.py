@@ -14,7 +14,7 @@ from ima.evaluation.segment_attacks import find_segment_attack
 from ima.evaluation.segmentation_results import WORST, SegmentationResults
 from ima.evaluation.segments import evaluate_segmentation
 from ima.nnunet.cases import BATCH, Cases
-from ima.nnunet.msd import TASKS
+from ima.nnunet.paper import by_dataset
 from ima.nnunet.trained import Trained
 
 ATTACKS = ("pgd-100", "ifgsm-10", "ensemble-100", "noise-100")
@@ -24,8 +24,8 @@ NAME, OVERLAYS = "results_nnunet.csv", "overlays.npz"
 
 def default_eps(dataset: str) -> tuple[float, ...]:
     """The paper's noise levels for its data sets (Tables 6 to 8), by name; none for others."""
-    title = dataset.partition("_")[2].lower()
-    return next((task.levels for task in TASKS.values() if task.title.lower() == title), ())
+    task = by_dataset(dataset)
+    return () if task is None else task.levels
 
 
 def evaluate_trained(

@@ -10,11 +10,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, Field
 
-from ima.nnunet.msd import TASKS, Task
-from ima.training.refusal import ConfigError, check_name, nearest, validate
+from ima.nnunet.paper import TASKS, Task
+from ima.training.refusal import ConfigError, check_name, nearest, read_yaml, validate
 from ima.training.settings import Strict
 
 Positive = Annotated[float, Field(gt=0)]
@@ -109,13 +108,7 @@ def load_experiment(source: str | Path) -> Experiment:
                 f"{', '.join(known)}"
             )
         path = known[str(source)]
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds {type(values).__name__}; expected keys and values")
-    experiment = validate(Experiment, values)
+    experiment = validate(Experiment, read_yaml(path))
     check_name("task", experiment.task, TASKS)
     return experiment
 

@@ -12,12 +12,10 @@ Decathlon", Nature Communications 13, 4128 (2022). http://medicaldecathlon.com
 
 from __future__ import annotations
 
-import difflib
 import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,95 +23,12 @@ import numpy as np
 
 from ima.data.find import data_root
 from ima.nnunet.decathlon import ENDING, Case, Source, at_source, cases, copy_case
+from ima.nnunet.paper import TASKS, Task
 
 WHERE = (
     "Get it from http://medicaldecathlon.com (CC BY-SA 4.0), as a .tar or unpacked; the folder "
     "holds dataset.json, imagesTr and labelsTr."
 )
-
-
-@dataclass(frozen=True)
-class Task:
-    """One of the paper's three data sets, and how the paper trains and tests on it.
-
-    split: cases for training, validation and test; labels: of the classes, background first;
-    batch_size; eps, delta: largest margin and its growth, L2, in z-scored units; sat: radii of SAT;
-    levels: of the noise in the tables.
-    """
-
-    name: str
-    number: int
-    split: tuple[int, int, int]
-    channels: tuple[str, ...]
-    labels: tuple[str, ...]
-    batch_size: int
-    eps: float
-    delta: float
-    sat: tuple[float, ...]
-    levels: tuple[float, ...]
-
-    @property
-    def title(self) -> str:
-        """The name without the number."""
-        return self.name.split("_", 1)[1]
-
-    def dataset(self, number: int | None = None) -> str:
-        """The name of the data set in nnU-Net, whose number can be another."""
-        return f"Dataset{self.number if number is None else number:03d}_{self.title}"
-
-
-TASKS: dict[str, Task] = {
-    row.name: row
-    for row in (
-        Task(
-            "Task02_Heart",
-            2,
-            (16, 1, 3),
-            ("MRI",),
-            ("background", "left atrium"),
-            40,
-            20.0,
-            5.0,
-            (5.0, 15.0, 25.0),
-            (5.0, 10.0, 15.0),
-        ),
-        Task(
-            "Task04_Hippocampus",
-            4,
-            (208, 17, 35),
-            ("MRI",),
-            ("background", "Anterior", "Posterior"),
-            366,
-            15.0,
-            2.0,
-            (5.0, 10.0, 15.0),
-            (2.0, 6.0, 10.0),
-        ),
-        Task(
-            "Task05_Prostate",
-            5,
-            (25, 2, 5),
-            ("T2", "ADC"),
-            ("background", "PZ", "TZ"),
-            32,
-            40.0,
-            10.0,
-            (10.0, 20.0, 40.0),
-            (10.0, 20.0, 40.0),
-        ),
-    )
-}
-"""The data sets of the paper's Tables 6, 7 and 8."""
-
-
-def find_task(name: str) -> Task:
-    """The task of this name in `TASKS`; ValueError with the nearest name if there is none."""
-    if name not in TASKS:
-        nearest = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"unknown task {name!r}; did you mean {nearest!r}? There are: {', '.join(TASKS)}"
-        )
-    return TASKS[name]
 
 
 def locate_task(task: Task, path: Path | None) -> Path:

@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from ima.nnunet.paper import by_dataset
+
 CONFIG = "IMA_CONFIG"
 """The variable that names a YAML file with the settings, in lower case and without IMA_."""
 
@@ -56,12 +58,8 @@ KEYS: dict[str, Key] = {
 
 DEFAULTS: Mapping[str, float] = {"dice": 0.6, "steps": 20}
 
-PAPER: Mapping[str, tuple[float, float]] = {
-    "heart": (20, 5),
-    "hippocampus": (15, 2),
-    "prostate": (40, 10),
-}
-"""The largest margin and its growth that the paper gives for a data set (Ma & Liang, 3.5)."""
+NNUNET_EPOCHS = 1000
+"""nnU-Net's own, where none are set."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +98,9 @@ class Settings:
         channels included; uses: names in `KEYS` of what the trainer needs; fixed_eps: where its
         name fixes eps; environ: `os.environ` if None.
 
-        Raises ValueError for unknown names, values out of range, delta above eps, and an eps that
-        is not the fixed one; FileNotFoundError where IMA_CONFIG names no file.
+        Raises ValueError for unknown names, values out of range, delta above eps, no epoch with
+        noise, and an eps that is not the fixed one; FileNotFoundError where IMA_CONFIG names no
+        file.
         """
         given = _given(os.environ if environ is None else environ)
         used = {name: pair for name, pair in given.items() if name in uses}
@@ -116,6 +115,12 @@ class Settings:
             raise ValueError(
                 f"delta is {chosen['delta']:g} ({used['delta'][1]}), above eps, {chosen['eps']:g} "
                 f"({used['eps'][1]}); expected at most eps: set IMA_EPS and IMA_DELTA together"
+            )
+        epochs = chosen.get("epochs", NNUNET_EPOCHS)
+        if chosen.get("standard_epochs", 0) >= epochs:
+            raise ValueError(
+                f"standard_epochs is {chosen['standard_epochs']} ({used['standard_epochs'][1]}) of "
+                f"{epochs} epochs; expected fewer, or train with nnUNetTrainerSTD"
             )
         sources = {name: source for name, (_, source) in used.items()}
         return Settings(**chosen, sources=sources)  # pyright: ignore[reportArgumentType]
@@ -229,19 +234,18 @@ def _fix(used: dict[str, tuple[float, str]], eps: float) -> None:
 def _default_noise(
     used: dict[str, tuple[float, str]], dataset: str, values: int, uses: Collection[str]
 ) -> None:
-    name = dataset.partition("_")[2]
-    paper = PAPER.get(name.casefold())
-    source = f"the paper's for {name}"
+    paper = by_dataset(dataset)
+    source = "" if paper is None else f"the paper's for {paper.title}"
     if "eps" in uses and "eps" not in used:
         used["eps"] = (
-            (paper[0], source)
+            (paper.eps, source)
             if paper is not None
             else (round(0.1 * math.sqrt(values), 6), f"0.1 * sqrt({values} values in a patch)")
         )
     if "delta" in uses and "delta" not in used:
         # The paper's growth goes with its largest margin only.
         used["delta"] = (
-            (paper[1], source)
-            if paper is not None and used["eps"][0] == paper[0]
+            (paper.delta, source)
+            if paper is not None and used["eps"][0] == paper.eps
             else (round(used["eps"][0] / 8, 6), "eps / 8")
         )

@@ -15,6 +15,7 @@ from ima.evaluation.segmentation_results import (
     SegmentationResults,
     SegmentRow,
 )
+from ima.nnunet.paper import by_dataset
 from ima.report import overlays
 
 PREFIX, OVERLAYS = "results_", "overlays.npz"
@@ -31,9 +32,6 @@ COLUMNS = "id,case,slice,attack,eps,dice,"
 """How the head of a results file begins."""
 
 TRAINER = "nnUNetTrainer"
-
-PAPER = {"heart": (5, 10, 15), "hippocampus": (2, 6, 10), "prostate": (10, 20, 40)}
-"""The noise levels of the paper's Tables 6 to 8, in L2, by the data set's name."""
 
 
 @dataclass(frozen=True)
@@ -194,8 +192,8 @@ def radii(all_scores: Sequence[Scores], attack: str) -> list[float]:
 
 def levels(results: SegmentationResults, known: Sequence[float]) -> list[float]:
     """The radii to mark: the paper's where data and norm are, and all were measured; else all."""
-    dataset = results.settings.get("dataset", "").lower()
-    marked = next((eps for name, eps in PAPER.items() if name in dataset), ())
+    task = by_dataset(results.settings.get("dataset", ""))
+    marked = () if task is None else task.levels
     paper = results.norm.lower() == "l2" and bool(marked) and set(marked) <= set(known)
     return [float(level) for level in (marked if paper else known)]
 

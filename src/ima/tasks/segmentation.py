@@ -183,6 +183,10 @@ class Segmentation:
         logits, (_, truth, valid) = full(output), self._truth(full(output), full(target))
         return dice_of(self._found(logits, valid), truth)
 
+    def foreground(self, output: Tree, target: Tree) -> Tensor:
+        """Which valid pixels of the truth are of each foreground class, (B, F, *S) bool."""
+        return self._truth(full(output), full(target))[1]
+
     def divergence(self, clean: Tree, noisy: Tree) -> Tensor:
         """KL(p || q) of two outputs' pixels at full resolution, (B,), their mean in nats."""
         p, q = wide(full(clean)), wide(full(noisy))

@@ -21,6 +21,7 @@ from ima.training.refusal import (
     check_options,
     nearest,
     parameters,
+    read_yaml,
     validate,
 )
 from ima.training.rows import rows
@@ -72,12 +73,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
                 f"library.{hint} Those that come with it: {', '.join(known)}"
             )
         path = known[str(source)]
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds {type(values).__name__}; expected keys and values")
+    values = read_yaml(path)
     for override in overrides:
         _override(values, override)
     return parse(values)

@@ -6,8 +6,10 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ValidationError, create_model
 
 from ima.training.settings import Named, Strict
@@ -23,6 +25,17 @@ def nearest(name: str, known: Iterable[str], write: str = "{!r}") -> str:
     """` Did you mean 'x'?` for the nearest of the known names, or nothing where none is near."""
     near = get_close_matches(name, list(known), 1)
     return f" Did you mean {write.format(near[0])}?" if near else ""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file; ConfigError where it holds none."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds {type(values).__name__}; expected keys and values")
+    return values
 
 
 def explain(error: Any, model: type[BaseModel], place: str = "", owner: str = "") -> str:
