@@ -24,6 +24,7 @@ from ima.report.segmentation import (
     AVERAGE,
     AVERAGED,
     DEFINED,
+    PICKED,
     WHITE,
     average,
     under,
@@ -102,6 +103,8 @@ def _dice(seen: Sequence[Seen]) -> tuple[Block, ...]:
     )
     if len(seen) > 1:
         text += f" “Average” is {AVERAGED}."
+    if WORST in attacks:
+        text += f" {PICKED}"
     if any(attack.startswith("noise-") for attack in attacks):
         text += " “noise” is the lowest Dice of so many random points of at most that size."
     if any(map(is_white, attacks)):
