@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import HealthCheck, settings
+from nets import seeded
+from torch import nn
+
+from ima.data import load
+from ima.networks.small_cnn import small_cnn
 
 torch.set_num_threads(1)
 
@@ -30,3 +36,22 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def honest() -> nn.Module:
+    """A small network, trained on the digits."""
+    torch.manual_seed(0)
+    train = load("digits").train
+    model = small_cnn(1, 10, width=8)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    source = seeded(0)
+    for _ in range(8):
+        for index in torch.randperm(len(train), generator=source).split(64):
+            x, y = train[index]
+            loss = F.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    model.zero_grad()
+    return model.eval()

@@ -6,20 +6,22 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from nets import Linear2, Pixels, cnn, seeded
 from test_cli import call
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from ima import Classification, evaluate
+from ima.budget import Budget, OutOfTime
 from ima.data import load
 from ima.evaluation import bench as benches
+from ima.evaluation import checks as checking
 from ima.evaluation.bench import Bench
 from ima.evaluation.checks import run_checks
 from ima.evaluation.checks_results import Check, Checks, in_words, share
@@ -31,7 +33,6 @@ from ima.evaluation.results import Results
 from ima.evaluation.setting import Setting
 from ima.networks.small_cnn import small_cnn
 from ima.norms import L2, LINF, get_norm
-from ima.training.checkpoint import save_weights
 
 EPS = (0.3, 0.6)
 
@@ -39,25 +40,6 @@ EPS = (0.3, 0.6)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benches, "QUERIES", 300)
-
-
-@pytest.fixture(scope="module")
-def honest() -> nn.Module:
-    """A small network, trained on the digits."""
-    torch.manual_seed(0)
-    train = load("digits").train
-    model = small_cnn(1, 10, width=8)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    source = seeded(0)
-    for _ in range(8):
-        for index in torch.randperm(len(train), generator=source).split(64):
-            x, y = train[index]
-            loss = F.cross_entropy(model(x), y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    model.zero_grad()
-    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -478,6 +460,109 @@ def test_noise_is_an_attack_of_the_table() -> None:
     assert 0.5 < results.accuracy("noise-1", 0.05) < 1
 
 
+# --- Stopped and continued ------------------------------------------------------------------------
+
+
+class KilledError(Exception):
+    """The process ends here."""
+
+
+SOME = ("one-step", "monotone", "converged", "transfer")
+AGAIN: dict[str, Any] = {"bounds": (0, 1), "samples": 20, "steps": 4, "seed": 1}
+
+
+@pytest.fixture
+def some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some checks, whose samples come in three batches."""
+    monkeypatch.setattr(checking, "CHECKS", {name: CHECKS[name] for name in SOME})
+    monkeypatch.setattr(benches, "BATCH", 8)
+
+
+class Work:
+    """Counts what attacks do, ends the process after so many batches, and tells the time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float = 0.0) -> None:
+        self.done, self.until, self.now = list[tuple[str, float]](), -1, 1000.0
+        inner = Bench._broken
+
+        def broken(bench: Bench, attack: str, eps: float, *rest: Any) -> Tensor:
+            if len(self.done) == self.until:
+                raise KilledError
+            self.done.append((attack, eps))
+            self.now += seconds * (5 if attack.startswith("more") else 1)
+            return inner(bench, attack, eps, *rest)
+
+        monkeypatch.setattr(Bench, "_broken", broken)
+        if seconds:
+            monkeypatch.setattr("time.monotonic", lambda: self.now)
+
+
+@pytest.mark.usefixtures("some")
+@pytest.mark.parametrize("until", [0, 1, 4, 13])
+def test_checks_that_were_killed_go_on(
+    until: int,
+    honest: nn.Module,
+    digits: TensorDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record, options = tmp_path / "r", {**AGAIN, "transfer": small_cnn(1, 10, width=8)}
+    work = Work(monkeypatch)
+    whole = run_checks(honest, digits, EPS, **options)
+    total = len(work.done)
+    work.done.clear()
+    work.until = until
+    with pytest.raises(KilledError):
+        run_checks(honest, digits, EPS, partial=record, **options)
+    # As if killed within a line.
+    with record.open("a") as file:
+        file.write('{"mark": "ab')
+    work.until = -1
+    found = run_checks(honest, digits, EPS, partial=record, **options)
+    assert found == whole
+    # Nothing is done twice, and all of it is there for the next time.
+    assert len(work.done) == total == 3 * 2 * len({attack for attack, _ in work.done})
+    assert run_checks(honest, digits, EPS, partial=record, **options) == whole
+    assert len(work.done) == total
+    # Of another setting, network or model to transfer from nothing is taken.
+    other = {**options, "transfer": small_cnn(1, 10, width=8)}
+    almost = deepcopy(honest)
+    with torch.no_grad():
+        next(almost.parameters()).mul_(1.001)
+    for model, more in ((honest, {**options, "seed": 2}), (honest, other), (almost, options)):
+        work.done.clear()
+        run_checks(model, digits, EPS, partial=record, **more)
+        assert len(work.done) == total
+
+
+@pytest.mark.usefixtures("some")
+def test_no_attack_is_begun_that_may_not_fit_into_the_budget(
+    honest: nn.Module, digits: TensorDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = tmp_path / "r"
+    whole = run_checks(honest, digits, EPS, **AGAIN)
+    work = Work(monkeypatch, seconds=10.0)
+    # One step, ten seconds, is known; what PGD takes is not: up to fifty seconds are left to it.
+    with pytest.raises(OutOfTime, match=r"after 3 batches .*\(45 s .*50 s.*r: run the same again"):
+        run_checks(honest, digits, EPS, partial=record, budget=Budget(75), **AGAIN)
+    # With nothing done yet in a call, a guess does not keep it from beginning.
+    with pytest.raises(OutOfTime, match=r"after 6 batches .*\(5 s .*10 s"):
+        run_checks(honest, digits, EPS, partial=record, budget=Budget(35), **AGAIN)
+    with pytest.raises(OutOfTime, match=r"after 6 batches .*\(9 s .*10 s"):
+        run_checks(honest, digits, EPS, partial=record, budget=Budget(9), **AGAIN)
+    for _ in range(20):
+        before = len(work.done)
+        try:
+            found = run_checks(honest, digits, EPS, partial=record, budget=Budget(60), **AGAIN)
+        except OutOfTime:
+            assert len(work.done) > before
+        else:
+            break
+    assert found == whole
+    with pytest.raises(OutOfTime, match="nothing is kept"):
+        run_checks(honest, digits, EPS, budget=Budget(15), **AGAIN)
+
+
 # --- Files ----------------------------------------------------------------------------------------
 
 
@@ -535,51 +620,11 @@ TINY = (
     "evaluate={attacks: [pgd-3], eps: [0.3, 0.6], samples: 30}",
 )
 
-CODE = """
-import torch
-from torch import nn
-from ima.networks.small_cnn import small_cnn
-
-def net():
-    return small_cnn(1, 10, width=8)
-
-def sized(in_channels, num_classes):
-    return small_cnn(in_channels, num_classes, width=8)
-
-class Hidden(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner = net()
-
-    def load_state_dict(self, *args, **kwargs):
-        return self.inner.load_state_dict(*args, **kwargs)
-
-    def forward(self, x):
-        return self.inner((x * 16).round() / 16)
-
-def samples():
-    from ima.data import load
-    from torch.utils.data import TensorDataset
-    return TensorDataset(*load("digits").test[list(range(40))])
-
-def generator():
-    yield torch.rand(2, 1, 8, 8), torch.zeros(2).long()
-
-def large():
-    return [(torch.rand(2, 3, 8, 8), torch.zeros(2).long())]
-
-def nothing():
-    return None
-"""
-
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, and a module of a user's."""
+    """An empty folder."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "theirs.py").write_text(CODE)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "theirs", raising=False)
     return tmp_path
 
 
@@ -610,109 +655,6 @@ def test_a_run_is_checked_and_strict_decides_the_exit_code(
         assert said.code == code, said.err
         assert "TRIPPED" in said.out and "Nothing." in said.out
     assert Checks.from_json(path).tripped == ("bad",)
-
-
-def test_a_network_from_elsewhere_is_evaluated_and_checked(
-    work: Path, honest: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keep = {k: v for k, v in CHECKS.items() if k in ("gradients", "probabilities")}
-    monkeypatch.setattr("ima.evaluation.checks.CHECKS", keep)
-    save_weights(work / "weights.safetensors", honest.state_dict())
-    torch.save({"state_dict": honest.state_dict()}, work / "weights.pt")
-    common = ("--eps", "0.4", "--attacks", "pgd-2", "--device", "cpu")
-    data = ("--data", "theirs:samples", "--bounds", "0", "1")
-    said = call("evaluate", "weights.safetensors", "--model", "theirs:net", *data, *common)
-    assert said.code == 0, said.err
-    folder = work / "weights.safetensors-evaluation"
-    assert [p.name for p in folder.iterdir()] == ["results.csv"]
-    expected = (folder / "results.csv").read_text().partition("\n")[2]
-    for words in (
-        ["--model", "theirs:net", *data],
-        ["--model", "theirs:sized", "--num-classes", "10", *data],
-        ["--model", "theirs:sized", "--num-classes", "10", "--channels", "1", *data],
-    ):
-        said = call("evaluate", "weights.pt", *words, *common)
-        assert said.code == 0, said.err
-        found = (work / "weights.pt-evaluation" / "results.csv").read_text().partition("\n")[2]
-        assert found == expected
-    said = call(
-        *("evaluate", "weights.pt", "--model", "theirs:Hidden", "--data", "digits", "--strict"),
-        *common,
-    )
-    assert said.code == 3, said.err
-    checks = Checks.from_json(work / "weights.pt-evaluation" / "checks.json")
-    assert checks.tripped == ("gradients",)
-
-
-class Bomb:
-    """Executes something when it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (open, ("executed", "w"))
-
-
-def test_weights_that_cannot_be_trusted_are_refused(work: Path, honest: nn.Module) -> None:
-    words = ("--model", "theirs:net", "--data", "theirs:samples", "--eps", "0.4", "--device", "cpu")
-    save_weights(work / "good.safetensors", honest.state_dict())
-    whole = (work / "good.safetensors").read_bytes()
-    (work / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
-    torch.save(honest.state_dict(), work / "good.pt")
-    (work / "cut.pt").write_bytes((work / "good.pt").read_bytes()[:1000])
-    torch.save({"model": Bomb()}, work / "bomb.pt")
-    damaged = {k: v + float("nan") for k, v in honest.state_dict().items()}
-    save_weights(work / "nan.safetensors", damaged)
-    for name, expected in (
-        ("absent.pt", "there is no checkpoint"),
-        ("cut.safetensors", "damaged"),
-        ("cut.pt", "damaged"),
-        ("bomb.pt", "could execute code"),
-        ("nan.safetensors", "not finite"),
-    ):
-        said = call("evaluate", name, *words, "--strict")
-        assert said.code == 1, name
-        assert expected in said.err and "Traceback" not in said.err, said.err
-        assert not list(work.rglob("results.csv")) and not list(work.rglob("checks.json"))
-    assert not (work / "executed").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["--eps", "0.4"], ["--model module:function"]),
-        (["--norm", "2"], ["--norm", "--model"]),
-        (["--model", "theirs:net"], ["--data", "--eps"]),
-        (["--model", "theirs:net", "--data", "digits"], ["--data", "--eps"]),
-        (["--model", "theirs:absent", "--data", "digits", "--eps", "1"], ["theirs:absent"]),
-        (["--model", "absent:net", "--data", "digits", "--eps", "1"], ["absent:net", "PYTHONPATH"]),
-        (["--model", "theirs:sized", "--data", "theirs:samples", "--eps", "1"], ["--num-classes"]),
-        (["--model", "small_cnn", "--data", "theirs:samples", "--eps", "1"], ["--num-classes"]),
-        (["--model", "theirs:nothing", "--data", "digits", "--eps", "1"], ["NoneType", "Module"]),
-        (["--model", "theirs:net", "--data", "nowhere", "--eps", "1"], ["nowhere", "digits"]),
-        (["--model", "theirs:net", "--data", "theirs:generator", "--eps", "1"], ["more than once"]),
-        (["--model", "theirs:net", "--data", "theirs:nothing", "--eps", "1"], ["NoneType"]),
-        (["--model", "theirs:net", "--data", "theirs:large", "--eps", "1"], ["(3, 8, 8)"]),
-        (["--model", "theirs:net", "--data", "digits", "--eps", "1", "--distances"], ["a run"]),
-        (["--model", "theirs:net", "--data", "digits", "--eps", "1", "--norm", "3"], ["linf"]),
-        (["--model", "theirs:Hidden", "--data", "digits", "--eps", "-1"], ["above 0"]),
-        (
-            ["--model", "theirs:net", "--data", "digits", "--eps", "1", "--bounds", "-1", "0.5"],
-            ["bounds (-1.0, 0.5)"],
-        ),
-        (["--transfer-from", "x"], ["--checks"]),
-        (["--checks", "--time-budget", "9m"], ["--time-budget"]),
-    ],
-)
-def test_words_that_do_not_fit_are_refused(
-    words: list[str], expected: list[str], work: Path, honest: nn.Module
-) -> None:
-    if words[0] not in ("--transfer-from", "--checks"):
-        save_weights(work / "w.safetensors", honest.state_dict())
-    said = call("evaluate", "w.safetensors", *words)
-    assert said.code == 1, said.out + said.err
-    assert "Traceback" not in said.err
-    for word in expected:
-        assert word in said.err
-    assert not list(work.rglob("*.csv"))
 
 
 def test_the_list_has_a_line_for_every_check() -> None:

@@ -1,8 +1,7 @@
-"""`ima evaluate RUN`: what noise breaks a trained run."""
+"""`ima evaluate`: what noise breaks a trained run, a network from elsewhere, or an nnU-Net."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,6 +27,7 @@ def evaluate(
     bounds: tuple[float, float] | None = None,
     channels: int | None = None,
     num_classes: int | None = None,
+    ignore_label: int | None = None,
     images: Path | None = None,
     labels: Path | None = None,
     samples: int | None = None,
@@ -63,7 +63,7 @@ def evaluate(
         The weights of the epoch that validation picked, of the last one, or both; or the picked
         weights on the validation part, by which comparisons pick tuned options.
     distances:
-        Also look for the smallest noise that makes the best weights wrong on each test sample.
+        Also look for the smallest noise that makes each test sample wrong, for the best weights.
     checks:
         Also look for signs that these attacks were weak rather than the network robust (see
         `ima list checks`), on the best weights unless --checkpoint is last.
@@ -87,6 +87,8 @@ def evaluate(
     num_classes:
         For a network from elsewhere: what its function is called with; if neither is given, a
         module:function is called without arguments, for data by name with both numbers.
+    ignore_label:
+        For a segmentation network from elsewhere: the label of pixels that count nowhere.
     images:
         For a trained nnU-Net: a folder of other test images, in nnU-Net's file names.
     labels:
@@ -108,7 +110,7 @@ def evaluate(
         same command continues.
 
     """
-    from ima.budget import OUT_OF_TIME, Budget, OutOfTime
+    from ima.budget import Budget
 
     # First, so that what the imports below take counts too.
     budget = None if time_budget is None else Budget.parse(time_budget)
@@ -119,6 +121,7 @@ def evaluate(
         "--bounds": bounds,
         "--channels": channels,
         "--num-classes": num_classes,
+        "--ignore-label": ignore_label,
     }
     cases = {
         "--images": images,
@@ -156,7 +159,7 @@ def evaluate(
             "there is nothing to evaluate; name a run's folder, weights with --model, or a trained "
             "nnU-Net with --nnunet"
         )
-    _fits(run, model, elsewhere, checkpoint, distances, checks, transfer_from, time_budget)
+    _fits(run, model, elsewhere, checkpoint, checks, transfer_from)
     if model is not None:
         from ima.cli.evaluate_foreign import evaluate_foreign
 
@@ -170,62 +173,31 @@ def evaluate(
             bounds=bounds,
             channels=channels,
             num_classes=num_classes,
+            ignore_label=ignore_label,
             device=device,
             seed=seed,
+            distances=distances,
             checks=checks,
             strict=strict,
             transfer_from=transfer_from,
             budget=budget,
         )
         return
-    from ima.report import white
-    from ima.report.distances import told
-    from ima.report.summary import results_table
-    from ima.report.tables import to_text
-    from ima.training.evaluating import DISTANCES, distances_run, evaluate_run, forget
-    from ima.training.run import Run
+    from ima.cli.evaluate_run import evaluate_run
 
-    opened = Run.open(run)
-    other = None if transfer_from is None else Run.open(transfer_from)
-    which = ("best", "last") if checkpoint == "both" else (checkpoint,)
-    for name in which:
-        try:
-            results = evaluate_run(
-                opened, name, attacks=attacks, eps=eps, device=device, seed=seed, budget=budget
-            )
-        except OutOfTime as stop:
-            print(f"ima: {name} weights: {stop}", file=sys.stderr)
-            sys.exit(OUT_OF_TIME)
-        print(f"{opened.results(name)}")
-        print(to_text(results_table([(name, [results])], opened.config().note)))
-        if noise := white.told(results):
-            print(noise)
-    if distances:
-        try:
-            found = distances_run(opened, device=device, seed=seed, budget=budget)
-        except OutOfTime as stop:
-            print(f"ima: smallest noise: {stop}", file=sys.stderr)
-            sys.exit(OUT_OF_TIME)
-        print(f"{opened.distances}")
-        print(told(found, opened.config().evaluate.eps))
-        which = (*which, DISTANCES)
-    # Not before all are done: a command that was stopped at the last one finds the first finished.
-    forget(opened, which)
-    if checks:
-        from ima.cli.checking import tell
-        from ima.training.checking import check_run, checks_path
-
-        checked = "last" if checkpoint == "last" else "best"
-        verdict = check_run(
-            opened,
-            checked,
-            attacks=attacks,
-            eps=eps,
-            transfer_from=other,
-            device=device,
-            seed=seed,
-        )
-        tell(verdict, checks_path(opened), strict=strict)
+    evaluate_run(
+        run,
+        ("best", "last") if checkpoint == "both" else (checkpoint,),
+        eps=eps,
+        attacks=attacks,
+        device=device,
+        seed=seed,
+        distances=distances,
+        checks=checks,
+        strict=strict,
+        transfer_from=transfer_from,
+        budget=budget,
+    )
 
 
 def _fits(
@@ -233,10 +205,8 @@ def _fits(
     model: str | None,
     elsewhere: Mapping[str, object],
     checkpoint: str,
-    distances: bool,
     checks: bool,
     transfer_from: Path | None,
-    time_budget: str | None,
 ) -> None:
     """Raise ValueError for options that do not belong together."""
     given = [name for name, value in elsewhere.items() if value is not None]
@@ -247,14 +217,7 @@ def _fits(
             f"{run} is a file and no run; name a run's folder, or say how to build the network "
             "that it holds the weights of: --model module:function --data ... --eps ..."
         )
-    if model is not None and (distances or checkpoint != "both"):
-        raise ValueError(
-            "--distances and --checkpoint belong to a run; leave them out with --model"
-        )
+    if model is not None and checkpoint != "both":
+        raise ValueError("--checkpoint belongs to a run; leave it out with --model")
     if transfer_from is not None and not checks:
         raise ValueError("--transfer-from belongs to the checks; say --checks too")
-    if checks and time_budget is not None:
-        raise ValueError(
-            "checks cannot be stopped and continued; run them without --time-budget, in a command "
-            "of their own"
-        )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ima.budget import Budget
+    from ima.training.foreign import Foreign
 
 ATTACKS = ("pgd-100", "ifgsm-10")
 
@@ -24,21 +25,23 @@ def evaluate_foreign(
     bounds: tuple[float, float] | None,
     channels: int | None,
     num_classes: int | None,
+    ignore_label: int | None,
     device: str,
     seed: int,
+    distances: bool,
     checks: bool,
     strict: bool,
     transfer_from: Path | None,
     budget: Budget | None,
 ) -> None:
-    """Attack the network on its data; results and checks go into a folder beside the weights."""
+    """Attack the network on its data; all that is found goes into a folder beside the weights."""
     from ima.budget import OUT_OF_TIME, OutOfTime
     from ima.cli.checking import tell
-    from ima.report.summary import results_table
-    from ima.report.tables import to_text
-    from ima.report.white import told
-    from ima.training.foreign import check_foreign, load_foreign
-    from ima.training.foreign import evaluate_foreign as attack
+    from ima.evaluation import segments_on_disk
+    from ima.report.distances import told
+    from ima.tasks import Segmentation
+    from ima.training import foreign_evaluating as evaluating
+    from ima.training.foreign import load_foreign
     from ima.training.run import Run
 
     if data is None or not eps:
@@ -55,16 +58,59 @@ def evaluate_foreign(
         bounds=bounds,
         channels=channels,
         num_classes=num_classes,
+        ignore_label=ignore_label,
         device=device,
     )
+    segments = isinstance(foreign.task, Segmentation)
+    names = attacks or (segments_on_disk.ATTACKS if segments else ATTACKS)
+    if distances:
+        evaluating.has_distances(foreign)
+    doing, verdict = "evaluation", None
     try:
-        results = attack(foreign, eps, attacks or ATTACKS, seed=seed, budget=budget)
+        report = _segment if segments else _classify
+        report(foreign, eps, names, seed, budget)
+        if distances:
+            doing = "smallest noise"
+            found = evaluating.distances_foreign(foreign, eps, seed=seed, budget=budget)
+            print(f"{foreign.distances}")
+            print(told(found, eps))
+        if checks:
+            doing = "checks"
+            verdict = evaluating.check_foreign(
+                foreign, eps, names, transfer_from=other, seed=seed, budget=budget
+            )
     except OutOfTime as stop:
-        print(f"ima: {stop}", file=sys.stderr)
+        print(f"ima: {doing}: {stop}", file=sys.stderr)
         sys.exit(OUT_OF_TIME)
+    # Not before all are done: a command that was stopped at the last one finds the first finished.
+    evaluating.forget(foreign)
+    if verdict is not None:
+        tell(verdict, foreign.checks, strict=strict)
+
+
+def _classify(
+    foreign: Foreign, eps: Sequence[float], attacks: Sequence[str], seed: int, budget: Budget | None
+) -> None:
+    from ima.report.summary import results_table
+    from ima.report.tables import to_text
+    from ima.report.white import told
+    from ima.training.foreign_evaluating import evaluate_foreign
+
+    results = evaluate_foreign(foreign, eps, attacks, seed=seed, budget=budget)
     print(f"{foreign.results}")
-    print(to_text(results_table([(checkpoint.stem, [results])], "")))
+    print(to_text(results_table([(foreign.checkpoint.stem, [results])], "")))
     print(told(results))
-    if checks:
-        found = check_foreign(foreign, eps, attacks or ATTACKS, transfer_from=other, seed=seed)
-        tell(found, foreign.checks, strict=strict)
+
+
+def _segment(
+    foreign: Foreign, eps: Sequence[float], attacks: Sequence[str], seed: int, budget: Budget | None
+) -> None:
+    from ima.report.segmentation import adi_table, class_tables
+    from ima.report.tables import to_text
+    from ima.training.foreign_evaluating import segment_foreign
+
+    results = segment_foreign(foreign, eps, attacks, seed=seed, budget=budget)
+    print(f"{foreign.results}")
+    runs = [(foreign.checkpoint.stem, results)]
+    for table in (adi_table(runs), *class_tables(runs)):
+        print(to_text(table))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from ima.attacks import pgd
 from ima.attacks.inputs import Bounds, check_samples, no_trace
 from ima.attacks.walk import Attacked, forward
 from ima.evaluation.attacks import ATTACKS, find_attack, worst
+from ima.evaluation.checks_record import Record
 from ima.evaluation.chosen import BATCH, Chosen
 from ima.evaluation.noise import DRAWS, noise_in_ball
 from ima.evaluation.setting import Setting
@@ -36,7 +38,7 @@ class Bench:
 
     radii: ascending; steps: of the white-box attack; transfer: another model for the same samples,
     or None; attacks: those of the evaluation that is checked, by name; the white-box attack where
-    there are none.
+    there are none; record: of what attacks have found before.
     """
 
     model: nn.Module
@@ -49,6 +51,7 @@ class Bench:
     steps: int
     transfer: nn.Module | None = None
     attacks: Sequence[str] = ()
+    record: Record = field(default_factory=lambda: Record(None, {}, None))
     found: dict[tuple[str, float], Tensor] = field(default_factory=dict[tuple[str, float], Tensor])
 
     @property
@@ -94,7 +97,12 @@ class Bench:
     def broken(self, attack: str, eps: float) -> Tensor:
         """Which samples an attack of the table breaks within radius eps, (n,) bool."""
         if (attack, eps) not in self.found:
-            results = [self._broken(attack, eps, *part) for part in self.parts()]
+            results = [
+                self.record.broken(
+                    attack, f"{eps!r}, {number}", partial(self._broken, attack, eps, *part)
+                )
+                for number, part in enumerate(self.parts())
+            ]
             self.found[attack, eps] = torch.cat(results)
         return self.found[attack, eps]
 

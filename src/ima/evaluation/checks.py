@@ -9,6 +9,7 @@ A check trips only where it finds more than its row tolerates, and at least thre
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,12 +17,16 @@ from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds, check_samples, check_steps, no_trace
 from ima.attacks.walk import forward
+from ima.budget import Budget
 from ima.evaluation.attacks import find_attack
 from ima.evaluation.bench import Bench
+from ima.evaluation.by_batch import measured_in
+from ima.evaluation.checks_record import Record
 from ima.evaluation.checks_results import Check, Checks, in_words
 from ima.evaluation.checks_table import CHECKS, CheckRow
 from ima.evaluation.chosen import LEAST, choose
 from ima.evaluation.lifted import unit_box
+from ima.evaluation.partial import fingerprint, mark
 from ima.evaluation.probes import NotRun
 from ima.norms import Norm, get_norm
 from ima.tasks import Classification, Task
@@ -41,6 +46,8 @@ def run_checks(
     samples: int = 500,
     steps: int = 100,
     keys: tuple[str, str] = ("image", "label"),
+    partial: Path | None = None,
+    budget: Budget | None = None,
 ) -> Checks:
     """Run every check of the table on a model.
 
@@ -50,9 +57,13 @@ def run_checks(
     steps: of PGD, the white-box attack. What cannot be run has `tripped` None and says why. The
     model is left as it was.
 
+    partial: a file that takes what an attack finds on every batch. The same call with the same
+    file continues where it was stopped or killed, and finds the same. The file stays; delete it
+    when done. budget: no batch is begun that may not fit into it, by what the attack took so far.
+
     Raises ValueError for data with fewer than three samples that the model has right, radii that
     are not above 0, unknown attacks, inputs outside bounds; FloatingPointError for outputs that
-    are not finite.
+    are not finite; OutOfTime when the budget is spent.
     """
     radii = sorted(set(torch.as_tensor(eps, dtype=torch.float64).flatten().tolist()))
     if not radii or not all(0 < radius < float("inf") for radius in radii):
@@ -70,7 +81,19 @@ def run_checks(
         _takes(transfer, chosen.x[:1], chosen.y[:1], task)
     if any(row.whole for row in rows.values()):
         unit_box(check_samples(chosen.x[:1], bounds))
-    bench = Bench(model, chosen, radii, norm, task, bounds, seed, steps, transfer, names)
+    own = {
+        "checks": list(CHECKS),
+        "attacks": names,
+        "eps": radii,
+        "seed": seed,
+        "steps": steps,
+        "samples": mark(chosen.x, chosen.y),
+        "weights": fingerprint(model),
+        "transfer": None if transfer is None else fingerprint(transfer),
+        **measured_in(norm, bounds, task),
+    }
+    record = Record(partial, own, budget)
+    bench = Bench(model, chosen, radii, norm, task, bounds, seed, steps, transfer, names, record)
     settings = {
         "samples": f"{bench.n} of the {chosen.correct} that the model has right",
         "clean accuracy": in_words(chosen.correct, chosen.total),

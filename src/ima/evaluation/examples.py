@@ -17,15 +17,23 @@ from ima.evaluation.partial import key_of
 NUMBERS = ("id", "eps", "label", "prediction", "clean_prediction")
 
 
+MEMORY = 128_000_000
+"""So many bytes of samples are kept at most."""
+
+FEW = 8
+"""So many samples are kept, however large."""
+
+
 class Examples:
     """All attacks on the samples with ids below `limit`, so that pictures show one under several.
 
-    record: the evaluation's, see `partial`. With it, in the file `beside`, lie the examples of the
-    batches that it holds; they count only as long as record and data are the same.
+    tries: attacks and radii for each sample; of large ones fewer are kept than `limit`, see
+    `MEMORY`. record: the evaluation's, see `partial`. With it, in the file `beside`, lie the
+    examples of the batches that it holds; they count only as long as record and data are the same.
     """
 
-    def __init__(self, limit: int, record: Path, data: str) -> None:
-        self.limit, self.record, self.data = limit, record, data
+    def __init__(self, limit: int, tries: int, record: Path, data: str) -> None:
+        self.limit, self.tries, self.record, self.data = limit, tries, record, data
         self.new: list[Example] = []
         self.beside = record.with_name(record.name + ".npz")
         self.old = _read(self.beside)
@@ -33,7 +41,8 @@ class Examples:
 
     def keep(self, example: Example) -> None:
         """Take one example; `evaluate` calls it."""
-        if example.id < self.limit:
+        size = (example.clean.nbytes + example.noisy.nbytes) * max(1, self.tries)
+        if example.id < min(self.limit, max(FEW, MEMORY // max(1, size))):
             self.new.append(example)
 
     def save(self) -> None:

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from ima.budget import Budget
-from ima.evaluation.noise import WHITE_NOISE
-from ima.evaluation.overlays import Overlays
-from ima.evaluation.segment_attacks import find_segment_attack
-from ima.evaluation.segmentation_results import WORST, SegmentationResults
-from ima.evaluation.segments import evaluate_segmentation
+from ima.evaluation.segmentation_results import SegmentationResults
+from ima.evaluation.segments_on_disk import ATTACKS, Sheet, attack_segmentation
 from ima.nnunet.cases import BATCH, Cases
 from ima.nnunet.paper import by_dataset
 from ima.nnunet.trained import Trained
 
-ATTACKS = ("pgd-100", "ifgsm-10", "ensemble-100", "noise-100")
-
-NAME, OVERLAYS = "results_nnunet.csv", "overlays.npz"
+NAME = "results_nnunet.csv"
 
 
 def default_eps(dataset: str) -> tuple[float, ...]:
@@ -59,41 +53,25 @@ def evaluate_trained(
             f"the paper has no noise levels for {trained.dataset}; say radii with --eps, in L2 "
             "over a slice, in units of normalised images"
         )
-    attacks = list(dict.fromkeys(attacks))
-    aimed = [name for name in attacks if find_segment_attack(name)[0].amplitude is None]
     cases = Cases(trained, images, labels, samples)
     folder = trained.folder / "ima" if out is None else out
-    record, task = folder / "results_nnunet.part", trained.task()
-    strongest = WORST if len(aimed) > 1 else next(iter(aimed), "")
-    overlays = Overlays(strongest, record, cases.digest, ignore_label=task.ignore_label)
-
-    def after_batch(done: int, total: int) -> None:
-        overlays.save()
-        if progress is not None:
-            progress(done, total)
-
-    found = evaluate_segmentation(
+    sheet = Sheet(folder / NAME, trained.trainer, cases.digest)
+    found = attack_segmentation(
+        sheet,
         build_fabric(device).to_device(trained.network()),
         cases,
         eps,
-        [*attacks, *(name for name in WHITE_NOISE if name not in attacks)],
-        task=task,
+        attacks,
+        task=trained.task(),
         batch_size=BATCH,
         seed=seed,
         names=cases.names,
         classes=trained.classes,
-        keep=overlays.keep,
-        progress=after_batch,
-        partial=record,
+        settings=_about(trained, cases),
+        progress=progress,
         budget=budget,
     )
-    settings = {**_about(trained, cases), **found.settings}
-    settings["samples"] = f"{len(cases.names)} of {cases.total}"
-    found = replace(found, settings=settings)
-    found.to_csv(folder / NAME)
-    overlays.write(folder / OVERLAYS, found.classes, trained.trainer)
-    for path in (record, overlays.beside):
-        path.unlink(missing_ok=True)
+    sheet.forget()
     return found, folder
 
 
@@ -113,4 +91,5 @@ def _about(trained: Trained, cases: Cases) -> dict[str, str]:
             "the network, no mirroring and no sliding window"
         ),
         "noise": "in units of normalised images, over the whole sample, without clamping",
+        "samples": f"{len(cases.names)} of {cases.total}",
     }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ima import __version__
+from ima.report.html.checks import scrubbed
 from ima.report.html.scrub import scrub
 from ima.report.html.segmentation_verdict import Seen, sentences
 from ima.report.segmented import Key, Score, Segmented, checked, empties
@@ -43,6 +45,7 @@ def _network(one: Seen) -> dict[str, Any]:
         "without_foreground": sum(row.pixels == 0 for row in clean),
         "dice": [_score(key, score, results.classes) for key, score in one.scores.items()],
         "evaluation": scrub(dict(results.settings)),
+        **({} if one.run.checks is None else {"checks": asdict(scrubbed(one.run.checks))}),
     }
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ima.evaluation.checks_results import Checks
 from ima.evaluation.results import CLEAN
 from ima.evaluation.segmentation_results import (
     EMPTY_SLICES,
@@ -18,8 +19,8 @@ from ima.evaluation.segmentation_results import (
 from ima.nnunet.paper import by_dataset
 from ima.report import overlays
 
-PREFIX, OVERLAYS = "results_", "overlays.npz"
-"""How the names of results files begin, and the file of slices for pictures beside them."""
+PREFIX, OVERLAYS, CHECKS = "results_", "overlays.npz", "checks.json"
+"""How the names of results files begin; slices for pictures, and checks, lie beside them."""
 
 DEPTHS = tuple(
     "*/" * deep + inner
@@ -62,12 +63,13 @@ class Segmented:
     """One trained segmentation network, as far as its files tell.
 
     label: its name on the page; results: one row a sample, attack and radius; overlays: the arrays
-    of overlays.npz, none where no slices were kept.
+    of overlays.npz, none where no slices were kept; checks: where they were made.
     """
 
     label: str
     results: SegmentationResults
     overlays: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    checks: Checks | None = None
 
     @staticmethod
     def open(path: Path, label: str = "") -> Segmented:
@@ -85,11 +87,12 @@ class Segmented:
         if not any(row.attack == CLEAN for row in results.rows):
             raise ValueError(f"{file} holds no clean pass; evaluate the network again")
         trainer = results.settings.get("trainer", "").removeprefix(TRAINER)
-        arrays = file.with_name(OVERLAYS)
+        arrays, checks = file.with_name(OVERLAYS), file.with_name(CHECKS)
         return Segmented(
             label or trainer or file.stem.removeprefix(PREFIX),
             results,
             overlays.read(arrays, len(results.classes)) if arrays.is_file() else {},
+            Checks.from_json(checks) if checks.is_file() else None,
         )
 
     @property
@@ -124,9 +127,7 @@ def labelled(runs: Sequence[Segmented]) -> list[Segmented]:
     return [
         run
         if labels.count(run.label) == 1
-        else Segmented(
-            f"{run.label} #{labels[: i + 1].count(run.label)}", run.results, run.overlays
-        )
+        else replace(run, label=f"{run.label} #{labels[: i + 1].count(run.label)}")
         for i, run in enumerate(runs)
     ]
 

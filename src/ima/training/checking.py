@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ima.budget import Budget
 from ima.evaluation.checks import run_checks
 from ima.evaluation.checks_results import Checks
 from ima.training.build import BOUNDS
-from ima.training.evaluating import load_subject
+from ima.training.evaluating import CHECKS, load_subject, part
 from ima.training.run import Run
 
 
 def checks_path(run: Run) -> Path:
     """Where the checks of a run lie."""
-    return run.results("checks").with_suffix(".json")
+    return run.results(CHECKS).with_suffix(".json")
 
 
 def check_run(
@@ -27,12 +28,14 @@ def check_run(
     transfer_from: Run | None = None,
     device: str = "auto",
     seed: int = 0,
+    budget: Budget | None = None,
 ) -> Checks:
     """Run the checks on the `"best"` or the `"last"` weights of a run and write them.
 
     attacks, eps: of the evaluation that is checked, the config's if None; transfer_from: another
-    run on the same data, whose noise is tried on this one. Raises FileNotFoundError before a run's
-    first epoch is done; otherwise as `ima.evaluation.checks.run_checks`.
+    run on the same data, whose noise is tried on this one. What attacks found stays in the folder,
+    so that the same call continues checks that were stopped; `evaluating.forget` deletes it. Raises
+    FileNotFoundError before a run's first epoch is done; otherwise as `run_checks`.
     """
     subject = load_subject(run, which, device)
     config = subject.config
@@ -46,6 +49,8 @@ def check_run(
         bounds=BOUNDS,
         transfer=None if other is None else other.model,
         seed=seed,
+        partial=part(run, CHECKS),
+        budget=budget,
     )
     found = replace(found, settings={**found.settings, "weights": which})
     found.to_json(checks_path(run))

@@ -31,6 +31,9 @@ VALIDATION = "validation"
 DISTANCES = "distances"
 """The name of minimal distances, among the names of results."""
 
+CHECKS = "checks"
+"""The name of the checks, among the names of results."""
+
 EXAMPLES = 200
 """So many attacked samples are kept for pictures."""
 
@@ -51,10 +54,9 @@ def evaluate_run(
     which: `"best"` or `"last"` weights, on the test part; `"validation"`: the best weights on the
     validation part, by which tuned options are picked. attacks, eps: the config's if None; on
     validation its first attack at the middle radius. White noise comes with any attack on the test
-    part. Finished batches stay in the folder too, so
-    that the same call continues an evaluation that was stopped; `forget` deletes them.
-    Raises FileNotFoundError before the run's first epoch is done; otherwise as
-    `ima.evaluation.evaluate`.
+    part. Finished batches stay in the folder too, so that the same call continues an evaluation
+    that was stopped; `forget` deletes them. Raises FileNotFoundError before the run's first epoch
+    is done; otherwise as `ima.evaluation.evaluate`.
     """
     tuning = which == VALIDATION
     asked = run.config().evaluate
@@ -67,7 +69,8 @@ def evaluate_run(
     if attacks and not tuning:
         attacks = [*attacks, *WHITE_NOISE]
     record = part(run, which)
-    examples = Examples(EXAMPLES, record, mark(test.images, test.targets))
+    digest = mark(test.images, test.targets)
+    examples = Examples(EXAMPLES, len(attacks) * len(eps), record, digest)
 
     def after_batch(done: int, total: int) -> None:
         examples.save()

@@ -1,12 +1,12 @@
-"""Evaluate a network that was trained elsewhere: its weights, code that builds it, and data.
+"""A network that was trained elsewhere: its weights, code that builds it, and data.
 
-The results lie beside the weights, in a folder of their own.
+What it is, its answer to one sample tells: a row of logits is a classifier's, a map of them a
+segmentation network's. Results lie beside the weights, in a folder of their own.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,28 +16,29 @@ import torch
 from torch import nn
 
 from ima.attacks.inputs import Bounds, no_trace
-from ima.budget import Budget
+from ima.attacks.walk import forward
 from ima.data import Splits, load
 from ima.evaluation.batches import batches, pair
-from ima.evaluation.checks import run_checks
-from ima.evaluation.checks_results import Checks
-from ima.evaluation.evaluate import evaluate
-from ima.evaluation.noise import WHITE_NOISE
-from ima.evaluation.results import Results
 from ima.networks import build
+from ima.tasks import Classification, Segmentation, Tree, full, tree_map
 from ima.training.build import BOUNDS, build_fabric, load_into
 from ima.training.checkpoint import load_weights
-from ima.training.evaluating import load_subject
-from ima.training.run import Run
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A network with its weights on the device, and the data that it is judged by."""
+    """A network with its weights on the device, and the data that it is judged by.
+
+    named: the data, as it was asked for; classes: their names, numbers where nobody named them;
+    of a segmentation network the foreground's.
+    """
 
     checkpoint: Path
     model: nn.Module
     data: Any
+    named: str
+    classes: tuple[str, ...]
+    task: Classification | Segmentation
     bounds: Bounds
     norm: str
 
@@ -49,12 +50,19 @@ class Foreign:
     @property
     def results(self) -> Path:
         """The rows of the evaluation."""
-        return self.folder / "results.csv"
+        segments = isinstance(self.task, Segmentation)
+        name = f"results_{self.checkpoint.stem}" if segments else "results"
+        return self.folder / f"{name}.csv"
 
     @property
-    def record(self) -> Path:
-        """The finished batches of an evaluation under way."""
-        return self.folder / "results.part"
+    def examples(self) -> Path:
+        """Attacked samples for pictures."""
+        return self.folder / "examples.npz"
+
+    @property
+    def distances(self) -> Path:
+        """The smallest noise found for every sample."""
+        return self.folder / "distances.csv"
 
     @property
     def checks(self) -> Path:
@@ -71,6 +79,7 @@ def load_foreign(
     bounds: tuple[float, float] | None = None,
     channels: int | None = None,
     num_classes: int | None = None,
+    ignore_label: int | None = None,
     device: str = "auto",
 ) -> Foreign:
     """The network and its data.
@@ -80,6 +89,7 @@ def load_foreign(
     classes where these are given or known; or a name of `ima list networks`. data:
     `module:function`, which returns a data set of (x, y) or a list of batches; or a name of
     `ima list data`, of which the test part is taken. bounds: (0, 1) for data by name, none else.
+    ignore_label: of pixels that count nowhere, for a segmentation network with labels.
 
     Raises FileNotFoundError or ValueError that says what cannot be loaded, and for weights that do
     not fit the network, and for a network that does not take the data.
@@ -87,14 +97,14 @@ def load_foreign(
     weights = load_weights(checkpoint)
     splits = None if ":" in data else load(data)
     samples = _imported(data) if splits is None else splits.test
-    x, _ = pair(next(iter(batches(samples, 1)), None), ("image", "label"))
+    x, y = pair(next(iter(batches(samples, 1)), None), ("image", "label"))
     network = _network(model, tuple(x.shape[1:]), splits, channels, num_classes)
     load_into(network, weights, checkpoint)
     network = build_fabric(device).to_device(network).eval()
     place = next((p.device for p in network.parameters()), torch.device("cpu"))
     try:
         with torch.no_grad(), no_trace(network, x.to(place)) as inner:
-            inner(x.to(place))
+            output = forward(inner, x.to(place))
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"network {model!r} does not take samples of shape {tuple(x.shape[1:])} and dtype "
@@ -102,57 +112,36 @@ def load_foreign(
         ) from error
     if bounds is None and splits is not None:
         bounds = BOUNDS
-    return Foreign(checkpoint, network, samples, bounds, norm)
+    task = _task(output, y, ignore_label)
+    task.check(output, tree_map(lambda t: t.to(place), y))
+    classes = _numbered(task, output) if splits is None else splits.classes
+    return Foreign(checkpoint, network, samples, data, classes, task, bounds, norm)
 
 
-def evaluate_foreign(
-    foreign: Foreign,
-    eps: Sequence[float],
-    attacks: Sequence[str],
-    *,
-    seed: int = 0,
-    budget: Budget | None = None,
-) -> Results:
-    """Attack the network, as `ima.evaluate` does, with white noise too, and write the rows."""
-    results = evaluate(
-        foreign.model,
-        foreign.data,
-        eps,
-        [*attacks, *WHITE_NOISE],
-        norm=foreign.norm,
-        bounds=foreign.bounds,
-        seed=seed,
-        partial=foreign.record,
-        budget=budget,
-    )
-    results.to_csv(foreign.results)
-    foreign.record.unlink(missing_ok=True)
-    return results
+def _task(output: Tree, target: Tree, ignore_label: int | None) -> Classification | Segmentation:
+    """What a network does, by its answer: logits (B, K) or (B,), or a map of them."""
+    logits, truth = full(output), full(target)
+    if logits.ndim < 3:
+        if ignore_label is not None:
+            raise ValueError(
+                "ignore_label is for labels of pixels; this network gives one answer a sample, of "
+                f"shape {tuple(logits.shape[1:])}: leave it out"
+            )
+        return Classification()
+    one_hot = truth.ndim == logits.ndim and truth.shape[1] > 1
+    if logits.shape[1] > 1 and not one_hot:
+        return Segmentation(ignore_label=ignore_label)
+    # A channel for each region: as many in the labels, or one more for pixels to ignore.
+    return Segmentation(regions=True, ignore_label=ignore_label)
 
 
-def check_foreign(
-    foreign: Foreign,
-    eps: Sequence[float],
-    attacks: Sequence[str],
-    *,
-    transfer_from: Run | None = None,
-    seed: int = 0,
-) -> Checks:
-    """Run the checks on the network and on an evaluation with these attacks, and write them."""
-    device = next((p.device.type for p in foreign.model.parameters()), "cpu")
-    other = None if transfer_from is None else load_subject(transfer_from, "best", device).model
-    found = run_checks(
-        foreign.model,
-        foreign.data,
-        eps,
-        attacks,
-        norm=foreign.norm,
-        bounds=foreign.bounds,
-        transfer=other,
-        seed=seed,
-    )
-    found.to_json(foreign.checks)
-    return found
+def _numbered(task: Classification | Segmentation, output: Tree) -> tuple[str, ...]:
+    if isinstance(task, Classification):
+        return tuple(map(str, range(max(2, task.logits(output).shape[1]))))
+    channels = full(output).shape[1]
+    if task.regions:
+        return tuple(f"region {number}" for number in range(1, channels + 1))
+    return tuple(f"class {number}" for number in range(1, channels))
 
 
 def _network(

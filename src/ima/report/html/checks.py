@@ -3,37 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ima.evaluation import checks_results as results
 from ima.report.html.blocks import Block, Check, Checks, Heading, Prose
 from ima.report.html.numbers import percent
-from ima.report.html.sources import Entry
+from ima.report.html.scrub import scrub
 
 NONE = (
     "No trust checks were run. They look for signs that attacks were weaker than they could be, "
     "such as gradients of zero: `ima evaluate RUN --checks`."
 )
+ABOUT = "Each check looks for a sign that the accuracies with noise are too high to be true."
 STATES = {True: "raised", False: "quiet", None: "not run"}
 
 
-def checks_of(entries: Sequence[Entry]) -> tuple[Block, ...]:
-    """A list of checks for each network that has some; a sentence where none has."""
+def scrubbed(checks: results.Checks) -> results.Checks:
+    """The same without paths of the machine."""
+    found = tuple(results.Check(**scrub(asdict(check))) for check in checks.checks)
+    return results.Checks(scrub(dict(checks.settings)), found)
+
+
+def checks_of(
+    found: Sequence[tuple[str, results.Checks | None]], none: str = NONE, about: str = ABOUT
+) -> tuple[Block, ...]:
+    """A list of checks for each network, under its name, that has some.
+
+    A sentence where none has; about: what the checks are of.
+    """
     blocks: list[Block] = []
-    for entry in entries:
-        for source in entry.sources:
-            if source.checks is None:
-                continue
-            seed = f", seed {source.seed}" if len(entry.sources) > 1 else ""
-            if len(entries) > 1 or seed:
-                blocks.append(Heading(f"{entry.label}{seed}"))
-            # What is raised must not be looked for among what is not.
-            order = sorted(source.checks.checks, key=lambda found: not found.tripped)
-            blocks.append(Checks(tuple(map(_check, order))))
-    if not blocks:
-        return (Prose(NONE),)
-    text = "Each check looks for a sign that the accuracies with noise are too high to be true."
-    return (Prose(text), *blocks)
+    for label, checks in found:
+        if checks is None:
+            continue
+        if len(found) > 1:
+            blocks.append(Heading(label))
+        # What is raised must not be looked for among what is not.
+        order = sorted(checks.checks, key=lambda check: not check.tripped)
+        blocks.append(Checks(tuple(map(_check, order))))
+    return (Prose(about), *blocks) if blocks else (Prose(none),)
 
 
 def _check(found: results.Check) -> Check:

@@ -40,7 +40,7 @@ def build(entries: Sequence[Entry]) -> Page:
             raise ValueError(f"the results of {one.entry.label} hold no clean pass")
     sections = [
         Section("accuracy", "Accuracy with and without noise", _accuracy(judged)),
-        Section("checks", "Trust checks", checks_of(entries)),
+        Section("checks", "Trust checks", _checks(entries)),
         Section("examples", "Samples with noise", _examples(judged)),
         Section("distances", "Smallest noise that breaks a sample", _distances(entries)),
         Section("margins", "Margins in training", _margins(entries)),
@@ -51,6 +51,16 @@ def build(entries: Sequence[Entry]) -> Page:
         sentences(judged),
         tiles(judged),
         tuple(section for section in sections if section.blocks),
+    )
+
+
+def _checks(entries: Sequence[Entry]) -> tuple[Block, ...]:
+    return checks_of(
+        [
+            (e.label + (f", seed {s.seed}" if len(e.sources) > 1 else ""), s.checks)
+            for e in entries
+            for s in e.sources
+        ]
     )
 
 

@@ -14,6 +14,7 @@ from ima.evaluation.segmentation_results import WORST
 from ima.report.cells import ABSENT
 from ima.report.html import charts, sources
 from ima.report.html.blocks import Block, Chart, Grid, Page, Prose, Section, Two
+from ima.report.html.checks import checks_of, scrubbed
 from ima.report.html.numbers import attack_name, named
 from ima.report.html.scrub import scrub
 from ima.report.html.segmentation_verdict import Seen, interval, sentences, tiles
@@ -45,6 +46,15 @@ from ima.report.segmented import (
     shown,
 )
 from ima.report.style import norm_name
+
+NO_CHECKS = (
+    "No trust checks were run. They look for signs that attacks were weaker than they could be; a "
+    "network that is given by its weights has them with `ima evaluate WEIGHTS ... --checks`."
+)
+CHECKED = (
+    "Each check looks for a sign that the Dice with noise is too high to be true. A sample counts "
+    "as right where its Dice is above 0.6, and as broken where noise takes it below."
+)
 
 Line: TypeAlias = tuple[str, Callable[[Seen], tuple[float, str]]]
 """A kind of noise, and from a network its value there and how sure that is."""
@@ -78,6 +88,7 @@ def build(runs: Sequence[Segmented]) -> Page:
     who = runs[0].label if len(runs) == 1 else f"{len(runs)} segmentation networks"
     sections = [
         Section("accuracy", "Dice with and without noise", _dice(seen)),
+        Section("checks", "Trust checks", _checks(runs)),
         Section("slices", "Slices with noise", overlays(runs)),
         Section("method", "How this was measured", _how(seen)),
     ]
@@ -87,6 +98,11 @@ def build(runs: Sequence[Segmented]) -> Page:
         tiles(seen),
         tuple(section for section in sections if section.blocks),
     )
+
+
+def _checks(runs: Sequence[Segmented]) -> tuple[Block, ...]:
+    found = [(run.label, None if run.checks is None else scrubbed(run.checks)) for run in runs]
+    return checks_of(found, NO_CHECKS, CHECKED)
 
 
 def _dice(seen: Sequence[Seen]) -> tuple[Block, ...]:
@@ -235,7 +251,6 @@ def _how(seen: Sequence[Seen]) -> tuple[Block, ...]:
             " “Worst case” is, for each sample, the lowest Dice that any of the attacks left at "
             "that size of noise."
         )
-    text += " The trust checks of `ima evaluate --checks` are for classification, and did not run."
     keys = [
         key
         for key in dict.fromkeys(key for one in seen for key in one.run.results.settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 from zipfile import BadZipFile
@@ -13,9 +13,10 @@ from zipfile import BadZipFile
 import numpy as np
 import yaml
 
-from ima.evaluation.checks_results import Check, Checks
+from ima.evaluation.checks_results import Checks
 from ima.evaluation.distances import Distances
 from ima.evaluation.results import Results
+from ima.report.html.checks import scrubbed
 from ima.report.html.scrub import scrub
 
 WEIGHTS = ("best", "last")
@@ -171,7 +172,7 @@ def _read(path: Path) -> Source:
         raise ValueError(f"{folder} holds results without a row; evaluate the model again")
     config = _yaml(path / "config.yaml") if is_run else {}
     examples = folder / "examples.npz"
-    distances = folder / "distances.csv"
+    checks, distances = folder / "checks.json", folder / "distances.csv"
     return Source(
         _method(config) or path.name.removesuffix("-evaluation"),
         results,
@@ -179,7 +180,7 @@ def _read(path: Path) -> Source:
         scrub(_json(path / "environment.json")) if is_run else {},
         _margins(path / "margins.csv"),
         _arrays(examples) if examples.exists() else {},
-        _checks(folder / "checks.json"),
+        scrubbed(Checks.from_json(checks)) if checks.exists() else None,
         Distances.from_csv(distances) if distances.exists() else None,
     )
 
@@ -248,14 +249,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path} is damaged: expected an object, got {type(found).__name__}")
     return found
-
-
-def _checks(path: Path) -> Checks | None:
-    if not path.exists():
-        return None
-    found = Checks.from_json(path)
-    checks = tuple(Check(**scrub(asdict(check))) for check in found.checks)
-    return Checks(scrub(dict(found.settings)), checks)
 
 
 def _margins(path: Path) -> list[dict[str, float]]:

@@ -1,0 +1,84 @@
+"""What the attacks of the checks have found, on record, so that checks that were stopped go on.
+
+Attack by attack, radius by radius, batch by batch, in the order in which the checks ask for them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ima.budget import Budget, OutOfTime
+from ima.evaluation.partial import Batch, Partial
+
+UNKNOWN = 5
+"""So many times as long as the longest so far may take what was not tried before."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one sample is broken."""
+
+    broken: bool
+
+
+class Record:
+    """The finished batches in the file `path`, of checks with these settings.
+
+    path: None keeps nothing; budget: no batch is begun that may not fit into it.
+    """
+
+    def __init__(
+        self, path: Path | None, settings: Mapping[str, Any], budget: Budget | None
+    ) -> None:
+        self.path, self.budget = path, budget
+        self.partial = None if path is None else Partial(path, settings, Verdict)
+        self.number, self.began = 0, 0
+        self.slowest: dict[str, float] = {}
+
+    def broken(self, attack: str, batch: str, work: Callable[[], Tensor]) -> Tensor:
+        """Which samples of a batch are broken, (B,) bool: as recorded, or as `work` finds it.
+
+        batch: tells it from the attack's other batches. Raises OutOfTime when the budget is spent.
+        """
+        mark, number = f"{attack}, {batch}", self.number
+        self.number += 1
+        known = None if self.partial is None else self.partial.find(number, mark)
+        if known is None:
+            self._admit(attack)
+            started = time.monotonic()
+            found = work()
+            rows = tuple(map(Verdict, found.tolist()))
+            known = Batch(mark, time.monotonic() - started, rows)
+            self.began += 1
+            if self.partial is not None:
+                self.partial.add(known)
+        self.slowest[attack] = max(self.slowest.get(attack, 0), known.seconds)
+        return torch.tensor([row.broken for row in known.rows], dtype=torch.bool)
+
+    def _admit(self, attack: str) -> None:
+        """Raise OutOfTime where the next batch may not fit in."""
+        if self.budget is None:
+            return
+        needed = self.slowest.get(attack)
+        if needed is None:
+            # A guess; on a guess alone no call ends without having done anything.
+            guess = UNKNOWN * max(self.slowest.values(), default=0)
+            needed = guess if self.began else min(guess, self.budget.left())
+        left = self.budget.left()
+        if left <= 0 or left < needed:
+            kept = (
+                "nothing is kept: pass partial=FILE next time"
+                if self.path is None
+                else f"what is finished is in {self.path}: run the same again to continue"
+            )
+            raise OutOfTime(
+                f"the time is up after {self.number - 1} batches of the checks ({max(0, left):.0f} "
+                f"s are left, the next may take {needed:.0f} s); {kept}"
+            )

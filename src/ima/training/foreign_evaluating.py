@@ -1,0 +1,171 @@
+"""Evaluate a network from elsewhere, as runs are evaluated; the results lie beside its weights.
+
+Finished batches stay there too, so that the same call continues after a stop; `forget` deletes
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ima.budget import Budget
+from ima.evaluation.attacks import ATTACKS
+from ima.evaluation.checks import run_checks
+from ima.evaluation.checks_results import Checks
+from ima.evaluation.distances import Distances
+from ima.evaluation.evaluate import evaluate
+from ima.evaluation.examples import Examples
+from ima.evaluation.minimal import minimal
+from ima.evaluation.noise import WHITE_NOISE
+from ima.evaluation.results import Results
+from ima.evaluation.segmentation_results import SegmentationResults
+from ima.evaluation.segments_on_disk import Sheet, attack_segmentation
+from ima.tasks import Classification, Segmentation
+from ima.training.evaluating import EXAMPLES, load_subject
+from ima.training.foreign import Foreign
+from ima.training.run import Run
+
+
+def evaluate_foreign(
+    foreign: Foreign,
+    eps: Sequence[float],
+    attacks: Sequence[str],
+    *,
+    seed: int = 0,
+    budget: Budget | None = None,
+) -> Results:
+    """Attack a classifier, as `ima.evaluate` does, with white noise too, and write the rows."""
+    record = _part(foreign.results)
+    examples = Examples(EXAMPLES, len(attacks) * len(eps), record, foreign.named)
+    results = evaluate(
+        foreign.model,
+        foreign.data,
+        eps,
+        [*attacks, *WHITE_NOISE],
+        norm=foreign.norm,
+        bounds=foreign.bounds,
+        seed=seed,
+        keep=examples.keep,
+        progress=lambda *_: examples.save(),
+        partial=record,
+        budget=budget,
+    )
+    results.to_csv(foreign.results)
+    examples.write(foreign.examples, np.arange(len(results.rows)), foreign.classes)
+    return results
+
+
+def segment_foreign(
+    foreign: Foreign,
+    eps: Sequence[float],
+    attacks: Sequence[str],
+    *,
+    seed: int = 0,
+    budget: Budget | None = None,
+) -> SegmentationResults:
+    """Attack a segmentation network; the rows, and slices for pictures, are written."""
+    assert isinstance(foreign.task, Segmentation)
+    sheet = _sheet(foreign)
+    return attack_segmentation(
+        sheet,
+        foreign.model,
+        foreign.data,
+        eps,
+        attacks,
+        task=foreign.task,
+        norm=foreign.norm,
+        bounds=foreign.bounds,
+        seed=seed,
+        classes=foreign.classes,
+        settings={"data": foreign.named},
+        budget=budget,
+    )
+
+
+def distances_foreign(
+    foreign: Foreign,
+    eps: Sequence[float],
+    *,
+    seed: int = 0,
+    budget: Budget | None = None,
+) -> Distances:
+    """Find the smallest noise that makes a classifier wrong on each sample, and write it.
+
+    eps: where PGD looks. Raises ValueError for a segmentation network.
+    """
+    has_distances(foreign)
+    found = minimal(
+        foreign.model,
+        foreign.data,
+        eps,
+        norm=foreign.norm,
+        bounds=foreign.bounds,
+        seed=seed,
+        partial=_part(foreign.distances),
+        budget=budget,
+    )
+    found.to_csv(foreign.distances)
+    return found
+
+
+def has_distances(foreign: Foreign) -> None:
+    """Raise ValueError for a network whose samples are not right or wrong as a whole."""
+    if not isinstance(foreign.task, Classification):
+        raise ValueError(
+            f"the network in {foreign.checkpoint} labels pixels: no noise makes a sample wrong as "
+            "a whole, so there are no smallest distances; leave --distances out"
+        )
+
+
+def check_foreign(
+    foreign: Foreign,
+    eps: Sequence[float],
+    attacks: Sequence[str],
+    *,
+    transfer_from: Run | None = None,
+    seed: int = 0,
+    budget: Budget | None = None,
+) -> Checks:
+    """Run the checks on the network and on an evaluation with these attacks, and write them.
+
+    Of a segmentation network: whether noise takes a sample's Dice below what counts as right, with
+    those of the attacks that stop there.
+    """
+    device = next((p.device.type for p in foreign.model.parameters()), "cpu")
+    other = None if transfer_from is None else load_subject(transfer_from, "best", device).model
+    if isinstance(foreign.task, Segmentation):
+        attacks = [name for name in attacks if name.partition("-")[0] in ATTACKS]
+    found = run_checks(
+        foreign.model,
+        foreign.data,
+        eps,
+        attacks,
+        norm=foreign.norm,
+        bounds=foreign.bounds,
+        task=foreign.task,
+        transfer=other,
+        seed=seed,
+        partial=_part(foreign.checks),
+        budget=budget,
+    )
+    found.to_json(foreign.checks)
+    return found
+
+
+def forget(foreign: Foreign) -> None:
+    """Delete the finished batches of evaluations that are done."""
+    for path in (foreign.results, foreign.distances, foreign.checks):
+        record = _part(path)
+        for one in (record, record.with_name(record.name + ".npz")):
+            one.unlink(missing_ok=True)
+
+
+def _sheet(foreign: Foreign) -> Sheet:
+    return Sheet(foreign.results, foreign.checkpoint.stem, foreign.named)
+
+
+def _part(path: Path) -> Path:
+    return path.with_suffix(".part")

@@ -1,0 +1,385 @@
+"""Networks from elsewhere on the command line: their weights, code that builds them, and data."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_cli import call
+from torch import nn
+
+from ima.budget import Budget
+from ima.evaluation.checks_results import Checks
+from ima.evaluation.checks_table import CHECKS
+from ima.evaluation.distances import Distances
+from ima.evaluation.results import Results
+from ima.evaluation.segmentation_results import SegmentationResults
+from ima.training.checkpoint import save_weights
+
+CODE = """
+import torch
+from torch import nn
+from ima.networks.small_cnn import small_cnn
+
+def net():
+    return small_cnn(1, 10, width=8)
+
+def sized(in_channels, num_classes):
+    return small_cnn(in_channels, num_classes, width=8)
+
+class Hidden(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = net()
+
+    def load_state_dict(self, *args, **kwargs):
+        return self.inner.load_state_dict(*args, **kwargs)
+
+    def forward(self, x):
+        return self.inner((x * 16).round() / 16)
+
+def samples():
+    from ima.data import load
+    from torch.utils.data import TensorDataset
+    return TensorDataset(*load("digits").test[list(range(40))])
+
+def batches():
+    from ima.data import load
+    x, y = load("digits").test[list(range(40))]
+    return list(zip(x.split(10), y.split(10)))
+
+def generator():
+    yield torch.rand(2, 1, 8, 8), torch.zeros(2).long()
+
+def large():
+    return [(torch.rand(2, 3, 8, 8), torch.zeros(2).long())]
+
+def nothing():
+    return None
+
+class Conv(nn.Module):
+    # Labels of pixels, or with one channel a region.
+    def __init__(self, dims=2, channels=2):
+        super().__init__()
+        kind = nn.Conv2d if dims == 2 else nn.Conv3d
+        self.conv = kind(1, channels, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x)
+
+def volumes_net():
+    return Conv(3)
+
+def region_net():
+    return Conv(2, 1)
+
+def squares(side=12, dims=2, n=5):
+    source = torch.Generator().manual_seed(3)
+    x = 0.1 * torch.rand(n, 1, *[side] * dims, generator=source)
+    y = torch.zeros(n, *[side] * dims, dtype=torch.long)
+    for i in range(n):
+        y[(i, *[slice(1 + i % 3, 8)] * dims)] = 1
+    return x + 0.5 * y[:, None], y
+
+def slices():
+    from torch.utils.data import TensorDataset
+    return TensorDataset(*squares())
+
+def ignored():
+    from torch.utils.data import TensorDataset
+    x, y = squares()
+    y[:, 0] = 255
+    return TensorDataset(x, y)
+
+def regions():
+    x, y = squares()
+    return [(x[:3], y[:3, None]), (x[3:], y[3:, None])]
+
+def volumes():
+    x, y = squares(8, 3)
+    return [(x, y[:, None])]
+"""
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, and a module of a user's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "theirs.py").write_text(CODE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "theirs", raising=False)
+    return tmp_path
+
+
+def test_a_network_from_elsewhere_is_evaluated_and_checked(
+    work: Path, honest: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = {k: v for k, v in CHECKS.items() if k in ("gradients", "probabilities")}
+    monkeypatch.setattr("ima.evaluation.checks.CHECKS", keep)
+    save_weights(work / "weights.safetensors", honest.state_dict())
+    torch.save({"state_dict": honest.state_dict()}, work / "weights.pt")
+    common = ("--eps", "0.4", "--attacks", "pgd-2", "--device", "cpu")
+    data = ("--data", "theirs:samples", "--bounds", "0", "1")
+    said = call("evaluate", "weights.safetensors", "--model", "theirs:net", *data, *common)
+    assert said.code == 0, said.err
+    folder = work / "weights.safetensors-evaluation"
+    assert sorted(p.name for p in folder.iterdir()) == ["examples.npz", "results.csv"]
+    expected = (folder / "results.csv").read_text().partition("\n")[2]
+    for words in (
+        ["--model", "theirs:net", *data],
+        ["--model", "theirs:sized", "--num-classes", "10", *data],
+        ["--model", "theirs:sized", "--num-classes", "10", "--channels", "1", *data],
+    ):
+        said = call("evaluate", "weights.pt", *words, *common)
+        assert said.code == 0, said.err
+        found = (work / "weights.pt-evaluation" / "results.csv").read_text().partition("\n")[2]
+        assert found == expected
+    said = call(
+        *("evaluate", "weights.pt", "--model", "theirs:Hidden", "--data", "digits", "--strict"),
+        *common,
+    )
+    assert said.code == 3, said.err
+    checks = Checks.from_json(work / "weights.pt-evaluation" / "checks.json")
+    assert checks.tripped == ("gradients",)
+
+
+class Bomb:
+    """Executes something when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, ("executed", "w"))
+
+
+def test_weights_that_cannot_be_trusted_are_refused(work: Path, honest: nn.Module) -> None:
+    words = ("--model", "theirs:net", "--data", "theirs:samples", "--eps", "0.4", "--device", "cpu")
+    save_weights(work / "good.safetensors", honest.state_dict())
+    whole = (work / "good.safetensors").read_bytes()
+    (work / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    torch.save(honest.state_dict(), work / "good.pt")
+    (work / "cut.pt").write_bytes((work / "good.pt").read_bytes()[:1000])
+    torch.save({"model": Bomb()}, work / "bomb.pt")
+    damaged = {k: v + float("nan") for k, v in honest.state_dict().items()}
+    save_weights(work / "nan.safetensors", damaged)
+    for name, expected in (
+        ("absent.pt", "there is no checkpoint"),
+        ("cut.safetensors", "damaged"),
+        ("cut.pt", "damaged"),
+        ("bomb.pt", "could execute code"),
+        ("nan.safetensors", "not finite"),
+    ):
+        said = call("evaluate", name, *words, "--strict")
+        assert said.code == 1, name
+        assert expected in said.err and "Traceback" not in said.err, said.err
+        assert not list(work.rglob("results.csv")) and not list(work.rglob("checks.json"))
+    assert not (work / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--eps", "0.4"], ["--model module:function"]),
+        (["--norm", "2"], ["--norm", "--model"]),
+        (["--model", "theirs:net"], ["--data", "--eps"]),
+        (["--model", "theirs:net", "--data", "digits"], ["--data", "--eps"]),
+        (["--model", "theirs:absent", "--data", "digits", "--eps", "1"], ["theirs:absent"]),
+        (["--model", "absent:net", "--data", "digits", "--eps", "1"], ["absent:net", "PYTHONPATH"]),
+        (["--model", "theirs:sized", "--data", "theirs:samples", "--eps", "1"], ["--num-classes"]),
+        (["--model", "small_cnn", "--data", "theirs:samples", "--eps", "1"], ["--num-classes"]),
+        (["--model", "theirs:nothing", "--data", "digits", "--eps", "1"], ["NoneType", "Module"]),
+        (["--model", "theirs:net", "--data", "nowhere", "--eps", "1"], ["nowhere", "digits"]),
+        (["--model", "theirs:net", "--data", "theirs:generator", "--eps", "1"], ["more than once"]),
+        (["--model", "theirs:net", "--data", "theirs:nothing", "--eps", "1"], ["NoneType"]),
+        (["--model", "theirs:net", "--data", "theirs:large", "--eps", "1"], ["(3, 8, 8)"]),
+        (
+            ["--model", "theirs:net", "--data", "digits", "--eps", "1", "--checkpoint", "last"],
+            ["a run"],
+        ),
+        (["--model", "theirs:net", "--data", "digits", "--eps", "1", "--norm", "3"], ["linf"]),
+        (["--model", "theirs:Hidden", "--data", "digits", "--eps", "-1"], ["above 0"]),
+        (
+            ["--model", "theirs:net", "--data", "digits", "--eps", "1", "--bounds", "-1", "0.5"],
+            ["bounds (-1.0, 0.5)"],
+        ),
+        (["--transfer-from", "x"], ["--checks"]),
+    ],
+)
+def test_words_that_do_not_fit_are_refused(
+    words: list[str], expected: list[str], work: Path, honest: nn.Module
+) -> None:
+    if words[0] != "--transfer-from":
+        save_weights(work / "w.safetensors", honest.state_dict())
+    said = call("evaluate", "w.safetensors", *words)
+    assert said.code == 1, said.out + said.err
+    assert "Traceback" not in said.err
+    for word in expected:
+        assert word in said.err
+    assert not list(work.rglob("*.csv"))
+
+
+# --- Distances, pictures, and time ----------------------------------------------------------------
+
+
+def test_distances_and_pictures_come_as_for_a_run(work: Path, honest: nn.Module) -> None:
+    save_weights(work / "w.safetensors", honest.state_dict())
+    said = call(
+        *("evaluate", "w.safetensors", "--model", "theirs:net", "--data", "theirs:samples"),
+        *("--bounds", "0", "1", "--eps", "0.3", "0.8", "--attacks", "pgd-5", "--distances"),
+        *("--device", "cpu"),
+    )
+    assert said.code == 0, said.err
+    folder = work / "w.safetensors-evaluation"
+    names = ["distances.csv", "examples.npz", "results.csv"]
+    assert sorted(p.name for p in folder.iterdir()) == names
+    found = Distances.from_csv(folder / "distances.csv")
+    results = Results.from_csv(folder / "results.csv")
+    assert len(found.rows) == 40
+    assert found.accuracy() == results.accuracy()
+    for eps in (0.3, 0.8):
+        # What PGD with a hundred steps finds at a radius, the search for the smallest finds too.
+        assert found.accuracy(eps) <= results.accuracy("pgd-5", eps)
+        assert f"no noise up to {eps:g} found: {found.accuracy(eps):.1%}" in said.out
+    with np.load(folder / "examples.npz", allow_pickle=False) as file:
+        assert file["clean"].shape[1:] == (1, 8, 8)
+        assert file["classes"].tolist() == [str(i) for i in range(10)]
+    said = call("report", str(folder), "--out", "page.html")
+    assert said.code == 0, said.err
+    page = (work / "page.html").read_text()
+    assert "Smallest noise that breaks a sample" in page and "Samples with noise" in page
+
+
+def test_what_ran_out_of_time_goes_on_at_every_step(
+    work: Path, honest: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = {k: v for k, v in CHECKS.items() if k in ("one-step", "monotone")}
+    monkeypatch.setattr("ima.evaluation.checks.CHECKS", keep)
+    save_weights(work / "w.pt.safetensors", honest.state_dict())
+    words = (
+        *("evaluate", "w.pt.safetensors", "--model", "theirs:net", "--data", "theirs:batches"),
+        *("--bounds", "0", "1", "--eps", "0.3", "0.8", "--attacks", "pgd-5", "--distances"),
+        *("--checks", "--device", "cpu"),
+    )
+    folder = work / "w.pt.safetensors-evaluation"
+
+    def files() -> dict[str, str]:
+        found = {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".csv", ".json")}
+        # The first line says how long it took.
+        return {k: v.decode().partition("\n")[2] for k, v in found.items()}
+
+    assert call(*words).code == 0
+    whole = files()
+    assert sorted(whole) == ["checks.json", "distances.csv", "results.csv"]
+    for path in folder.iterdir():
+        path.unlink()
+    turns: list[float] = []
+    monkeypatch.setattr(Budget, "left", lambda _: turns.pop() if turns else 0.0)
+    stops: list[str] = []
+    for _ in range(20):
+        # Time for two looks at the clock in every call.
+        turns[:] = [1e9, 1e9]
+        said = call(*words, "--time-budget", "9m")
+        if said.code == 0:
+            break
+        assert said.code == 75, said.err
+        stops.append(said.err.split(":")[1].strip())
+    assert said.code == 0
+    assert list(dict.fromkeys(stops)) == ["evaluation", "smallest noise", "checks"]
+    assert files() == whole
+    assert sorted(p.suffix for p in folder.iterdir()) == [".csv", ".csv", ".json", ".npz"]
+
+
+# --- Segmentation ---------------------------------------------------------------------------------
+
+
+def bright(dims: int, channels: int) -> dict[str, torch.Tensor]:
+    """Weights by which a pixel above 0.3 is foreground."""
+    weight = torch.zeros(channels, 1, *[3] * dims)
+    weight[(-1, 0, *[1] * dims)] = 10.0
+    bias = torch.zeros(channels)
+    bias[-1] = -3.0
+    return {"conv.weight": weight, "conv.bias": bias}
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "dims", "channels", "named", "more"),
+    [
+        ("theirs:Conv", "theirs:slices", 2, 2, "class 1", ()),
+        ("theirs:region_net", "theirs:regions", 2, 1, "region 1", ()),
+        ("theirs:volumes_net", "theirs:volumes", 3, 2, "class 1", ()),
+        ("theirs:Conv", "theirs:ignored", 2, 2, "class 1", ("--ignore-label", "255")),
+    ],
+    ids=["labels", "regions", "volumes", "ignored"],
+)
+def test_a_segmentation_network_is_told_by_its_answer(
+    model: str,
+    data: str,
+    dims: int,
+    channels: int,
+    named: str,
+    more: tuple[str, ...],
+    work: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keep = {k: v for k, v in CHECKS.items() if k in ("gradients", "monotone", "probabilities")}
+    monkeypatch.setattr("ima.evaluation.checks.CHECKS", keep)
+    save_weights(work / "theirs.safetensors", bright(dims, channels))
+    words = ("evaluate", "theirs.safetensors", "--model", model, "--data", data, *more)
+    attacks = ("--attacks", "pgd-10", "ensemble-10", "--eps", "2", "5", "--device", "cpu")
+    said = call(*words, *attacks, "--checks")
+    assert said.code == 0, said.err
+    folder = work / "theirs.safetensors-evaluation"
+    names = ["checks.json", "overlays.npz", "results_theirs.csv"]
+    assert sorted(p.name for p in folder.iterdir()) == names
+    found = SegmentationResults.from_csv(folder / "results_theirs.csv")
+    assert found.classes == (named,)
+    assert (found.norm, found.settings["data"]) == ("L2", data)
+    assert found.adi() == 1.0
+    # Pixels are about 0.25 from the threshold: what is 5 long takes hundreds over it.
+    assert 1 > found.adi("worst case", 2.0) > found.adi("worst case", 5.0)
+    checks = {c.name: c.tripped for c in Checks.from_json(folder / "checks.json").checks}
+    assert checks == {"gradients": False, "monotone": False, "probabilities": None}
+    assert "worst case" in said.out and "passed" in said.out
+    for name in ("page.html", "page.md", "page.json"):
+        said = call("report", str(folder), "--out", name)
+        assert said.code == 0, said.err
+    page = (work / "page.html").read_text()
+    assert "What noise breaks theirs" in page and "Trust checks" in page
+    assert "Zero or tiny gradients" in page and "Zero or tiny gradients" in (
+        work / "page.md"
+    ).read_text(encoding="utf-8")
+    (network,) = json.loads((work / "page.json").read_text())["networks"]
+    assert [c["name"] for c in network["checks"]["checks"]] == list(checks)
+
+
+def test_a_segmentation_network_has_no_smallest_noise(work: Path) -> None:
+    save_weights(work / "w.safetensors", bright(2, 2))
+    words = ("evaluate", "w.safetensors", "--model", "theirs:Conv", "--eps", "1")
+    for more, expected in (
+        (("--data", "theirs:slices", "--distances"), "leave --distances out"),
+        (("--data", "theirs:ignored"), "targets hold 255"),
+        (("--data", "theirs:regions"), None),
+        (("--data", "theirs:slices", "--attacks", "autoattack"), "unknown attack"),
+        (("--data", "theirs:samples", "--ignore-label", "255"), "shape"),
+    ):
+        said = call(*words, *more, "--device", "cpu")
+        if expected is None:
+            # Labels with a channel of their own are labels.
+            assert said.code == 0, said.err
+        else:
+            assert said.code == 1 and expected in said.err, (more, said.err)
+            assert "Traceback" not in said.err and not list(work.rglob("*.csv"))
+        for path in work.rglob("*.csv"):
+            path.unlink()
+
+
+def test_a_label_to_ignore_is_for_pixels(work: Path, honest: nn.Module) -> None:
+    save_weights(work / "w.safetensors", honest.state_dict())
+    said = call(
+        *("evaluate", "w.safetensors", "--model", "theirs:net", "--data", "theirs:samples"),
+        *("--eps", "1", "--ignore-label", "255", "--device", "cpu"),
+    )
+    assert said.code == 1 and "one answer a sample" in said.err
