@@ -348,6 +348,7 @@ def test_a_segmentation_network_is_told_by_its_answer(
         assert said.code == 0, said.err
     page = (work / "page.html").read_text()
     assert "What noise breaks theirs" in page and "Trust checks" in page
+    assert f"n = 5 {'images' if dims == 2 else 'volumes'}" in page
     assert "Zero or tiny gradients" in page and "Zero or tiny gradients" in (
         work / "page.md"
     ).read_text(encoding="utf-8")

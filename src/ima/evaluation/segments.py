@@ -97,7 +97,8 @@ def evaluate_segmentation(
     order = {name: i for i, name in enumerate([CLEAN, *white, *aimed, WORST])}
     rows = sorted(done.rows, key=lambda row: (order[row.attack], row.eps, row.id))
     named = _named(classes, len(rows[0].per_class))
-    about = {"empty slices": EMPTY_SLICES, **done.about()}
+    dimensions = {"dimensions": str(done.first.ndim - 2)}
+    about = {"empty slices": EMPTY_SLICES, **dimensions, **done.about()}
     return SegmentationResults(tuple(rows), named, norm.name, about)
 
 

@@ -202,7 +202,8 @@ def levels(results: SegmentationResults, known: Sequence[float]) -> list[float]:
 def count(results: SegmentationResults) -> str:
     """How many samples were tested, such as `840 slices of 35 cases, 310 without foreground`."""
     clean = [row for row in results.rows if row.attack == CLEAN]
-    unit = "volumes" if in_volumes(results) else "slices"
+    sliced = any(row.slice >= 0 for row in results.rows)
+    unit = "volumes" if in_volumes(results) else "slices" if sliced else "images"
     n, _, whole = results.settings.get("samples", "").partition(" of ")
     part = f" (of {whole})" if whole not in ("", n) else ""
     empty = sum(row.pixels == 0 for row in clean)
@@ -213,8 +214,9 @@ def count(results: SegmentationResults) -> str:
 
 
 def in_volumes(results: SegmentationResults) -> bool:
-    """Whether samples are whole volumes rather than slices."""
-    return all(row.slice < 0 for row in results.rows)
+    """Whether samples are whole volumes, rather than slices of them or images."""
+    flat = results.settings.get("dimensions") == "2"
+    return not flat and all(row.slice < 0 for row in results.rows)
 
 
 def empties(results: SegmentationResults) -> str:
