@@ -36,6 +36,7 @@ def evaluate_foreign(
 ) -> None:
     """Attack the network on its data; all that is found goes into a folder beside the weights."""
     from ima.budget import OUT_OF_TIME, OutOfTime
+    from ima.cli.batches import lines
     from ima.cli.checking import tell
     from ima.evaluation import segments_on_disk
     from ima.report.distances import told
@@ -71,13 +72,21 @@ def evaluate_foreign(
         report(foreign, eps, names, seed, budget)
         if distances:
             doing = "smallest noise"
-            found = evaluating.distances_foreign(foreign, eps, seed=seed, budget=budget)
+            found = evaluating.distances_foreign(
+                foreign, eps, seed=seed, progress=lines(doing), budget=budget
+            )
             print(f"{foreign.distances}")
             print(told(found, eps))
         if checks:
             doing = "checks"
             verdict = evaluating.check_foreign(
-                foreign, eps, names, transfer_from=other, seed=seed, budget=budget
+                foreign,
+                eps,
+                names,
+                transfer_from=other,
+                seed=seed,
+                progress=lines(doing, "check"),
+                budget=budget,
             )
     except OutOfTime as stop:
         print(f"ima: {doing}: {stop}", file=sys.stderr)
@@ -91,12 +100,14 @@ def evaluate_foreign(
 def _classify(
     foreign: Foreign, eps: Sequence[float], attacks: Sequence[str], seed: int, budget: Budget | None
 ) -> None:
+    from ima.cli.batches import lines
     from ima.report.summary import results_table
     from ima.report.tables import to_text
     from ima.report.white import told
     from ima.training.foreign_evaluating import evaluate_foreign
 
-    results = evaluate_foreign(foreign, eps, attacks, seed=seed, budget=budget)
+    line = lines("evaluation")
+    results = evaluate_foreign(foreign, eps, attacks, seed=seed, progress=line, budget=budget)
     print(f"{foreign.results}")
     print(to_text(results_table([(foreign.checkpoint.stem, [results])], "")))
     print(told(results))
@@ -105,11 +116,13 @@ def _classify(
 def _segment(
     foreign: Foreign, eps: Sequence[float], attacks: Sequence[str], seed: int, budget: Budget | None
 ) -> None:
+    from ima.cli.batches import lines
     from ima.report.segmentation import adi_table, class_tables
     from ima.report.tables import to_text
     from ima.training.foreign_evaluating import segment_foreign
 
-    results = segment_foreign(foreign, eps, attacks, seed=seed, budget=budget)
+    line = lines("evaluation")
+    results = segment_foreign(foreign, eps, attacks, seed=seed, progress=line, budget=budget)
     print(f"{foreign.results}")
     runs = [(foreign.checkpoint.stem, results)]
     for table in (adi_table(runs), *class_tables(runs)):

@@ -38,6 +38,7 @@ def evaluate_nnunet(
 ) -> None:
     """Attack the network on its test cases; tables are printed, files go into its folder."""
     from ima.budget import OUT_OF_TIME, OutOfTime
+    from ima.cli.batches import lines
     from ima.nnunet.evaluating import ATTACKS, NAME, evaluate_trained
     from ima.nnunet.trained import Trained
     from ima.report.segmentation import adi_table, class_tables
@@ -55,7 +56,7 @@ def evaluate_nnunet(
             out=out,
             device=device,
             seed=seed,
-            progress=lambda done, total: print(f"batch {done} of {total}", file=sys.stderr),
+            progress=lines(trained.trainer),
             budget=budget,
         )
     except OutOfTime as stop:

@@ -27,6 +27,7 @@ def evaluate_run(
 ) -> None:
     """Attack weights of a run; tables are printed, results go into its folder."""
     from ima.budget import OUT_OF_TIME, OutOfTime
+    from ima.cli.batches import lines
     from ima.cli.checking import tell
     from ima.report import white
     from ima.report.distances import told
@@ -43,7 +44,14 @@ def evaluate_run(
         for name in which:
             doing = f"{name} weights"
             results = evaluating.evaluate_run(
-                run, name, attacks=attacks, eps=eps, device=device, seed=seed, budget=budget
+                run,
+                name,
+                attacks=attacks,
+                eps=eps,
+                device=device,
+                seed=seed,
+                progress=lines(doing),
+                budget=budget,
             )
             print(f"{run.results(name)}")
             print(to_text(results_table([(name, [results])], run.config().note)))
@@ -51,7 +59,9 @@ def evaluate_run(
                 print(noise)
         if distances:
             doing = "smallest noise"
-            found = evaluating.distances_run(run, device=device, seed=seed, budget=budget)
+            found = evaluating.distances_run(
+                run, device=device, seed=seed, progress=lines(doing), budget=budget
+            )
             print(f"{run.distances}")
             print(told(found, run.config().evaluate.eps))
         if checks:
@@ -64,6 +74,7 @@ def evaluate_run(
                 transfer_from=other,
                 device=device,
                 seed=seed,
+                progress=lines(doing, "check"),
                 budget=budget,
             )
     except OutOfTime as stop:

@@ -8,7 +8,7 @@ A check trips only where it finds more than its row tolerates, and at least thre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ def run_checks(
     samples: int = 500,
     steps: int = 100,
     keys: tuple[str, str] = ("image", "label"),
+    progress: Callable[[int, int], None] | None = None,
     partial: Path | None = None,
     budget: Budget | None = None,
 ) -> Checks:
@@ -54,8 +55,8 @@ def run_checks(
     data, eps, norm, bounds, keys: as in `ima.evaluate`; attacks: those of the evaluation that is
     checked, PGD alone if empty; transfer: another model for the same data, whose noise is tried on
     this one; seed: of the choice of samples and of all noise; samples: the most that are chosen;
-    steps: of PGD, the white-box attack. What cannot be run has `tripped` None and says why. The
-    model is left as it was.
+    steps: of PGD, the white-box attack; progress: called with (checks done, checks). What cannot be
+    run has `tripped` None and says why. The model is left as it was.
 
     partial: a file that takes what an attack finds on every batch. The same call with the same
     file continues where it was stopped or killed, and finds the same. The file stays; delete it
@@ -102,7 +103,12 @@ def run_checks(
         "attacks": ", ".join(names) or f"pgd-{steps}",
         "seed": str(seed),
     }
-    return Checks(settings, tuple(_check(row, bench) for row in CHECKS.values()))
+    found: list[Check] = []
+    for row in CHECKS.values():
+        found.append(_check(row, bench))
+        if progress is not None:
+            progress(len(found), len(CHECKS))
+    return Checks(settings, tuple(found))
 
 
 def _takes(other: nn.Module, x: Tensor, y: Tensor, task: Task) -> None:

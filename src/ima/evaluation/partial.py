@@ -82,6 +82,12 @@ def key_of(path: Path) -> str:
     return (_lines(path) or [""])[0] if path.exists() else ""
 
 
+def discard(record: Path) -> None:
+    """Delete a record, and the samples for pictures beside it."""
+    for path in (record, record.with_name(record.name + ".npz")):
+        path.unlink(missing_ok=True)
+
+
 def mark(x: Any, y: Tree) -> str:
     """A digest of two tensors or numbers, such as a batch's samples and labels.
 

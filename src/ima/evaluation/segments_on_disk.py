@@ -45,11 +45,6 @@ class Sheet:
         """The finished batches of an evaluation under way."""
         return self.path.with_suffix(".part")
 
-    def forget(self) -> None:
-        """Delete what is under way."""
-        for path in (self.record, self.record.with_name(self.record.name + ".npz")):
-            path.unlink(missing_ok=True)
-
 
 def attack_segmentation(
     sheet: Sheet,
@@ -72,7 +67,8 @@ def attack_segmentation(
     """The rows, written to `sheet.path`; white noise comes by itself.
 
     settings: of the results, besides those that are known here. Other arguments, and what is
-    raised, as of `evaluate_segmentation`. What was under way stays; `sheet.forget` deletes it.
+    raised, as of `evaluate_segmentation`. The record of what was under way stays; delete it when
+    done.
     """
     attacks = list(dict.fromkeys(attacks))
     aimed = [name for name in attacks if find_segment_attack(name)[0].amplitude is None]

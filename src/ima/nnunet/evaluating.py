@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ima.budget import Budget
+from ima.evaluation.partial import discard
 from ima.evaluation.segmentation_results import SegmentationResults
 from ima.evaluation.segments_on_disk import ATTACKS, Sheet, attack_segmentation
 from ima.nnunet.cases import BATCH, Cases
@@ -71,7 +72,7 @@ def evaluate_trained(
         progress=progress,
         budget=budget,
     )
-    sheet.forget()
+    discard(sheet.record)
     return found, folder
 
 

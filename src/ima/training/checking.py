@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,14 +28,16 @@ def check_run(
     transfer_from: Run | None = None,
     device: str = "auto",
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
     budget: Budget | None = None,
 ) -> Checks:
     """Run the checks on the `"best"` or the `"last"` weights of a run and write them.
 
     attacks, eps: of the evaluation that is checked, the config's if None; transfer_from: another
-    run on the same data, whose noise is tried on this one. What attacks found stays in the folder,
-    so that the same call continues checks that were stopped; `evaluating.forget` deletes it. Raises
-    FileNotFoundError before a run's first epoch is done; otherwise as `run_checks`.
+    run on the same data, whose noise is tried on this one; progress: of `run_checks`. What attacks
+    found stays in the folder, so that the same call continues checks that were stopped;
+    `evaluating.forget` deletes it. Raises FileNotFoundError before a run's first epoch is done;
+    otherwise as `run_checks`.
     """
     subject = load_subject(run, which, device)
     config = subject.config
@@ -49,6 +51,7 @@ def check_run(
         bounds=BOUNDS,
         transfer=None if other is None else other.model,
         seed=seed,
+        progress=progress,
         partial=part(run, CHECKS),
         budget=budget,
     )

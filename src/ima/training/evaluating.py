@@ -18,7 +18,7 @@ from ima.evaluation.evaluate import evaluate
 from ima.evaluation.examples import Examples
 from ima.evaluation.minimal import minimal
 from ima.evaluation.noise import WHITE_NOISE
-from ima.evaluation.partial import mark
+from ima.evaluation.partial import discard, mark
 from ima.evaluation.results import Results
 from ima.training.build import BOUNDS, build_fabric, build_model, load_into, load_splits
 from ima.training.checkpoint import load_weights
@@ -186,9 +186,7 @@ def part(run: Run, which: str) -> Path:
 def forget(run: Run, which: Iterable[str]) -> None:
     """Delete the finished batches of evaluations that are done."""
     for name in which:
-        record = part(run, name)
-        for path in (record, record.with_name(record.name + ".npz")):
-            path.unlink(missing_ok=True)
+        discard(part(run, name))
 
 
 def _chosen(samples: int | None, test: Part) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from ima.evaluation.evaluate import evaluate
 from ima.evaluation.examples import Examples
 from ima.evaluation.minimal import minimal
 from ima.evaluation.noise import WHITE_NOISE
+from ima.evaluation.partial import discard
 from ima.evaluation.results import Results
 from ima.evaluation.segmentation_results import SegmentationResults
 from ima.evaluation.segments_on_disk import Sheet, attack_segmentation
@@ -35,11 +36,18 @@ def evaluate_foreign(
     attacks: Sequence[str],
     *,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
     budget: Budget | None = None,
 ) -> Results:
     """Attack a classifier, as `ima.evaluate` does, with white noise too, and write the rows."""
     record = _part(foreign.results)
     examples = Examples(EXAMPLES, len(attacks) * len(eps), record, foreign.named)
+
+    def after_batch(done: int, total: int) -> None:
+        examples.save()
+        if progress is not None:
+            progress(done, total)
+
     results = evaluate(
         foreign.model,
         foreign.data,
@@ -49,7 +57,7 @@ def evaluate_foreign(
         bounds=foreign.bounds,
         seed=seed,
         keep=examples.keep,
-        progress=lambda *_: examples.save(),
+        progress=after_batch,
         partial=record,
         budget=budget,
     )
@@ -64,6 +72,7 @@ def segment_foreign(
     attacks: Sequence[str],
     *,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
     budget: Budget | None = None,
 ) -> SegmentationResults:
     """Attack a segmentation network; the rows, and slices for pictures, are written."""
@@ -81,6 +90,7 @@ def segment_foreign(
         seed=seed,
         classes=foreign.classes,
         settings={"data": foreign.named},
+        progress=progress,
         budget=budget,
     )
 
@@ -90,6 +100,7 @@ def distances_foreign(
     eps: Sequence[float],
     *,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
     budget: Budget | None = None,
 ) -> Distances:
     """Find the smallest noise that makes a classifier wrong on each sample, and write it.
@@ -104,6 +115,7 @@ def distances_foreign(
         norm=foreign.norm,
         bounds=foreign.bounds,
         seed=seed,
+        progress=progress,
         partial=_part(foreign.distances),
         budget=budget,
     )
@@ -127,6 +139,7 @@ def check_foreign(
     *,
     transfer_from: Run | None = None,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
     budget: Budget | None = None,
 ) -> Checks:
     """Run the checks on the network and on an evaluation with these attacks, and write them.
@@ -148,6 +161,7 @@ def check_foreign(
         task=foreign.task,
         transfer=other,
         seed=seed,
+        progress=progress,
         partial=_part(foreign.checks),
         budget=budget,
     )
@@ -158,9 +172,7 @@ def check_foreign(
 def forget(foreign: Foreign) -> None:
     """Delete the finished batches of evaluations that are done."""
     for path in (foreign.results, foreign.distances, foreign.checks):
-        record = _part(path)
-        for one in (record, record.with_name(record.name + ".npz")):
-            one.unlink(missing_ok=True)
+        discard(_part(path))
 
 
 def _sheet(foreign: Foreign) -> Sheet:
