@@ -62,6 +62,27 @@ def large():
 def nothing():
     return None
 
+class Around(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.inner, self.kind = net(), kind
+
+    def load_state_dict(self, *args, **kwargs):
+        return self.inner.load_state_dict(*args, **kwargs)
+
+    def forward(self, x):
+        return self.kind((("logits", self.inner(x)),))
+
+def as_dict():
+    return Around(dict)
+
+def as_tuple():
+    return Around(lambda pairs: tuple(value for _, value in pairs))
+
+def as_column():
+    x, y = samples().tensors
+    return [(x, y[:, None])]
+
 class Conv(nn.Module):
     # Labels of pixels, or with one channel a region.
     def __init__(self, dims=2, channels=2):
@@ -159,6 +180,7 @@ def test_weights_that_cannot_be_trusted_are_refused(work: Path, honest: nn.Modul
     words = ("--model", "theirs:net", "--data", "theirs:samples", "--eps", "0.4", "--device", "cpu")
     save_weights(work / "good.safetensors", honest.state_dict())
     whole = (work / "good.safetensors").read_bytes()
+    (work / "folder.pt").mkdir()
     (work / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     torch.save(honest.state_dict(), work / "good.pt")
     (work / "cut.pt").write_bytes((work / "good.pt").read_bytes()[:1000])
@@ -167,6 +189,7 @@ def test_weights_that_cannot_be_trusted_are_refused(work: Path, honest: nn.Modul
     save_weights(work / "nan.safetensors", damaged)
     for name, expected in (
         ("absent.pt", "there is no checkpoint"),
+        ("folder.pt", "is a folder; expected a file"),
         ("cut.safetensors", "damaged"),
         ("cut.pt", "damaged"),
         ("bomb.pt", "could execute code"),
@@ -201,6 +224,12 @@ def test_weights_that_cannot_be_trusted_are_refused(work: Path, honest: nn.Modul
         ),
         (["--model", "theirs:net", "--data", "digits", "--eps", "1", "--norm", "3"], ["linf"]),
         (["--model", "theirs:Hidden", "--data", "digits", "--eps", "-1"], ["above 0"]),
+        (["--model", "theirs:as_dict", "--data", "digits", "--eps", "1"], ["a dict", "alone"]),
+        (["--model", "theirs:as_tuple", "--data", "digits", "--eps", "1"], ["alone"]),
+        (
+            ["--model", "theirs:net", "--data", "theirs:as_column", "--eps", "1"],
+            ["(40, 1)", "y.reshape(-1).long()"],
+        ),
         (
             ["--model", "theirs:net", "--data", "digits", "--eps", "1", "--bounds", "-1", "0.5"],
             ["bounds (-1.0, 0.5)"],

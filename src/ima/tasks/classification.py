@@ -43,7 +43,11 @@ class Classification:
                 if isinstance(target, Tensor)
                 else type(target).__name__
             )
-            raise TypeError(f"targets are {came}; expected integer class labels of shape (batch,)")
+            one = isinstance(target, Tensor) and target.numel() == len(output)
+            raise TypeError(
+                f"targets are {came}; expected integer class labels of shape (batch,)"
+                + (": y.reshape(-1).long() makes them of these" if one else "")
+            )
         if output.ndim not in (1, 2) or len(output) != len(target) or output.numel() == 0:
             raise ValueError(
                 f"the model returned shape {tuple(output.shape)} for {len(target)} targets; "

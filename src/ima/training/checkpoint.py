@@ -48,6 +48,8 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint {path}")
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; expected a file of weights")
     if path.suffix == ".safetensors":
         tensors, metadata = _read(path)
         if "tree" not in metadata:
@@ -76,6 +78,8 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint {path}")
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; expected a file of weights")
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds, no_trace
 from ima.attacks.walk import forward
@@ -120,7 +120,16 @@ def load_foreign(
 
 def _task(output: Tree, target: Tree, ignore_label: int | None) -> Classification | Segmentation:
     """What a network does, by its answer: logits (B, K) or (B,), or a map of them."""
-    logits, truth = full(output), full(target)
+    try:
+        logits, truth = full(output), full(target)
+    except TypeError:
+        logits, truth = None, None
+    if logits is None or truth is None or (logits.ndim < 3 and not isinstance(output, Tensor)):
+        raise ValueError(
+            f"the network answers with a {type(output).__name__}; expected a tensor of logits, or "
+            "for segmentation a list of them (deep supervision): name a function that puts the "
+            "network into a module which returns its logits alone"
+        )
     if logits.ndim < 3:
         if ignore_label is not None:
             raise ValueError(
