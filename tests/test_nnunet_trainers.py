@@ -20,6 +20,7 @@ import pytest
 import tiny_nnunet as tiny
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -361,6 +362,76 @@ def test_nnunets_wrapper_gets_a_gradient_for_every_scale(
                 made.train_step(batch)
     finally:
         dist.destroy_process_group()
+
+
+def _on_the_cpu(rank: int, here: tiny.Folders, folder: str, continued: bool) -> None:
+    """One of two processes, as nnU-Net starts them one a GPU, from its start to its end."""
+    theirs = import_module("nnunetv2.training.nnUNetTrainer.nnUNetTrainer")
+
+    def wrapped(network: nn.Module, device_ids: list[int]) -> nn.Module:
+        assert device_ids == [rank]
+        return DistributedDataParallel(network)
+
+    torch.set_num_threads(1)
+    made = trainer(here, "nnUNetTrainerIMA", continued=continued)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet-{continued}", rank=rank, world_size=2
+    )
+    # What nnU-Net does by itself where there are GPUs.
+    made.is_ddp, made.local_rank = True, rank
+    made._set_batch_size_and_oversample()
+    theirs.DDP = wrapped
+    drawn: list[Tensor] = []
+    made.initialize()
+    if continued:
+        made.load_checkpoint(str(Path(made.output_folder) / "checkpoint_final.pth"))
+    before = made._prepare()[1].margins.values.clone()
+    ids, method = made._prepare()
+
+    def step(network: Any, x: Any, target: Any, index: Tensor) -> Any:
+        drawn.append(index.clone())
+        return method(network, x, target, index)
+
+    made._current = lambda: step
+    made.run_training()
+    found = {
+        "before": before,
+        "margins": method.margins.values,
+        "drawn": torch.cat(drawn),
+        "weights": {n: v.clone() for n, v in made.network.state_dict().items()},
+        "samples": torch.tensor(len(ids)),
+    }
+    torch.save(found, f"{folder}/{rank}-{continued}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_two_processes_hold_the_same_margins_and_continue_with_them(
+    here: tiny.Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMA_SEED", "3")
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    last: Tensor | None = None
+    for continued, number in ((False, 1), (True, 2)):
+        epochs(monkeypatch, number)
+        mp.spawn(_on_the_cpu, (here, str(tmp_path), continued), nprocs=2)
+        one, other = (
+            torch.load(tmp_path / f"{rank}-{continued}.pt", weights_only=True) for rank in (0, 1)
+        )
+        assert torch.equal(one["margins"], other["margins"])
+        assert all(torch.equal(v, other["weights"][n]) for n, v in one["weights"].items())
+        # Both drew slices of their own, and those of both moved.
+        assert len(one["drawn"]) + len(other["drawn"]) == 2 * 3
+        assert not torch.equal(one["drawn"], other["drawn"])
+        moved = (one["margins"] != one["before"]).nonzero().flatten().tolist()
+        assert set(moved) <= {*one["drawn"].tolist(), *other["drawn"].tolist()}
+        assert set(moved) & set(one["drawn"].tolist())
+        assert set(moved) & set(other["drawn"].tolist())
+        if last is not None:
+            assert torch.equal(one["before"], last) and torch.equal(other["before"], last)
+        (file,) = tmp_path.rglob("checkpoint_final.pth")
+        last = margins(file)
+        assert torch.equal(last, one["margins"])
 
 
 def epochs(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
