@@ -281,6 +281,29 @@ def test_distances_and_pictures_come_as_for_a_run(work: Path, honest: nn.Module)
     assert "Smallest noise that breaks a sample" in page and "Samples with noise" in page
 
 
+def test_a_page_takes_no_checks_and_distances_of_other_weights(
+    work: Path, honest: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = {k: v for k, v in CHECKS.items() if k == "probabilities"}
+    monkeypatch.setattr("ima.evaluation.checks.CHECKS", keep)
+    save_weights(work / "w.safetensors", honest.state_dict())
+    words = (
+        *("evaluate", "w.safetensors", "--model", "theirs:net", "--data", "theirs:samples"),
+        *("--bounds", "0", "1", "--eps", "0.3", "--attacks", "pgd-1", "--device", "cpu"),
+    )
+    folder = work / "w.safetensors-evaluation"
+    assert call(*words, "--checks", "--distances").code == 0
+    assert call("report", str(folder), "--out", "a.json").code == 0
+    save_weights(work / "w.safetensors", {k: 1.01 * v for k, v in honest.state_dict().items()})
+    assert call(*words).code == 0
+    for name, option in (("checks.json", "--checks"), ("distances.csv", "--distances")):
+        said = call("report", str(folder), "--out", "b.json")
+        assert said.code == 1 and f"{name} was made with other weights" in said.err
+        assert not (work / "b.json").exists()
+        assert call(*words, option).code == 0
+    assert call("report", str(folder), "--out", "b.json").code == 0
+
+
 def test_what_ran_out_of_time_goes_on_at_every_step(
     work: Path, honest: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from ima.attacks.inputs import Bounds
 from ima.budget import Budget, OutOfTime
 from ima.evaluation.batches import batches, pair
 from ima.evaluation.partial import Batch, Partial, R, fingerprint, mark
-from ima.evaluation.results import Row
+from ima.evaluation.results import NETWORK, Row
 from ima.norms import Norm
 from ima.tasks import Task, Tree, tree_map
 
@@ -30,9 +30,13 @@ Work = Callable[[Tensor, Tree, range, Generator], list[R]]
 
 @dataclass(frozen=True)
 class Done(Generic[R]):
-    """The rows of all batches, in order. first: the first sample, (1, *dims), on the device."""
+    """The rows of all batches, in order.
+
+    network: a digest of its weights; first: the first sample, (1, *dims), on the device.
+    """
 
     rows: tuple[R, ...]
+    network: str
     samples: int
     seed: int
     seconds: float
@@ -41,6 +45,7 @@ class Done(Generic[R]):
     def about(self) -> dict[str, str]:
         """How it was made, for the record."""
         return {
+            NETWORK: self.network,
             "samples": str(self.samples),
             "seed": str(self.seed),
             "seconds": f"{self.seconds:.1f}",
@@ -77,9 +82,9 @@ def by_batch(
     when the budget is spent.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    record = None
+    record, network = None, fingerprint(model)
     if partial is not None:
-        own = {"seed": seed, "batch size": batch_size, "weights": fingerprint(model)}
+        own = {"seed": seed, "batch size": batch_size, "weights": network}
         record = Partial(partial, {**settings, **own}, read)
     known: list[Batch[R]] = [] if record is None else record.batches
     slowest = max((batch.seconds for batch in known), default=0.0)
@@ -113,7 +118,7 @@ def by_batch(
         first = x[:1].to(device) if first is None else first
     if first is None or not rows:
         raise ValueError("the data set is empty; there is nothing to evaluate")
-    return Done(tuple(rows), offset, seed, seconds, first)
+    return Done(tuple(rows), network, offset, seed, seconds, first)
 
 
 def _out_of_time(

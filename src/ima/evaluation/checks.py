@@ -28,6 +28,7 @@ from ima.evaluation.chosen import LEAST, choose
 from ima.evaluation.lifted import unit_box
 from ima.evaluation.partial import fingerprint, mark
 from ima.evaluation.probes import NotRun
+from ima.evaluation.results import NETWORK
 from ima.norms import Norm, get_norm
 from ima.tasks import Classification, Task
 
@@ -82,6 +83,7 @@ def run_checks(
         _takes(transfer, chosen.x[:1], chosen.y[:1], task)
     if any(row.whole for row in rows.values()):
         unit_box(check_samples(chosen.x[:1], bounds))
+    network = fingerprint(model)
     own = {
         "checks": list(CHECKS),
         "attacks": names,
@@ -89,13 +91,14 @@ def run_checks(
         "seed": seed,
         "steps": steps,
         "samples": mark(chosen.x, chosen.y),
-        "weights": fingerprint(model),
+        "weights": network,
         "transfer": None if transfer is None else fingerprint(transfer),
         **measured_in(norm, bounds, task),
     }
     record = Record(partial, own, budget)
     bench = Bench(model, chosen, radii, norm, task, bounds, seed, steps, transfer, names, record)
     settings = {
+        NETWORK: network,
         "samples": f"{bench.n} of the {chosen.correct} that the model has right",
         "clean accuracy": in_words(chosen.correct, chosen.total),
         "norm": norm.name,

@@ -144,6 +144,25 @@ def aimed(attack: str) -> bool:
     return attack != CLEAN and not attack.startswith(WHITE)
 
 
+NETWORK = "network"
+"""The setting of an evaluation that tells the network's weights from others: a digest of them."""
+
+
+def check_network(
+    path: Path, settings: Mapping[str, str], results: Iterable[Mapping[str, str]]
+) -> None:
+    """Raise ValueError for a file whose settings tell of other weights than all the results'.
+
+    Files that say nothing of their weights pass.
+    """
+    own = settings.get(NETWORK)
+    if own and not any(found.get(NETWORK, own) == own for found in results):
+        raise ValueError(
+            f"{path} was made with other weights than the results beside it; make it again with "
+            "the same option of `ima evaluate`, or delete it"
+        )
+
+
 def read_settings(line: str) -> dict[str, str]:
     """The settings in a file's first line; none in files from before there were any."""
     if not line.startswith("#"):

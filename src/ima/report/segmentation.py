@@ -59,7 +59,7 @@ VOLUMES = "; the Dice are those of the whole volumes"
 
 ALL, AVERAGE = "clean, all classes", "average"
 
-APART = ("samples", "seconds", "classes", "empty slices")
+APART = ("network", "samples", "seconds", "classes", "empty slices")
 """Settings of an evaluation that captions tell, or that nobody needs."""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ima.evaluation.checks_results import Checks
-from ima.evaluation.results import CLEAN
+from ima.evaluation.results import CLEAN, check_network
 from ima.evaluation.segmentation_results import (
     EMPTY_SLICES,
     WORST,
@@ -88,11 +88,14 @@ class Segmented:
             raise ValueError(f"{file} holds no clean pass; evaluate the network again")
         trainer = results.settings.get("trainer", "").removeprefix(TRAINER)
         arrays, checks = file.with_name(OVERLAYS), file.with_name(CHECKS)
+        checked = Checks.from_json(checks) if checks.is_file() else None
+        if checked is not None:
+            check_network(checks, checked.settings, [results.settings])
         return Segmented(
             label or trainer or file.stem.removeprefix(PREFIX),
             results,
             overlays.read(arrays, len(results.classes)) if arrays.is_file() else {},
-            Checks.from_json(checks) if checks.is_file() else None,
+            checked,
         )
 
     @property

@@ -12,7 +12,7 @@ from ima.report.html.numbers import WORST, attack_name, attacks_of, named
 from ima.report.html.verdict import Judged
 
 PLACE = ("ima", "commit", "python", "torch", "numpy", "device", "processor", "cores", "threads")
-APART = ("samples", "seed", "seconds")
+APART = ("network", "samples", "seed", "seconds")
 """Settings of an evaluation that are no attack's parts."""
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from ima.evaluation.checks_results import Checks
 from ima.evaluation.distances import Distances
-from ima.evaluation.results import Results
+from ima.evaluation.results import Results, check_network
 from ima.report.html.checks import scrubbed
 from ima.report.html.scrub import scrub
 
@@ -173,6 +173,11 @@ def _read(path: Path) -> Source:
     config = _yaml(path / "config.yaml") if is_run else {}
     examples = folder / "examples.npz"
     checks, distances = folder / "checks.json", folder / "distances.csv"
+    checked = Checks.from_json(checks) if checks.exists() else None
+    measured = Distances.from_csv(distances) if distances.exists() else None
+    for file, found in ((checks, checked), (distances, measured)):
+        if found is not None:
+            check_network(file, found.settings, [one.settings for one in results.values()])
     return Source(
         _method(config) or path.name.removesuffix("-evaluation"),
         results,
@@ -180,8 +185,8 @@ def _read(path: Path) -> Source:
         scrub(_json(path / "environment.json")) if is_run else {},
         _margins(path / "margins.csv"),
         _arrays(examples) if examples.exists() else {},
-        scrubbed(Checks.from_json(checks)) if checks.exists() else None,
-        Distances.from_csv(distances) if distances.exists() else None,
+        None if checked is None else scrubbed(checked),
+        measured,
     )
 
 
