@@ -343,6 +343,9 @@ def test_the_command_writes_the_same_page_twice(
     drawn = {f"{name}.{suffix}" for name in names for suffix in ("png", "svg")}
     assert seen[0].keys() == drawn | {"margins.csv", "margins.md"}
     page, out = seen[0]["margins.md"].decode(), capsys.readouterr().out
+    made = page.rstrip().splitlines()[-1]
+    assert made.startswith("Made by `ima margins` of the run of `")
+    assert ": commit " in made and made.endswith(" cores.")
     found = Estimates.from_csv(run.margins_folder / "margins.csv")
     share = precision(found)[89]
     assert f"Among the 90 smallest margins {share:.1%} are flipped" in out

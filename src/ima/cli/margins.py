@@ -27,6 +27,7 @@ def margins(run: Path, /, *, samples: int = 200, seed: int = 0, device: str = "a
     from ima.report.margins_page import pictures, write
     from ima.report.summary import margin_history
     from ima.training.measuring import measure_margins
+    from ima.training.origin import provenance_of
     from ima.training.run import Run
 
     opened = Run.open(run)
@@ -34,6 +35,6 @@ def margins(run: Path, /, *, samples: int = 200, seed: int = 0, device: str = "a
     folder = opened.margins_folder
     with np.load(folder / "atlas.npz", allow_pickle=False) as file:
         images = pictures(file["id"].tolist(), file["image"])
-    note = opened.config().note
-    print(write(folder, estimates, margin_history(opened.read_margins()), images, note))
+    history, note = margin_history(opened.read_margins()), opened.config().note
+    print(write(folder, estimates, history, images, note, provenance_of(opened, "ima margins")))
     print(f"{folder / 'margins.md'}: the page with its pictures")

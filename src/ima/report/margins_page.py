@@ -27,11 +27,13 @@ def write(
     history: MarginHistory,
     images: Mapping[int, Array],
     note: str,
+    made: str,
 ) -> str:
     """Write margins.md and its pictures, .png and .svg, into a folder; returns the sentences.
 
     images: training samples by id, those with the smallest margins first, as `pictures` gives
-    them; none where samples are no images. note: what belongs beside every table of this data.
+    them; none where samples are no images. note: what belongs beside every table of this data;
+    made: how, and from which run.
     """
     drawn: dict[str, tuple[Figure, str]] = {
         "by_epoch": (
@@ -60,7 +62,7 @@ def write(
     told = sentences(estimates)
     page = ["# margins\n", *(f"{line}\n" for line in told), *([f"{note}\n"] if note else [])]
     page += [f"![{text}]({name}.png)\n" for name, (_, text) in drawn.items()]
-    page.append(to_markdown(class_table(estimates)))
+    page += [to_markdown(class_table(estimates)), f"{made}\n"]
     beside = folder / "margins.md.part"
     beside.write_text("\n".join(page), encoding="utf-8")
     os.replace(beside, folder / "margins.md")

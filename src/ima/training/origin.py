@@ -8,7 +8,7 @@ from typing import Any
 
 from ima.training.compare import Candidate, Plan, unique
 from ima.training.config import Config
-from ima.training.run import PLACE
+from ima.training.run import PLACE, Run
 
 
 def provenance(
@@ -19,21 +19,36 @@ def provenance(
     overrides: of the command, such as `train.epochs=20`.
     """
     runs = unique(run for p in plans for c in p.candidates for run in c.runs)
-    found = [one for run in runs for one in _all(run.environment())]
-
-    def each(key: str) -> str:
-        return " and ".join(dict.fromkeys(str(one.get(key)) for one in found))
-
     words = [config.name, *map(shlex.quote, overrides), "--seeds", *map(str, seeds)]
     unless = ", unless named above" if any(p.row.differs for p in plans) else ""
     picked = "epochs and tuned options" if any(p.tuned for p in plans) else "epochs"
     return (
         f"Made by `ima compare {' '.join(words)}`: "
-        f"{len(runs)} runs at commit {each('commit')}, ima {each('ima')}, torch {each('torch')}, "
-        f"Python {each('python')}, {each('device')} with {each('cores')} cores. All methods share "
+        f"{len(runs)} runs at {_made_at(runs)}. All methods share "
         f"optimiser, schedule, {config.train.epochs} epochs, batches of "
         f"{config.train.batch_size}, data order and network{unless}; {picked} were picked on "
         "the validation part."
+    )
+
+
+def provenance_of(run: Run, command: str) -> str:
+    """The same for one run and what `command`, such as `ima margins`, makes of it."""
+    trained = dict.fromkeys(str(one.get("command")) for one in _all(run.environment()))
+    whose = " and ".join(f"`{words}`" for words in trained)
+    seed = run.config().train.seed
+    return f"Made by `{command}` of the run of {whose}, seed {seed}: {_made_at([run])}."
+
+
+def _made_at(runs: Sequence[Run]) -> str:
+    """Commit, versions and machine, each as often as it differs."""
+    found = [one for run in runs for one in _all(run.environment())]
+
+    def each(key: str) -> str:
+        return " and ".join(dict.fromkeys(str(one.get(key)) for one in found))
+
+    return (
+        f"commit {each('commit')}, ima {each('ima')}, torch {each('torch')}, Python "
+        f"{each('python')}, {each('device')} with {each('cores')} cores"
     )
 
 
