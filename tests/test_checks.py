@@ -460,6 +460,16 @@ def test_noise_is_an_attack_of_the_table() -> None:
     assert 0.5 < results.accuracy("noise-1", 0.05) < 1
 
 
+def test_samples_of_several_shapes_are_refused() -> None:
+    batches = [(torch.rand(4, 1, side, side), torch.zeros(4).long()) for side in (6, 8)]
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2))
+    with torch.no_grad():
+        model[2].bias.copy_(torch.tensor([1.0, 0.0]))
+        model[2].weight.zero_()
+    with pytest.raises(ValueError, match=r"4 to 7 have shape \(1, 8, 8\), earlier.*one shape"):
+        run_checks(model, batches, 0.3)
+
+
 # --- Stopped and continued ------------------------------------------------------------------------
 
 

@@ -52,6 +52,13 @@ def choose(
     right = total = 0
     for batch in batches(data, BATCH):
         x, y = (part.to(device) for part in pair(batch, keys))
+        if kept and x.shape[1:] != kept[1].shape[1:]:
+            raise ValueError(
+                f"samples {total} to {total + len(x) - 1} have shape {tuple(x.shape[1:])}, earlier "
+                f"ones {tuple(kept[1].shape[1:])}; the checks hold samples against each other in "
+                "one batch, so they need samples of one shape: crop or pad them, or leave the "
+                "checks out"
+            )
         check_samples(x, bounds)
         with no_trace(model, x) as inner:
             output = forward(inner, x)
