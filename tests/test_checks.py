@@ -17,7 +17,7 @@ from test_cli import call
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from ima import Classification, evaluate
+from ima import Classification, Segmentation, evaluate
 from ima.budget import Budget, OutOfTime
 from ima.data import load
 from ima.evaluation import bench as benches
@@ -468,6 +468,12 @@ def test_samples_of_several_shapes_are_refused() -> None:
         model[2].weight.zero_()
     with pytest.raises(ValueError, match=r"4 to 7 have shape \(1, 8, 8\), earlier.*one shape"):
         run_checks(model, batches, 0.3)
+
+
+def test_targets_of_several_scales_are_refused() -> None:
+    x, y = torch.rand(4, 1, 6, 6), torch.zeros(4, 6, 6).long()
+    with pytest.raises(ValueError, match="full resolution alone"):
+        run_checks(nn.Conv2d(1, 2, 1), [(x, [y, y[:, ::2, ::2]])], 0.3, task=Segmentation())
 
 
 # --- Stopped and continued ------------------------------------------------------------------------

@@ -51,7 +51,13 @@ def choose(
     kept: list[Tensor] = []
     right = total = 0
     for batch in batches(data, BATCH):
-        x, y = (part.to(device) for part in pair(batch, keys))
+        x, y = pair(batch, keys)
+        if not isinstance(y, Tensor):
+            raise ValueError(
+                "the checks need one target a sample; the data gave a list of them, as deep "
+                "supervision has it: check the network with its full resolution alone"
+            )
+        x, y = x.to(device), y.to(device)
         if kept and x.shape[1:] != kept[1].shape[1:]:
             raise ValueError(
                 f"samples {total} to {total + len(x) - 1} have shape {tuple(x.shape[1:])}, earlier "
