@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -332,6 +333,28 @@ def test_runs_get_the_time_that_is_left_and_none_is_started_when_it_is_over(
         )
     assert [command[command.index("--time-budget") + 1] for command in ran] == ["100s", "39s"]
     assert told == [(1, 3)]
+
+
+def test_runs_are_told_as_they_end_and_not_as_they_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = threading.Event()
+
+    def run(command: list[str], **options: Any) -> Any:
+        if "seed0" in " ".join(command):
+            assert short.wait(60)
+        return subprocess.CompletedProcess(command, 0)
+
+    def report(folder: str, done: int, total: int) -> None:
+        told.append((Path(folder).name, done, total))
+        short.set()
+
+    monkeypatch.setattr(children.subprocess, "run", run)
+    told: list[tuple[str, int, int]] = []
+    plans = plan(configured("[{label: A, method: {name: standard}}]"), [0, 1], tmp_path)
+    work = [children.Work(run, ("train", str(run.folder))) for run in plans[0].candidates[0].runs]
+    children.work_off(work, jobs=2, device="cpu", budget=None, report=report)
+    assert told == [("seed1", 1, 2), ("seed0", 2, 2)]
 
 
 def test_a_run_that_fails_is_told_although_others_ran_out_of_time(

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -73,20 +73,20 @@ def work_off(
             done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environ)
         return {0: End.DONE, OUT_OF_TIME: End.STOPPED}.get(done.returncode, End.FAILED)
 
-    ends: list[End] = []
     with ThreadPoolExecutor(jobs) as pool:
-        for item, end in zip(work, pool.map(one, work), strict=True):
-            ends.append(end)
-            if end is End.DONE:
-                report(str(item.run.folder), ends.count(End.DONE), len(work))
+        running = [pool.submit(one, item) for item in work]
+        whose, done = dict(zip(running, work, strict=True)), 0
+        for future in as_completed(running):
+            if future.result() is End.DONE:
+                done += 1
+                report(str(whose[future].run.folder), done, len(work))
+    ends = [future.result() for future in running]
     failed = [item for item, end in zip(work, ends, strict=True) if end is End.FAILED]
     if failed:
         raise RuntimeError("\n".join(map(_failure, failed)))
     if End.STOPPED in ends:
         what = work[0].words[0]
-        raise OutOfTime(
-            f"the time is up: `ima {what}` is done for {ends.count(End.DONE)} of {len(work)} runs"
-        )
+        raise OutOfTime(f"the time is up: `ima {what}` is done for {done} of {len(work)} runs")
 
 
 def _failure(item: Work) -> str:
