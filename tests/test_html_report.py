@@ -185,6 +185,28 @@ def test_the_page_of_one_run_says_its_numbers(pages: dict[str, Path]) -> None:
     assert "What to do stands under Trust checks." in verdict
 
 
+def test_many_attacks_stand_in_tables_that_a_page_is_wide_enough_for(tmp_path: Path) -> None:
+    names, radii = ("pgd-100", "ifgsm-10", "autoattack", WORST), {0.5: 6, 1.0: 4, 1.5: 1}
+    for method in ("standard", "ima"):
+        run(tmp_path / method, config(method), results(10, 9, radii, names))
+    make([tmp_path / "standard", tmp_path / "ima"], tmp_path / "page.html")
+    found = [
+        rows
+        for caption, rows in tables(Tree((tmp_path / "page.html").read_text()).root).items()
+        if caption.startswith("Weights of the epoch")
+    ]
+    heads = [rows[0] for rows in found]
+    assert [len(head) for head in heads] == [9, 9]
+    assert all(head[:3] == ["network", "n", "clean"] for head in heads)
+    at = [f"{name} at {eps:g}" for name in ("PGD-100", "IFGSM-10") for eps in radii]
+    assert heads[0][3:] == at
+    at = [f"{name} at {eps:g}" for name in ("AutoAttack", "worst case") for eps in radii]
+    assert heads[1][3:] == at
+    for rows in found:
+        shown = zip(rows[1][3:], 2 * ["60.0", "40.0", "10.0"], strict=True)
+        assert all(cell.startswith(value) for cell, value in shown)
+
+
 def test_white_noise_has_a_table_of_its_own_and_is_no_radius(pages, tmp_path: Path) -> None:
     page = tree(pages["one.html"])
     (found,) = [rows for caption, rows in tables(page).items() if caption.startswith("White")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import groupby, product
 
 from ima.evaluation.results import CLEAN, mean_and_std
 from ima.report.html.blocks import Block, Grid, Prose, Two
@@ -19,6 +19,9 @@ from ima.report.html.numbers import (
 from ima.report.html.verdict import Judged
 from ima.report.style import norm_name
 from ima.report.white import draws
+
+WIDEST = 7
+"""So many columns of accuracies fit beside each other."""
 
 TITLES = {
     "best": "Weights of the epoch that validation picked",
@@ -38,7 +41,7 @@ def accuracy_tables(judged: Sequence[Judged]) -> tuple[Block, ...]:
         title = TITLES[which] if known else "Accuracy"
         caption = f"{title}: accuracy in percent, noise in {norm}"
         make = _of_one if len(judged) == 1 else _of_many
-        tables.append(make(found, caption))
+        tables += make(found, caption)
     return (*tables, Prose(_note([one.scores for one in judged])), *_white(judged))
 
 
@@ -93,7 +96,7 @@ def _keys(all_scores: Sequence[Scores]) -> list[tuple[str, float]]:
     return [(CLEAN, 0.0), *(key for key in noisy if any(key in one for one in all_scores))]
 
 
-def _of_one(found: Sequence[tuple[str, Scores]], caption: str) -> Grid:
+def _of_one(found: Sequence[tuple[str, Scores]], caption: str) -> list[Grid]:
     ((_, of_one),) = found
     rows = tuple(
         (
@@ -104,11 +107,25 @@ def _of_one(found: Sequence[tuple[str, Scores]], caption: str) -> Grid:
         )
         for attack, eps in _keys([of_one])
     )
-    return Grid(caption, ("noise", "accuracy", "95 % interval", "n"), rows)
+    return [Grid(caption, ("noise", "accuracy", "95 % interval", "n"), rows)]
 
 
-def _of_many(found: Sequence[tuple[str, Scores]], caption: str) -> Grid:
-    keys = _keys([of_one for _, of_one in found])
+def _of_many(found: Sequence[tuple[str, Scores]], caption: str) -> list[Grid]:
+    """Networks in rows; several tables, each of whole attacks, where one would be too wide."""
+    clean, *noisy = _keys([of_one for _, of_one in found])
+    parts = [[clean]]
+    for _, keys in groupby(noisy, key=lambda key: key[0]):
+        new = list(keys)
+        if len(parts[-1]) > 1 and len(parts[-1]) + len(new) > WIDEST:
+            parts.append([clean])
+        parts[-1] += new
+    captions = [caption, *(f"{caption} (continued)" for _ in parts[1:])]
+    return [_beside(found, *part) for part in zip(captions, parts, strict=True)]
+
+
+def _beside(
+    found: Sequence[tuple[str, Scores]], caption: str, keys: Sequence[tuple[str, float]]
+) -> Grid:
     columns = ("network", "n", *(f"{attack_name(a)} at {e:g}" if e else "clean" for a, e in keys))
     top: dict[tuple[str, float], str] = {}
     for key in keys:
