@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import math
 import shutil
@@ -134,6 +135,12 @@ def test_errors_by_hand() -> None:
     told = " ".join(sentences(estimates(rows)))
     assert "for 4 training samples" in told and "left out: wrong without noise 1" in told
     assert "too large by more than 1%: 50.0%, too small: 25.0%" in told
+    # Distances of six samples, by hand: 0, three of 1 or less, one above, one never found.
+    assert "Half of the 6 samples that were looked at are wrong with noise of 1." in told
+    radii = dataclasses.replace(estimates(rows), settings={"radii": "0.5, 1"})
+    told = " ".join(sentences(radii))
+    assert "Wrong without noise, or with some: 16.7% at 0.5, 66.7% at 1." in told
+    assert "looked at are not wrong with any found" in " ".join(sentences(estimates(rows[5:])))
     assert Errors.of(estimates(rows[4:])) is None
     assert "No distance is known" in " ".join(sentences(estimates(rows[4:])))
     alone = Errors.of(estimates(rows[:1]))
@@ -343,10 +350,12 @@ def test_the_command_writes_the_same_page_twice(
     drawn = {f"{name}.{suffix}" for name in names for suffix in ("png", "svg")}
     assert seen[0].keys() == drawn | {"margins.csv", "margins.md"}
     page, out = seen[0]["margins.md"].decode(), capsys.readouterr().out
-    made = page.rstrip().splitlines()[-1]
-    assert made.startswith("Made by `ima margins` of the run of `")
-    assert ": commit " in made and made.endswith(" cores.")
     found = Estimates.from_csv(run.margins_folder / "margins.csv")
+    made = page.rstrip().splitlines()[-1]
+    assert made.startswith("Made by `ima margins RUN --samples ")
+    assert " at commit " in made and ", of the run that `" in made
+    assert ": commit " in made and made.endswith(" cores.")
+    assert "samples that were looked at are wrong with noise of" in page
     share = precision(found)[89]
     assert f"Among the 90 smallest margins {share:.1%} are flipped" in out
     assert all(f"({name}.png)" in page for name in names)

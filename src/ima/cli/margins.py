@@ -36,5 +36,6 @@ def margins(run: Path, /, *, samples: int = 200, seed: int = 0, device: str = "a
     with np.load(folder / "atlas.npz", allow_pickle=False) as file:
         images = pictures(file["id"].tolist(), file["image"])
     history, note = margin_history(opened.read_margins()), opened.config().note
-    print(write(folder, estimates, history, images, note, provenance_of(opened, "ima margins")))
+    made = provenance_of(opened, f"ima margins RUN --samples {samples} --seed {seed}")
+    print(write(folder, estimates, history, images, note, made))
     print(f"{folder / 'margins.md'}: the page with its pictures")

@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from ima.attacks.inputs import Bounds
 from ima.budget import Budget, OutOfTime
 from ima.evaluation.batches import batches, pair
-from ima.evaluation.partial import Batch, Partial, R, fingerprint, mark
+from ima.evaluation.partial import Batch, Partial, R, fingerprint, kept, mark
 from ima.evaluation.results import NETWORK, Row
 from ima.norms import Norm
 from ima.tasks import Task, Tree, tree_map
@@ -124,12 +124,8 @@ def by_batch(
 def _out_of_time(
     number: int, total: int, budget: Budget, slowest: float, partial: Path | None
 ) -> str:
-    kept = (
-        "nothing is kept: pass partial=FILE next time"
-        if partial is None
-        else f"what is finished is in {partial}: run the same again to continue"
-    )
     return (
         f"the time is up after {number} of {total or 'several'} batches "
-        f"({max(0, budget.left()):.0f} s are left, a batch took up to {slowest:.0f} s); {kept}"
+        f"({max(0, budget.left()):.0f} s are left, a batch took up to {slowest:.0f} s); "
+        f"{kept(partial)}"
     )

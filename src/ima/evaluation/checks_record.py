@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ima.budget import Budget, OutOfTime
-from ima.evaluation.partial import Batch, Partial
+from ima.evaluation.partial import Batch, Partial, kept
 
 UNKNOWN = 5
 """So many times as long as the longest so far may take what was not tried before."""
@@ -73,12 +73,7 @@ class Record:
             needed = guess if self.began else min(guess, self.budget.left())
         left = self.budget.left()
         if left <= 0 or left < needed:
-            kept = (
-                "nothing is kept: pass partial=FILE next time"
-                if self.path is None
-                else f"what is finished is in {self.path}: run the same again to continue"
-            )
             raise OutOfTime(
                 f"the time is up after {self.number - 1} batches of the checks ({max(0, left):.0f} "
-                f"s are left, the next may take {needed:.0f} s); {kept}"
+                f"s are left, the next may take {needed:.0f} s); {kept(self.path)}"
             )

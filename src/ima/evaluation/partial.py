@@ -82,6 +82,13 @@ def key_of(path: Path) -> str:
     return (_lines(path) or [""])[0] if path.exists() else ""
 
 
+def kept(record: Path | None) -> str:
+    """What is left of an evaluation that ran out of time, in words."""
+    if record is None:
+        return "nothing is kept: pass partial=FILE next time"
+    return f"what is finished is in {record}: run the same again to continue"
+
+
 def discard(record: Path) -> None:
     """Delete a record, and the samples for pictures beside it."""
     for path in (record, record.with_name(record.name + ".npz")):

@@ -22,6 +22,9 @@ from ima.evaluation.results import CLEAN, WHITE, aimed, read_settings
 WORST = "worst case"
 """For every sample the attack that leaves the lowest Dice."""
 
+OVERLAYS = "overlays.npz"
+"""The file of slices for pictures, beside the results."""
+
 EMPTY_SLICES = (
     "a class counts for a sample where it occurs in the truth or in the prediction; a sample "
     "without foreground in both counts for no class, one with predicted foreground only counts "

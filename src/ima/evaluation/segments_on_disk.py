@@ -17,15 +17,13 @@ from ima.budget import Budget
 from ima.evaluation.noise import WHITE_NOISE
 from ima.evaluation.overlays import Overlays
 from ima.evaluation.segment_attacks import find_segment_attack
-from ima.evaluation.segmentation_results import WORST, SegmentationResults
+from ima.evaluation.segmentation_results import OVERLAYS, WORST, SegmentationResults
 from ima.evaluation.segments import evaluate_segmentation
 from ima.norms import Norm
 from ima.tasks import Segmentation
 
 ATTACKS = ("pgd-100", "ifgsm-10", "ensemble-100", "noise-100")
 """Where none are asked for."""
-
-OVERLAYS = "overlays.npz"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from ima.evaluation.distances import NONE
 from ima.evaluation.estimates import Estimates
 from ima.report import figures, margin_figures
 from ima.report.inputs import Array, MarginHistory
@@ -87,9 +88,26 @@ def sentences(estimates: Estimates) -> list[str]:
         )
     errors = Errors.of(estimates)
     told.append(_on_errors(errors, estimates) if errors else "No distance is known for any sample.")
+    if measured := _on_distances(estimates):
+        told.append(measured)
     if estimates.flipped.any():
         told.append(_on_flips(estimates))
     return told
+
+
+def _on_distances(estimates: Estimates) -> str:
+    """What noise the samples withstand that were looked at; nothing where none was."""
+    looked = [row for row in estimates.rows if row.attack]
+    found = np.array([math.inf if row.attack == NONE else row.distance for row in looked])
+    if len(found) == 0:
+        return ""
+    radii = [float(radius) for radius in estimates.settings.get("radii", "").split(", ") if radius]
+    shares = ", ".join(f"{(found <= radius).mean():.1%} at {radius:g}" for radius in radii)
+    wrong = f" Wrong without noise, or with some: {shares}." if shares else ""
+    # Of an even number the lower one, which is a sample's own distance.
+    middle = float(np.quantile(found, 0.5, method="lower"))
+    half = f"wrong with noise of {middle:.3g}" if middle < math.inf else "not wrong with any found"
+    return f"Half of the {len(found)} samples that were looked at are {half}.{wrong}"
 
 
 def _on_errors(errors: Errors, estimates: Estimates) -> str:

@@ -12,6 +12,7 @@ from ima.evaluation.checks_results import Checks
 from ima.evaluation.results import CLEAN, check_network
 from ima.evaluation.segmentation_results import (
     EMPTY_SLICES,
+    OVERLAYS,
     WORST,
     SegmentationResults,
     SegmentRow,
@@ -19,8 +20,8 @@ from ima.evaluation.segmentation_results import (
 from ima.nnunet.paper import by_dataset
 from ima.report import overlays
 
-PREFIX, OVERLAYS, CHECKS = "results_", "overlays.npz", "checks.json"
-"""How the names of results files begin; slices for pictures, and checks, lie beside them."""
+PREFIX, CHECKS = "results_", "checks.json"
+"""How the names of results files begin, and the file of checks beside them."""
 
 DEPTHS = tuple(
     "*/" * deep + inner

@@ -77,9 +77,8 @@ def segment_foreign(
 ) -> SegmentationResults:
     """Attack a segmentation network; the rows, and slices for pictures, are written."""
     assert isinstance(foreign.task, Segmentation)
-    sheet = _sheet(foreign)
     return attack_segmentation(
-        sheet,
+        Sheet(foreign.results, foreign.checkpoint.stem, foreign.named),
         foreign.model,
         foreign.data,
         eps,
@@ -173,10 +172,6 @@ def forget(foreign: Foreign) -> None:
     """Delete the finished batches of evaluations that are done."""
     for path in (foreign.results, foreign.distances, foreign.checks):
         discard(_part(path))
-
-
-def _sheet(foreign: Foreign) -> Sheet:
-    return Sheet(foreign.results, foreign.checkpoint.stem, foreign.named)
 
 
 def _part(path: Path) -> Path:

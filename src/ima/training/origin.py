@@ -8,7 +8,7 @@ from typing import Any
 
 from ima.training.compare import Candidate, Plan, unique
 from ima.training.config import Config
-from ima.training.run import PLACE, Run
+from ima.training.run import PLACE, Run, environment
 
 
 def provenance(
@@ -32,11 +32,15 @@ def provenance(
 
 
 def provenance_of(run: Run, command: str) -> str:
-    """The same for one run and what `command`, such as `ima margins`, makes of it."""
+    """The same for one run, and for what `command`, such as `ima margins RUN`, makes of it now."""
     trained = dict.fromkeys(str(one.get("command")) for one in _all(run.environment()))
     whose = " and ".join(f"`{words}`" for words in trained)
     seed = run.config().train.seed
-    return f"Made by `{command}` of the run of {whose}, seed {seed}: {_made_at([run])}."
+    now = environment("")["commit"]
+    return (
+        f"Made by `{command}` at commit {now}, of the run that {whose} made, seed {seed}: "
+        f"{_made_at([run])}."
+    )
 
 
 def _made_at(runs: Sequence[Run]) -> str:
