@@ -127,14 +127,27 @@ def test_errors_by_hand() -> None:
     ]
     found = Errors.of(estimates(rows))
     assert found is not None
-    assert (found.count, found.wrong, found.missing, found.capped) == (4, 1, 1, 1)
-    assert found.ratio == pytest.approx((1.2 + 1.005) / 2)
-    assert (found.over, found.under) == (0.5, 0.25)
-    # Margins rank 3, 1, 4, 2; distances 2, 2, 4, 2.
-    assert found.rank == pytest.approx(np.corrcoef([3, 1, 4, 2], [2, 2, 4, 2])[0, 1])
+    assert (found.count, found.wrong, found.missing) == (4, 1, 1)
+    # The third is at the cap of 3, and its sample withstands 2 only.
+    assert (found.capped, found.free, found.capped_over) == (1, 3, 1.0)
+    assert found.ratio == pytest.approx(1.005)
+    assert (found.over, found.under) == pytest.approx((1 / 3, 1 / 3))
+    assert math.isnan(found.rank)
     told = " ".join(sentences(estimates(rows)))
     assert "for 4 training samples" in told and "left out: wrong without noise 1" in told
-    assert "too large by more than 1%: 50.0%, too small: 25.0%" in told
+    assert "of 3 margins below the cap the median of margin / noise is 1.005" in told
+    assert "too large by more than 1%: 33.3%, too small: 33.3%. 1 margins are at the cap" in told
+    assert "cannot grow; too large: 100.0%" in told
+    # Below the cap margins rank 3, 1, 2, 4; distances 1.5, 1.5, 3, 4.
+    other = [*rows[:2], Estimate(2, 1, 1, 1, 1.1, 1.5, "ddn"), Estimate(3, 1, 1, 1, 2.0, 2.0, "ddn")]
+    known = Errors.of(estimates(other))
+    assert known is not None and known.capped == 0 and math.isnan(known.capped_over)
+    assert known.rank == pytest.approx(np.corrcoef([3, 1, 2, 4], [1.5, 1.5, 3, 4])[0, 1])
+    assert "at the cap and cannot" not in " ".join(sentences(estimates(other)))
+    capped = Errors.of(estimates([rows[2], Estimate(7, 1, 1, 1, 3.0, 4.0, "ddn")]))
+    assert capped is not None and (capped.free, capped.capped_over) == (0, 0.5)
+    assert all(map(math.isnan, (capped.ratio, capped.over, capped.under, capped.rank)))
+    assert "below the cap" not in " ".join(sentences(estimates(rows[2:3])))
     # Distances of six samples, by hand: 0, three of 1 or less, one above, one never found.
     assert "Half of the 6 samples that were looked at are wrong with noise of 1." in told
     radii = dataclasses.replace(estimates(rows), settings={"radii": "0.5, 1"})

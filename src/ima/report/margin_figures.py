@@ -104,9 +104,12 @@ def against_distances(estimates: Estimates) -> Figure:
         for along in (axes.xaxis, axes.yaxis):
             along.set_major_formatter(lambda value, _: f"{value:g}")
         inside: dict[str, Any] = {"transform": axes.transAxes, **SMALL}
-        axes.text(0.03, 0.97, f"too large: {errors.over:.0%}", va="top", **inside)
-        axes.text(0.97, 0.03, f"too small: {errors.under:.0%}", ha="right", **inside)
-        under = f"{errors.count} training samples; median margin / noise {errors.ratio:.2f}"
+        under = f"{errors.count} training samples"
+        if errors.free:
+            axes.text(0.03, 0.97, f"too large: {errors.over:.0%}", va="top", **inside)
+            axes.text(0.97, 0.03, f"too small: {errors.under:.0%}", ha="right", **inside)
+            which = "below the cap: " if errors.capped else ""
+            under += f"; {which}median margin / noise {errors.ratio:.2f}"
         style.write(figure, LEFT, BOTTOM + 4.3, under, va="baseline", **SMALL)
         high = style.size(figure)[1]
         style.write(figure, LEFT, high - 0.3, "Margins against the smallest noise found", **TITLE)

@@ -16,12 +16,14 @@ TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Errors:
-    """Margins over the smallest noise found, of `count` samples.
+    """Margins over the smallest noise found, of `count` samples, `capped` of them at the cap.
 
     ratio: the median of margin / distance; over, under: shares of margins that are too large, too
     small, by more than `TOLERANCE`; rank: Spearman's rank correlation, NaN where either is
-    constant; wrong, missing: samples measured but left out, because they are wrong without noise,
-    or because no noise was found; capped: those of `count` whose margin is at the cap.
+    constant. All four are of margins below the cap, and NaN where there are none: one at the cap
+    is too small by rule where its sample withstands more. capped_over: the share of those at the
+    cap that are too large, NaN where there are none. wrong, missing: samples measured but left
+    out, because they are wrong without noise, or because no noise was found.
     """
 
     count: int
@@ -29,9 +31,15 @@ class Errors:
     over: float
     under: float
     rank: float
+    capped: int
+    capped_over: float
     wrong: int
     missing: int
-    capped: int
+
+    @property
+    def free(self) -> int:
+        """How many margins are below the cap."""
+        return self.count - self.capped
 
     @staticmethod
     def of(estimates: Estimates) -> Errors | None:
@@ -40,23 +48,31 @@ class Errors:
         if not len(margins):
             return None
         ratio = margins / distances
+        free = margins < estimates.cap
         measured = [row for row in estimates.rows if row.attack]
         wrong = sum(row.label != row.prediction for row in measured)
         return Errors(
-            len(margins),
-            float(np.median(ratio)),
-            float((ratio > 1 + TOLERANCE).mean()),
-            float((ratio < 1 - TOLERANCE).mean()),
-            _rank_correlation(margins, distances),
-            wrong,
-            len(measured) - wrong - len(margins),
-            int((margins >= estimates.cap).sum()),
+            count=len(margins),
+            ratio=float(np.median(ratio[free])) if free.any() else float("nan"),
+            over=_share(ratio[free] > 1 + TOLERANCE),
+            under=_share(ratio[free] < 1 - TOLERANCE),
+            rank=_rank_correlation(margins[free], distances[free]),
+            capped=int((~free).sum()),
+            capped_over=_share(ratio[~free] > 1 + TOLERANCE),
+            wrong=wrong,
+            missing=len(measured) - wrong - len(margins),
         )
+
+
+def _share(flags: NDArray[np.bool_]) -> float:
+    return float(flags.mean()) if len(flags) else float("nan")
 
 
 def _rank_correlation(one: Array, other: Array) -> float:
     from scipy.stats import rankdata
 
+    if not len(one):
+        return float("nan")
     ranks = [rankdata(one), rankdata(other)]
     if min(np.ptp(rank) for rank in ranks) == 0:
         return float("nan")

@@ -74,18 +74,18 @@ def sentences(estimates: Estimates) -> list[str]:
     """What the margins say, each sentence a paragraph."""
     rows, norm, margins = estimates.rows, norm_name(estimates.norm), estimates.margins
     settings = estimates.settings
-    smallest = int((margins == margins.min()).sum())
     told = [
         f"Margins of {len(rows)} training samples ({settings.get('data', '')}, "
         f"{settings.get('method', '')}, after epoch {settings.get('epoch', '')}), in {norm}: "
         f"median {np.median(margins):.3g}, at the cap of {estimates.cap:g}: "
         f"{(margins >= estimates.cap).mean():.1%}."
     ]
-    if smallest > SHOWN:
-        told.append(
-            f"{smallest} samples share the smallest margin, {margins.min():.3g}; which {SHOWN} of "
-            "them the atlas shows is decided by their ids."
-        )
+    for what, margin in (("smallest", margins.min()), ("largest", margins.max())):
+        if (equal := int((margins == margin).sum())) > SHOWN:
+            told.append(
+                f"{equal} samples share the {what} margin, {margin:.3g}; the atlas shows {SHOWN} "
+                "of them, drawn at random."
+            )
     errors = Errors.of(estimates)
     told.append(_on_errors(errors, estimates) if errors else "No distance is known for any sample.")
     if measured := _on_distances(estimates):
@@ -111,20 +111,30 @@ def _on_distances(estimates: Estimates) -> str:
 
 
 def _on_errors(errors: Errors, estimates: Estimates) -> str:
-    norm = norm_name(estimates.norm)
-    rank = "" if math.isnan(errors.rank) else f", rank correlation {errors.rank:.2f}"
     out = {"wrong without noise": errors.wrong, "no noise found": errors.missing}
     left = ", ".join(f"{what} {count}" for what, count in out.items() if count)
-    aside = f" (left out: {left})" if left else ""
-    capped = f"{errors.capped} margins are at the cap and cannot grow. " if errors.capped else ""
-    return (
-        f"Against the smallest noise found ({norm}; {estimates.settings.get('attacks', '')}) for "
-        f"{errors.count} training samples that are right{aside}: "
-        f"the median of margin / noise is {errors.ratio:.3f}; too large by more than "
-        f"{TOLERANCE:.0%}: {errors.over:.1%}, too small: {errors.under:.1%}{rank}. {capped}The "
-        "noise found is an upper bound of the true distance, so margins are over-estimated at "
+    told = [
+        f"Against the smallest noise found ({norm_name(estimates.norm)}; "
+        f"{estimates.settings.get('attacks', '')}) for {errors.count} training samples that are "
+        f"right{f' (left out: {left})' if left else ''}:"
+    ]
+    if errors.free:
+        rank = "" if math.isnan(errors.rank) else f", rank correlation {errors.rank:.2f}"
+        told.append(
+            f"of {errors.free} margins below the cap the median of margin / noise is "
+            f"{errors.ratio:.3f}; too large by more than {TOLERANCE:.0%}: {errors.over:.1%}, too "
+            f"small: {errors.under:.1%}{rank}."
+        )
+    if errors.capped:
+        told.append(
+            f"{errors.capped} margins are at the cap and cannot grow; too large: "
+            f"{errors.capped_over:.1%}."
+        )
+    told.append(
+        "The noise found is an upper bound of the true distance, so margins are over-estimated at "
         "least as much as this."
     )
+    return " ".join(told)
 
 
 def _on_flips(estimates: Estimates) -> str:

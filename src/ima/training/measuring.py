@@ -54,7 +54,7 @@ def measure_margins(
     samples: how many to look for the smallest noise of, at most; which ones, `seed` decides, with
     classes in proportion. Written to `margins.csv` in the run's folder `margins`; the images of
     the `SHOWN` samples with the smallest and the largest margins beside it, to `atlas.npz`: `id`
-    (M,) and `image` (M, C, *dims), smallest margins first.
+    (M,) and `image` (M, C, *dims), smallest margins first; among equal margins `seed` draws.
 
     Raises ValueError for a method without margins and for fewer than one sample, and
     FileNotFoundError before the run's first epoch is done.
@@ -112,10 +112,12 @@ def measure_margins(
     }
     # The same run gives the same file.
     del settings["seconds"]
-    estimates = Estimates(tuple(rows), config.norm, float(kept.cap), splits.classes, settings)
+    # As margins are kept: the float32 of 3.3 is below 3.3.
+    cap = float(np.float32(kept.cap))
+    estimates = Estimates(tuple(rows), config.norm, cap, splits.classes, settings)
     folder = run.margins_folder
     estimates.to_csv(folder / "margins.csv")
-    _write_atlas(folder / "atlas.npz", splits, margins)
+    _write_atlas(folder / "atlas.npz", splits, margins, seed)
     return estimates
 
 
@@ -140,8 +142,9 @@ def _predictions(model: nn.Module, part: Part, batch_size: int) -> Tensor:
     return torch.cat(found)
 
 
-def _write_atlas(path: Path, splits: Splits, margins: NDArray[np.float64]) -> None:
-    order = np.argsort(margins, kind="stable")
+def _write_atlas(path: Path, splits: Splits, margins: NDArray[np.float64], seed: int) -> None:
+    # Many margins stand at the cap, and neighbours in the data are often alike.
+    order = np.lexsort((np.random.default_rng(seed).permutation(len(margins)), margins))
     # Each sample once, where there are few.
     ids = order if len(order) <= 2 * SHOWN else np.concatenate([order[:SHOWN], order[-SHOWN:]])
     images = splits.train[ids.tolist()][0].numpy()
