@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pkgutil
+import re
 import shlex
 import signal
 import subprocess
@@ -31,7 +33,7 @@ from ima.nnunet.environment import external_folder
 from ima.nnunet.experiment import Experiment, Place, load_experiment, packaged
 from ima.nnunet.paper import TASKS, by_dataset
 from ima.nnunet.plans import with_batch_size
-from ima.nnunet.settings import Settings
+from ima.nnunet.settings import CONFIG, KEYS, Settings
 from ima.training.refusal import ConfigError
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -134,6 +136,20 @@ def test_help_and_path_load_nothing_heavy() -> None:
         assert name in done.stdout
 
 
+def test_the_help_of_training_says_every_variable_and_the_cost(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for columns in ("80", "120"):
+        monkeypatch.setenv("COLUMNS", columns)
+        code, out, err = said("nnunet", "train", "--help", capsys=capsys)
+        assert (code, err) == (0, "")
+        rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+        for key in KEYS.values():
+            assert ", ".join(key.trainers) in rows[key.variable]
+        assert CONFIG in rows
+        assert "IMA_STEPS + 2 passes" in out and "1000 epochs of 250" in " ".join(out.split())
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_missing_folder_is_named_before_nnunet_is_loaded(
     name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
@@ -171,7 +187,7 @@ def test_a_missing_nnunet_is_named(
 
     monkeypatch.setattr("ima.nnunet.environment.metadata.version", missing)
     code, _, err = said("nnunet", "train", "4", "2d", "0", capsys=capsys)
-    assert code == 1 and err.startswith("ima: nnU-Net is not installed") and "ima[nnunet]" in err
+    assert code == 1 and err.startswith("ima: nnU-Net is not installed") and "'.[nnunet]'" in err
     assert not entry.seen
 
 
@@ -303,7 +319,7 @@ def test_a_batch_size_that_cannot_be_is_refused_before_planning(
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """A tiny raw data set with a split of its own."""
-    pytest.importorskip("nnunetv2", reason="nnU-Net is an extra, ima[nnunet]")
+    pytest.importorskip("nnunetv2", reason="nnU-Net is an extra, .[nnunet]")
     made = Folders(tmp_path_factory.mktemp("nnunet"))
     raw = make_raw(made.raw, cases=4, test_cases=1)
     names = sorted(path.name.removesuffix(".nii.gz") for path in (raw / "labelsTr").iterdir())
@@ -381,7 +397,7 @@ def test_tables_have_the_settings_of_the_paper(name: str) -> None:
 
 
 def test_the_trainers_that_experiments_name_exist_and_mean_what_they_say() -> None:
-    pytest.importorskip("nnunetv2", reason="nnU-Net is an extra, ima[nnunet]")
+    pytest.importorskip("nnunetv2", reason="nnU-Net is an extra, .[nnunet]")
     from ima.nnunet.environment import mend_torchvision
 
     mend_torchvision()
@@ -393,6 +409,32 @@ def test_the_trainers_that_experiments_name_exist_and_mean_what_they_say() -> No
             trainer = getattr(trainers, row.trainer)
             if row.label.startswith("SAT"):
                 assert trainer.eps == float(row.label.removeprefix("SAT"))
+
+
+def test_help_and_page_name_every_trainer_and_nnunets_own_defaults(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nnunetv2", reason="nnU-Net is an extra, .[nnunet]")
+    from ima.nnunet.environment import mend_torchvision
+
+    mend_torchvision()
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    from ima.nnunet import trainers
+
+    monkeypatch.setenv("COLUMNS", "80")
+    _, shown, _ = said("nnunet", "train", "--help", capsys=capsys)
+    page = (Path(__file__).parents[1] / "docs" / "nnunet.md").read_text()
+    for name in trainers.__all__:
+        assert re.search(rf"{name}\b", shown) and f"`{name}`" in page
+    source = inspect.getsource(nnUNetTrainer.__init__)
+    for key, name in (
+        ("epochs", "num_epochs"),
+        ("iterations", "num_iterations_per_epoch"),
+        ("val_iterations", "num_val_iterations_per_epoch"),
+    ):
+        theirs = KEYS[key].default.removeprefix("nnU-Net's ")
+        assert re.search(rf"self\.{name} = {theirs}\b", source)
 
 
 def test_the_small_experiment_has_one_recipe_for_all_and_lets_margins_reach_the_cap() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from ima.nnunet.checkpoints import check_fold
 from ima.nnunet.environment import check_version, external_folder
-from ima.nnunet.settings import KEYS, Settings, reach
+from ima.nnunet.settings import ALL as KINDS
+from ima.nnunet.settings import CONFIG, KEYS, Settings, reach, used_by, variables
 
 ALL = tuple(KEYS)
 
@@ -140,6 +141,22 @@ def test_values_for_a_checkpoint_are_plain() -> None:
     assert type(values["epochs"]) is int and math.isclose(values["eps"] or 0, 2.4)
 
 
+def test_the_page_holds_the_table_of_variables_and_the_table_every_variable() -> None:
+    table = variables().splitlines()
+    known = [*(key.variable for key in KEYS.values()), CONFIG]
+    assert [line.split(" | ")[0] for line in table[2:]] == [f"| {name}" for name in known]
+    assert {line.count("|") for line in table} == {5}
+    assert variables() in (Path(__file__).parents[1] / "docs" / "nnunet.md").read_text()
+
+
+def test_every_kind_of_trainer_has_its_settings() -> None:
+    schedule = {"dice", "epochs", "iterations", "val_iterations", "seed"}
+    assert set(used_by("STD")) == schedule
+    assert set(used_by("SAT")) == schedule | {"eps", "steps", "standard_epochs"}
+    assert set(used_by("IMA")) == set(KEYS)
+    assert all(set(key.trainers) <= set(KINDS) for key in KEYS.values())
+
+
 @pytest.mark.parametrize(
     ("version", "text"),
     [
@@ -161,7 +178,7 @@ def test_a_missing_or_old_nnunet_is_refused(
     monkeypatch.setattr(metadata, "version", told)
     with pytest.raises(RuntimeError, match=text) as caught:
         check_version()
-    assert "pip install 'ima[nnunet]'" in str(caught.value)
+    assert "pip install '.[nnunet]', in the folder" in str(caught.value)
 
 
 @pytest.mark.parametrize("version", ["2.8", "2.8.1", "2.10.3", "3.0", "2.8rc1", "2.8.0.dev1"])

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
+
+from ima.nnunet.settings import variables
 
 if TYPE_CHECKING:
     from ima.nnunet.experiment import Place
@@ -47,14 +49,28 @@ def plan(*arguments: Words, batch_size: int | None = None) -> None:
         print(f"plans with batches of {batch_size}: {file}; use them with -p {file.stem}")
 
 
-def train(*arguments: Words) -> None:
+train = App(
+    name="train",
+    help_epilogue=(
+        "An iteration of IMA costs up to IMA_STEPS + 2 passes forward and back where training "
+        "without noise takes 1, and nnU-Net trains 1000 epochs of 250 iterations: try IMA_EPOCHS, "
+        f"IMA_ITERATIONS and IMA_STEPS first.\n\n{variables()}"
+    ),
+)
+
+
+@train.default
+def training(*arguments: Words) -> None:
     """Train as nnUNetv2_train does, with our trainers at hand.
 
     Parameters
     ----------
     arguments:
-        As nnU-Net takes them, such as 4 2d 0 -tr nnUNetTrainerIMA; nnUNetTrainerSAT and
-        nnUNetTrainerSTD are there too. `nnUNetv2_train -h` lists them all.
+        As nnU-Net takes them, such as 4 2d 0 -tr nnUNetTrainerIMA; `nnUNetv2_train -h` lists them
+        all. Trainers: nnUNetTrainerIMA; nnUNetTrainerSAT, with noise of IMA_EPS;
+        nnUNetTrainerSAT5, nnUNetTrainerSAT10, nnUNetTrainerSAT15, nnUNetTrainerSAT20,
+        nnUNetTrainerSAT25 and nnUNetTrainerSAT40, with noise as large as they say;
+        nnUNetTrainerSTD, without noise.
 
     """
     from ima.nnunet.commands import call

@@ -20,16 +20,14 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
+from ima.attacks.boundary import ROUNDS
 from ima.methods import IMA, Standard
 from ima.methods.base import Method
 from ima.nnunet.checkpoints import check_fold, complete, read
 from ima.nnunet.environment import check_version
-from ima.nnunet.settings import Settings, reach
+from ima.nnunet.settings import Settings, reach, used_by
 from ima.nnunet.slices import Ids, slices_told
 from ima.tasks import Segmentation, tree_map
-
-SCHEDULE = ("dice", "epochs", "iterations", "val_iterations", "seed")
-"""The settings that every trainer reads."""
 
 
 class Trainer(nnUNetTrainer):
@@ -38,7 +36,7 @@ class Trainer(nnUNetTrainer):
     uses: the settings that the method needs, see `KEYS`; eps: where the class fixes it.
     """
 
-    uses: ClassVar[tuple[str, ...]] = SCHEDULE
+    uses: ClassVar[tuple[str, ...]] = used_by("STD")
     eps: ClassVar[float | None] = None
 
     # nnU-Net reads the names of these arguments.
@@ -221,6 +219,13 @@ class Trainer(nnUNetTrainer):
             lines.append(
                 f"noise: L2 over a whole patch, in units of normalised images ({schemes}), "
                 "without clamping"
+            )
+        if self.settings.steps is not None:
+            search = "" if self.settings.delta is None else f" and {ROUNDS + 1} forward"
+            lines.append(
+                f"cost: an iteration with noise takes up to {self.settings.steps + 2} passes "
+                f"forward and back{search}, one without noise 1; {self.num_epochs} epochs of "
+                f"{self.num_iterations_per_epoch} iterations"
             )
         if self.settings.delta is not None:
             lines.append(f"one margin a {each}; {self._margins()}")

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from ima.nnunet.environment import INSTALL
+
 ENDING = ".nii.gz"
 HEADER = "dataset.json"
 PARTS = ("imagesTr", "labelsTr")
@@ -129,7 +131,7 @@ def _sitk() -> Any:
         return import_module("SimpleITK")
     except ImportError as error:
         raise ImportError(
-            "SimpleITK, which comes with nnU-Net, is not installed: pip install 'ima[nnunet]'"
+            f"SimpleITK, which comes with nnU-Net, is not installed: {INSTALL}"
         ) from error
 
 

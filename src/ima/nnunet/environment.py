@@ -11,6 +11,9 @@ from typing import Any
 MINIMUM = (2, 8)
 """The first nnU-Net that looks for trainers in the folders of `nnUNet_extTrainer`."""
 
+INSTALL = "pip install '.[nnunet]', in the folder that holds this library's pyproject.toml"
+"""How nnU-Net gets installed, in the words of every message."""
+
 _KEPT: list[Any] = []
 
 
@@ -19,14 +22,12 @@ def check_version() -> None:
     try:
         version = metadata.version("nnunetv2")
     except metadata.PackageNotFoundError as error:
-        raise RuntimeError(
-            "nnU-Net is not installed; expected: pip install 'ima[nnunet]'"
-        ) from error
+        raise RuntimeError(f"nnU-Net is not installed; expected: {INSTALL}") from error
     if _numbers(version) < MINIMUM:
         raise RuntimeError(
             f"nnU-Net {version} is installed; it does not look for trainers outside itself "
             f"(nnUNet_extTrainer), which {'.'.join(map(str, MINIMUM))} is the first to do: "
-            "pip install 'ima[nnunet]'"
+            f"{INSTALL}"
         )
 
 

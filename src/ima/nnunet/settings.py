@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ima.nnunet.paper import by_dataset
+from ima.nnunet.paper import TASKS, Task, by_dataset
 
 CONFIG = "IMA_CONFIG"
 """The variable that names a YAML file with the settings, in lower case and without IMA_."""
@@ -19,15 +19,32 @@ OTHERS = ("IMA_CONFIG", "IMA_DATA", "IMA_CACHE", "IMA_JOBS")
 """Variables of this library that are no settings of the trainers."""
 
 
+DEFAULTS: Mapping[str, float] = {"dice": 0.6, "steps": 20}
+
+NNUNET_EPOCHS = 1000
+"""nnU-Net's own, where none are set."""
+
+NOISY = ("IMA", "SAT")
+"""Kinds of trainers that add noise; those of a fixed radius, such as SAT5, are of the kind SAT."""
+
+ALL = (*NOISY, "STD")
+"""All kinds of trainers."""
+
+
 @dataclass(frozen=True)
 class Key:
-    """One setting: what is expected, in words and as a test, and what it means, for the log."""
+    """One setting: what is expected, in words and as a test, and what it means, for the log.
+
+    trainers: the kinds that read it; default: in words.
+    """
 
     name: str
     kind: type[int] | type[float]
     expected: str
     fits: Callable[[float], bool]
     meaning: str
+    trainers: tuple[str, ...]
+    default: str
 
     @property
     def variable(self) -> str:
@@ -41,25 +58,45 @@ DICE = (float, "a Dice, 0 to below 1", lambda value: 0 <= value < 1)
 WHOLE = (int, "a whole number of at least 0", lambda value: value >= 0)
 SEED = (int, "a whole number, 0 to below 2^32", lambda value: 0 <= value < 2**32)
 
+
+def _papers(of: Callable[[Task], float]) -> str:
+    return f"the paper's: {', '.join(f'{task.title} {of(task):g}' for task in TASKS.values())}"
+
+
+EPS = f"{_papers(lambda task: task.eps)}; else 0.1 * sqrt(values in a patch)"
+DELTA = f"{_papers(lambda task: task.delta)}, with its eps; else eps / 8"
+"""What `_default_noise` does, in words."""
+
 KEYS: dict[str, Key] = {
     row.name: row
     for row in (
-        Key("eps", *POSITIVE, "largest noise, L2"),
-        Key("delta", *POSITIVE, "growth of a margin a visit"),
-        Key("dice", *DICE, "a slice is correct above this Dice"),
-        Key("steps", *COUNT, "steps of the attack"),
-        Key("epochs", *COUNT, "epochs"),
-        Key("standard_epochs", *WHOLE, "epochs at the start that train without noise"),
-        Key("iterations", *COUNT, "iterations an epoch"),
-        Key("val_iterations", *COUNT, "validation iterations an epoch"),
-        Key("seed", *SEED, "seed"),
+        Key("eps", *POSITIVE, "largest noise, L2", NOISY, EPS),
+        Key("delta", *POSITIVE, "growth of a margin a visit", ("IMA",), DELTA),
+        Key("dice", *DICE, "a slice is correct above this Dice", ALL, f"{DEFAULTS['dice']:g}"),
+        Key("steps", *COUNT, "steps of the attack", NOISY, f"{DEFAULTS['steps']:g}"),
+        Key("epochs", *COUNT, "epochs", ALL, f"nnU-Net's {NNUNET_EPOCHS}"),
+        Key("standard_epochs", *WHOLE, "epochs at the start that train without noise", NOISY, "0"),
+        Key("iterations", *COUNT, "iterations an epoch", ALL, "nnU-Net's 250"),
+        Key("val_iterations", *COUNT, "validation iterations an epoch", ALL, "nnU-Net's 50"),
+        Key("seed", *SEED, "seed of the training", ALL, "none: runs differ"),
     )
 }
 
-DEFAULTS: Mapping[str, float] = {"dice": 0.6, "steps": 20}
 
-NNUNET_EPOCHS = 1000
-"""nnU-Net's own, where none are set."""
+def used_by(kind: str) -> tuple[str, ...]:
+    """Names of the settings that trainers of a kind in `ALL` read."""
+    return tuple(key.name for key in KEYS.values() if kind in key.trainers)
+
+
+def variables() -> str:
+    """All variables as a Markdown table, for the command's help and the documentation."""
+    rows = [
+        ("variable", "default", "meaning", "trainers"),
+        ("---", "---", "---", "---"),
+        *((k.variable, k.default, k.meaning, ", ".join(k.trainers)) for k in KEYS.values()),
+        (CONFIG, "none", "a YAML file with these, such as `eps: 6`; variables win", ", ".join(ALL)),
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 @dataclass(frozen=True)

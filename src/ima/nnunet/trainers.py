@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from ima.methods import IMA, SAT, Standard
 from ima.methods.base import Method
-from ima.nnunet.base import SCHEDULE, Trainer
+from ima.nnunet.base import Trainer
+from ima.nnunet.settings import used_by
 from ima.tasks import Segmentation
 
 __all__ = [
@@ -36,7 +37,7 @@ class nnUNetTrainerSTD(Trainer):  # noqa: N801 - nnU-Net's way to name trainers
 class nnUNetTrainerSAT(Trainer):  # noqa: N801
     """Standard adversarial training with noise of one radius, IMA_EPS (Ma & Liang, Eqs. 4, 5)."""
 
-    uses = ("eps", "steps", "standard_epochs", *SCHEDULE)
+    uses = used_by("SAT")
 
     def _make(self, num_samples: int, task: Segmentation) -> Method:
         return SAT(**self.settings.pick("eps", "steps"), bounds=None, task=task)
@@ -45,7 +46,7 @@ class nnUNetTrainerSAT(Trainer):  # noqa: N801
 class nnUNetTrainerIMA(Trainer):  # noqa: N801
     """Increasing-margin adversarial training: one margin a slice, or a case in 3-D."""
 
-    uses = ("eps", "delta", "steps", "standard_epochs", *SCHEDULE)
+    uses = used_by("IMA")
 
     def _make(self, num_samples: int, task: Segmentation) -> Method:
         given = self.settings.pick("eps", "delta", "steps")
