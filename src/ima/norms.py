@@ -71,7 +71,7 @@ def _largest(d: Tensor) -> Tensor:
 
 def _unit_scale(g: Tensor) -> Tensor:
     # Squares of float32 entries below 1e-19 underflow and above 1e19 overflow: a gradient is
-    # brought to largest entry 1 before its L2 norm is taken (Decision D7).
+    # brought to largest entry 1 before its L2 norm is taken.
     # A gradient that is not finite has no direction, like a zero one.
     largest = per_sample(_largest(g), g)
     usable = (largest > 0) & torch.isfinite(largest)

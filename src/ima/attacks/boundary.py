@@ -2,13 +2,15 @@
 
     low, high = 0, 1024                    # grid points: the correct end, the wrong end
     while high - low > 1:
-        probe = root of the line through the two scores, rounded to the grid
-        (every third round: the middle)
+        probe = root of the line through the two scores, rounded to the grid;
+                the middle where that root is not between the ends
+        probe is moved to within 2 ** (rounds left after this one) cells of both ends
         low or high = probe, as the task decides
 
 The paper halves the bracket ten times. This search ends with a bracket of the same width, on the
-same grid, after fewer forward passes; where a segment meets the boundary once, the two brackets
-are identical.
+same grid: after few forward passes where the scores lie nearly on that line, and after eleven at
+most, because no probe leaves a bracket that halvings could not finish in the rounds that are left.
+Where a segment meets the boundary once, the two brackets are identical.
 """
 
 from __future__ import annotations

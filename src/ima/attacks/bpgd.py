@@ -50,8 +50,9 @@ def bpgd(
     with algorithm 3, whether the last point alone or any point of the walk decides; mode: see
     `no_trace`.
 
-    Returns `Attacked`: `crossed` where the walk met the boundary (Decision D1); samples that are
-    wrong at x return x unchanged with `correct` False. The model is left as it was.
+    Returns `Attacked`: `crossed` where the walk met the boundary, on whichever side of it the
+    returned point is; samples that are wrong at x return x unchanged with `correct` False. The
+    model is left as it was.
     Raises ValueError or TypeError for inputs outside bounds, wrong shapes, labels out of range.
     Source: Ma & Liang, Algorithms 2 and 3.
     """

@@ -173,8 +173,7 @@ def ascent(output: Tree, x: Tensor, y: Tree, objective: Objective) -> tuple[Tens
 
     The gradient with respect to the outputs is brought to largest entry 1 for every sample before
     it is sent back through the network: the direction stays, and neither a confident sample's
-    tiny gradient nor half precision lets it vanish on the way (Decision D7). No parameter
-    gradient is computed.
+    tiny gradient nor half precision lets it vanish on the way. No parameter gradient is computed.
     """
     ends = tree_map(_end, output)
     slopes = torch.autograd.grad(
