@@ -224,7 +224,7 @@ class Pixels:
     def predict(self, output: Tensor) -> Tensor:
         return output.argmax(1)
 
-    def divergence(self, clean: Tensor, noisy: Tensor) -> Tensor:
+    def divergence(self, clean: Tensor, noisy: Tensor, target: Tensor) -> Tensor:
         p, q = clean.log_softmax(1), noisy.log_softmax(1)
         return (p.exp() * (p - q)).sum(1).flatten(1).mean(1)
 

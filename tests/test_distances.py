@@ -164,6 +164,17 @@ def test_a_linear_models_distances_are_exact(
         assert found.settings["left out"] == "fab (needs bounds)"
 
 
+@pytest.mark.parametrize(
+    "bounds", [(torch.tensor([-9.0, -9, -8]), torch.tensor([9.0, 8, 9])), (-9.0, math.inf)]
+)
+def test_fab_is_left_out_where_bounds_are_no_cube(bounds: tuple[Any, Any]) -> None:
+    model, x = Linear2(3), points(4, (3,))
+    found = minimal(model, TensorDataset(x, model.labels(x)), [0.3], bounds=bounds)
+    assert found.settings["left out"] == "fab (needs bounds of one finite width)"
+    true = model.distance(x, 2)
+    assert (torch.tensor(found.values) - true).abs().max() < 1e-2
+
+
 def test_no_more_samples_stand_than_under_pgd_at_the_radii() -> None:
     model = cnn(seed=4, channels=3)
     x = torch.rand(10, 3, 6, 6, generator=seeded(5))
@@ -293,6 +304,9 @@ def test_accuracy_curve_and_median_by_hand() -> None:
     found = rows(0.0, 0.5, 2.0, 0.5, math.nan)
     expected = {0.0: 0.8, 0.4: 0.8, 0.5: 0.4, 1.9: 0.4, 2.0: 0.2, 1e9: 0.2}
     assert {eps: found.accuracy(eps) for eps in expected} == expected
+    assert rows(*np.linspace(0.1, 3, 50), math.nan).curve()[1].tolist() == pytest.approx(
+        [1, *((50 - i) / 51 for i in range(50))]
+    )
     at, shares = found.curve()
     assert at.tolist() == [0.0, 0.5, 2.0] and shares.tolist() == [0.8, 0.4, 0.2]
     # 0.5, 0.5, 2, infinite.

@@ -23,6 +23,7 @@ from ima.cli import main
 from ima.data import Part
 from ima.evaluation import one_batch
 from ima.evaluation.evaluate import WORST, Example
+from ima.evaluation.examples import Examples
 from ima.evaluation.results import CLEAN, FIELDS, Row, mean_and_std
 from ima.networks.small_cnn import small_cnn
 from ima.norms import get_norm
@@ -388,6 +389,28 @@ def test_data_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         evaluate(mlp((8,)), TensorDataset(x, y), [0.1], ["pgd-2"], bounds=(0, 1))
+
+
+def test_samples_of_several_sizes_are_batches_of_one_size_each() -> None:
+    sizes = [(1, 8, 8), (1, 6, 9)]
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16, 2))
+    with pytest.raises(ValueError, match=r"do not fit into one batch.*list of batches"):
+        evaluate(model, [(torch.rand(size), 1) for size in sizes], [0.1], ["pgd-2"])
+    parts = [(torch.rand(3, *size), torch.tensor([0, 1, 0])) for size in sizes]
+    assert len(evaluate(model, parts, [0.1], ["pgd-2"]).rows) == 12
+
+
+def test_pictures_are_of_the_first_of_several_sizes(tmp_path: Path) -> None:
+    made = [
+        Example(i, "pgd-2", 0.1, 0, 1, 0, x, x)
+        for i, x in enumerate(map(torch.rand, ((1, 8, 8), (1, 6, 9), (1, 8, 8))))
+    ]
+    examples = Examples(10, 1, tmp_path / "part", "data")
+    for example in made:
+        examples.keep(example)
+    examples.write(tmp_path / "examples.npz", np.arange(3), ["a", "b"])
+    with np.load(tmp_path / "examples.npz", allow_pickle=False) as file:
+        assert file["id"].tolist() == [0, 2] and file["clean"].shape == (2, 1, 8, 8)
 
 
 @pytest.mark.parametrize("data", [[torch.rand(4, 8)], TensorDataset(torch.rand(4, 8))])

@@ -28,7 +28,7 @@ from ima.report.margin_numbers import Errors, hits, precision
 from ima.report.margins_page import class_table, pictures, sentences
 from ima.training import measuring
 from ima.training.build import load_splits
-from ima.training.checkpoint import load_state
+from ima.training.checkpoint import load_state, save_state
 from ima.training.config import ConfigError, load_config
 from ima.training.loop import fit
 from ima.training.measuring import SHOWN, keeps_margins, measure_margins
@@ -139,7 +139,11 @@ def test_errors_by_hand() -> None:
     assert "too large by more than 1%: 33.3%, too small: 33.3%. 1 margins are at the cap" in told
     assert "cannot grow; too large: 100.0%" in told
     # Below the cap margins rank 3, 1, 2, 4; distances 1.5, 1.5, 3, 4.
-    other = [*rows[:2], Estimate(2, 1, 1, 1, 1.1, 1.5, "ddn"), Estimate(3, 1, 1, 1, 2.0, 2.0, "ddn")]
+    other = [
+        *rows[:2],
+        Estimate(2, 1, 1, 1, 1.1, 1.5, "ddn"),
+        Estimate(3, 1, 1, 1, 2.0, 2.0, "ddn"),
+    ]
     known = Errors.of(estimates(other))
     assert known is not None and known.capped == 0 and math.isnan(known.capped_over)
     assert known.rank == pytest.approx(np.corrcoef([3, 1, 2, 4], [1.5, 1.5, 3, 4])[0, 1])
@@ -343,6 +347,30 @@ def test_what_is_measured_is_the_runs(run: Run) -> None:
     rest = np.delete(found.margins, ids)
     assert smallest.max() <= rest.min() and rest.max() <= largest.min()
     np.testing.assert_array_equal(images, splits.train[ids.tolist()][0].numpy())
+
+
+def test_a_run_stopped_within_an_epoch_says_so(run: Run, tmp_path: Path) -> None:
+    stopped = Run.open(Path(shutil.copytree(run.folder, tmp_path / "copy")))
+    state = load_state(stopped.state)
+    assert measure_margins(stopped, samples=2, device="cpu").settings["epoch"] == "2"
+    save_state(stopped.state, {**state, "epoch": 0, "amid": [{"batches": 3}]})
+    assert measure_margins(stopped, samples=2, device="cpu").settings["epoch"] == "1 and part of 2"
+    save_state(stopped.state, {**state, "epoch": -1, "amid": [{"batches": 3}]})
+    with pytest.raises(FileNotFoundError, match="no finished epoch"):
+        measure_margins(stopped, samples=2, device="cpu")
+
+
+def test_margins_at_a_cap_that_float32_rounds_down_are_at_it(run: Run, tmp_path: Path) -> None:
+    rounded = Run.open(Path(shutil.copytree(run.folder, tmp_path / "copy")))
+    config = rounded.folder / "config.yaml"
+    config.write_text(config.read_text().replace("eps: 3.0", "eps: 3.3"))
+    state = load_state(rounded.state)
+    state["method"]["margins"]["values"][:] = 3.3
+    save_state(rounded.state, state)
+    found = measure_margins(rounded, samples=2, device="cpu")
+    assert found.cap < 3.3 and (found.margins >= found.cap).all()
+    assert "at the cap of 3.3: 100.0%" in sentences(found)[0]
+    assert "897 samples share the largest margin, 3.3; the atlas shows 24" in sentences(found)[2]
 
 
 @pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")

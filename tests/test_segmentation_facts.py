@@ -14,6 +14,7 @@ from segmentation_problems import IGNORE, Form, forms, values_and_gradient
 from torch import Tensor
 from twins import segmentation_twin as twin
 
+from ima import TRADES
 from ima.tasks import Segmentation, take
 
 
@@ -100,6 +101,46 @@ def gap(z: Tensor) -> Tensor:
     """Between the two largest logits of a pixel, at the pixel where it is smallest."""
     first, second = z.topk(2, 1).values.unbind(1)
     return (first - second).min()
+
+
+def test_a_label_to_ignore_is_no_other_label_that_wraps_around_to_it() -> None:
+    z, y = torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, dtype=torch.uint8)
+    y[0, 0, 0] = 255
+    with pytest.raises(ValueError, match="targets hold 255"):
+        Segmentation(ignore_label=-1).check(z, y)
+    Segmentation(ignore_label=255).check(z, y)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_ignored_pixels_do_not_part_two_outputs(regions: bool) -> None:
+    z, other = (torch.randn(2, 3, 4, 4, generator=seeded(i)).double() for i in (0, 1))
+    hidden = torch.zeros(2, 4, 4, dtype=torch.bool)
+    hidden[:, 2:] = True
+    if regions:
+        task = Segmentation(regions=True)
+        target = torch.cat([torch.zeros(2, 3, 4, 4), hidden[:, None].float()], 1)
+    else:
+        task = Segmentation(ignore_label=IGNORE)
+        target = torch.where(hidden, IGNORE, 0)
+    half = task.divergence(z, other, target)
+    torch.testing.assert_close(half, task.divergence(z[:, :, :2], other[:, :, :2]))
+    moved = torch.where(hidden[:, None], 9 * other, other)
+    torch.testing.assert_close(task.divergence(z, moved, target), half)
+    assert bool((task.divergence(z, moved) > half).all())
+
+
+def test_trades_puts_no_noise_where_pixels_are_ignored() -> None:
+    model = torch.nn.Conv2d(1, 2, 1)
+    x = torch.rand(2, 1, 4, 4, generator=seeded(2))
+    y = torch.zeros(2, 4, 4, dtype=torch.long)
+    y[:, 2:] = IGNORE
+    method = TRADES(eps=1.0, steps=3, task=Segmentation(ignore_label=IGNORE))
+    seen: list[Tensor] = []
+    model.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].detach()))
+    method(model, x, y, torch.arange(2))
+    noise = (seen[-1] - x).abs()
+    # The walk starts beside x, by noise of 0.001 on every entry.
+    assert float(noise[:, :, 2:].max()) < 0.01 < 0.1 < float(noise[:, :, :2].max())
 
 
 def test_a_sample_without_any_pixel_is_as_right_as_its_score_and_dice_say() -> None:

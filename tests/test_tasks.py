@@ -196,6 +196,16 @@ def test_labels_may_be_integers_of_any_width(dtype: torch.dtype) -> None:
     assert task.correct(z(), target).tolist() == [True, False]
 
 
+def test_narrow_labels_fit_more_classes_than_they_can_count() -> None:
+    logits = torch.randn(2, 200, generator=seeded(0))
+    for dtype in (torch.int8, torch.uint8):
+        Classification().check(logits, torch.tensor([1, 2], dtype=dtype))
+        Classification().check(torch.randn(2, 256), torch.tensor([0, 1], dtype=dtype))
+    Classification().check(torch.randn(2, 256), torch.tensor([0, 255], dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"label -1 .*0 to 255"):
+        Classification().check(torch.randn(2, 256), torch.tensor([0, -1], dtype=torch.int8))
+
+
 def test_take_selects_samples_of_every_leaf() -> None:
     a, b = torch.arange(4), torch.arange(8).reshape(4, 2)
     index = torch.tensor([2, 0])

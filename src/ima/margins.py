@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 
 import torch
 import torch.distributed as dist
@@ -14,14 +15,14 @@ class Margins:
 
     num_samples: ids are 0..num_samples-1; initial: where every margin starts; cap: margins stay in
     [0, cap]. Lives on the device of the ids that it is asked for. When torch.distributed runs,
-    every process gathers the proposals of all, so all hold the same margins (Decision D10).
+    every process gathers the proposals of all, so all hold the same margins.
     """
 
     def __init__(self, num_samples: int, *, initial: float, cap: float) -> None:
-        if not isinstance(num_samples, int) or num_samples < 1:
+        if not isinstance(num_samples, Integral) or num_samples < 1:
             raise ValueError(f"num_samples is {num_samples}; expected at least one training sample")
         self.cap = cap
-        self.values = torch.full((num_samples,), min(initial, cap), dtype=torch.float32)
+        self.values = torch.full((int(num_samples),), min(initial, cap), dtype=torch.float32)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -46,8 +47,9 @@ class Margins:
     def update(self, ids: Tensor, proposals: Tensor) -> None:
         """Set the margins of `ids` (B,) to `proposals` (B,), clipped to [0, cap].
 
-        Where an id occurs more than once, here or in another process, the smallest proposal wins
-        (Decision D9). Every process must call it, also with no ids at all.
+        Where an id occurs more than once, here or in another process, the smallest proposal wins:
+        the result depends neither on the order nor on the number of processes. Every process must
+        call it, also with no ids at all.
         """
         self._check(ids)
         if proposals.shape != ids.shape:

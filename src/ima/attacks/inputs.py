@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -96,7 +97,7 @@ def check_radius(eps: float | Tensor, x: Tensor, name: str = "eps") -> Tensor:
 
 def check_steps(steps: int) -> None:
     """Raise ValueError unless `steps` is a whole number of at least 1."""
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+    if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"steps is {steps!r}; expected a whole number of at least 1")
 
 

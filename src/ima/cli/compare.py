@@ -45,8 +45,8 @@ def compare(
     from ima.evaluation.results import Results
     from ima.report.comparison import Entry, Frame, write
     from ima.training.compare import Candidate, make, plan
-    from ima.training.config import load_config
-    from ima.training.origin import comparable, provenance, recipes, seconds, untimed
+    from ima.training.config import load_config, warnings
+    from ima.training.origin import comparable, parts, provenance, recipes, seconds, untimed
 
     if jobs < 1:
         raise ValueError(f"--jobs is {jobs}; expected at least 1")
@@ -54,6 +54,10 @@ def compare(
     loaded = load_config(config, overrides)
     folder = Path("runs") / loaded.name if out is None else out
     plans = plan(loaded, chosen_seeds, folder)
+    for one in plans:
+        for candidate in one.candidates:
+            for warning in warnings(candidate.runs[0].config()):
+                print(f"note: {one.label}: {warning}")
     try:
         make(
             plans,
@@ -86,6 +90,7 @@ def compare(
     ]
     remarks = [
         *(p.remark() for p in plans if p.tuned),
+        *parts(plans),
         *recipes(plans),
         *untimed(plans),
         provenance(plans, loaded, chosen_seeds, overrides),

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import (
+    DataLoader,
+    default_collate,  # pyright: ignore[reportUnknownVariableType]
+)
 
 from ima.tasks import plain
 
@@ -19,7 +22,8 @@ def batches(data: Any, batch_size: int) -> Any:
         samples: Any = data
         # A generator of its own: a loader without one draws from the global random state.
         own = Generator()
-        return DataLoader(samples, batch_size=batch_size, generator=own) if len(samples) else ()
+        loader = DataLoader(samples, batch_size=batch_size, generator=own, collate_fn=_together)
+        return loader if len(samples) else ()
     return data
 
 
@@ -34,6 +38,16 @@ def pair(batch: Any, keys: tuple[str, str]) -> tuple[Tensor, Tensor]:
             "set, or an iterable of batches, of these"
         )
     return plain(batch[0]), plain(batch[1])
+
+
+def _together(samples: list[Any]) -> Any:
+    try:
+        return default_collate(samples)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the samples do not fit into one batch ({error}); bring them to one size, or pass a "
+            "list of batches, each of one size"
+        ) from error
 
 
 def _is_batch(item: Any) -> bool:

@@ -41,6 +41,10 @@ class Examples:
 
     def keep(self, example: Example) -> None:
         """Take one example; `evaluate` calls it."""
+        # Samples of several sizes stand in no one array: the first size is kept.
+        earlier = self.new[:1] or (self.old[1][:1] if self.old[0] == self._key() else [])
+        if earlier and earlier[0].clean.shape != example.clean.shape:
+            return
         size = (example.clean.nbytes + example.noisy.nbytes) * max(1, self.tries)
         if example.id < min(self.limit, max(FEW, MEMORY // max(1, size))):
             self.new.append(example)

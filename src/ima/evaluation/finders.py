@@ -85,6 +85,11 @@ def _fab_lacks(setting: Setting) -> str:
         return "classification only"
     if setting.bounds is None:
         return "needs bounds"
+    low, high = (torch.as_tensor(bound) for bound in setting.bounds)
+    try:
+        unit_box((low, high))
+    except ValueError:
+        return "needs bounds of one finite width"
     return ""
 
 

@@ -59,8 +59,9 @@ def gradients(bench: Bench) -> Found:
                 (gradient,) = torch.autograd.grad(
                     loss, leaf, allow_unused=True, materialize_grads=True
                 )
-        length = torch.linalg.vector_norm(gradient.double().flatten(1), dim=1)
-        lengths.append(torch.where(torch.isfinite(length), length, 0).cpu())
+        # Not every device has float64.
+        length = torch.linalg.vector_norm(gradient.cpu().double().flatten(1), dim=1)
+        lengths.append(torch.where(torch.isfinite(length), length, 0))
     length = torch.cat(lengths)
     zero, tiny = int((length == 0).sum()), int((length < TINY).sum())
     return Found(
@@ -142,7 +143,7 @@ def probabilities(bench: Bench) -> Found:
     """Whether the outputs are between 0 and 1 and sum to 1."""
     if not isinstance(bench.task, Classification):
         raise NotRun("this task has no logits of classes")
-    output = torch.cat([first for (first,) in bench.outputs()]).double()
+    output = torch.cat([first.cpu() for (first,) in bench.outputs()]).double()
     inside = ((output >= -1e-6) & (output <= 1 + 1e-6)).all(1)
     alike = inside & ((output.sum(1) - 1).abs() < 1e-4) if output.shape[1] > 1 else inside
     count = int(alike.sum())

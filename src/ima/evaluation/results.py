@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -81,12 +82,23 @@ class Results:
 
         A sample that is wrong without noise counts as broken under every attack.
         """
-        broken = [r.broken for r in self.rows if r.attack == attack and np.isclose(r.eps, eps)]
+        broken = [row.broken for row in self._of(attack, eps)]
         return 1 - sum(broken) / len(broken) if broken else float("nan")
 
     def broken(self, attack: str, eps: float) -> dict[int, bool]:
         """Whether each sample, by id, is broken."""
-        return {r.id: r.broken for r in self.rows if r.attack == attack and np.isclose(r.eps, eps)}
+        return {row.id: row.broken for row in self._of(attack, eps)}
+
+    def _of(self, attack: str, eps: float) -> list[Row]:
+        near = (k for k in self._groups if k[0] == attack and same_radius(k[1], eps))
+        return [row for key in near for row in self._groups[key]]
+
+    @cached_property
+    def _groups(self) -> dict[tuple[str, float], list[Row]]:
+        found: dict[tuple[str, float], list[Row]] = {}
+        for row in self.rows:
+            found.setdefault((row.attack, row.eps), []).append(row)
+        return found
 
     def to_csv(self, path: Path) -> None:
         """Write the settings as a comment, `# {...}`, and the rows.
@@ -137,6 +149,11 @@ class Results:
             return Results(tuple(_row(record, norm) for record in records), norm, settings)
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); evaluate the model again") from error
+
+
+def same_radius(one: float, other: float) -> bool:
+    """Whether two radii are one: files and arguments round."""
+    return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-8)
 
 
 def aimed(attack: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ima.evaluation.results import CLEAN, WHITE, aimed, read_settings
+from ima.evaluation.results import CLEAN, WHITE, aimed, read_settings, same_radius
 
 WORST = "worst case"
 """For every sample the attack that leaves the lowest Dice."""
@@ -104,7 +104,7 @@ class SegmentationResults:
         return tuple(
             row
             for row in self.rows
-            if row.attack == attack and (eps is None or np.isclose(row.eps, eps))
+            if row.attack == attack and (eps is None or same_radius(row.eps, eps))
         )
 
     def adi(self, attack: str = CLEAN, eps: float | None = 0.0) -> float:

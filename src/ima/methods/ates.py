@@ -1,12 +1,15 @@
-"""ATES: stop the attack when a sample is difficult enough (Sitawarin et al., 2020).
+"""ATES: stop the attack when a sample is difficult enough.
+
+Sitawarin, Chakraborty, Wagner, "Improving Adversarial Robustness Through Progressive Hardening",
+arXiv:2003.09347v2, 2020.
 
 psi(x) = highest other class probability - true class probability, in [-1, 1]
 x~ = uniform in the ball
 repeat `steps` times: a sample with psi(x~) > gap stands still; the others take a PGD step
 loss = mean CE(f(x~), y);  the gap grows from 0 to 0.4 between 30 % and 70 % of the run
 
-Differences from the author's code: the start is uniform in the ball, the box comes after it, steps
-are 4 eps / steps, and the schedule (epochs 30 to 70 of 100) scales with the run's length.
+Differences from the author's code: the start is uniform in the ball, and clamped to the bounds;
+steps are 4 eps / steps; the schedule (epochs 30 to 70 of 100) scales with the run's length.
 """
 
 from __future__ import annotations
@@ -56,13 +59,18 @@ class ATES(Noisy):
         self.initial, self.final, self.begin, self.end = initial, final, begin, end
         self.task = classes_only(self.setting.task, "ATES")
 
+    @property
+    def scheduled(self) -> bool:
+        """The difficulty grows with the epoch."""
+        return True
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: (B,) labels; ids are not used.
 
         Raises ValueError for inputs outside bounds, and for outputs and targets that do not fit;
         FloatingPointError for NaN.
         """
-        x, y, box = self._prepare(x, y)
+        x, y, box = self._prepare(x, y, ids)
         right = self._right(model, x, y)
         radius = radii(x, self.eps)
         limit = gap(self.epoch, self.epochs, self.initial, self.final, self.begin, self.end)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Protocol
 
 import torch
@@ -83,7 +84,7 @@ class Setting:
 def positive(**values: float) -> None:
     """Raise ValueError unless every value is a finite number above 0."""
     for name, value in values.items():
-        if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        if not isinstance(value, Real) or not 0 < float(value) < float("inf"):
             raise ValueError(f"{name} is {value!r}; expected a finite number above 0")
 
 

@@ -1,14 +1,18 @@
-"""CAT, curriculum adversarial training: attacks of growing length (Cai et al., IJCAI 2018).
+"""Curriculum adversarial training: attacks of growing length.
+
+Cai, Du, Liu, Song, "Curriculum Adversarial Training", IJCAI 2018. The paper's short name, CAT, is
+that of `customized.py` too.
 
 split the batch in order into k + 1 chunks; chunk j gets PGD with j steps of 2 * eps / j
 loss = mean Loss(f(x~), y)
 after an epoch: k += 1, up to `steps`, if the accuracy on x~ is above `threshold`, or has not
 improved for `patience` epochs
 
-Chunk 0 stays clean. Differences from the published code: L2 as well as L-infinity; no random
-factor in the step, no quantised inputs; the accuracy is that of training, so no weights are
-reloaded and no validation part is needed; a batch smaller than k + 1 gets k steps, and is not
-skipped.
+Chunk 0 stays clean. Differences from the published code: L2 as well as L-infinity; attacks in
+evaluation mode; no random factor in the step, no quantised inputs; the accuracy is that of
+training, so no weights are reloaded and no validation part is needed; epochs without progress are
+enough, while the code asks for a training accuracy above 0.9 too, and their number scales with the
+run's length; a batch smaller than k + 1 gets k steps, and is not skipped.
 """
 
 from __future__ import annotations
@@ -74,13 +78,18 @@ class CurriculumAT(Noisy):
         self.threshold, self.patience = threshold, patience
         self.lesson = Lesson()
 
+    @property
+    def scheduled(self) -> bool:
+        """The curriculum moves on at the end of an epoch."""
+        return True
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
 
         Raises ValueError for inputs outside bounds, and for outputs and targets that do not fit;
         FloatingPointError for NaN.
         """
-        x, y, box = self._prepare(x, y)
+        x, y, box = self._prepare(x, y, ids)
         right = self._right(model, x, y)
         radius = radii(x, self.eps)
         strength = self.lesson.strength

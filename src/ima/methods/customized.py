@@ -1,13 +1,18 @@
-"""Customized adversarial training (CAT): each sample its radius and label (Cheng et al., 2022).
+"""Customized adversarial training: each sample its radius and label.
+
+Cheng, Lei, Chen, Dhillon, Hsieh, "CAT: Customized Adversarial Training for Improved Robustness",
+IJCAI 2022. The short name, CAT, is that of `curriculum.py` too.
 
 soft(E) = (1 - c * E) * onehot(y) + c * E * D, D ~ Dirichlet(1, ..., 1)
 x~ = PGD on the soft label's loss within E(i) + eta
 E(i) += eta, up to eps, if x~ is still right
 loss = mean of the soft label's loss of f(x~), with the new E(i) and a fresh D
 
-The authors' codes disagree on when E(i) grows; this is the paper's idea. Differences from them: L2
-as well as L-infinity (eta and c scale with eps by the ratios 0.005 and 10 * 8/255 to 8/255); a PGD
-whose steps build on each other; x~ is judged in evaluation mode.
+In the first author's code E(i) grows where the attack succeeds; in a re-implementation by others
+where it fails, as here. Differences from the latter: L2 as well as L-infinity (eta and c scale with
+eps by its ratios, 0.005 and 10 * 8/255 to 8/255); a PGD whose steps build on each other, where its
+every step starts at x; x~ is judged in evaluation mode; the margin of `loss="mix"` is of logits,
+not of probabilities.
 """
 
 from __future__ import annotations
@@ -74,7 +79,7 @@ class CustomizedAT(Adaptive):
         Raises ValueError or TypeError for ids, labels and inputs out of range, and for outputs of
         a wrong shape; FloatingPointError for NaN. Nothing is updated then.
         """
-        x, y, box = self._prepare(x, y)
+        x, y, box = self._prepare(x, y, ids)
         old = self.margins.of(ids, x).to(x.dtype)
         output = look(model, x)
         self.task.check(output, y)

@@ -1,14 +1,17 @@
-"""DAT: attacks that converge further as training goes on (dynamic AT, Wang et al., ICML 2019).
+"""DAT, dynamic adversarial training: attacks that converge further as training goes on.
+
+Wang et al., "On the Convergence and Robustness of Adversarial Training", ICML 2019.
 
 FOSC(x~) = eps * |g|_q - <x~ - x, g>, g the loss's gradient at x~: 0 at a stationary point
 x~ = uniform in the ball
 repeat `steps` times: a sample that has moved and has FOSC <= c_t stands still; others take a step
 loss = mean Loss(f(x~), y);  c_t falls from c_max to 0 over the first 5/6 of the run
 
-q is the dual norm. Differences from the published code: L2 as well as L-infinity; the offset is
-measured from the clean sample, the ball's centre, not from the random start; steps of
-2.5 eps / steps; no weighting of losses by themselves. FOSC has the units of the loss: a c_max for
-L-infinity says little about L2.
+q is the dual norm; steps are 2.5 eps / steps, which is the published code's eps / 4 for ten.
+Differences from that code: L2 as well as L-infinity; the offset is measured from the clean sample,
+the ball's centre, not from the random start; no weighting of losses by themselves; the threshold's
+fall, over 100 of 120 epochs, scales with the run's length. FOSC has the units of the loss: a c_max
+for L-infinity says little about L2.
 """
 
 from __future__ import annotations
@@ -51,6 +54,11 @@ class DAT(Noisy):
         positive(c_max=c_max)
         self.c_max = c_max
 
+    @property
+    def scheduled(self) -> bool:
+        """The criterion tightens with the epoch."""
+        return True
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
 
@@ -58,7 +66,7 @@ class DAT(Noisy):
         FloatingPointError for NaN.
         """
         setting = self.setting
-        x, y, box = self._prepare(x, y)
+        x, y, box = self._prepare(x, y, ids)
         right = self._right(model, x, y)
         radius = radii(x, self.eps)
         limit = threshold(self.epoch, self.epochs, self.c_max)

@@ -1,4 +1,6 @@
-"""FAT: stop the attack soon after the boundary (friendly adversarial training, Zhang et al., 2020).
+"""FAT, friendly adversarial training: stop the attack soon after the boundary.
+
+Zhang et al., "Attacks Which Do Not Kill Training Make Adversarial Learning Stronger", ICML 2020.
 
 t = tau for every sample; x~ = uniform in the ball
 repeat `steps` times: where x~ is wrong: stop the sample if t = 0, else t -= 1
@@ -6,8 +8,9 @@ repeat `steps` times: where x~ is wrong: stop the sample if t = 0, else t -= 1
 loss = mean Loss(f(x~), y)
 
 With tau = 0 a sample stops at its first *wrong* point, as the published code does (Ma & Liang
-describe the last right one). Differences from that code: L2 as well as L-infinity, the batch stays
-in its order, and `tau="dynamic"` scales its cuts (50 and 90 of 120 epochs) to the run's length.
+describe the last right one). Differences from that code: L2 as well as L-infinity; steps of
+4 eps / steps; the batch stays in its order; `tau="dynamic"` scales its cuts (50 and 90 of 120
+epochs) to the run's length.
 """
 
 from __future__ import annotations
@@ -57,6 +60,11 @@ class FAT(Noisy):
             raise ValueError(f"omega is {omega!r}; expected a finite number from 0 up")
         self.tau, self.omega = tau, omega
 
+    @property
+    def scheduled(self) -> bool:
+        """With tau given, nothing depends on the epoch."""
+        return self.tau == "dynamic"
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
 
@@ -64,7 +72,7 @@ class FAT(Noisy):
         FloatingPointError for NaN.
         """
         task = self.setting.task
-        x, y, box = self._prepare(x, y)
+        x, y, box = self._prepare(x, y, ids)
         right = self._right(model, x, y)
         radius = radii(x, self.eps)
         tau = dynamic_tau(self.epoch, self.epochs) if isinstance(self.tau, str) else self.tau

@@ -1,4 +1,6 @@
-"""GAIRAT: more weight for samples near the boundary (Zhang et al., ICLR 2021).
+"""GAIRAT: more weight for samples near the boundary.
+
+Zhang et al., "Geometry-aware Instance-reweighted Adversarial Training", ICLR 2021.
 
 x~ = PGD(x, y, eps) from a random start, all steps
 kappa = number of its first `steps` iterates that are still right
@@ -7,7 +9,8 @@ loss = mean w * Loss(f(x~), y);  all w = 1 before epoch `begin`
 
 kappa counts iterates, as the published code does; the paper speaks of the least number of steps to
 a wrong one, which is the same unless a prediction flips back. Differences from the code: L2 as
-well as L-infinity; the weight as sigmoid(2 a), which does not cancel where kappa = steps.
+well as L-infinity; steps of 4 eps / steps; its first weighted epoch, 60 of 120, scales with the
+run's length; the weight as sigmoid(2 a), which does not cancel where kappa = steps.
 """
 
 from __future__ import annotations
@@ -27,9 +30,10 @@ from ima.tasks import Task, Tree
 class GAIRAT(Noisy):
     """Train on noisy samples, weighted by how soon the attack breaks them.
 
-    eps: the radius, in x's units and `norm`; lam: the published code's lambda, lower values weigh
-    more evenly apart; begin: first weighted epoch, from 0; the middle of the run if None; steps,
-    bounds, task, seed: see `Noisy`. Weights have mean 1 in each process's batch.
+    eps: the radius, in x's units and `norm`; lam: the published code's lambda: the lower, the more
+    of the weight goes to the samples that break soonest; far above 0 all weigh the same; begin:
+    first weighted epoch, from 0; the middle of the run if None; steps, bounds, task, seed: see
+    `Noisy`. Weights have mean 1 in each process's batch.
     Raises ValueError for values outside these ranges.
     Source: Zhang et al., arXiv:2010.01736, Algorithms 1 and 2, the tanh-type weights.
     """
@@ -53,6 +57,11 @@ class GAIRAT(Noisy):
             raise ValueError(f"begin is {begin!r}; expected a whole number from 0 up, or None")
         self.lam, self.begin = lam, begin
 
+    @property
+    def scheduled(self) -> bool:
+        """Weights begin at an epoch."""
+        return True
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
 
@@ -60,7 +69,7 @@ class GAIRAT(Noisy):
         FloatingPointError for NaN.
         """
         task = self.setting.task
-        x, y, box = self._prepare(x, y)
+        x, y, box = self._prepare(x, y, ids)
         right = self._right(model, x, y)
         radius = radii(x, self.eps)
         kappa = torch.zeros(len(x), device=x.device)

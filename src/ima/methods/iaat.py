@@ -1,4 +1,7 @@
-"""IAAT: one radius a sample that grows while the attack fails (Balaji et al., 2019).
+"""IAAT: one radius a sample that grows while the attack fails.
+
+Balaji, Goldstein, Hoffman, "Instance adaptive adversarial training: Improved accuracy tradeoffs in
+neural nets", arXiv:1910.08051, 2019.
 
 c = x is right;  prev = E(i);  a, b = right after PGD within prev, within prev + gamma
 s = c * max(0, prev + gamma if b, else prev if a, else prev - gamma)
@@ -7,7 +10,8 @@ x~ = PGD within E(i);  loss = mean Loss(f(x~), y)
 
 Each PGD: random start, steps of max(2 * radius / steps, 2/8 * initial). Differences from the
 published code: L2 as well as L-infinity, with its ratios (initial 8, gamma 1.9, least step 2); all
-attacks in evaluation mode; E(i) is at most eps, as Ma & Liang set one eps for all methods.
+attacks in evaluation mode; its first 10 of 110 epochs scale with the run's length; E(i) is at most
+eps, as Ma & Liang set one eps for all methods.
 """
 
 from __future__ import annotations
@@ -67,6 +71,11 @@ class IAAT(Adaptive):
         self.beta = beta
         self.margins = Margins(num_samples, initial=0.0, cap=eps)
 
+    @property
+    def scheduled(self) -> bool:
+        """The radii of the first epochs are one and the same."""
+        return True
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets, ids: (B,) integers.
 
@@ -74,7 +83,7 @@ class IAAT(Adaptive):
         Raises ValueError or TypeError for ids, labels and inputs out of range, and for outputs of
         a wrong shape; FloatingPointError for NaN. Nothing is updated then.
         """
-        x, y, box = self._prepare(x, y)
+        x, y, box = self._prepare(x, y, ids)
         previous = self.margins.of(ids, x).to(x.dtype)
         right = self._right(model, x, y)
         if self._warm():

@@ -1,10 +1,17 @@
-"""IMA: increasing-margin adversarial training (Ma & Liang, Algorithm 1).
+"""IMA: increasing-margin adversarial training.
+
+Ma & Liang, "Increasing-Margin Adversarial (IMA) Training to Improve Adversarial Robustness of
+Neural Networks", Computer Methods and Programs in Biomedicine, 2023, Algorithm 1.
 
 z = f(x), L0 = Loss(z, y)                           # training mode
 where z is right: x~, crossed = BPGD(x, y, E(i)), L1 = Loss(f(x~), y);  elsewhere L1 = L0
 loss = mean of (L0 + L1) / 2
 where z is right: E(i) += delta if not crossed, else E(i) = (|x~ - x| + E(i)) / 2
 E is clipped to [0, eps]
+
+BPGD runs in evaluation mode; a sample that it finds wrong at x is treated as one where z is wrong.
+`Choices` says what the paper leaves open and where the authors' released code differs;
+`variant="released"` makes the choices of that code.
 """
 
 from __future__ import annotations
@@ -127,14 +134,19 @@ class IMA(Adaptive):
             "random_start": random_start,
         }
         self.choices = replace(choices, **{k: v for k, v in single.items() if v is not None})
-        self.margins = Margins(num_samples, initial=delta, cap=eps)
+        self.delta = float(delta)
+        self.margins = Margins(num_samples, initial=self.delta, cap=self.eps)
         # Where margins change at the end of an epoch: what they change to.
-        self.next = Margins(num_samples, initial=delta, cap=eps)
-        self.delta = delta
+        self.next = Margins(num_samples, initial=self.delta, cap=self.eps)
         # The released code walks segmentation by Algorithm 2.
         always = self.choices.augmented_walk == "always"
         whole = isinstance(self.setting.task, Classification) if always else augmented
         self.algorithm: Literal[2, 3] = 3 if whole else 2
+
+    @property
+    def scheduled(self) -> bool:
+        """The released code changes margins at the end of an epoch."""
+        return self.choices.update == "epoch"
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets, ids: (B,) integers.
@@ -144,7 +156,7 @@ class IMA(Adaptive):
         a wrong shape; FloatingPointError for NaN. Nothing is updated then.
         """
         task, norm, choices = self.setting.task, self.setting.norm, self.choices
-        x, y, _ = self._prepare(x, y)
+        x, y, _ = self._prepare(x, y, ids)
         margins = self.margins.of(ids, x)
 
         output = model(x)

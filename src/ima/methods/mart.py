@@ -1,4 +1,7 @@
-"""MART: more weight for samples that are misclassified already (Wang et al., ICLR 2020).
+"""MART: more weight for samples that are misclassified already.
+
+Wang et al., "Improving Adversarial Robustness Requires Revisiting Misclassified Examples", ICLR
+2020.
 
 p, q = softmax f(x), softmax f(x~), x~ by PGD on cross-entropy from x + 0.001 * normal
 boosted = -log q_y - log(1 - max q_k over k != y)
@@ -53,7 +56,7 @@ class MART(Noisy):
         FloatingPointError for NaN.
         """
         task = self.task
-        x, y, box = self._prepare(x, y)
+        x, y, box = self._prepare(x, y, ids)
         radius = radii(x, self.eps)
         right = self._right(model, x, y)
         start = self._tiny_start(x, box)

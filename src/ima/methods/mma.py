@@ -1,4 +1,7 @@
-"""MMA: max-margin adversarial training (Ding, Sharma, Lui, Huang, ICLR 2020).
+"""MMA: max-margin adversarial training.
+
+Ding, Sharma, Lui, Huang, "MMA Training: Direct Input Space Margin Maximization through Adversarial
+Training", ICLR 2020.
 
 correct = SLM(f(x), y) < 0                     # SLM: logsumexp of the other logits - true logit
 u = (PGD on SLM within E(i) - x) / E(i)
@@ -8,8 +11,8 @@ loss = 2/3 * L + 1/3 * mean CE(f(x), y)
 E(i) = max(e, eps_min) where correct, eps_min elsewhere
 
 SLM < 0 means a probability above 1/2, so this boundary lies inside the decision boundary.
-Differences from the published code: the bisection runs in evaluation mode too, and x + e * u is
-clamped to the bounds, as its probes are.
+Differences from the published code: the bisection runs in evaluation mode too; x + e * u is clamped
+to the bounds, as its probes are; PGD starts uniform in the ball, and the ball comes before the box.
 """
 
 from __future__ import annotations
@@ -72,7 +75,7 @@ class MMA(Adaptive):
         a wrong shape; FloatingPointError for NaN. Nothing is updated then.
         """
         task = self.task
-        x, y, box = self._prepare(x, y)
+        x, y, box = self._prepare(x, y, ids)
         stored = self.margins.of(ids, x)
         output = model(x)
         task.check(output, y)

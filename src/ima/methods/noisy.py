@@ -7,6 +7,7 @@ loss = mean of weights * Loss(f(x~), y)           # training mode
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,6 +31,10 @@ UNKNOWN = 2**31
 """The run's length until its first epoch is over: schedules stand at their start."""
 
 
+AGAIN = 5
+"""How often samples come back, and no epoch ends, before a method with a schedule complains."""
+
+
 class Noisy:
     """Base of the methods that train on noisy samples.
 
@@ -50,9 +55,11 @@ class Noisy:
     ) -> None:
         positive(eps=eps)
         check_steps(steps)
-        self.eps, self.steps, self.seed = eps, steps, seed
+        # Numbers of NumPy too, but none of them beyond here: states are plain numbers.
+        self.eps, self.steps, self.seed = float(eps), int(steps), seed
         self.setting = Setting.of(norm, bounds, task)
         self.epoch, self.epochs = 0, UNKNOWN
+        self.first: Tensor | None = None
         self.generator = Generator().manual_seed(_noise_seed(seed, 0))
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
@@ -73,9 +80,31 @@ class Noisy:
         self.epoch, self.epochs = int(state["epoch"]), int(state["epochs"])
         self.generator.set_state(state["noise"].cpu())
 
-    def _prepare(self, x: Tensor, y: Tree) -> tuple[Tensor, Tree, Box]:
+    @property
+    def scheduled(self) -> bool:
+        """Whether `end_epoch` moves more than the noise."""
+        return False
+
+    def _prepare(self, x: Tensor, y: Tree, ids: Tensor) -> tuple[Tensor, Tree, Box]:
+        if self.scheduled and self.epochs == UNKNOWN and isinstance(ids, Tensor):
+            self._miss(ids)
         x, y = plain(x), plain(y)
         return x, y, check_samples(x, self.setting.bounds)
+
+    def _miss(self, ids: Tensor) -> None:
+        """Warn, once, where samples come again and again and no epoch ever ends."""
+        if self.first is None:
+            self.first, self.returned = ids, torch.zeros(len(ids), device=ids.device)
+        elif len(self.first):
+            self.returned += torch.isin(self.first, ids)
+            if bool((self.returned >= AGAIN).all()):
+                self.first = ids[:0]
+                warnings.warn(
+                    f"{type(self).__name__} has seen the same samples {AGAIN + 1} times, and no "
+                    "epoch ended: its schedule stands still. Call method.end_epoch(epoch, epochs) "
+                    "after each epoch, counted from 0",
+                    stacklevel=4,
+                )
 
     def _start(self, x: Tensor, radius: Tensor, box: Box) -> Tensor:
         """Points uniform in the balls of `radius` (B,) around x, inside the bounds."""

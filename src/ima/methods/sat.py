@@ -1,10 +1,14 @@
-"""SAT: standard adversarial training, as the IMA paper compares with it (Eqs. 4 and 5).
+"""SAT: standard adversarial training, as Ma & Liang compare with it.
+
+Ma & Liang, IMA training, Computer Methods and Programs in Biomedicine, 2023, Eqs. 4 and 5; after
+Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
 
     x~ = PGD(x, y, eps), the same eps for every sample, also for misclassified ones
     loss = (mean Loss(f(x), y) + mean Loss(f(x~), y)) / 2
 
-Steps of 4 * eps / steps from the clean sample, as IMA walks: the radius is the only difference.
-(Madry's adversarial training, ICLR 2018, has no clean term.)
+The paper says neither how long a step of its SAT is nor where it starts: here 4 * eps / steps, from
+the clean sample, as in IMA's walk. The attack runs in evaluation mode. (Madry's adversarial
+training has no clean term.)
 """
 
 from __future__ import annotations

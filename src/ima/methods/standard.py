@@ -1,5 +1,7 @@
 """Standard training: the mean loss on clean samples.
 
+STD in Ma & Liang, IMA training, Computer Methods and Programs in Biomedicine, 2023.
+
 loss = mean Loss(f(x), y)
 """
 
@@ -14,7 +16,7 @@ from ima.tasks import Classification, Task, Tree, plain
 class Standard(Stateless):
     """Train on clean samples only.
 
-    task: what the outputs mean, classification if None.
+    task: what the outputs mean, classification if None. Source: Ma & Liang, STD.
     """
 
     def __init__(self, *, task: Task | None = None) -> None:

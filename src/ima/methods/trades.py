@@ -1,11 +1,15 @@
-"""TRADES: clean loss, and how far noise moves the prediction (Zhang et al., ICML 2019).
+"""TRADES: clean loss, and how far noise moves the prediction.
+
+Zhang et al., "Theoretically Principled Trade-off between Robustness and Accuracy", ICML 2019.
 
 x~ = x + 0.001 * normal
 repeat: x~ = project(x~ + 2 * eps / steps * direction(gradient of KL(p(x) || p(x~))))
 loss = mean CE(f(x), y) + beta * mean KL(p(x) || p(x~))
 
-The attack never sees the label. Differences from the published code: the step 2 eps / steps of
-its L2 branch serves both norms; the ball comes before the box; two training passes, not three.
+The attack never sees the label, beyond which pixels of a segmentation to ignore. Differences from
+the published code: the step 2 eps / steps of its L2 branch serves both norms; the ball comes before
+the box in L2 too; a sample whose gradient is zero stays where it is, where that branch takes a
+random step; two training passes, not three.
 """
 
 from __future__ import annotations
@@ -45,7 +49,8 @@ class TRADES(Noisy):
         if not isinstance(self.setting.task, Compares):
             raise ValueError(
                 f"TRADES compares two outputs, but the task {type(self.setting.task).__name__} "
-                "has no `divergence(clean, noisy) -> (B,)`; give it one, or use another method"
+                "has no `divergence(clean, noisy, target) -> (B,)`; give it one, or use another "
+                "method"
             )
         self.divergence = self.setting.task.divergence
 
@@ -56,21 +61,21 @@ class TRADES(Noisy):
         FloatingPointError for NaN.
         """
         task = self.setting.task
-        x, y, box = self._prepare(x, y)
+        x, y, box = self._prepare(x, y, ids)
         radius = radii(x, self.eps)
         fixed = look(model, x)
         task.check(fixed, y)
         walked = self._walk(
             model,
             x,
-            fixed,
+            [fixed, y],
             radius,
             2 * radius / self.steps,
             box,
             start=self._tiny_start(x, box),
-            objective=lambda noisy, clean: self.divergence(clean, noisy),
+            objective=lambda noisy, known: self.divergence(known[0], noisy, known[1]),
         )
         output, noisy = model(x), model(walked.x)
         clean = task.loss(output, y).mean()
-        loss = clean + self.beta * self.divergence(output, noisy).mean()
+        loss = clean + self.beta * self.divergence(output, noisy, y).mean()
         return report(loss, task.correct(output, y), task.correct(noisy, y), walked.stuck)

@@ -54,6 +54,8 @@ class Classification:
                 f"expected ({len(target)}, classes), or ({len(target)}, 1) for one logit"
             )
         classes = _classes(output)
+        # Wide first: compared with a number of classes that it cannot hold, int8 wraps around.
+        target = target.long()
         wrong = (target < 0) | (target >= classes)
         if bool(wrong.any()):
             where = int(wrong.nonzero()[0])
@@ -101,8 +103,8 @@ class Classification:
         logits = _logits(output)
         return _true(logits, target) - _without(logits, target).logsumexp(1)
 
-    def divergence(self, clean: Tree, noisy: Tree) -> Tensor:
-        """KL(p || q) of the class probabilities of two outputs, (B,), in nats."""
+    def divergence(self, clean: Tree, noisy: Tree, target: Tree = None) -> Tensor:
+        """KL(p || q) of the class probabilities of two outputs, (B,), in nats; no target needed."""
         p, q = _logits(clean).log_softmax(1), _logits(noisy).log_softmax(1)
         # exp(p) * (p - q), not p.exp() * log(...): a probability of exactly 0 keeps its gradient.
         return (p.exp() * (p - q)).sum(1)

@@ -32,7 +32,10 @@ SMOOTH = 1e-5
 """nnU-Net's: added to numerator and denominator of soft Dice."""
 
 EMPTY = 1e-3
-"""Share of its pixels below which a sample without foreground may be predicted foreground (D11)."""
+"""Share of its pixels below which a sample without foreground may be predicted foreground.
+
+The paper asks for a Dice above a threshold, which a sample without foreground cannot have.
+"""
 
 Truth: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
 """Labels (B, *S) or regions as one-hot; one-hot foreground (B, F, *S); valid pixels (B, 1, *S)."""
@@ -128,8 +131,8 @@ class Segmentation:
     def correct(self, output: Tree, target: Tree) -> Tensor:
         """Whether the Dice of the prediction is above the threshold, (B,) bool; never with NaN.
 
-        A sample without foreground is correct where less than 0.1 % of its pixels are predicted
-        foreground (Decision D11).
+        A sample without foreground, where Dice says nothing, is correct where less than 0.1 % of
+        its pixels are predicted foreground.
         """
         logits, (_, truth, valid) = full(output), self._truth(full(output), full(target))
         found = self._found(logits, valid)
@@ -168,8 +171,8 @@ class Segmentation:
     def dice(self, output: Tree, target: Tree) -> Tensor:
         """The Dice of every sample's prediction, (B,), 0 to 1; 0 with NaN.
 
-        The mean over the foreground classes that are in truth or prediction (Decision D11). A
-        sample without foreground has 1 where none is predicted, and 0 elsewhere.
+        The mean over the foreground classes that are in truth or prediction: a class in neither
+        has no Dice. A sample without foreground has 1 where none is predicted, and 0 elsewhere.
         """
         logits, (_, truth, valid) = full(output), self._truth(full(output), full(target))
         mean = mean_dice(self._found(logits, valid), truth).nan_to_num(nan=1.0)
@@ -187,15 +190,19 @@ class Segmentation:
         """Which valid pixels of the truth are of each foreground class, (B, F, *S) bool."""
         return self._truth(full(output), full(target))[1]
 
-    def divergence(self, clean: Tree, noisy: Tree) -> Tensor:
-        """KL(p || q) of two outputs' pixels at full resolution, (B,), their mean in nats."""
+    def divergence(self, clean: Tree, noisy: Tree, target: Tree = None) -> Tensor:
+        """KL(p || q) of two outputs' pixels at full resolution, (B,), their mean in nats.
+
+        target: of pixels that it says to ignore none counts; without it all do.
+        """
         p, q = wide(full(clean)), wide(full(noisy))
+        valid = None if target is None else self._truth(p, full(target))[2]
         if self.regions:
             # A region z is the pair (0, z) of classes.
             p, q = (torch.stack((torch.zeros_like(z), z), 1) for z in (p, q))
         p, q = p.log_softmax(1), q.log_softmax(1)
         each = (p.exp() * (p - q)).sum(1)
-        return each.flatten(1).mean(1)
+        return over_pixels(each.mean(1, keepdim=True) if self.regions else each[:, None], valid)
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         logits, truth = wide(logits), self._truth(logits, target)
@@ -287,5 +294,7 @@ class Segmentation:
             )
 
     def _strange(self, target: Tensor, classes: int) -> Tensor:
-        wrong = (target < 0) | (target >= classes) | (target != target.long())
-        return wrong if self.ignore_label is None else wrong & (target != self.ignore_label)
+        # Wide first: uint8 compared with -1 is compared with 255.
+        labels = target.long()
+        wrong = (labels < 0) | (labels >= classes) | (target != labels)
+        return wrong if self.ignore_label is None else wrong & (labels != self.ignore_label)

@@ -44,6 +44,9 @@ class Task(Protocol):
 class Compares(Protocol):
     """A task that can tell how far two outputs are apart."""
 
-    def divergence(self, clean: Tree, noisy: Tree) -> Tensor:
-        """KL(p || q) of the class probabilities of two outputs, (B,), in nats."""
+    def divergence(self, clean: Tree, noisy: Tree, target: Tree = None) -> Tensor:
+        """KL(p || q) of the class probabilities of two outputs, (B,), in nats.
+
+        target: says which pixels count, where the task has some that do not.
+        """
         ...

@@ -16,6 +16,7 @@ from typing import Any
 from ima.budget import Budget
 from ima.evaluation.evaluate import WORST
 from ima.evaluation.results import Results
+from ima.training.build import load_splits
 from ima.training.children import Report, Work, work_off
 from ima.training.config import Config, ConfigError, Named, parse
 from ima.training.evaluating import VALIDATION, part
@@ -73,8 +74,20 @@ class Plan:
         return (
             f"{self.label}: validation (n = {settings['samples'].split()[0]}) picked the best of "
             f"{listed}, by the geometric mean of clean accuracy and accuracy under "
-            f"{asked.attacks[0]} at {asked.middle:g}."
+            f"{asked.attacks[0]} at {asked.middle:g}.{self._at_the_edge()}"
         )
+
+    def _at_the_edge(self) -> str:
+        best = self.chosen().method.options
+        tried = {key: {c.method.options[key] for c in self.candidates} for key in self.tuned}
+        ends = [
+            key
+            for key, values in tried.items()
+            if len(values) > 1 and best[key] in (min(values), max(values))
+        ]
+        if not ends:
+            return ""
+        return f" The best {' and '.join(ends)} is the last one tried: a better one may lie beyond."
 
     def _tried(self, candidate: Candidate) -> str:
         options = candidate.method.options
@@ -130,6 +143,9 @@ def make(
     """
     runs = unique(run for p in plans for c in p.candidates for run in c.runs)
     train = [Work(run, ("train", "--resume", str(run.folder))) for run in runs if not finished(run)]
+    if train:
+        # Data that is missing is told once, before anything starts.
+        load_splits(train[0].run.config())
     work_off(train, jobs=jobs, device=device, budget=budget, report=report)
     rivals = unique(
         run for p in plans if len(p.candidates) > 1 for c in p.candidates for run in c.runs

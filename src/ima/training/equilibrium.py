@@ -33,6 +33,7 @@ from ima.training.build import build_method, build_model, load_splits
 from ima.training.checkpoint import load_state
 from ima.training.config import Config, ConfigError
 from ima.training.run import Run
+from ima.training.state import epochs_done
 
 SIDE = 1025
 """Points of the grid along a side of the unit square, so that a cell is 1/1024 wide."""
@@ -67,6 +68,7 @@ def measure_run(run: Run, *, side: int = SIDE) -> Path:
         )
     splits = load_splits(config)
     state = load_state(run.state)
+    epochs_done(state, run.folder)
     # The last epoch's: margins belong to these weights, not to those that validation picked.
     model = build_model(config, splits)
     model.load_state_dict(state["model"])

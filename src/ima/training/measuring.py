@@ -33,6 +33,7 @@ from ima.training.build import BOUNDS, build_fabric, build_method, build_model, 
 from ima.training.checkpoint import load_state
 from ima.training.refusal import parameters
 from ima.training.run import Run
+from ima.training.state import epochs_done
 
 SAMPLES = 200
 """So many training samples at most are looked at for their smallest noise."""
@@ -74,6 +75,7 @@ def measure_margins(
             f"ima train --resume {run.folder}"
         )
     fabric, splits, state = build_fabric(device), load_splits(config), load_state(run.state)
+    epoch = epochs_done(state, run.folder)
     model = build_model(config, splits)
     model.load_state_dict(state["model"])
     method: Any = build_method(config, len(splits.train), augmented=bool(config.data.augment))
@@ -106,7 +108,7 @@ def measure_margins(
         **found.settings,
         "data": splits.name,
         "method": config.method.name,
-        "epoch": str(int(state["epoch"]) + 1),
+        "epoch": epoch,
         "samples": f"{len(chosen)} of {len(rows)}",
         "seed": str(seed),
     }

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from ima.evaluation.results import Results
 from ima.training.compare import Candidate, Plan, unique
 from ima.training.config import Config
 from ima.training.run import PLACE, Run, environment
@@ -63,6 +64,14 @@ def recipes(plans: Sequence[Plan]) -> list[str]:
         for p in plans
         if p.row.differs
     ]
+    return list(dict.fromkeys(lines))
+
+
+def parts(plans: Sequence[Plan]) -> list[str]:
+    """What the attacks that are made of parts ran, a line each."""
+    runs = unique(run for p in plans for run in p.chosen().runs)
+    found = [Results.from_csv(run.results("best")) for run in runs]
+    lines = [f"{a}: {one.settings[a]}." for one in found for a in one.attacks if a in one.settings]
     return list(dict.fromkeys(lines))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -82,3 +84,16 @@ class State:
         # Absent in states from before runs could stop within an epoch.
         kept = state.get("amid")
         return state["epoch"] + 1, Amid() if kept is None else restored(kept, self.method, fabric)
+
+
+def epochs_done(state: Mapping[str, Any], folder: Path) -> str:
+    """How far a saved state has trained, such as "6", or "6 and part of 7" where it was stopped.
+
+    Raises FileNotFoundError before the first epoch is done.
+    """
+    done = int(state["epoch"]) + 1
+    if done < 1:
+        raise FileNotFoundError(
+            f"{folder} has no finished epoch; train it first: ima train --resume {folder}"
+        )
+    return str(done) if state["amid"] is None else f"{done} and part of {done + 1}"
