@@ -15,6 +15,7 @@ from test_data import elsewhere  # noqa: F401
 
 from ima.data import DATASETS
 from ima.data.download import DOWNLOADS, DownloadRow, Original, fetch
+from ima.training.config import load_config
 
 CONTENT = {"/good.bin": b"whole and right" * 100_000, "/other.bin": b"another file"}
 
@@ -111,6 +112,21 @@ def test_files_arrive_whole_and_are_fetched_once(tmp_path: Path, asked: list[str
     assert contents(folder) == whole
     assert fetch("chunks", tmp_path / "here") == [tmp_path / "here" / "good.bin"]
     assert contents(tmp_path / "here") == {"good.bin": CONTENT["/good.bin"]}
+
+
+@pytest.mark.usefixtures("offer")
+def test_a_row_can_name_the_folder_where_experiments_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = DOWNLOADS["pneumoniamnist"]
+    assert load_config("pneumonia").data.path == f"{row.folder}/{row.files[0].name}"
+    # As that row, but for its file, which is served here.
+    monkeypatch.setitem(
+        DOWNLOADS, "pneumoniamnist", replace(row, files=DOWNLOADS["good"].files[:1])
+    )
+    assert fetch("pneumoniamnist") == [tmp_path / "data" / "medmnist" / "good.bin"]
+    here = fetch("pneumoniamnist", tmp_path / "here")
+    assert here == [tmp_path / "here" / "good.bin"]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ app.command("ima.cli.report:report", name="report", help="What noise breaks, as 
 app.command("ima.cli.tables:show", name="list", help="What there is: methods, attacks, ...")
 data = App(name="data", help="Get public data sets, and pack them.")
 data.command("ima.cli.data:get", name="get", help="Fetch a public data set and check it.")
+data.command("ima.cli.data:subset", name="subset", help="What the small experiments use.")
 data.command("ima.cli.data:pack", name="pack", help="The CT images as one small file.")
 data.command("ima.cli.data:msd", name="msd", help="Medical Decathlon data for nnU-Net.")
 app.command(data)

@@ -1,4 +1,4 @@
-"""`ima data get NAME` and `ima data pack FILE`: fetch a public data set, carry one elsewhere."""
+"""`ima data`: fetch a public data set, cut a small one of it, carry one elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ def get(name: str, /, *, folder: Path | None = None) -> None:
     name:
         cifar10, svhn or pneumoniamnist.
     folder:
-        Where to; the folder NAME in IMA_DATA, else in ./data, if not given.
+        Where to; if not given, the folder in IMA_DATA, else in ./data, where it is looked for:
+        medmnist for pneumoniamnist, NAME for the others.
 
     """
     from ima.data.download import DOWNLOADS, fetch
@@ -33,6 +34,32 @@ def get(name: str, /, *, folder: Path | None = None) -> None:
         print(file)
     place = files[0] if len(files) == 1 else files[0].parent
     print(f"next: data.name={DOWNLOADS[name].loader} data.path={place.absolute()}")
+
+
+def subset(name: str, /, *, path: Path | None = None) -> None:
+    """Cut the small part of a public data set that the small experiments use.
+
+    It is written to where they look for it, in the folder IMA_DATA, else in ./data.
+
+    Parameters
+    ----------
+    name:
+        cifar10 or svhn.
+    path:
+        The published files; looked for in IMA_DATA if not given, as `ima data get` leaves them.
+
+    """
+    from ima.data.subset import SUBSETS, make
+
+    made = make(name, path)
+    train, val, test = (made.counts[role] for role in ("train", "val", "test"))
+    print(
+        f"{made.file}: {train} images for training, {val} for validation, {test} for test"
+        f"{' (it was there, and is kept)' if made.kept else ''}"
+    )
+    same = "the images and labels" if made.known else "NOT the images and labels"
+    print(f"these are {same} that the published results were measured on")
+    print(f"next: {', '.join(f'ima compare {config}' for config in SUBSETS[name].configs)}")
 
 
 def pack(target: Path, /, *, path: Path | None = None, size: int = 224, quality: int = 95) -> None:

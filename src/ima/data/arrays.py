@@ -9,9 +9,11 @@ What the file must hold, and how images and volumes are told apart, is said in `
 from pathlib import Path
 
 from ima.data.base import Splits
+from ima.data.download import DOWNLOADS
 from ima.data.find import locate, missing
 from ima.data.held_out import as_part, three_parts
 from ima.data.npz import read_parts
+from ima.data.subset import SUBSETS
 
 SOURCE = "the layout of MedMNIST v2, Yang et al. 2023, https://doi.org/10.1038/s41597-022-01721-8"
 SUMMARY = "Any .npz file in MedMNIST's layout: gray or colour images or volumes with class labels."
@@ -57,7 +59,7 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
 
 
 def _find(path: str | Path | None) -> Path:
-    found = locate("arrays", path, usual=(".",), where=WHERE)
+    found = locate("arrays", path, usual=(".",), where=_where(path))
     if not found.is_dir():
         return found
     files = sorted(found.glob("*.npz")) or sorted(found.glob("*/*.npz"))
@@ -70,3 +72,18 @@ def _find(path: str | Path | None) -> Path:
             "name one with data.path=..."
         )
     return files[0]
+
+
+def _where(path: str | Path | None) -> str:
+    """The command that makes or fetches the file that is missing, where there is one."""
+    name = None if path is None else Path(path).name
+    for row in SUBSETS.values():
+        if name == Path(row.place).name:
+            return (
+                f"Make it with `ima data subset {row.name}`, from the published files, which "
+                f"`ima data get {row.name}` fetches."
+            )
+    for row in DOWNLOADS.values():
+        if row.loader == "arrays" and name in [original.name for original in row.files]:
+            return f"Get it with `ima data get {row.name}`."
+    return WHERE

@@ -30,7 +30,10 @@ CLASSES = (
     *("dog", "frog", "horse", "ship", "truck"),
 )
 ARCHIVES = ("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz")
-USUAL = ("cifar10", "cifar-10", "cifar-10-batches-py", "cifar-10-batches-bin", *ARCHIVES)
+# cifar-10 last: `ima data subset` makes it, so it may hold the subset and no batches.
+USUAL = ("cifar10", "cifar-10-batches-py", "cifar-10-batches-bin", *ARCHIVES, "cifar-10")
+# The batches, training first; in the binary version with .bin at the end.
+STEMS = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 
 
 def load(path: str | Path | None = None, *, size: int | None = None, seed: int = 0) -> Splits:
@@ -49,10 +52,27 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
         raise ValueError(
             f"data set 'cifar10' has 32x32 images, got size {size}; leave data.size out"
         )
-    found = locate("cifar10", path, usual=USUAL, where=WHERE)
-    *batches, test = _in_folder(found) if found.is_dir() else _in_archive(found)
+    found = find_files(path)
+    *batches, test = read_files(found)
     train = tuple(np.concatenate(arrays) for arrays in zip(*batches, strict=True))
     return published("cifar10", (train[0], train[1]), test, CLASSES, seed=seed, source=found)
+
+
+def find_files(path: str | Path | None = None) -> Path:
+    """Where the batches are: `path`, else the first of the usual places.
+
+    Raises `FileNotFoundError` when there is none.
+    """
+    return locate("cifar10", path, usual=USUAL, where=WHERE)
+
+
+def read_files(found: Path) -> list[Sample]:
+    """All batches of the folder or .tar.gz `found`, in the order of `STEMS`.
+
+    Of each the images (N, 3, 32, 32), uint8, and labels (N,), 0 to 9, in their stored order.
+    Raises `FileNotFoundError` when one is absent from a folder, `ValueError` for damaged files.
+    """
+    return _in_folder(found) if found.is_dir() else _in_archive(found)
 
 
 def _read_binary(raw: bytes, shown: str) -> Sample:
@@ -79,10 +99,9 @@ class _Version:
     read: Callable[[bytes, str], Sample]
 
 
-_STEMS = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 _VERSIONS = (
-    _Version(_STEMS, read_batch),
-    _Version(tuple(f"{stem}.bin" for stem in _STEMS), _read_binary),
+    _Version(STEMS, read_batch),
+    _Version(tuple(f"{stem}.bin" for stem in STEMS), _read_binary),
 )
 
 
@@ -134,5 +153,5 @@ def _in_archive(found: Path) -> list[Sample]:
             return [version.read(held[name], f"{name} in {found}") for name in version.files]
     raise ValueError(
         f"{found} holds of CIFAR-10's batches only {', '.join(sorted(held)) or 'none'}; expected "
-        f"{_STEMS[0]} to {_STEMS[4]} and {_STEMS[5]}. {WHERE}"
+        f"{STEMS[0]} to {STEMS[4]} and {STEMS[5]}. {WHERE}"
     )

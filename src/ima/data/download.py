@@ -34,11 +34,15 @@ class Original:
 
 @dataclass(frozen=True)
 class DownloadRow:
-    """A row of the table: the files, and the data set of `DATASETS` that loads them."""
+    """A row of the table: the files, and the data set of `DATASETS` that loads them.
+
+    `folder` is where below `data_root()` they go, if not into the folder of the row's name.
+    """
 
     name: str
     files: tuple[Original, ...]
     loader: str
+    folder: str | None = None
 
 
 DOWNLOADS: dict[str, DownloadRow] = {
@@ -77,6 +81,7 @@ DOWNLOADS: dict[str, DownloadRow] = {
                 ),
             ),
             "arrays",
+            folder="medmnist",  # where the experiment `pneumonia` looks
         ),
     )
 }
@@ -90,9 +95,9 @@ def fetch(
 ) -> list[Path]:
     """Download the files of data set `name` of `DOWNLOADS` into `folder`; their paths.
 
-    Without `folder` it is the one of that name in IMA_DATA, else in ./data. Files that are there
-    with the right checksum are kept as they are. A file appears whole and checked, or not at all;
-    `report` is called while it comes.
+    Without `folder` it is the row's in IMA_DATA, else in ./data. Files that are there with the
+    right checksum are kept as they are. A file appears whole and checked, or not at all; `report`
+    is called while it comes.
 
     Raises `ValueError` for an unknown name, a file with another checksum (there already, or as
     downloaded), `OSError` when a file cannot be had; both say what to do by hand.
@@ -103,11 +108,13 @@ def fetch(
             f"no download is known for {name!r}; did you mean {nearest!r}? There are: "
             f"{', '.join(DOWNLOADS)}"
         )
-    target = data_root() / name if folder is None else Path(folder).expanduser()
+    row = DOWNLOADS[name]
+    usual = data_root() / (row.folder or name)
+    target = usual if folder is None else Path(folder).expanduser()
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target} is a file; expected a folder to download to")
     # All that are there are looked at before the first is fetched.
-    wanted = [(original, target / original.name) for original in DOWNLOADS[name].files]
+    wanted = [(original, target / original.name) for original in row.files]
     absent = [(original, file) for original, file in wanted if not _present(file, original)]
     for original, file in absent:
         target.mkdir(parents=True, exist_ok=True)

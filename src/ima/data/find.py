@@ -33,6 +33,7 @@ def missing(name: str, tried: Sequence[Path], *, where: str) -> FileNotFoundErro
     places = "".join(f"\n  {place.absolute()}" for place in tried)
     return FileNotFoundError(
         f"data set {name!r} was not found. Looked for:{places}\n{where}\n"
-        "Then point to it with data.path=..., or set the environment variable IMA_DATA to the "
-        f"folder that holds it (now {os.environ.get('IMA_DATA') or 'not set, so ./data is used'})."
+        "Then point to it with data.path=... (in `ima data` with --path), or set the environment "
+        "variable IMA_DATA to the folder that holds it "
+        f"(now {os.environ.get('IMA_DATA') or 'not set, so ./data is used'})."
     )

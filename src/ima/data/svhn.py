@@ -7,6 +7,7 @@ Unsupervised Feature Learning", NIPS Workshop on Deep Learning and Unsupervised 
 
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +27,8 @@ WHERE = (
     "non-commercial use only), and put them in the folder svhn."
 )
 FILES = ("train_32x32.mat", "test_32x32.mat")
-USUAL = ("svhn", "svhn-cropped", "SVHN")
+# svhn-cropped last: `ima data subset` makes it, so it may hold the subset and no .mat file.
+USUAL = ("svhn", "SVHN", "svhn-cropped")
 NOTE = (
     "Validation digits were picked at random: others of the same house number can be in training."
 )
@@ -44,16 +46,34 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
     """
     if size not in (None, 32):
         raise ValueError(f"data set 'svhn' has 32x32 images, got size {size}; leave data.size out")
-    found = locate("svhn", path, usual=USUAL, where=WHERE)
-    if not found.is_dir():
-        raise ValueError(f"{found} is a file; expected the folder with {' and '.join(FILES)}")
-    absent = [found / name for name in FILES if not (found / name).is_file()]
-    if absent:
-        raise missing("svhn", absent, where=WHERE)
-    train, test = (_read(found / name) for name in FILES)
+    found = find_files(path)
+    train, test = read_files(found)
     digits = [str(digit) for digit in range(10)]
     splits = published("svhn", train, test, digits, seed=seed, source=found)
     return replace(splits, note=f"{splits.note} {NOTE}")
+
+
+def find_files(path: str | Path | None = None) -> Path:
+    """Where the files are: `path`, else the first of the usual places.
+
+    Raises `FileNotFoundError` when there is none.
+    """
+    return locate("svhn", path, usual=USUAL, where=WHERE)
+
+
+def read_files(found: Path, names: Sequence[str] = FILES) -> list[Sample]:
+    """The files `names` of the folder `found`, one after the other.
+
+    Of each the images (N, 3, 32, 32), uint8, and labels (N,), 0 to 9, in their stored order.
+    Raises `FileNotFoundError` when one is absent, `ValueError` for damaged files and where `found`
+    is no folder.
+    """
+    if not found.is_dir():
+        raise ValueError(f"{found} is a file; expected the folder with {' and '.join(names)}")
+    absent = [found / name for name in names if not (found / name).is_file()]
+    if absent:
+        raise missing("svhn", absent, where=WHERE)
+    return [_read(found / name) for name in names]
 
 
 def _read(file: Path) -> Sample:
