@@ -7,6 +7,7 @@ import io
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,10 +63,8 @@ class Commands:
     stop_at: int | None = None
     """Fail from this command on, as where the machine was switched off."""
 
-    def run(self, command: Sequence[Any], *arguments: Any, **options: Any) -> Any:
-        if [*command[:3]] != [sys.executable, "-m", "ima"]:
-            return REAL_RUN(command, *arguments, **options)
-        words = [str(word) for word in command[3:]]
+    def run(self, command: Sequence[str], **options: Any) -> int:
+        words = [*command[3:]]
         what = "judge" if "validation" in words else words[0]
         self.ran.append((what, next(w for w in words if "seed" in w)))
         if self.stop_at is not None and len(self.ran) > self.stop_at:
@@ -83,16 +82,13 @@ class Commands:
                 text.write(f"ima: {error}\n" if ours else traceback.format_exc())
                 code = 1
         options["stdout"].write(text.getvalue())
-        return subprocess.CompletedProcess(command, code)
-
-
-REAL_RUN = subprocess.run
+        return code
 
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     found = Commands()
-    monkeypatch.setattr(module.subprocess, "run", found.run)
+    monkeypatch.setattr(module, "run", found.run)
     return found
 
 
@@ -136,7 +132,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder, printed = tmp_path_factory.mktemp("compare") / "out", io.StringIO()
     commands = Commands()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module.subprocess, "run", commands.run)
+        patch.setattr(module, "run", commands.run)
         with redirect_stdout(printed):
             compare("digits", *small(), seeds=[0, 1], out=folder, device="cpu")
     config = load_config("digits", small())
@@ -237,14 +233,14 @@ def test_two_jobs_run_at_the_same_time_and_share_the_cores(
 ) -> None:
     together, threads = threading.Barrier(2, timeout=60), set[str]()
 
-    def meet(command: Sequence[str], **options: Any) -> Any:
+    def meet(command: Sequence[str], **options: Any) -> int:
         together.wait()
         threads.add(options["env"]["OMP_NUM_THREADS"])
-        return subprocess.CompletedProcess(command, 0)
+        return 0
 
     told: list[tuple[int, int]] = []
     plans = plan(load_config("digits", small(PLAIN)), [0, 1], tmp_path)
-    monkeypatch.setattr(module.subprocess, "run", meet)
+    monkeypatch.setattr(module, "run", meet)
     monkeypatch.setattr(module.os, "cpu_count", lambda: 6)
     make(plans, jobs=2, device="cpu", report=lambda _, done, total: told.append((done, total)))
     assert told == [(1, 2), (2, 2)] * 2
@@ -434,6 +430,33 @@ def test_the_tuned_row_is_picked_by_the_mean_of_the_validation_scores(tmp_path: 
     scored(one_good_seed.runs[1], 3, 3)
     assert tuned.chosen() is steady
     assert [c.score() for c in tuned.candidates] == pytest.approx([math.sqrt(0.3), 0.7, 0.6])
+    assert "may lie beyond" not in tuned.remark()
+    for run in one_good_seed.runs:
+        shutil.rmtree(run.results("validation").parent)
+        scored(run, 9, 9)
+    assert tuned.remark().endswith(
+        "The best eps is the last one tried: a better one may lie beyond."
+    )
+
+
+def test_missing_data_is_told_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMA_DATA", str(tmp_path))
+    config = load_config("pneumonia", [])
+    with pytest.raises(FileNotFoundError, match=r"pneumoniamnist\.npz"):
+        make(plan(config, [0], tmp_path / "runs"), jobs=2, device="cpu", report=print)
+    assert not list(tmp_path.rglob("*.log"))
+
+
+def test_a_setting_that_cannot_reach_its_cap_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ima.training.compare.work_off", lambda *_, **__: None)
+    short = small("[{label: Ours, method: {name: ima, eps: 3.0, delta: 0.1}}]")
+    with pytest.raises(FileNotFoundError):
+        compare("digits", *short, out=tmp_path, device="cpu")
+    assert "note: Ours: in 2 epochs a margin grows to 0.2 at most" in capsys.readouterr().out
 
 
 def test_every_combination_of_tuned_options_is_a_candidate(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import subprocess
 import sys
 import threading
 import warnings
@@ -154,7 +153,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config, list[P
     folder, drawn = tmp_path_factory.mktemp("sweeps") / "out", list[Path]()
     evaluated = "evaluate={attacks: [pgd-1, ifgsm-1], last_attacks: [], eps: [0.5], samples: 100}"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(children.subprocess, "run", Commands().run)
+        patch.setattr(children, "run", Commands().run)
         patch.setattr("ima.report.figures.save", lambda _, path: drawn.append(path))
         with redirect_stdout(StringIO()):
             more = [*TINY, evaluated, f"compare={SWEPT}"]
@@ -215,7 +214,7 @@ def test_only_the_checkpoint_that_is_missing_is_evaluated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands = Commands()
-    monkeypatch.setattr(children.subprocess, "run", commands.run)
+    monkeypatch.setattr(children, "run", commands.run)
     plans = plan(configured("[{label: A, method: {name: standard}}]"), [0], tmp_path)
     make(plans, **QUIET)
     (run,) = plans[0].candidates[0].runs
@@ -315,12 +314,12 @@ def test_runs_get_the_time_that_is_left_and_none_is_started_when_it_is_over(
 ) -> None:
     budget, ran = Left(100.0), list[list[str]]()
 
-    def run(command: list[str], **options: Any) -> Any:
+    def run(command: list[str], **options: Any) -> int:
         ran.append(command)
         budget.remaining -= 60.5
-        return subprocess.CompletedProcess(command, OUT_OF_TIME if len(ran) == 2 else 0)
+        return OUT_OF_TIME if len(ran) == 2 else 0
 
-    monkeypatch.setattr(children.subprocess, "run", run)
+    monkeypatch.setattr(children, "run", run)
     plans = plan(configured("[{label: A, method: {name: standard}}]"), [0, 1, 2], tmp_path)
     told: list[tuple[int, int]] = []
     with pytest.raises(OutOfTime, match="done for 1 of 3 runs"):
@@ -340,16 +339,16 @@ def test_runs_are_told_as_they_end_and_not_as_they_began(
 ) -> None:
     short = threading.Event()
 
-    def run(command: list[str], **options: Any) -> Any:
+    def run(command: list[str], **options: Any) -> int:
         if "seed0" in " ".join(command):
             assert short.wait(60)
-        return subprocess.CompletedProcess(command, 0)
+        return 0
 
     def report(folder: str, done: int, total: int) -> None:
         told.append((Path(folder).name, done, total))
         short.set()
 
-    monkeypatch.setattr(children.subprocess, "run", run)
+    monkeypatch.setattr(children, "run", run)
     told: list[tuple[str, int, int]] = []
     plans = plan(configured("[{label: A, method: {name: standard}}]"), [0, 1], tmp_path)
     work = [children.Work(run, ("train", str(run.folder))) for run in plans[0].candidates[0].runs]
@@ -362,11 +361,11 @@ def test_a_run_that_fails_is_told_although_others_ran_out_of_time(
 ) -> None:
     codes = iter([OUT_OF_TIME, 1])
 
-    def run(command: list[str], **options: Any) -> Any:
+    def run(command: list[str], **options: Any) -> int:
         options["stdout"].write("why\n")
-        return subprocess.CompletedProcess(command, next(codes))
+        return next(codes)
 
-    monkeypatch.setattr(children.subprocess, "run", run)
+    monkeypatch.setattr(children, "run", run)
     plans = plan(configured("[{label: A, method: {name: standard}}]"), [0, 1], tmp_path)
     with pytest.raises(RuntimeError, match=r"seed1 failed[\s\S]*why") as caught:
         make(plans, **QUIET, budget=Left(100.0))
@@ -393,15 +392,15 @@ def test_a_comparison_that_is_out_of_time_says_how_to_continue_and_does(
     words = ["compare", "digits", *TINY, "compare=[{label: A, method: {name: standard}}]"]
     words += ["--out", str(tmp_path / "out"), "--device", "cpu"]
 
-    def stop(command: list[str], **options: Any) -> Any:
-        return subprocess.CompletedProcess(command, OUT_OF_TIME)
+    def stop(command: list[str], **options: Any) -> int:
+        return OUT_OF_TIME
 
-    monkeypatch.setattr(children.subprocess, "run", stop)
+    monkeypatch.setattr(children, "run", stop)
     code, said = called(*words, "--time-budget", "9m")
     assert code == OUT_OF_TIME == 75
     assert "same command continues" in said
     assert not (tmp_path / "out" / "table.md").exists()
-    monkeypatch.setattr(children.subprocess, "run", Commands().run)
+    monkeypatch.setattr(children, "run", Commands().run)
     monkeypatch.setattr("ima.report.figures.save", lambda _, path: path.touch())
     with monkeypatch.context() as patch:
         patch.setattr(Budget, "over", lambda _: True)

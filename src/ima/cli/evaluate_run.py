@@ -35,52 +35,55 @@ def evaluate_run(
     from ima.report.tables import to_text
     from ima.training import evaluating
     from ima.training.checking import check_run, checks_path
+    from ima.training.lock import Lock
     from ima.training.run import Run
 
     run = Run.open(folder)
     other = None if transfer_from is None else Run.open(transfer_from)
     doing, verdict = "", None
-    try:
-        for name in which:
-            doing = f"{name} weights"
-            results = evaluating.evaluate_run(
-                run,
-                name,
-                attacks=attacks,
-                eps=eps,
-                device=device,
-                seed=seed,
-                progress=lines(doing),
-                budget=budget,
-            )
-            print(f"{run.results(name)}")
-            print(to_text(results_table([(name, [results])], run.config().note)))
-            if noise := white.told(results):
-                print(noise)
-        if distances:
-            doing = "smallest noise"
-            found = evaluating.distances_run(
-                run, device=device, seed=seed, progress=lines(doing), budget=budget
-            )
-            print(f"{run.distances}")
-            print(told(found, run.config().evaluate.eps))
-        if checks:
-            doing = "checks"
-            verdict = check_run(
-                run,
-                "last" if tuple(which) == ("last",) else "best",
-                attacks=attacks,
-                eps=eps,
-                transfer_from=other,
-                device=device,
-                seed=seed,
-                progress=lines(doing, "check"),
-                budget=budget,
-            )
-    except OutOfTime as stop:
-        print(f"ima: {doing}: {stop}", file=sys.stderr)
-        sys.exit(OUT_OF_TIME)
-    # Not before all are done: a command that was stopped at the last one finds the first finished.
-    evaluating.forget(run, [*which, evaluating.DISTANCES, evaluating.CHECKS])
+    with Lock(folder, "evaluate"):
+        try:
+            for name in which:
+                doing = f"{name} weights"
+                results = evaluating.evaluate_run(
+                    run,
+                    name,
+                    attacks=attacks,
+                    eps=eps,
+                    device=device,
+                    seed=seed,
+                    progress=lines(doing),
+                    budget=budget,
+                )
+                print(f"{run.results(name)}")
+                print(to_text(results_table([(name, [results])], run.config().note)))
+                if noise := white.told(results):
+                    print(noise)
+            if distances:
+                doing = "smallest noise"
+                found = evaluating.distances_run(
+                    run, device=device, seed=seed, progress=lines(doing), budget=budget
+                )
+                print(f"{run.distances}")
+                print(told(found, run.config().evaluate.eps))
+            if checks:
+                doing = "checks"
+                verdict = check_run(
+                    run,
+                    "last" if tuple(which) == ("last",) else "best",
+                    attacks=attacks,
+                    eps=eps,
+                    transfer_from=other,
+                    device=device,
+                    seed=seed,
+                    progress=lines(doing, "check"),
+                    budget=budget,
+                )
+        except OutOfTime as stop:
+            print(f"ima: {doing}: {stop}", file=sys.stderr)
+            sys.exit(OUT_OF_TIME)
+        # Not before all are done: a command that was stopped at the last one finds the first
+        # finished.
+        evaluating.forget(run, [*which, evaluating.DISTANCES, evaluating.CHECKS])
     if verdict is not None:
         tell(verdict, checks_path(run), strict=strict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,24 @@ BOUNDS = (0.0, 1.0)
 """Of all data sets here: images in [0, 1]."""
 
 
-def build_fabric(device: str, *, devices: int = 1, precision: Any = "32-true") -> Fabric:
+def build_fabric(
+    device: str, *, devices: int = 1, nodes: int = 1, precision: Any = "32-true"
+) -> Fabric:
     """Lightning Fabric on a device; ValueError that says which there are."""
     try:
-        return Fabric(accelerator=device, devices=devices, precision=precision)
+        return Fabric(accelerator=device, devices=devices, num_nodes=nodes, precision=precision)
     except Exception as error:
         raise ValueError(
             f"device {device!r} with --devices {devices} cannot be used: {error}"
         ) from error
+
+
+def asked(devices: int) -> dict[str, int]:
+    """Devices and nodes of a training: what `torchrun` says, where it started this process."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return {"devices": devices}
+    local, world = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    return {"devices": local, "nodes": world // local}
 
 
 def describe(device: torch.device) -> str:

@@ -1,15 +1,20 @@
-"""Runs of a comparison, each command in a process of its own."""
+"""Runs of a comparison, each command in a process of its own that ends with this one."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn, TextIO
 
 from ima.budget import OUT_OF_TIME, Budget, OutOfTime
 from ima.training.run import JOBS, Run
@@ -19,6 +24,12 @@ Report = Callable[[str, int, int], None]
 
 LEAST = 2.0
 """Seconds below which nothing is started any more."""
+
+PATIENCE = 10.0
+"""Seconds that a command has to end before it is killed."""
+
+STOPS = [number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP")]
+"""Signals that end a process, beside Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,8 @@ def work_off(
 
     Every command gets the time that is left when it starts; none is started when it is over.
     Raises RuntimeError with the last lines of the commands that failed, after the others have
-    ended; OutOfTime where some were stopped for time.
+    ended; OutOfTime where some were stopped for time; SystemExit with 128 + the number of a signal
+    that ends this process. Whatever ends it but SIGKILL ends the commands first.
     """
     if not work:
         return
@@ -60,8 +72,11 @@ def work_off(
         "MKL_NUM_THREADS": threads,
         JOBS: str(min(jobs, len(work))),
     }
+    halt = threading.Event()
 
     def one(item: Work) -> End:
+        if halt.is_set():
+            return End.STOPPED
         limit: list[str] = []
         if budget is not None:
             left = budget.left()
@@ -69,17 +84,25 @@ def work_off(
                 return End.STOPPED
             limit = ["--time-budget", f"{int(left)}s"]
         command = [sys.executable, "-m", "ima", *item.words, "--device", device, *limit]
+        # What another command on this run still prints, after a SIGKILL of its parent, goes to the
+        # old file.
+        item.log.unlink(missing_ok=True)
         with item.log.open("w") as log:
-            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environ)
-        return {0: End.DONE, OUT_OF_TIME: End.STOPPED}.get(done.returncode, End.FAILED)
+            code = run(command, stdout=log, env=environ, halt=halt)
+        return {0: End.DONE, OUT_OF_TIME: End.STOPPED}.get(code, End.FAILED)
 
-    with ThreadPoolExecutor(jobs) as pool:
-        running = [pool.submit(one, item) for item in work]
-        whose, done = dict(zip(running, work, strict=True)), 0
-        for future in as_completed(running):
-            if future.result() is End.DONE:
-                done += 1
-                report(str(whose[future].run.folder), done, len(work))
+    with _exiting(), ThreadPoolExecutor(jobs) as pool:
+        try:
+            running = [pool.submit(one, item) for item in work]
+            whose, done = dict(zip(running, work, strict=True)), 0
+            for future in as_completed(running):
+                if future.result() is End.DONE:
+                    done += 1
+                    report(str(whose[future].run.folder), done, len(work))
+        except BaseException:
+            # The pool would wait for what runs, and then do the rest.
+            halt.set()
+            raise
     ends = [future.result() for future in running]
     failed = [item for item, end in zip(work, ends, strict=True) if end is End.FAILED]
     if failed:
@@ -87,6 +110,50 @@ def work_off(
     if End.STOPPED in ends:
         what = work[0].words[0]
         raise OutOfTime(f"the time is up: `ima {what}` is done for {done} of {len(work)} runs")
+
+
+def run(
+    command: Sequence[str], *, stdout: TextIO, env: Mapping[str, str], halt: threading.Event
+) -> int:
+    """Run a command to its end, which is made to come when `halt` is set; its exit code."""
+    process = subprocess.Popen(command, stdout=stdout, stderr=subprocess.STDOUT, env=env)
+    try:
+        while process.poll() is None:
+            if halt.wait(0.1):
+                break
+    finally:
+        _end(process)
+    return process.returncode
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for end in (process.terminate, process.kill):
+        if process.poll() is not None:
+            return
+        end()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+@contextmanager
+def _exiting() -> Generator[None]:
+    """Let signals that would end this process at once raise SystemExit instead."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    main = threading.current_thread() is threading.main_thread()
+    # Those that are ignored, as under nohup, or handled by the program around this one, stay so.
+    ours = [n for n in STOPS if main and signal.getsignal(n) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _failure(item: Work) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from time import monotonic
 from typing import NoReturn, Protocol
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -30,6 +32,7 @@ from ima.methods import Method, Standard
 from ima.training.amid import Amid
 from ima.training.batches import batch_seed, batches, epoch_seed
 from ima.training.build import (
+    asked,
     build_fabric,
     build_method,
     build_model,
@@ -42,6 +45,7 @@ from ima.training.build import (
 from ima.training.checkpoint import load_weights, save_weights
 from ima.training.config import Config
 from ima.training.events import Events
+from ima.training.lock import Lock
 from ima.training.pace import Pace
 from ima.training.run import Run
 from ima.training.signals import held_back
@@ -77,13 +81,27 @@ def fit(
     init: weights to start from; device: an accelerator of Lightning Fabric's; devices: how many
     (torchrun decides when it started this process); budget: time after which to stop, in the
     middle of an epoch too.
-    Raises ValueError and FileNotFoundError with what to do; FloatingPointError when the loss is
-    not finite; OutOfTime when the budget is spent. The folder is always in a state that can be
-    resumed, and a resumed run equals one that was not stopped to the bit.
+    Raises ValueError and FileNotFoundError with what to do; RuntimeError where another process
+    trains the run; FloatingPointError when the loss is not finite; OutOfTime when the budget is
+    spent. The folder is always in a state that can be resumed, and a resumed run equals one that
+    was not stopped to the bit.
     """
-    config = run.config()
-    fabric = build_fabric(device, devices=devices, precision=config.train.precision)
+    fabric = build_fabric(device, **asked(devices), precision=run.config().train.precision)
     fabric.launch()
+    lock = Lock(run.folder, "train")
+    with lock if fabric.is_global_zero else nullcontext():
+        _prepared(fabric, run, lock, watcher, init, budget).fit()
+
+
+def _prepared(
+    fabric: Fabric,
+    run: Run,
+    lock: Lock,
+    watcher: Watcher,
+    init: Path | None,
+    budget: Budget | None,
+) -> _Trainer:
+    config = run.config()
     splits = load_splits(config)
     torch.manual_seed(epoch_seed(config.train.seed, 0))
     model = build_model(config, splits)
@@ -93,6 +111,8 @@ def fit(
         load_into(model, load_weights(init), init)
     method = build_method(config, len(splits.train), augmented=bool(config.data.augment))
     if fabric.is_global_zero:
+        # Here for a new run, because one that is refused up to here leaves no folder.
+        lock.take()
         run.begin()
         run.write_flipped(splits.flipped)
         if init is not None and init != run.initial:
@@ -108,7 +128,7 @@ def fit(
     timed = [row["val_seconds"] for row in run.epochs() if "val_seconds" in row]
     pace = Pace(budget, timed[-1] if timed else None)
     state = State(model, wrapped, optimizer, average, method)
-    _Trainer(fabric, run, config, splits, Part(*data), state, watcher, pace).fit()
+    return _Trainer(fabric, run, config, splits, Part(*data), state, watcher, pace)
 
 
 @dataclass
@@ -202,6 +222,7 @@ class _Trainer:
             world=fabric.world_size,
             batch=min(config.batch_size, len(self.train) - number * config.batch_size),
         )
+        self._share_statistics()
         with fabric.autocast():
             step = method(state.wrapped, x, y, ids)
         state.optimizer.zero_grad()
@@ -210,6 +231,15 @@ class _Trainer:
         if state.average is not None:
             state.average.update_parameters(inside(state.wrapped))
         return {name: value.to(fabric.device) for name, value in step.metrics.items()}
+
+    def _share_statistics(self) -> None:
+        """Give all processes the first one's running statistics, which are those that are saved.
+
+        DDP does so in a training pass only, and some methods look at the samples before it.
+        """
+        if self.fabric.world_size > 1:
+            for buffer in self.state.model.buffers():
+                dist.broadcast(buffer, 0)
 
     def _over_processes(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         names = sorted(sums)

@@ -10,6 +10,8 @@ flipped.csv         training samples whose label was flipped on purpose, with th
 state.safetensors   everything that a resumed run needs
 evaluation/         results of `ima evaluate`
 margins/            pictures of `ima margins`
+train.lock          which process trains it, while one does
+evaluate.lock       which process evaluates it, while one does
 """
 
 from __future__ import annotations
