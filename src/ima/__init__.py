@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ima.attacks import Attacked as Attacked
+    from ima.attacks import Nearest as Nearest
     from ima.attacks import bpgd as bpgd
     from ima.attacks import ddn as ddn
     from ima.attacks import ifgsm as ifgsm
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ima.data.indexed import Indexed as Indexed
     from ima.evaluation.distances import Distances as Distances
     from ima.evaluation.evaluate import evaluate as evaluate
+    from ima.evaluation.minimal import minimal as minimal
     from ima.evaluation.results import Results as Results
     from ima.evaluation.segmentation_results import SegmentationResults as SegmentationResults
     from ima.margins import Margins as Margins
@@ -64,6 +66,7 @@ _HOMES = {
     "LINF": "ima.norms",
     "Margins": "ima.margins",
     "Method": "ima.methods",
+    "Nearest": "ima.attacks",
     "Norm": "ima.norms",
     "SAT": "ima.methods",
     "Segmentation": "ima.tasks",
@@ -76,6 +79,7 @@ _HOMES = {
     "ddn": "ima.attacks",
     "evaluate": "ima.evaluation.evaluate",
     "ifgsm": "ima.attacks",
+    "minimal": "ima.evaluation.minimal",
     "pgd": "ima.attacks",
 }
 
@@ -100,6 +104,7 @@ __all__ = [
     "Indexed",
     "Margins",
     "Method",
+    "Nearest",
     "Norm",
     "Results",
     "Segmentation",
@@ -112,6 +117,7 @@ __all__ = [
     "ddn",
     "evaluate",
     "ifgsm",
+    "minimal",
     "pgd",
 ]
 

@@ -77,7 +77,7 @@ def autoattack(name: str) -> Callable[[Model, Tensor, Tree, float, int, Setting]
     """The attack `"autoattack"` or `"autoattack+"`, as a row of the table of attacks.
 
     run(model, x, y, eps, steps, setting): steps are not read. The seed is the generator's, the
-    same for every part and radius; unlike pgd's, a sample's noise depends on the batch it is in.
+    same for every part and radius; as with a random start, noise depends on the batch.
     Raises ValueError without bounds, see `unit_box`, and TypeError for other tasks than
     classification.
     """
