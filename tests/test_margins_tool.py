@@ -355,6 +355,9 @@ def test_a_run_stopped_within_an_epoch_says_so(run: Run, tmp_path: Path) -> None
     assert measure_margins(stopped, samples=2, device="cpu").settings["epoch"] == "2"
     save_state(stopped.state, {**state, "epoch": 0, "amid": [{"batches": 3}]})
     assert measure_margins(stopped, samples=2, device="cpu").settings["epoch"] == "1 and part of 2"
+    # As states were before runs could stop within an epoch.
+    save_state(stopped.state, {k: v for k, v in state.items() if k != "amid"})
+    assert measure_margins(stopped, samples=2, device="cpu").settings["epoch"] == "2"
     save_state(stopped.state, {**state, "epoch": -1, "amid": [{"batches": 3}]})
     with pytest.raises(FileNotFoundError, match="no finished epoch"):
         measure_margins(stopped, samples=2, device="cpu")

@@ -90,7 +90,7 @@ def compare(
     ]
     remarks = [
         *(p.remark() for p in plans if p.tuned),
-        *parts(plans),
+        *parts(one for entry in entries for one in entry.best),
         *recipes(plans),
         *untimed(plans),
         provenance(plans, loaded, chosen_seeds, overrides),

@@ -30,7 +30,6 @@ TINY = 1e-3
 UNKNOWN = 2**31
 """The run's length until its first epoch is over: schedules stand at their start."""
 
-
 AGAIN = 5
 """How often samples come back, and no epoch ends, before a method with a schedule complains."""
 
@@ -59,7 +58,9 @@ class Noisy:
         self.eps, self.steps, self.seed = float(eps), int(steps), seed
         self.setting = Setting.of(norm, bounds, task)
         self.epoch, self.epochs = 0, UNKNOWN
-        self.first: Tensor | None = None
+        # Of the first batch, and how often each came back: see `_miss`.
+        self._first: Tensor | None = None
+        self._returned = torch.zeros(0)
         self.generator = Generator().manual_seed(_noise_seed(seed, 0))
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
@@ -93,12 +94,12 @@ class Noisy:
 
     def _miss(self, ids: Tensor) -> None:
         """Warn, once, where samples come again and again and no epoch ever ends."""
-        if self.first is None:
-            self.first, self.returned = ids, torch.zeros(len(ids), device=ids.device)
-        elif len(self.first):
-            self.returned += torch.isin(self.first, ids)
-            if bool((self.returned >= AGAIN).all()):
-                self.first = ids[:0]
+        if self._first is None:
+            self._first, self._returned = ids, torch.zeros(len(ids), device=ids.device)
+        elif len(self._first):
+            self._returned += torch.isin(self._first, ids)
+            if bool((self._returned >= AGAIN).all()):
+                self._first = ids[:0]
                 warnings.warn(
                     f"{type(self).__name__} has seen the same samples {AGAIN + 1} times, and no "
                     "epoch ended: its schedule stands still. Call method.end_epoch(epoch, epochs) "

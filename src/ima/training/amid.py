@@ -82,3 +82,15 @@ def restored(saved: Sequence[Mapping[str, Any]], method: Method, fabric: Fabric)
         method.load_state_dict(mine["method"])
     sums = {name: value.to(fabric.device) for name, value in mine["sums"].items()}
     return Amid(mine["batches"], mine["seconds"], sums, mine["random"])
+
+
+def summary(sums: Mapping[str, float]) -> dict[str, float]:
+    """An epoch's sums as means and shares, for metrics.csv."""
+    samples, noisy = sums["samples"], sums.get("noisy_samples", 0.0)
+    row = {"loss": sums["loss"] / samples, "train_accuracy": sums["correct"] / samples}
+    if "noisy_samples" in sums:
+        shares = {"train_noisy_accuracy": "noisy_correct", "crossed": "crossed", "stuck": "stuck"}
+        row |= {name: sums[of] / max(noisy, 1) for name, of in shares.items()}
+    if "margin" in sums:
+        row["margin"] = sums["margin"] / samples
+    return row

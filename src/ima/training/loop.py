@@ -19,7 +19,6 @@ from time import monotonic
 from typing import NoReturn, Protocol
 
 import torch
-import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -29,7 +28,7 @@ from ima.budget import Budget, OutOfTime
 from ima.data import Part, Splits
 from ima.data.augment import augment_share
 from ima.methods import Method, Standard
-from ima.training.amid import Amid
+from ima.training.amid import Amid, summary
 from ima.training.batches import batch_seed, batches, epoch_seed
 from ima.training.build import (
     asked,
@@ -222,7 +221,8 @@ class _Trainer:
             world=fabric.world_size,
             batch=min(config.batch_size, len(self.train) - number * config.batch_size),
         )
-        self._share_statistics()
+        if fabric.world_size > 1:
+            state.share_statistics()
         with fabric.autocast():
             step = method(state.wrapped, x, y, ids)
         state.optimizer.zero_grad()
@@ -231,15 +231,6 @@ class _Trainer:
         if state.average is not None:
             state.average.update_parameters(inside(state.wrapped))
         return {name: value.to(fabric.device) for name, value in step.metrics.items()}
-
-    def _share_statistics(self) -> None:
-        """Give all processes the first one's running statistics, which are those that are saved.
-
-        DDP does so in a training pass only, and some methods look at the samples before it.
-        """
-        if self.fabric.world_size > 1:
-            for buffer in self.state.model.buffers():
-                dist.broadcast(buffer, 0)
 
     def _over_processes(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         names = sorted(sums)
@@ -304,15 +295,3 @@ class _Trainer:
             run.add_margins(epoch, edges, [int(c) for c in counts])
         # Written last: whatever was interrupted before is done again.
         state.save(run.state, self.fabric, epoch)
-
-
-def summary(sums: Mapping[str, float]) -> dict[str, float]:
-    """An epoch's sums as means and shares, for metrics.csv."""
-    samples, noisy = sums["samples"], sums.get("noisy_samples", 0.0)
-    row = {"loss": sums["loss"] / samples, "train_accuracy": sums["correct"] / samples}
-    if "noisy_samples" in sums:
-        shares = {"train_noisy_accuracy": "noisy_correct", "crossed": "crossed", "stuck": "stuck"}
-        row |= {name: sums[of] / max(noisy, 1) for name, of in shares.items()}
-    if "margin" in sums:
-        row["margin"] = sums["margin"] / samples
-    return row

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ima.evaluation.results import Results
@@ -67,11 +67,9 @@ def recipes(plans: Sequence[Plan]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def parts(plans: Sequence[Plan]) -> list[str]:
+def parts(results: Iterable[Results]) -> list[str]:
     """What the attacks that are made of parts ran, a line each."""
-    runs = unique(run for p in plans for run in p.chosen().runs)
-    found = [Results.from_csv(run.results("best")) for run in runs]
-    lines = [f"{a}: {one.settings[a]}." for one in found for a in one.attacks if a in one.settings]
+    lines = [f"{a}: {r.settings[a]}." for r in results for a in r.attacks if a in r.settings]
     return list(dict.fromkeys(lines))
 
 

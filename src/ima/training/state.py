@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
@@ -48,6 +49,14 @@ class State:
     def chosen(self) -> nn.Module:
         """The weights that are validated and kept."""
         return self.model if self.average is None else self.average.module
+
+    def share_statistics(self) -> None:
+        """Give all processes the first one's running statistics, which are those that are saved.
+
+        DDP does so in a training pass only, and some methods look at the samples before it.
+        """
+        for buffer in self.model.buffers():
+            dist.broadcast(buffer, 0)
 
     def save(self, path: Path, fabric: Fabric, epoch: int, amid: Amid | None = None) -> None:
         """Write what a resumed run needs. epoch: the last whole one; amid: the one under way.
@@ -96,4 +105,5 @@ def epochs_done(state: Mapping[str, Any], folder: Path) -> str:
         raise FileNotFoundError(
             f"{folder} has no finished epoch; train it first: ima train --resume {folder}"
         )
-    return str(done) if state["amid"] is None else f"{done} and part of {done + 1}"
+    # Absent in states from before runs could stop within an epoch.
+    return str(done) if state.get("amid") is None else f"{done} and part of {done + 1}"
