@@ -27,6 +27,7 @@ import ima.training.children as module
 from ima import Results
 from ima.cli import app, main
 from ima.cli.compare import compare
+from ima.cores import cores, threads
 from ima.evaluation.results import Row as ResultRow
 from ima.networks.small_cnn import small_cnn
 from ima.training.checkpoint import load_state
@@ -231,20 +232,30 @@ def test_further_seeds_keep_the_runs_that_are_there(made: Made, commands: Comman
 def test_two_jobs_run_at_the_same_time_and_share_the_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together, threads = threading.Barrier(2, timeout=60), set[str]()
+    together, given = threading.Barrier(2, timeout=60), set[str]()
 
     def meet(command: Sequence[str], **options: Any) -> int:
         together.wait()
-        threads.add(options["env"]["OMP_NUM_THREADS"])
+        given.add(options["env"]["OMP_NUM_THREADS"])
         return 0
 
     told: list[tuple[int, int]] = []
     plans = plan(load_config("digits", small(PLAIN)), [0, 1], tmp_path)
     monkeypatch.setattr(module, "run", meet)
-    monkeypatch.setattr(module.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr("ima.cores.cores", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     make(plans, jobs=2, device="cpu", report=lambda _, done, total: told.append((done, total)))
     assert told == [(1, 2), (2, 2)] * 2
-    assert threads == {"3"}
+    assert given == {"3"}
+
+
+def test_a_process_takes_no_more_threads_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = cores()
+    assert 1 <= allowed <= (os.cpu_count() or 1)
+    for asked, jobs, given in [("", 2, 3), ("2", 2, 2), ("8", 2, 3), ("1", 1, 1), ("", 9, 1)]:
+        monkeypatch.setattr("ima.cores.cores", lambda: 6)
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert threads(jobs) == given
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -46,6 +46,7 @@ def test_packaged_configs_are_valid_and_survive_yaml(name: str) -> None:
         ("network.widht=8", ["network.widht", "did you mean 'network.width'"]),
         ("norm=3", ["norm", "expected 2"]),
         ("evaluate.attacks=[pdg-100]", ["evaluate.attacks", "did you mean 'pgd-100'"]),
+        ("evaluate.attacks=[pgd-10, white-10]", ["'white-10'", "one size", "leave it out"]),
         ("evaluate.eps=[]", ["evaluate.eps"]),
         ("evaluate.eps=[-1.0]", ["evaluate.eps.0", "greater than 0"]),
         ("optimizer.name=adamm", ["optimizer.name", "'adam'"]),

@@ -49,9 +49,41 @@ def test_the_pack_keeps_the_split_and_nearly_the_pixels(
         apart = ours.images.float() - theirs.images.float()
         # Two images of different slices differ by far more.
         assert float(apart.abs().flatten(1).mean(1).max()) < (4 if ours is original.train else 1e-9)
+    assert "JPEG" in packed.note and "JPEG" not in original.note
     again = tmp_path / "again.zip"
     pack_covid_ct(again, path=source, size=32)
     assert again.read_bytes() == target.read_bytes()
+
+
+def test_the_full_table_advances_in_slices_from_the_pack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IMA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    pack_covid_ct(tmp_path / "ct.zip", path=slices(tmp_path / "source"), size=20)
+    words = [
+        *("compare", "table5", f"data.path={tmp_path / 'ct.zip'}", "data.size=20"),
+        "network={name: small_resnet, width: 4}",
+        *("train.epochs=1", "evaluate.attacks=[pgd-1]", "evaluate.samples=4"),
+        "compare=[{label: IMA, method: {name: ima, eps: 12.0, delta: 12.0, steps: 1}}]",
+        *("--out", str(tmp_path / "runs"), "--device", "cpu"),
+    ]
+    with pytest.raises(SystemExit) as stopped:
+        app([*words, "--time-budget", "1s"])
+    assert stopped.value.code == 75
+    assert "the same command continues" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as done:
+        app([*words, "--time-budget", "9m"])
+    assert done.value.code in (0, None)
+    page = (tmp_path / "runs" / "table.md").read_text()
+    for said in (
+        "small_resnet (width 4)",
+        "JPEG",
+        "no patient ids",
+        "20 training and 60 validation samples",
+    ):
+        assert said in page
+    assert "adam (lr 0.001, constant, weight decay 0), 1 epochs" in page
 
 
 def test_a_wrong_quality_is_named_and_leaves_no_file(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ima import (
     ATES,
     FAT,
     GAIRAT,
+    IAAT,
     IMA,
     MART,
     MMA,
@@ -461,6 +462,32 @@ def test_the_state_of_another_training_set_is_refused(row: Row) -> None:
         row.build().load_state_dict(row.build(num_samples=59).state_dict())
 
 
+def test_the_state_of_another_method_is_refused_before_anything_changes() -> None:
+    one = {name: row.build() for name, row in ROWS.items()}
+    kinds = {name: getattr(m, "kind", "without a state") for name, m in one.items()}
+    assert kinds["ima"] != kinds["ima, as released"]
+    for name, method in one.items():
+        kept = copy.deepcopy(method.state_dict())
+        for other, theirs in one.items():
+            if kinds[other] != kinds[name]:
+                with pytest.raises(ValueError, match="the saved state is that of"):
+                    method.load_state_dict(theirs.state_dict())
+        assert_same(method.state_dict(), kept)
+        # States of earlier versions do not name their method.
+        method.load_state_dict({key: value for key, value in kept.items() if key != "method"})
+        assert_same(method.state_dict(), kept)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "epochs", "error"), [(0, 0, ValueError), (-1, 5, ValueError), (1.0, 5.0, TypeError)]
+)
+def test_an_epoch_that_cannot_be_is_refused(epoch: Any, epochs: Any, error: type) -> None:
+    for row in ROWS.values():
+        if "noise" in row.build().state_dict():
+            with pytest.raises(error, match="expected"):
+                row.build().end_epoch(epoch, epochs)
+
+
 # ---------------------------------------------------------------------------- metrics
 
 
@@ -829,6 +856,16 @@ def test_margins_grow_by_delta_whatever_the_precision_of_the_samples() -> None:
         for _ in range(50):
             method(Sure(), torch.zeros(1, 2, dtype=dtype), torch.tensor([0]), torch.tensor([0]))
         assert float(method.margins.values) == pytest.approx(0.255, rel=1e-3), dtype
+        grown = CustomizedAT(num_samples=1, eps=3.0, eta=0.005, steps=1)
+        adapted = IAAT(num_samples=1, eps=3.0, initial=0.7, gamma=0.05, steps=1)
+        adapted.margins.values.fill_(1.0)
+        adapted.end_epoch(50, 110)
+        for method_ in (grown, adapted):
+            for _ in range(60):
+                x = torch.zeros(1, 2, dtype=dtype)
+                method_(Sure(), x, torch.tensor([0]), torch.tensor([0]))
+        assert float(grown.margins.values) == pytest.approx(0.3, rel=1e-3), dtype
+        assert float(adapted.margins.values) == pytest.approx(1.3, rel=1e-3), dtype
 
 
 def test_a_sample_that_is_wrong_in_evaluation_mode_counts_as_misclassified() -> None:

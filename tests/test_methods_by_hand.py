@@ -86,6 +86,20 @@ def test_probabilities_of_exactly_zero_give_finite_gradients(large: float, wrong
         assert math.isfinite(float(loss.detach()))
 
 
+@pytest.mark.parametrize("masked", ["clean", "noisy", "both"])
+def test_a_class_that_a_model_rules_out_counts_as_a_probability_of_zero(masked: str) -> None:
+    ruled_out = torch.tensor([[0.3, 0.1, -math.inf]])
+    clean = torch.tensor([[0.5, 0.1, -200.0]]) if masked == "noisy" else ruled_out
+    noisy = torch.tensor([[0.1, 0.4, -200.0]]) if masked == "clean" else 2 * ruled_out
+    rest = TASK.divergence(clean[:, :2], noisy[:, :2])
+    assert float(TASK.divergence(clean, noisy)) == near(float(rest), 1e-6)
+    clean, noisy = clean.clone().requires_grad_(), noisy.clone().requires_grad_()
+    for loss in (mart_loss(clean, noisy, Y, 5.0), TASK.divergence(clean, noisy).sum()):
+        for gradient in torch.autograd.grad(loss, (clean, noisy)):
+            assert bool(torch.isfinite(gradient).all())
+        assert math.isfinite(float(loss.detach()))
+
+
 @pytest.mark.parametrize("method", [TRADES(eps=0.1), MART(eps=0.1)], ids=["trades", "mart"])
 def test_a_step_with_probabilities_of_exactly_zero_is_finite(method: Any) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))

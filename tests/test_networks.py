@@ -295,11 +295,12 @@ def test_resnet18_in_at_224_pixels() -> None:
     assert seen[2].shape == (1, 512, 7, 7)
 
 
-def test_resnet18_in_refuses_images_that_instance_norm_would_erase() -> None:
-    model = build("resnet18_in", 1, 2)
-    assert model(torch.rand(1, 1, 33, 33)).shape == (1, 2)
-    with pytest.raises(ValueError, match="H, W of at least 33"):
-        model.eval()(torch.rand(1, 1, 32, 64))
+@pytest.mark.parametrize(("name", "least"), [("resnet18_in", 33), ("small_resnet", 17)])
+def test_images_that_instance_norm_would_erase_are_refused(name: str, least: int) -> None:
+    model = build(name, 1, 2)
+    assert model(torch.rand(1, 1, least, least)).shape == (1, 2)
+    with pytest.raises(ValueError, match=f"{name} expects .* H, W of at least {least}"):
+        model.eval()(torch.rand(1, 1, least - 1, 64))
 
 
 def test_small_resnet_still_reads_its_trained_weights() -> None:
@@ -353,6 +354,8 @@ def unknown(in_channels, classes, kind: Unknown = None):
 def no_classes(in_chans: int, hidden: int = 3): ...
 
 def no_numbers(): ...
+
+def flags(pretrained: bool = False, progress: bool = True): ...
 
 def no_network(channels: int, num_classes: int):
     return channels
@@ -454,6 +457,7 @@ def test_a_network_that_is_told_no_channels_must_fit(local: str) -> None:
         ("no_numbers", {}, "takes nothing; expected"),
         ("needs_lists", {}, "needs 'channels'"),
         ("no_network", {}, "made an object of type int"),
+        ("flags", {}, "takes pretrained, progress; expected"),
         ("swapped", {"in_chans": 3}, "got the option 'in_chans'; leave it out"),
         ("swapped", {"wide": 3}, "cannot be built: .* unexpected keyword argument 'wide'"),
         ("hides", {"classes_as": "number"}, "cannot be built"),

@@ -794,7 +794,8 @@ def test_a_terminated_command_leaves_no_training_behind(place: Place, tmp_path: 
 
 
 def test_rows_side_by_side_share_the_cores(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr("ima.cores.cores", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     conduct(Place(place.experiment, place.folder, place.data, "cpu", seed=3, jobs=2))
     assert {one["OMP_NUM_THREADS"] for one in calls(place)} == {"3"}
     assert sorted(done(place)[2:]) == [

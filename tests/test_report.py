@@ -365,6 +365,8 @@ def test_shares_and_medians_of_margins() -> None:
     held = MarginHistory(edges, [1, 5, 6], counts)
     np.testing.assert_allclose(held.shares().sum(axis=1), [1, NAN, 1])
     np.testing.assert_allclose(held.medians(), [np.median(margins), NAN, 2.995], atol=0.01)
+    recorded = MarginHistory(edges, [1, 5, 6], counts, [0.25, 0.5, NAN])
+    np.testing.assert_allclose(recorded.medians(), [0.25, NAN, 2.995], atol=0.01)
     empty_end = MarginHistory(edges, [1, 5], counts[:2])
     assert empty_end.last() == 0
     heat, bars, _ = figures.margins_by_epoch(empty_end, cap=3, norm="L2").axes
@@ -423,6 +425,7 @@ REFUSED: list[tuple[str, Callable[[], object]]] = [
     ("increasing numbers", lambda: MarginHistory([0, 2, 1], [1], [[1, 2]])),
     ("negative or non-finite", lambda: MarginHistory([0, 1, 2], [1], [[1, -2]])),
     ("no margin to show", lambda: MarginHistory([0, 1, 2], [1], [[0, 0]])),
+    ("2 values for 1 epochs", lambda: MarginHistory([0, 1, 2], [1], [[1, 0]], [0.5, 0.5])),
     ("cap is nan", lambda: figures.margins_by_epoch(history(), cap=NAN, norm="2")),
     ("rows is empty", lambda: figures.examples(DIGIT, "seven", [], norm="2")),
     ("must agree", lambda: figures.examples(SCAN, "seven", rows(DIGIT, "IMA"), norm="2")),

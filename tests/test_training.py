@@ -169,18 +169,19 @@ def test_every_method_trains_and_leaves_what_a_run_folder_promises(
 
 def test_the_histogram_of_margins_counts_every_training_sample(tmp_path: Path) -> None:
     run = train(new(tmp_path / "run", epochs=2))
-    samples = len(load("digits").train)
+    samples, other = len(load("digits").train), ("epoch", "cap", "median")
     for row in run.read_margins():
-        counts = [value for name, value in row.items() if name not in ("epoch", "cap")]
+        counts = [value for name, value in row.items() if name not in other]
         assert sum(counts) == samples
         assert row["cap"] == OPTIONS["eps"]
     margins = load_state(run.state)["method"]["margins"]["values"]
     assert margins.shape == (samples,)
     assert float(margins.min()) >= 0
     assert float(margins.max()) <= OPTIONS["eps"]
+    assert run.read_margins()[-1]["median"] == float(np.median(margins))
     mean = float((margins.double()).mean())
-    edges = [float(name) for name in run.read_margins()[-1] if name not in ("epoch", "cap")]
-    counts = [v for k, v in run.read_margins()[-1].items() if k not in ("epoch", "cap")]
+    edges = [float(name) for name in run.read_margins()[-1] if name not in other]
+    counts = [v for k, v in run.read_margins()[-1].items() if k not in other]
     assert sum(c * e for c, e in zip(counts, edges, strict=True)) / samples == pytest.approx(
         mean, abs=OPTIONS["eps"] / len(edges)
     )

@@ -9,6 +9,10 @@ OUT_OF_TIME = 75
 """Exit code of a command that stopped for time and can be continued (EX_TEMPFAIL)."""
 
 
+SHORT = 60.0
+"""Seconds that are taken to be enough for what has never been timed."""
+
+
 class OutOfTime(RuntimeError):  # noqa: N818  # it is no error: nothing went wrong
     """The time is up; the text says what is kept and how to continue."""
 
@@ -38,6 +42,10 @@ class Budget:
     def left(self) -> float:
         """Seconds that are left; negative afterwards."""
         return self.end - time.monotonic()
+
+    def untimed(self) -> float:
+        """Seconds that must be left to begin what has never been timed: a minute, or a fifth."""
+        return min(SHORT, 0.2 * self.seconds)
 
     def over(self) -> bool:
         """Whether the time is up."""

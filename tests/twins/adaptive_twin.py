@@ -171,6 +171,14 @@ def mma(
     return (2 * (counts.to(losses) * losses).mean() + cross_entropy(z, y)) / 3, new_stored
 
 
+def iaat_warm(epoch: int, epochs: int) -> bool:
+    """Whether all radii are one: in the first 10 of 110 epochs; epoch counts from 0.
+
+    In other runs the same share, to the nearest epoch, and the first epoch in any case.
+    """
+    return epoch == 0 or 110 * (epoch + 1) <= 10 * epochs + 55
+
+
 def iaat(
     model: nn.Module,
     x: Tensor,

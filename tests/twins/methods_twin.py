@@ -244,6 +244,14 @@ def gairat_weights(kappa: Tensor, steps: int, lam: float) -> Tensor:
     return weights * len(weights) / weights.sum()
 
 
+def gairat_weighted(epoch: int, epochs: int, begin: int | None = None) -> bool:
+    """Whether samples have weights: from epoch number 60 of 120 on, counted from 1, or from begin.
+
+    epoch and begin count from 0.
+    """
+    return 120 * (epoch + 1) >= 60 * epochs if begin is None else epoch >= begin
+
+
 def gairat(
     model: nn.Module,
     x: Tensor,

@@ -46,7 +46,15 @@ def compare(
     from ima.report.comparison import Entry, Frame, write
     from ima.training.compare import Candidate, make, plan
     from ima.training.config import load_config, warnings
-    from ima.training.origin import comparable, parts, provenance, recipes, seconds, untimed
+    from ima.training.origin import (
+        about_data,
+        comparable,
+        parts,
+        provenance,
+        recipes,
+        seconds,
+        untimed,
+    )
 
     if jobs < 1:
         raise ValueError(f"--jobs is {jobs}; expected at least 1")
@@ -89,11 +97,12 @@ def compare(
         for p in plans
     ]
     remarks = [
+        *about_data(plans),
         *(p.remark() for p in plans if p.tuned),
         *parts(one for entry in entries for one in entry.best),
         *recipes(plans),
         *untimed(plans),
-        provenance(plans, loaded, chosen_seeds, overrides),
+        provenance(plans, loaded, chosen_seeds, overrides, config),
     ]
     frame = Frame(
         loaded.name,

@@ -107,7 +107,7 @@ def evaluate(
         Of the attacks' random starts.
     time_budget:
         Such as 540s, 9m or 1h30m: stop, with exit code 75, before a batch that may not fit in; the
-        same command continues.
+        same command continues. The first batch, which nobody has timed, is begun in any case.
 
     """
     from ima.budget import Budget

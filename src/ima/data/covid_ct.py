@@ -34,6 +34,11 @@ NOTE = (
     "neighbour rule on 56x56 pixels already gets 95.5 % right."
 )
 
+LOSSY = (
+    "Training images are stored as JPEG, which may change them by more than the smallest noise "
+    "radius."
+)
+
 CLASSES = ("non-COVID", "COVID")
 TEST, VAL = 200, 30  # of each class; training has the rest
 USUAL = (
@@ -70,7 +75,9 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
         )
         for role, chosen in assign(files, images, prints, seed, found).items()
     }
-    return Splits("covid_ct", parts["train"], parts["val"], parts["test"], CLASSES, NOTE)
+    stored = {PurePath(file.name).suffix.lower() for file in files}
+    note = f"{NOTE} {LOSSY}" if stored & {".jpg", ".jpeg"} else NOTE
+    return Splits("covid_ct", parts["train"], parts["val"], parts["test"], CLASSES, note)
 
 
 def _enough(files: Sequence[ImageFile], found: Path) -> None:

@@ -64,7 +64,12 @@ class Stateless:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing to load."""
+        """Nothing to load; ValueError where there is something: it is another method's."""
+        if state:
+            raise ValueError(
+                f"the saved state is that of {state.get('method', 'another method')}, this method "
+                f"is {type(self).__name__}; make the method as it was made when the state was saved"
+            )
 
 
 @dataclass(frozen=True)

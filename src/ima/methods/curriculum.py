@@ -75,6 +75,8 @@ class CurriculumAT(Noisy):
     ) -> None:
         super().__init__(eps=eps, norm=norm, bounds=bounds, steps=steps, task=task, seed=seed)
         positive(threshold=threshold, patience=1 if patience is None else patience)
+        if threshold > 1:
+            raise ValueError(f"threshold is {threshold}; expected an accuracy, at most 1")
         self.threshold, self.patience = threshold, patience
         self.lesson = Lesson()
 
@@ -135,8 +137,8 @@ class CurriculumAT(Noisy):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
-        self.lesson = Lesson(**state["lesson"])
         super().load_state_dict(state)
+        self.lesson = Lesson(**state["lesson"])
 
 
 def chunks(samples: int, strength: int) -> Tensor:

@@ -80,7 +80,7 @@ class CustomizedAT(Adaptive):
         a wrong shape; FloatingPointError for NaN. Nothing is updated then.
         """
         x, y, box = self._prepare(x, y, ids)
-        old = self.margins.of(ids, x).to(x.dtype)
+        old = self._radii(ids, x)
         output = look(model, x)
         self.task.check(output, y)
         tried = (old + self.eta).clamp_max(self.eps)

@@ -84,10 +84,10 @@ class IAAT(Adaptive):
         a wrong shape; FloatingPointError for NaN. Nothing is updated then.
         """
         x, y, box = self._prepare(x, y, ids)
-        previous = self.margins.of(ids, x).to(x.dtype)
+        previous = self._radii(ids, x)
         right = self._right(model, x, y)
         if self._warm():
-            radius = self.initial * right.to(x.dtype)
+            radius = self.initial * right.to(previous.dtype)
         else:
             more = previous + self.gamma
             # Drawn for the whole batch: a sample's noise must not depend on which others need it.

@@ -222,6 +222,11 @@ class IMA(Adaptive):
         if self.choices.update == "epoch":
             self.margins.load_state_dict(self.next.state_dict())
 
+    @property
+    def kind(self) -> str:
+        """Whose states it can continue from: with updates after an epoch there is more to keep."""
+        return super().kind + (" (updates by epoch)" if self.choices.update == "epoch" else "")
+
     def state_dict(self) -> dict[str, Any]:
         """The margins, and where the noise stands."""
         state = super().state_dict()

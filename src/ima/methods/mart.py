@@ -22,6 +22,7 @@ from ima.methods.base import Step, positive
 from ima.methods.noisy import Noisy, classes_only, radii, report
 from ima.norms import Norm
 from ima.tasks import Task, Tree
+from ima.tasks.divergence import kl
 
 
 class MART(Noisy):
@@ -75,5 +76,4 @@ def mart_loss(clean: Tensor, noisy: Tensor, y: Tensor, lam: float) -> Tensor:
     without_rival = q.scatter(1, rival, -torch.inf).logsumexp(1)
     boosted = -q.gather(1, true)[:, 0] - without_rival
     unsure = -torch.expm1(p.gather(1, true)[:, 0])
-    divergence = (p.exp() * (p - q)).sum(1)
-    return boosted.mean() + lam * (divergence * unsure).mean()
+    return boosted.mean() + lam * (kl(p, q) * unsure).mean()

@@ -8,7 +8,7 @@ u = (PGD on SLM within E(i) - x) / E(i)
 e = bisection of SLM(f(x + e * u)) = 0 on [0, 1.05 eps]
 L = (sum over correct with e < eps of CE(f(x + e * u), y) + sum over wrong of CE(f(x), y)) / N
 loss = 2/3 * L + 1/3 * mean CE(f(x), y)
-E(i) = max(e, eps_min) where correct, eps_min elsewhere
+E(i) = e where correct, 0 elsewhere            # the search begins within max(E(i), eps_min)
 
 SLM < 0 means a probability above 1/2, so this boundary lies inside the decision boundary.
 Differences from the published code: the bisection runs in evaluation mode too; x + e * u is clamped

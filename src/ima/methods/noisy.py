@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -65,26 +66,46 @@ class Noisy:
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
         """Say that epoch number `epoch` (from 0) of `epochs` is over: schedules move on."""
-        self.epoch, self.epochs = epoch + 1, epochs
+        if not (isinstance(epoch, Integral) and isinstance(epochs, Integral)):
+            raise TypeError(f"epoch is {epoch!r} of {epochs!r}; expected two whole numbers")
+        if epoch < 0 or epochs < 1:
+            raise ValueError(f"epoch is {epoch} of {epochs}; expected 0 and up, of at least 1")
+        self.epoch, self.epochs = int(epoch) + 1, int(epochs)
         self.generator.manual_seed(_noise_seed(self.seed, self.epoch))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the schedules and the noise stand."""
         return {
+            "method": self.kind,
             "epoch": self.epoch,
             "epochs": self.epochs,
             "noise": self.generator.get_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state."""
+        """Continue from a saved state; ValueError where it is another method's."""
+        self._claim(state)
         self.epoch, self.epochs = int(state["epoch"]), int(state["epochs"])
         self.generator.set_state(state["noise"].cpu())
+
+    @property
+    def kind(self) -> str:
+        """Whose states it can continue from."""
+        return type(self).__name__
 
     @property
     def scheduled(self) -> bool:
         """Whether `end_epoch` moves more than the noise."""
         return False
+
+    def _claim(self, state: Mapping[str, Any]) -> None:
+        # States of earlier versions do not name their method.
+        saved = state.get("method", self.kind if "noise" in state else "another method")
+        if saved != self.kind:
+            raise ValueError(
+                f"the saved state is that of {saved}, this method is {self.kind}; make the method "
+                "as it was made when the state was saved"
+            )
 
     def _prepare(self, x: Tensor, y: Tree, ids: Tensor) -> tuple[Tensor, Tree, Box]:
         if self.scheduled and self.epochs == UNKNOWN and isinstance(ids, Tensor):
@@ -109,7 +130,7 @@ class Noisy:
 
     def _start(self, x: Tensor, radius: Tensor, box: Box) -> Tensor:
         """Points uniform in the balls of `radius` (B,) around x, inside the bounds."""
-        return into(x + self.setting.norm.random(x, radius, self.generator), box)
+        return into(x + self.setting.norm.random(x, radius.to(x.dtype), self.generator), box)
 
     def _tiny_start(self, x: Tensor, box: Box) -> Tensor:
         """Points beside x: where an objective is flat at x itself, a walk must not start there."""
@@ -134,9 +155,9 @@ class Noisy:
             model,
             x,
             y,
-            radius,
+            radius.to(x.dtype),
             steps=self.steps if steps is None else steps,
-            step_size=step_size,
+            step_size=step_size.to(x.dtype),
             norm=self.setting.norm,
             task=self.setting.task,
             bounds=box,
@@ -182,12 +203,17 @@ class Adaptive(Noisy):
 
     margins: Margins
 
+    def _radii(self, ids: Tensor, x: Tensor) -> Tensor:
+        """The margins of a batch, in x's precision or a higher one: small growth must not round."""
+        return self.margins.of(ids, x).to(torch.promote_types(x.dtype, torch.float32))
+
     def state_dict(self) -> dict[str, Any]:
         """The margins, and where schedules and noise stand."""
         return {"margins": self.margins.state_dict(), **super().state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue with saved margins; ValueError when they belong to another training set."""
+        self._claim(state)
         self.margins.load_state_dict(state["margins"])
         super().load_state_dict(state)
 

@@ -48,8 +48,10 @@ def import_builder(name: str) -> Callable[..., nn.Module]:
     hints = _hints(target)
     channels_as, classes_as = (_named(table, parameters, hints) for table in (CHANNELS, CLASSES))
     if not channels_as and not classes_as and not _hides(parameters):
-        first = [p.name for p in parameters.values() if p.kind in _BY_POSITION][:2]
-        if len(first) < 2:
+        places = [p for p in parameters.values() if p.kind in _BY_POSITION][:2]
+        first = [p.name for p in places]
+        # Where the first has a default, it is hardly a number that every network needs.
+        if len(first) < 2 or places[0].default is not Parameter.empty:
             raise ValueError(_unfit(name, parameters))
 
         def by_position(channels: int, num_classes: int, **options: Any) -> nn.Module:

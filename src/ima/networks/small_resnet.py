@@ -27,6 +27,12 @@ class SmallResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, num_classes) of images (B, channels, H, W) in [0, 1]."""
+        # At 16 pixels one number a channel is left at the end: InstanceNorm would make it 0.
+        if x.dim() != 4 or min(x.shape[2:]) < 17:
+            raise ValueError(
+                f"images have shape {tuple(x.shape)}; small_resnet expects (B, channels, H, W) "
+                "with H, W of at least 17: enlarge them, or take another network"
+            )
         stem = self.pool(F.relu(self.norm(self.stem((x - 0.5) / 0.5))))
         return self.head(self.blocks(stem).mean((2, 3)))
 
@@ -34,7 +40,7 @@ class SmallResNet(nn.Module):
 def small_resnet(channels: int, num_classes: int, *, width: int = 16) -> nn.Module:
     """Stem of stride 2, max-pool, three residual blocks with affine InstanceNorm, linear layer.
 
-    Input (B, channels, H, W) with H, W of at least 32, values in [0, 1], brought to [-1, 1]
-    inside; output (B, num_classes).
+    Input (B, channels, H, W) with H, W of at least 17, values in [0, 1], brought to [-1, 1]
+    inside; output (B, num_classes). The model raises ValueError for smaller images.
     """
     return SmallResNet(channels, num_classes, width)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from ima.cores import threads
 from ima.nnunet.paper import TASKS, Task
 from ima.training.refusal import ConfigError, check_name, nearest, read_yaml, validate
 from ima.training.settings import Strict
@@ -159,7 +160,7 @@ class Place:
             # Neither a pool of eight processes nor workers that take the cores from the training.
             named |= {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "0"}
         if self.jobs > 1:
-            named["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.jobs))
+            named["OMP_NUM_THREADS"] = str(threads(self.jobs))
         return named | ({} if row is None else self._told(row))
 
     def _told(self, row: Entry) -> dict[str, str]:

@@ -118,7 +118,8 @@ def _pictures(entries: Sequence[Entry], frame: Frame) -> dict[str, tuple[Any, st
         firm=last.label,
     )
     if picked:
-        shown["story"] = figures.story(*picked, drawn, **noise), f"One test image. {caption}"
+        chosen = f"A test image chosen because {first.label} gets it wrong and {last.label} right"
+        shown["story"] = figures.story(*picked, drawn, **noise), f"{chosen}. {caption}"
     shown["accuracy"] = figures.accuracy_over_noise(drawn, **noise), caption
     for option, panels in _swept(entries, frame.attack).items():
         look = {"option": option, "attack": attack, "norm": frame.norm}

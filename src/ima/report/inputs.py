@@ -87,11 +87,13 @@ class MarginHistory:
     edges: (bins + 1,), the bins' borders, increasing, in units of the noise radius.
     epochs: (E,), increasing; gaps are allowed.
     counts: (E, bins), numbers of samples, 0 or more; an epoch of zeros is left blank.
+    known: (E,), each epoch's median margin, NaN where it was not recorded; None for none.
     """
 
     edges: Array
     epochs: Array
     counts: Array
+    known: Array | None = None
 
     def __post_init__(self) -> None:
         for name in ("edges", "epochs"):
@@ -110,6 +112,12 @@ class MarginHistory:
             raise ValueError("counts holds negative or non-finite values, expected 0 or more")
         if not self.counts.any():
             raise ValueError("counts holds only zeros: there is no margin to show")
+        if self.known is not None:
+            _set(self, "known", _vector("known", self.known))
+            if self.known.shape != self.epochs.shape:
+                raise ValueError(
+                    f"known has {self.known.size} values for {self.epochs.size} epochs"
+                )
 
     def shares(self) -> Array:
         """(E, bins), each epoch's share of samples per bin in 0..1; NaN for an empty epoch."""
@@ -119,7 +127,10 @@ class MarginHistory:
         )
 
     def medians(self) -> Array:
-        """(E,), each epoch's median margin, linear within its bin; NaN for an empty epoch."""
+        """(E,), each epoch's median margin, linear within its bin where it was not recorded.
+
+        Linear is wrong where many margins are equal, such as at the cap. NaN for an empty epoch.
+        """
         medians = np.full(self.epochs.shape, np.nan)
         for row, shares in enumerate(self.shares()):
             if np.isfinite(shares[0]):
@@ -128,7 +139,9 @@ class MarginHistory:
                 part = (0.5 - below[upper - 1]) / shares[upper - 1]
                 step = self.edges[upper] - self.edges[upper - 1]
                 medians[row] = self.edges[upper - 1] + part * step
-        return medians
+        if self.known is None:
+            return medians
+        return np.where(np.isfinite(self.known) & np.isfinite(medians), self.known, medians)
 
     def last(self) -> int:
         """The row of the last epoch that has samples."""

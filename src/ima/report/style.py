@@ -19,7 +19,10 @@ RIGHT, WRONG = "#00629B", "#A84300"  # blue and brown-orange: apart for every co
 # The first four are Okabe and Ito's, darkened until text in them can be read on white.
 # Markers and dashes repeat what the colour says, for grayscale prints; their numbers share no
 # factor, so that 36 curves differ without colour.
-COLOURS = ("#0072B2", "#C24E00", "#007D5A", "#B04A88", "#4A4F55", "#5A2D0C", "#8E4FE0")
+COLOURS = (
+    *("#0072B2", "#C24E00", "#007D5A", "#B04A88", "#4A4F55", "#5A2D0C", "#8E4FE0"),
+    *("#009FB0", "#0A0A50"),
+)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h", "<")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 

@@ -128,11 +128,12 @@ def margin_history(rows: Sequence[Mapping[str, float]]) -> MarginHistory:
     """The histograms of a run's margins.csv."""
     if not rows:
         raise ValueError("the run has no margins.csv; only methods with margins write one")
-    lows = [name for name in rows[0] if name not in ("epoch", "cap")]
+    lows = [name for name in rows[0] if name not in ("epoch", "cap", "median")]
     return MarginHistory(
         edges=np.array([*map(float, lows), rows[0]["cap"]]),
         epochs=np.array([row["epoch"] + 1 for row in rows]),
         counts=np.array([[row[name] for name in lows] for row in rows]),
+        known=np.array([row.get("median", np.nan) for row in rows]),
     )
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ima.tasks.divergence import kl
 from ima.tasks.trees import Tree
 
 
@@ -106,8 +107,7 @@ class Classification:
     def divergence(self, clean: Tree, noisy: Tree, target: Tree = None) -> Tensor:
         """KL(p || q) of the class probabilities of two outputs, (B,), in nats; no target needed."""
         p, q = _logits(clean).log_softmax(1), _logits(noisy).log_softmax(1)
-        # exp(p) * (p - q), not p.exp() * log(...): a probability of exactly 0 keeps its gradient.
-        return (p.exp() * (p - q)).sum(1)
+        return kl(p, q)
 
 
 def _classes(output: Tensor) -> int:

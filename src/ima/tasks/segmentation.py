@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ima.tasks.divergence import kl
 from ima.tasks.pixels import (
     column,
     count_pixels,
@@ -200,8 +201,7 @@ class Segmentation:
         if self.regions:
             # A region z is the pair (0, z) of classes.
             p, q = (torch.stack((torch.zeros_like(z), z), 1) for z in (p, q))
-        p, q = p.log_softmax(1), q.log_softmax(1)
-        each = (p.exp() * (p - q)).sum(1)
+        each = kl(p.log_softmax(1), q.log_softmax(1))
         return over_pixels(each.mean(1, keepdim=True) if self.regions else each[:, None], valid)
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:

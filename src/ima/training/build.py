@@ -16,7 +16,9 @@ from ima.data import Splits, load
 from ima.data.flip import flip_labels
 from ima.methods import METHODS, Method
 from ima.networks import find_builder
+from ima.networks.imported import ARGUMENTS
 from ima.training.config import Config, Optimizer, method_options
+from ima.training.refusal import check_options
 
 BOUNDS = (0.0, 1.0)
 """Of all data sets here: images in [0, 1]."""
@@ -72,7 +74,8 @@ def build_method(config: Config, num_samples: int, *, augmented: bool) -> Method
 def build_model(config: Config, splits: Splits) -> nn.Module:
     """The config's network for the data set's channels and classes."""
     builder = find_builder(config.network.name)
-    return builder(splits.channels, splits.num_classes, **config.network.options)
+    options = check_options("network", builder, config.network, ARGUMENTS)
+    return builder(splits.channels, splits.num_classes, **options)
 
 
 def build_optimizer(config: Optimizer, model: nn.Module) -> torch.optim.Optimizer:

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from ima.budget import OUT_OF_TIME, Budget, OutOfTime
+from ima.cores import threads
 from ima.training.run import JOBS, Run
 
 Report = Callable[[str, int, int], None]
@@ -65,11 +66,11 @@ def work_off(
     """
     if not work:
         return
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    each = str(threads(jobs))
     environ = {
         **os.environ,
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": each,
+        "MKL_NUM_THREADS": each,
         JOBS: str(min(jobs, len(work))),
     }
     halt = threading.Event()
@@ -80,7 +81,8 @@ def work_off(
         limit: list[str] = []
         if budget is not None:
             left = budget.left()
-            if left < LEAST:
+            # Training can stop within an epoch; what an evaluation loses is a whole batch.
+            if left < (LEAST if item.words[0] == "train" else max(LEAST, budget.untimed())):
                 return End.STOPPED
             limit = ["--time-budget", f"{int(left)}s"]
         command = [sys.executable, "-m", "ima", *item.words, "--device", device, *limit]

@@ -14,6 +14,7 @@ from ima.data import DATASETS
 from ima.evaluation.attacks import find_attack
 from ima.methods import METHODS
 from ima.networks import find_builder
+from ima.networks.imported import ARGUMENTS
 from ima.training.refusal import (
     ConfigError,
     ask,
@@ -84,10 +85,15 @@ def parse(values: Mapping[str, Any]) -> Config:
     config = validate(Config, values)
     check_name("data.name", config.data.name, DATASETS)
     builder = ask("network.name", find_builder, config.network.name)
-    check_options("network", builder, config.network, ("channels", "num_classes"))
+    check_options("network", builder, config.network, ARGUMENTS)
     _check_method("method", config.method)
     for name in (*config.evaluate.attacks, *config.evaluate.attacks_on("last")):
-        ask("evaluate.attacks", find_attack, name)
+        row, _ = ask("evaluate.attacks", find_attack, name)
+        if row.amplitude is not None:
+            raise ConfigError(
+                f"evaluate.attacks has {name!r}, whose noise has one size of its own, none of "
+                "evaluate.eps; leave it out: `ima evaluate` measures it beside every attack"
+            )
     _check_epochs("train", config.train)
     for row in rows(config):
         for candidate in row.candidates:

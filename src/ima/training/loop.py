@@ -18,6 +18,7 @@ from pathlib import Path
 from time import monotonic
 from typing import NoReturn, Protocol
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -151,7 +152,7 @@ class _Trainer:
         if fabric.is_global_zero and start < epochs:
             # The test part is not looked at here.
             samples = {"train": len(self.train), "val": len(self.splits.val)}
-            run.write_environment(describe(fabric.device), samples)
+            run.write_environment(describe(fabric.device), samples, self.splits.note)
         events = Events(run, start) if fabric.is_global_zero else None
         for epoch in range(start, epochs):
             row = self._train_epoch(epoch, amid)
@@ -292,6 +293,7 @@ class _Trainer:
             values = margins.values.cpu()
             counts = torch.histc(values, MARGIN_BINS, 0.0, margins.cap)
             edges = torch.linspace(0, margins.cap, MARGIN_BINS + 1).tolist()
-            run.add_margins(epoch, edges, [int(c) for c in counts])
+            median = float(np.median(values.numpy()))
+            run.add_margins(epoch, edges, [int(c) for c in counts], median)
         # Written last: whatever was interrupted before is done again.
         state.save(run.state, self.fabric, epoch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from ima.evaluation.results import Results
@@ -13,23 +14,36 @@ from ima.training.run import PLACE, Run, environment
 
 
 def provenance(
-    plans: Sequence[Plan], config: Config, seeds: Sequence[int], overrides: Sequence[str] = ()
+    plans: Sequence[Plan],
+    config: Config,
+    seeds: Sequence[int],
+    overrides: Sequence[str] = (),
+    given: str | None = None,
 ) -> str:
     """Command, seeds, commit and machine of the runs behind a table, in one paragraph.
 
-    overrides: of the command, such as `train.epochs=20`.
+    overrides: of the command, such as `train.epochs=20`; given: the config as the command named
+    it, of which a path's last part is shown; its own name if None.
     """
     runs = unique(run for p in plans for c in p.candidates for run in c.runs)
-    words = [config.name, *map(shlex.quote, overrides), "--seeds", *map(str, seeds)]
+    name = config.name if given is None else PurePath(given).name
+    words = [shlex.quote(name), *map(shlex.quote, overrides), "--seeds", *map(str, seeds)]
     unless = ", unless named above" if any(p.row.differs for p in plans) else ""
     picked = "epochs and tuned options" if any(p.tuned for p in plans) else "epochs"
     return (
         f"Made by `ima compare {' '.join(words)}`: "
-        f"{len(runs)} runs at {_made_at(runs)}. All methods share "
-        f"optimiser, schedule, {config.train.epochs} epochs, batches of "
-        f"{config.train.batch_size}, data order and network{unless}; {picked} were picked on "
-        "the validation part."
+        f"{len(runs)} runs at {_made_at(runs)}. {_samples(runs)}All methods share "
+        f"{_network(config)}, {_optimizer(config)}, {config.train.epochs} epochs, batches of "
+        f"{config.train.batch_size}, {_augmentation(config)} and the data's order{unless}; "
+        f"{picked} were picked on the validation part."
     )
+
+
+def about_data(plans: Sequence[Plan]) -> list[str]:
+    """What the data sets of the runs say of themselves, a line each."""
+    runs = unique(run for p in plans for run in p.chosen().runs)
+    notes = [str(run.environment().get("data", "")) for run in runs]
+    return [note for note in dict.fromkeys(notes) if note]
 
 
 def provenance_of(run: Run, command: str) -> str:
@@ -55,6 +69,37 @@ def _made_at(runs: Sequence[Run]) -> str:
         f"commit {each('commit')}, ima {each('ima')}, torch {each('torch')}, Python "
         f"{each('python')}, {each('device')} with {each('cores')} cores"
     )
+
+
+def _samples(runs: Sequence[Run]) -> str:
+    found = [run.environment().get("samples") or {} for run in runs]
+    sizes = dict.fromkeys((s["train"], s["val"]) for s in found if {"train", "val"} <= s.keys())
+    said = [f"{train} training and {val} validation samples" for train, val in sizes]
+    return f"{' or '.join(said)}. " if said else ""
+
+
+def _network(config: Config) -> str:
+    options = ", ".join(f"{key} {value}" for key, value in config.network.options.items())
+    return f"the network {config.network.name}{f' ({options})' if options else ''}"
+
+
+def _optimizer(config: Config) -> str:
+    """The optimiser with all that it does, such as `adam (lr 0.002, cosine)`."""
+    given = config.optimizer
+    falls = {
+        "constant": "constant",
+        "cosine": "cosine",
+        "steps": f"times {given.gamma:g} after epochs {', '.join(map(str, given.milestones))}",
+    }
+    parts = [f"lr {given.lr:g}", falls[given.schedule]]
+    parts += [f"momentum {given.momentum:g}"] if given.name == "sgd" else []
+    parts += [f"weight decay {given.weight_decay:g}"]
+    return f"{given.name} ({', '.join(parts)})"
+
+
+def _augmentation(config: Config) -> str:
+    changes = config.data.augment
+    return f"random {' and '.join(changes)}" if changes else "no augmentation"
 
 
 def recipes(plans: Sequence[Plan]) -> list[str]:

@@ -11,9 +11,6 @@ from ima.budget import Budget
 RESERVE = 0.05
 """Share of the budget that is left over, for what nobody has timed."""
 
-SHORT = 60.0
-"""Seconds that are taken to be enough for a validation that has never run."""
-
 
 class Pace:
     """How long batches, saving and validation took. budget: any time if None.
@@ -33,8 +30,7 @@ class Pace:
         """Whether a validation fits, and saving after it."""
         if self.validation is not None:
             return self._left() >= self.validation + self._end()
-        total = float("inf") if self.budget is None else self.budget.seconds
-        return self._left() - self._end() > min(SHORT, 0.2 * total)
+        return self.budget is None or self._left() - self._end() > self.budget.untimed()
 
     def __str__(self) -> str:
         took = f"a batch took up to {self.batch:.3g} s" if self.batch else "no batch was begun"

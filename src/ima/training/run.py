@@ -147,12 +147,14 @@ class Run:
         except (yaml.YAMLError, ConfigError) as error:
             raise ConfigError(f"{path} is damaged: {error}") from error
 
-    def write_environment(self, device: str, samples: Mapping[str, int] | None = None) -> None:
+    def write_environment(
+        self, device: str, samples: Mapping[str, int] | None = None, note: str = ""
+    ) -> None:
         """Say with what and where the run is made; where it continues elsewhere, that too.
 
-        samples: how many there are, by the part of the data set.
+        samples: how many there are, by the part of the data set; note: that of the data set.
         """
-        now = {**environment(device), "samples": dict(samples or {})}
+        now = {**environment(device), "samples": dict(samples or {}), "data": note}
         first = self.environment() or now
         if not any(_same(known, now) for known in (first, *first.get("resumed", ()))):
             first = {**first, "resumed": [*first.get("resumed", ()), now]}
@@ -177,11 +179,13 @@ class Run:
         """Add one epoch's metrics; rows of this epoch and later ones are replaced."""
         _add_row(self.metrics, row)
 
-    def add_margins(self, epoch: int, edges: Sequence[float], counts: Sequence[int]) -> None:
+    def add_margins(
+        self, epoch: int, edges: Sequence[float], counts: Sequence[int], median: float
+    ) -> None:
         """Add one epoch's histogram of margins; columns are named by the bins' lower edges."""
         names = [f"{edge:.6g}" for edge in edges[:-1]]
-        row = {"epoch": epoch, "cap": edges[-1], **dict(zip(names, counts, strict=True))}
-        _add_row(self.margins, row)
+        bins = dict(zip(names, counts, strict=True))
+        _add_row(self.margins, {"epoch": epoch, "cap": edges[-1], "median": median, **bins})
 
     def read_margins(self) -> list[dict[str, float]]:
         """The rows of margins.csv; empty for methods without margins."""
