@@ -18,7 +18,10 @@ from torch import Generator, Tensor, nn
 from twins import adaptive_twin, methods_twin
 
 from ima.methods import METHODS
+from ima.methods.ates import gap
 from ima.methods.customized import dirichlet
+from ima.methods.dat import threshold
+from ima.methods.fat import dynamic_tau
 from ima.norms import gaussian, get_norm
 
 STEPS, SAMPLES, CLASSES = 6, 12, 4
@@ -257,6 +260,16 @@ ROWS = {
 
 def test_every_method_but_those_with_a_twin_of_their_own_is_here() -> None:
     assert {row.name for row in ROWS.values()} == METHODS.keys() - {"standard", "ima"}
+
+
+@pytest.mark.parametrize("epochs", [1, 7, 60, 100, 110, 120, 300])
+def test_schedules_equal_the_twins_in_every_epoch(epochs: int) -> None:
+    for e in range(epochs):
+        assert dynamic_tau(e, epochs) == methods_twin.fat_tau(e, epochs)
+        ates = adaptive_twin.ates_gap(e, epochs, 0.0, 0.4)
+        assert gap(e, epochs, 0.0, 0.4, 0.3, 0.7) == pytest.approx(ates, abs=1e-12)
+        dat = adaptive_twin.dat_threshold(e, epochs, 0.5)
+        assert threshold(e, epochs, 0.5) == pytest.approx(dat, abs=1e-12)
 
 
 @pytest.mark.parametrize("bounds", [None, (0.0, 1.0)], ids=["free", "bounded"])

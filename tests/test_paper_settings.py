@@ -1,13 +1,19 @@
-"""The full-size configs hold the paper's settings, and every config has its small sibling."""
+"""Configs and defaults hold the settings of the papers, and IMA's variants their choices."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import math
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+from ima import IMA
 from ima.methods import METHODS
+from ima.methods.ima import VARIANTS
 from ima.training.config import load_config, packaged, warnings
 from ima.training.rows import rows
 
@@ -73,3 +79,216 @@ def test_margins_can_reach_their_cap(name: str) -> None:
 def test_one_config_compares_every_method() -> None:
     compared: set[Any] = {row.method.name for row in load_config("all_methods").compare}
     assert compared == METHODS.keys()
+
+
+# ------------------------------------------------------------------------------------- defaults
+
+# What a method made with eps = 3 (and samples to keep margins of) has, beyond what all share.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "sat": {},
+    # The weight 1 / lambda of the published code for CIFAR-10.
+    "trades": {"beta": 6.0},
+    # The published code's value for ResNet-18; 6 for the wide network.
+    "mart": {"lam": 5.0},
+    # In L2 on CIFAR-10 the search begins at 0.5, and the largest margin is 3.
+    "mma": {"eps_min": 0.5, "random_start": True},
+    "fat": {"tau": "dynamic", "omega": 0.001},
+    # Weighted from the middle of the run on: epoch 60 of 120.
+    "gairat": {"lam": -1.0, "begin": None},
+    # Growth and initial radius are 1.9 and 8 of 255; a quarter of eps is a choice of this library.
+    "iaat": {"initial": 0.75, "gamma": 0.75 * 1.9 / 8, "beta": 0.1},
+    # 10 of 300 epochs without progress, or an accuracy above 0.95.
+    "curriculum": {"threshold": 0.95, "patience": None},
+    # CIFAR-10: from 0 to 0.4 between epochs 30 and 70 of 100.
+    "ates": {"initial": 0.0, "final": 0.4, "begin": 0.3, "end": 0.7},
+    "dat": {"c_max": 0.5},
+    # 0.005 at a largest radius of 8 / 255.
+    "customized": {"eta": 3 * 0.005 * 255 / 8, "loss": "ce"},
+}
+FIRST = {"mma": (0.5, 3.15), "iaat": (0.0, 3.0), "customized": (0.0, 3.0)}
+"""The margin that a sample has before its first visit, and the largest one."""
+COMMON = {"eps", "norm", "bounds", "steps", "task", "seed", "num_samples"}
+
+
+def test_every_method_with_a_default_is_in_the_table() -> None:
+    assert DEFAULTS.keys() == METHODS.keys() - {"standard", "ima"}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_the_defaults_are_those_of_the_published_codes(name: str) -> None:
+    constructor = METHODS[name].method
+    own = inspect.signature(constructor).parameters.keys() - COMMON
+    assert own == DEFAULTS[name].keys()
+    method = constructor(eps=3.0, **({"num_samples": 2} if name in FIRST else {}))
+    # Twenty steps and L2 for all: Ma & Liang.
+    assert (method.eps, method.steps, method.setting.norm.name) == (3.0, 20, "L2")
+    assert method.setting.bounds is None
+    for option, value in DEFAULTS[name].items():
+        expected = value if isinstance(value, str | bool | None) else pytest.approx(value)
+        assert getattr(method, option) == expected, option
+    if name in FIRST:
+        first, largest = FIRST[name]
+        assert method.margins.values.tolist() == pytest.approx([first, first])
+        assert method.margins.cap == pytest.approx(largest)
+
+
+def test_the_softness_of_customized_labels_scales_with_the_radius() -> None:
+    # With c = 10, a tenth of the label is random at a radius of 0.01; 8 / 255 is 3 here.
+    method = METHODS["customized"].method(num_samples=2, eps=3.0)
+    assert method.softness * 0.01 * 3 * 255 / 8 == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("epochs", "patience"), [(300, 10), (60, 2), (10, 1)])
+def test_the_curriculum_waits_a_thirtieth_of_the_run_by_default(epochs: int, patience: int) -> None:
+    method = METHODS["curriculum"].method(eps=3.0)
+    strengths = []
+    for epoch in range(patience + 2):
+        # The first epoch is progress, those after it are not; the last one is good enough.
+        method.lesson.right, method.lesson.seen = 950 if epoch <= patience else 951, 1000
+        method.end_epoch(epoch, epochs)
+        strengths.append(method.lesson.strength)
+    assert strengths == [0] * patience + [1, 2]
+
+
+# ------------------------------------------------------------------------------- IMA's variants
+
+
+def test_the_choices_of_the_paper_and_of_the_released_code() -> None:
+    assert {name: dataclasses.asdict(choices) for name, choices in VARIANTS.items()} == {
+        "paper": {
+            "side": "inside",
+            "misclassified": "keep",
+            "noisy_loss": "all",
+            "random_start": 0.0,
+            "attack_mode": "eval",
+            "crossing": "last",
+            "update": "step",
+            "walk": "loss",
+            "augmented_walk": "augmented",
+        },
+        "released": {
+            "side": "middle",
+            "misclassified": "keep",
+            "noisy_loss": "crossed",
+            "random_start": 1.0,
+            "attack_mode": "train",
+            "crossing": "any",
+            "update": "epoch",
+            "walk": "margin",
+            "augmented_walk": "always",
+        },
+    }
+    for name, choices in VARIANTS.items():
+        method = IMA(num_samples=1, eps=1.0, delta=0.1, variant=name)
+        assert method.choices == choices
+
+
+class Ridge(nn.Module):
+    """Right as 0 for |x| < 1, with 1 - |x| between the logits, and no slope at x = 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([1 - x.abs(), torch.zeros_like(x)], 1) + self.shift.to(x.dtype)
+
+
+class Strip(nn.Module):
+    """Wrong as 1 for 0.35 < x < 0.65; elsewhere 1 - 0.2 x between the logits: a slope leads on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inside = ((x > 0.35) & (x < 0.65)).to(x.dtype)
+        return torch.cat([1 - 2 * inside - 0.2 * x, 0 * x], 1) + self.shift.to(x.dtype)
+
+
+def loss_at(lead: float) -> float:
+    """Cross-entropy where the true one of two logits leads by `lead`."""
+    return math.log(1 + math.exp(-lead))
+
+
+# Steps of a whole margin, so that four of them end on the ball, wherever they begin. Of the 1024
+# cells of a search, cell 744 holds the boundary of the second sample, cell 682 that of the first
+# where a random start shows it a way down.
+CELL_OF_SECOND, CELL_OF_FIRST = 0.55 / 1024, 1.5 / 1024
+CLEAN = [loss_at(1.0), loss_at(0.4), loss_at(0.7), loss_at(-0.2)]
+RIDGE = {
+    # The first sample has no direction; the third does not reach the boundary; the last is wrong.
+    "paper": (
+        [CLEAN[0], loss_at(0.4 - 744 * CELL_OF_SECOND), loss_at(0.45), CLEAN[3]],
+        [1.6, (744 * CELL_OF_SECOND + 0.55) / 2, 0.35, 0.7],
+        [True, False, False, False],
+    ),
+    # The middle of a cell; only samples that crossed have a noisy loss.
+    "released": (
+        [loss_at(1 - 682.5 * CELL_OF_FIRST), loss_at(0.4 - 744.5 * CELL_OF_SECOND), 0.0, 0.0],
+        [(682.5 * CELL_OF_FIRST + 1.5) / 2, (744.5 * CELL_OF_SECOND + 0.55) / 2, 0.35, 0.7],
+        [False, False, False, False],
+    ),
+}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("variant", RIDGE)
+def test_one_step_of_both_variants_by_hand(variant: Any, seed: int) -> None:
+    noisy, margins, stuck = RIDGE[variant]
+    method = IMA(num_samples=4, eps=2.0, delta=0.1, steps=4, variant=variant, seed=seed)
+    before = torch.tensor([1.5, 0.55, 0.25, 0.7])
+    method.margins.values, method.next.values = before.clone(), before.clone()
+    x = torch.tensor([[0.0], [0.6], [0.3], [1.2]], dtype=torch.float64)
+    step = method(Ridge(), x, torch.zeros(4, dtype=torch.long), torch.arange(4))
+
+    expected = (sum(CLEAN) + sum(noisy)) / 2 / 4
+    assert float(step.loss.detach()) == pytest.approx(expected, rel=1e-7)
+    assert int(step.metrics["crossed"]) == (1 if variant == "paper" else 2)
+    assert int(step.metrics["stuck"]) == sum(stuck)
+    # The released code sets its margins at the end of the epoch.
+    during = margins if variant == "paper" else before.tolist()
+    assert method.margins.values.tolist() == pytest.approx(during, rel=1e-6)
+    method.end_epoch(0, 10)
+    assert method.margins.values.tolist() == pytest.approx(margins, rel=1e-6)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_released_walk_alone_starts_anywhere_in_the_ball(variant: Any) -> None:
+    seen: list[Tensor] = []
+    model = Strip().double()
+    model.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().clone()))
+    method = IMA(num_samples=400, eps=2.0, delta=0.3, variant=variant)
+    x = torch.zeros(400, 1, dtype=torch.float64)
+    method(model, x, torch.zeros(400, dtype=torch.long), torch.arange(400))
+    # The clean pass of training; with a random start the clean pass of the walk; its start.
+    start = seen[1 if variant == "paper" else 2]
+    if variant == "paper":
+        assert torch.equal(start, x)
+    else:
+        assert float(start.min()) < -0.28
+        assert float(start.max()) > 0.28
+        assert float(start.abs().max()) <= 0.3 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "noisy", "margin"),
+    [
+        # Right at the last point, 0.8: not crossed; the margin grows, all noisy losses count.
+        ({"variant": "paper", "augmented": True}, loss_at(1 - 0.2 * 0.8), 0.9),
+        # Wrong at 0.64, on the way: crossed, at the walk's end; the mean of 0.8 and 0.8.
+        ({"variant": "released", "random_start": 0.0}, loss_at(1 - 0.2 * 0.8), 0.8),
+    ],
+    ids=["paper", "released"],
+)
+def test_a_walk_that_comes_out_right_again_has_crossed_in_the_released_code(
+    options: dict[str, Any], noisy: float, margin: float
+) -> None:
+    method = IMA(num_samples=1, eps=1.0, delta=0.1, steps=10, **options)
+    method.margins.values[:] = 0.8
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    step = method(Strip(), x, torch.zeros(1, dtype=torch.long), torch.arange(1))
+    assert float(step.loss.detach()) == pytest.approx((loss_at(1.0) + noisy) / 2, rel=1e-7)
+    assert int(step.metrics["crossed"]) == (options["variant"] == "released")
+    method.end_epoch(0, 10)
+    assert method.margins.values.tolist() == pytest.approx([margin], rel=1e-6)
