@@ -148,6 +148,21 @@ class Line(nn.Module):
         return z + x.reshape(-1, 1) * (z_noisy - z) + self.shift.to(x.dtype)
 
 
+class Strip(nn.Module):
+    """Wrong as 1 for 0.35 < x < 0.65, right on both sides; elsewhere 1 - 0.2 x between the logits.
+
+    The step function has no gradient: the slope leads a walk on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inside = ((x > 0.35) & (x < 0.65)).to(x.dtype)
+        return torch.cat([1 - 2 * inside - 0.1 * x, 0.1 * x], 1) + self.shift.to(x.dtype)
+
+
 @dataclass(frozen=True)
 class Trees:
     """Classification on outputs and targets that are trees: the plain task's, at the first leaf.

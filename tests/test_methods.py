@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
-from nets import Heads, Line, Pixels, Trees, cnn, mlp, seeded, two_clouds
+from nets import Heads, Line, Pixels, Strip, Trees, cnn, mlp, seeded, two_clouds
 from torch import Tensor, nn
 
 from ima import (
@@ -912,19 +912,6 @@ def test_the_random_start_is_seeded_for_every_epoch() -> None:
 
 
 # ---------------------------------------------------------------------------- IMA as released
-
-
-class Strip(nn.Module):
-    """Wrong on a strip from 0.35 to 0.65, right on both sides; the loss rises with x up to 1."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shift = nn.Parameter(torch.zeros(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        inside = ((x > 0.35) & (x < 0.65)).to(x.dtype)
-        # The step function has no gradient: the slope leads on.
-        return torch.cat([1 - 2 * inside - 0.1 * x, 0.1 * x], 1) + self.shift.to(x.dtype)
 
 
 @pytest.mark.parametrize(("crossing", "crossed"), [("last", 0), ("any", 1)])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from nets import Strip
 from torch import Tensor, nn
 
 from ima import IMA
@@ -192,18 +193,6 @@ class Ridge(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([1 - x.abs(), torch.zeros_like(x)], 1) + self.shift.to(x.dtype)
-
-
-class Strip(nn.Module):
-    """Wrong as 1 for 0.35 < x < 0.65; elsewhere 1 - 0.2 x between the logits: a slope leads on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shift = nn.Parameter(torch.zeros(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        inside = ((x > 0.35) & (x < 0.65)).to(x.dtype)
-        return torch.cat([1 - 2 * inside - 0.2 * x, 0 * x], 1) + self.shift.to(x.dtype)
 
 
 def loss_at(lead: float) -> float:

@@ -118,7 +118,10 @@ def _pictures(entries: Sequence[Entry], frame: Frame) -> dict[str, tuple[Any, st
         firm=last.label,
     )
     if picked:
-        chosen = f"A test image chosen because {first.label} gets it wrong and {last.label} right"
+        chosen = (
+            f"A test image, chosen because with this noise {first.label} gets it wrong and "
+            f"{last.label} right"
+        )
         shown["story"] = figures.story(*picked, drawn, **noise), f"{chosen}. {caption}"
     shown["accuracy"] = figures.accuracy_over_noise(drawn, **noise), caption
     for option, panels in _swept(entries, frame.attack).items():
