@@ -51,7 +51,7 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], *, norm: str, levels: Seque
             bbox_to_anchor=(1.0, 1.0),
             frameon=False,
             handlelength=2.2,
-            borderaxespad=0.0,
+            borderaxespad=0.8,  # off the last points
         )
 
 
