@@ -28,7 +28,8 @@ def compare(
     overrides:
         Changes to the config, such as `train.epochs=20`.
     seeds:
-        Of the training; several give mean and standard deviation. 0 if not given.
+        Of the training; several give mean and standard deviation, overrides stand before them. 0
+        if not given.
     out:
         The folder of runs, table and pictures; `runs/NAME` if not given.
     jobs:

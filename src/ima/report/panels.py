@@ -22,7 +22,7 @@ SHADES = ("#FFFFFF", "#CFE1F2", "#6FA8D6", "#1F68AE", "#06264D")  # even steps i
 
 def label_space(labels: Sequence[str]) -> float:
     """Inches to keep free at the right of a chart for labels or a legend."""
-    return LEADER + 0.3 + max(map(style.text_width, labels))
+    return LEADER + 0.4 + max(map(style.text_width, labels))
 
 
 def draw_curves(axes: Axes, curves: Sequence[Curve], *, norm: str, levels: Sequence[float]) -> None:
