@@ -48,7 +48,9 @@ class Digits(pl.LightningModule):
         return step.loss
 
     def on_train_epoch_end(self) -> None:
-        self.method.end_epoch(self.current_epoch, self.trainer.max_epochs or -1)
+        # With max_steps alone nobody knows the number of epochs; IMA has no schedule that needs it.
+        if (epochs := self.trainer.max_epochs or 0) > 0:
+            self.method.end_epoch(self.current_epoch, epochs)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["method"] = self.method.state_dict()

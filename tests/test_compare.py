@@ -30,8 +30,8 @@ from ima.cli.compare import compare
 from ima.cores import cores, threads
 from ima.evaluation.results import Row as ResultRow
 from ima.networks.small_cnn import small_cnn
-from ima.training.checkpoint import load_state
-from ima.training.compare import make, plan, validation_score
+from ima.training.checkpoint import load_state, save_state
+from ima.training.compare import finished, make, plan, tested, validation_score
 from ima.training.config import Config, ConfigError, load_config
 from ima.training.evaluating import evaluate_run
 from ima.training.run import Run
@@ -272,6 +272,38 @@ def test_a_table_shows_the_attacks_of_its_config_whatever_was_evaluated_since(
     for column in ("pgd-1 at 0.25", "ifgsm-1 at 0.5"):
         assert row[next((name for name in row if name.startswith(column)), column)]
     assert not [name for name in row if name.startswith("pgd-2 ")]
+
+
+def test_results_count_for_the_weights_that_they_were_measured_on(
+    tmp_path: Path, commands: Commands
+) -> None:
+    make(plan(load_config("digits", small(PLAIN)), [0], tmp_path), **QUIET)
+    run = Run.open(tmp_path / "standard" / "seed0")
+    results, weights = run.results("best"), run.weights("best")
+    # Copied folders have any times.
+    os.utime(results, (0, 0))
+    assert tested(run, "best")
+    evaluate_run(run, "best", device="cpu", seed=7)
+    assert not tested(run, "best")
+    evaluate_run(run, "best", device="cpu")
+    assert tested(run, "best")
+    weights.write_bytes(weights.read_bytes() + b" ")
+    os.utime(weights, (0, 0))
+    assert not tested(run, "best")
+    assert tested(run, "last")
+    run.weights("last").unlink()
+    assert not tested(run, "last")
+
+
+def test_a_run_is_finished_when_its_state_says_so(tmp_path: Path, commands: Commands) -> None:
+    make(plan(load_config("digits", small(PLAIN)), [0], tmp_path), **QUIET)
+    run = Run.open(tmp_path / "standard" / "seed0")
+    assert finished(run)
+    # Killed after the last epoch's metrics were written, and before its state was.
+    save_state(run.state, {**load_state(run.state), "epoch": 0})
+    assert len(run.epochs()) == 2 and not finished(run)
+    run.state.unlink()
+    assert not finished(run)
 
 
 @pytest.mark.usefixtures("undrawn")

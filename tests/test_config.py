@@ -105,6 +105,8 @@ def test_a_schedule_too_short_for_the_margins_is_told() -> None:
     short = load_config("digits", ["train.epochs=5"])
     assert "method.delta" in warnings(short)[0]
     assert not warnings(load_config("digits"))
+    # YAML takes a number without a point for a text.
+    assert "method.delta" in warnings(load_config("digits", ["method.delta=1e-2"]))[0]
 
 
 def test_a_config_is_immutable() -> None:

@@ -183,7 +183,7 @@ def test_a_disk_that_is_full_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("ima.data.download.os.replace", full)
+    monkeypatch.setattr("ima.files.os.replace", full)
     with pytest.raises(OSError, match="No space left"):
         fetch("good", tmp_path / "to")
     assert contents(tmp_path / "to") == {}

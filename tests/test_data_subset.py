@@ -240,7 +240,7 @@ def test_what_cannot_be_written_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("ima.data.subset.os.replace", full)
+    monkeypatch.setattr("ima.files.os.replace", full)
     with pytest.raises(OSError, match=r"cannot be written \(No space left"):
         make("svhn", folder)
     assert left(tmp_path / "data") == []

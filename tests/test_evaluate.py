@@ -330,7 +330,7 @@ def test_evaluation_works_where_gradients_are_switched_off(mode: Callable[[], An
 # --- What is refused ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("eps", [0, -1.0, math.nan, math.inf, [0.1, 0.0], [0.1, math.nan, 0.2]])
+@pytest.mark.parametrize("eps", [0, -1.0, math.nan, math.inf, [], [0.1, 0.0], [0.1, math.nan, 2]])
 def test_radii_that_are_none_are_refused(eps: Any) -> None:
     with pytest.raises(ValueError, match="above 0"):
         evaluate(mlp((8,)), TensorDataset(*labelled(4)), eps, ["pgd-2"])

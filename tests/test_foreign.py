@@ -151,6 +151,11 @@ def test_a_network_from_elsewhere_is_evaluated_and_checked(
     folder = work / "weights.safetensors-evaluation"
     assert sorted(p.name for p in folder.iterdir()) == ["examples.npz", "results.csv"]
     expected = (folder / "results.csv").read_text().partition("\n")[2]
+    assert call("report", str(folder), "--out", "page.md").code == 0
+    page = (work / "page.md").read_text()
+    for words in ("What was evaluated, and where", "theirs:net", "theirs:samples", "0 to 1"):
+        assert words in page
+    assert "2 steps of 10 eps / 2" in page and torch.__version__ in page
     for words in (
         ["--model", "theirs:net", *data],
         ["--model", "theirs:sized", "--num-classes", "10", *data],
@@ -389,6 +394,8 @@ def test_a_segmentation_network_is_told_by_its_answer(
     found = SegmentationResults.from_csv(folder / "results_theirs.csv")
     assert found.classes == (named,)
     assert (found.norm, found.settings["data"]) == ("L2", data)
+    assert (found.settings["weights"], found.settings["model"]) == ("theirs.safetensors", model)
+    assert found.settings["torch"] == torch.__version__
     assert found.adi() == 1.0
     # Pixels are about 0.25 from the threshold: what is 5 long takes hundreds over it.
     assert 1 > found.adi("worst case", 2.0) > found.adi("worst case", 5.0)

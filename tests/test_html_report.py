@@ -174,6 +174,7 @@ def test_the_page_of_one_run_says_its_numbers(pages: dict[str, Path]) -> None:
     last = found["Weights of the last epoch: accuracy in percent, noise in L₂"]
     assert [row[1] for row in last[1:]] == ["80.0", "50.0", "10.0"]
     assert ["AutoAttack", "apgd-ce, square"] in found["What the attacks ran"]
+    assert "Where it was trained" in found and "What was evaluated, and where" not in found
     verdict = next(s for s in page.all("section") if s.attributes["id"] == "verdict").text
     assert "IMA is right on 90.0 % of 10 test samples without noise" in verdict
     assert "95 % interval 59.6 to 98.2 %" in verdict

@@ -1,4 +1,4 @@
-"""Increasing-Margin Adversarial (IMA) training: networks that noise does not fool.
+"""Increasing-Margin Adversarial (IMA) training: networks that are harder to fool with noise.
 
 Importing this package loads nothing heavy; each name is loaded when it is first used.
 """

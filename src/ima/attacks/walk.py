@@ -93,6 +93,12 @@ def forward(model: Model, x: Tensor) -> Tree:
     return tree_map(_widen, model(x))
 
 
+def look(model: Model, x: Tensor) -> Tree:
+    """The model's output as `forward` gives it, in evaluation mode and leaving no trace."""
+    with no_trace(model, x) as inner:
+        return forward(inner, x)
+
+
 def walk(
     model: Model,
     x: Tensor,

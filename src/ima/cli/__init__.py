@@ -11,7 +11,7 @@ from ima import __version__
 app = App(
     name="ima",
     version=__version__,
-    help="Train networks that noise does not fool, and measure what noise breaks them.\n\n"
+    help="Train networks that are harder to fool with noise; measure what noise breaks them.\n\n"
     "Start with `ima compare digits`, a demonstration of a few minutes.",
 )
 app.command("ima.cli.train:train", name="train", help="Train one method, or continue a run.")

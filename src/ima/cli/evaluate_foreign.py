@@ -43,6 +43,7 @@ def evaluate_foreign(
     from ima.tasks import Segmentation
     from ima.training import foreign_evaluating as evaluating
     from ima.training.foreign import load_foreign
+    from ima.training.lock import Lock
     from ima.training.run import Run
 
     if data is None or not eps:
@@ -67,32 +68,34 @@ def evaluate_foreign(
     if distances:
         evaluating.has_distances(foreign)
     doing, verdict = "evaluation", None
-    try:
-        report = _segment if segments else _classify
-        report(foreign, eps, names, seed, budget)
-        if distances:
-            doing = "smallest noise"
-            found = evaluating.distances_foreign(
-                foreign, eps, seed=seed, progress=lines(doing), budget=budget
-            )
-            print(f"{foreign.distances}")
-            print(told(found, eps))
-        if checks:
-            doing = "checks"
-            verdict = evaluating.check_foreign(
-                foreign,
-                eps,
-                names,
-                transfer_from=other,
-                seed=seed,
-                progress=lines(doing, "check"),
-                budget=budget,
-            )
-    except OutOfTime as stop:
-        print(f"ima: {doing}: {stop}", file=sys.stderr)
-        sys.exit(OUT_OF_TIME)
-    # Not before all are done: a command that was stopped at the last one finds the first finished.
-    evaluating.forget(foreign)
+    with Lock(foreign.folder, "evaluate") as lock:
+        lock.take()
+        try:
+            report = _segment if segments else _classify
+            report(foreign, eps, names, seed, budget)
+            if distances:
+                doing = "smallest noise"
+                found = evaluating.distances_foreign(
+                    foreign, eps, seed=seed, progress=lines(doing), budget=budget
+                )
+                print(f"{foreign.distances}")
+                print(told(found, eps))
+            if checks:
+                doing = "checks"
+                verdict = evaluating.check_foreign(
+                    foreign,
+                    eps,
+                    names,
+                    transfer_from=other,
+                    seed=seed,
+                    progress=lines(doing, "check"),
+                    budget=budget,
+                )
+        except OutOfTime as stop:
+            print(f"ima: {doing}: {stop}", file=sys.stderr)
+            sys.exit(OUT_OF_TIME)
+        # Not before all are done: a command that is stopped at the last finds the first finished.
+        evaluating.forget(foreign)
     if verdict is not None:
         tell(verdict, foreign.checks, strict=strict)
 

@@ -1,13 +1,15 @@
 """Arrays that are slow to make, kept between runs."""
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ima.files import whole
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -43,17 +45,6 @@ def _read(file: Path) -> Arrays | None:
 
 
 def _write(file: Path, arrays: Arrays) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=file.parent, prefix=file.stem, suffix=".tmp")
-    except OSError:
-        return
-    try:
-        with os.fdopen(handle, "wb") as out:
-            # Not compressed: reading back has to be faster than decoding the images.
-            np.savez(out, **arrays)  # pyright: ignore[reportArgumentType]
-        Path(beside).replace(file)  # whole or not at all, also when two processes write
-    except OSError:
-        pass
-    finally:
-        Path(beside).unlink(missing_ok=True)
+    with suppress(OSError), whole(file) as beside, beside.open("wb") as out:
+        # Not compressed: reading back has to be faster than decoding the images.
+        np.savez(out, **arrays)  # pyright: ignore[reportArgumentType]

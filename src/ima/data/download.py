@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import http.client
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ima.data.find import data_root
+from ima.files import whole
 
 TIMEOUT = 60  # seconds without a byte
 CHUNK = 1 << 20
@@ -117,7 +117,6 @@ def fetch(
     wanted = [(original, target / original.name) for original in row.files]
     absent = [(original, file) for original, file in wanted if not _present(file, original)]
     for original, file in absent:
-        target.mkdir(parents=True, exist_ok=True)
         _download(original, file, report)
     return [file for _, file in wanted]
 
@@ -138,11 +137,9 @@ def _present(file: Path, original: Original) -> bool:
 
 
 def _download(original: Original, file: Path, report: Report | None) -> None:
-    # With the process's number: two downloads at a time do not write into each other's file.
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
     digest = hashlib.md5(usedforsecurity=False)
     done, total = 0, None
-    try:
+    with whole(file) as part:
         try:
             with urllib.request.urlopen(original.url, timeout=TIMEOUT) as answer:
                 length = answer.headers.get("Content-Length", "")
@@ -164,9 +161,6 @@ def _download(original: Original, file: Path, report: Report | None) -> None:
         if digest.hexdigest() != original.md5:
             told = f"came with MD5 {digest.hexdigest()}, expected {original.md5}; it was not kept"
             raise ValueError(_by_hand(original, file, told))
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _by_hand(original: Original, file: Path, told: str) -> str:

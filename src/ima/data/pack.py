@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from pathlib import Path, PurePath
 
@@ -14,6 +13,7 @@ from ima.data.covid_ct import CLASSES, USUAL, WHERE, assign
 from ima.data.find import locate
 from ima.data.folders import class_folders
 from ima.data.pictures import decode
+from ima.files import whole
 
 QUALITY = 95
 """Of the training images' JPEG: with it all 2481 slices at 224x224 stay below 60 MiB."""
@@ -40,14 +40,12 @@ def pack_covid_ct(
     if not 1 <= quality <= 100:
         raise ValueError(f"quality is {quality}; expected 1 to 100")
     found = locate("covid_ct", path, usual=USUAL, where=WHERE)
-    beside = target.with_name(target.name + ".part")
     with class_folders(found, CLASSES, where=WHERE) as files:
         decoded = [decode(file, size, gray=True) for file in files]
         images, prints = np.stack([image for image, _ in decoded]), [text for _, text in decoded]
         training = set(assign(files, images, prints, seed, found)["train"])
         changes: list[float] = []
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
+        with whole(target) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
             for at, file in enumerate(files):
                 gray = images[at, 0]
                 stem = f"{CLASSES[file.label]}/{PurePath(file.name).stem}"
@@ -58,7 +56,6 @@ def pack_covid_ct(
                     name, stored = f"{stem}.webp", _encode(gray, "WEBP", lossless=True, method=4)
                 # A fixed date: the same images make the same file.
                 archive.writestr(zipfile.ZipInfo(name), stored)
-    os.replace(beside, target)
     return len(files), float(np.mean(changes))
 
 

@@ -63,8 +63,10 @@ def groups(tokens: Sequence[Sequence[Hashable]]) -> list[list[int]]:
 def choose(sizes: Sequence[int], total: int) -> list[int] | None:
     """Positions of groups whose sizes sum to exactly `total`, early ones first; None if none do.
 
-    The subset-sum table by group: with groups of one it simply takes the first `total`.
+    The subset-sum table by group; groups of one need none.
     """
+    if all(size == 1 for size in sizes):
+        return list(range(total)) if total <= len(sizes) else None
     # For each sum that can be had: the group added last, and the sum before it.
     reached: dict[int, tuple[int, int]] = {0: (-1, 0)}
     for position, size in enumerate(sizes):

@@ -6,10 +6,8 @@ files have MedMNIST's layout, which data set `arrays` loads.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from ima.data import cifar10, svhn
 from ima.data.base import Sample
 from ima.data.find import data_root
+from ima.files import write_arrays
 
 Arrays = dict[str, NDArray[np.uint8]]
 
@@ -196,18 +195,10 @@ def _holds(file: Path, arrays: Arrays) -> bool:
 
 
 def _write(file: Path, arrays: Arrays) -> None:
-    # With the process's number: two at a time do not write into each other's file.
-    beside = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as out:
-            np.savez_compressed(out, **arrays)  # pyright: ignore[reportArgumentType]
-        os.replace(beside, file)
+        write_arrays(file, arrays)
     except OSError as error:
         raise OSError(
             f"{file} cannot be written ({error}). Set IMA_DATA to a folder that can, and name the "
             "published files with --path"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()

@@ -89,7 +89,7 @@ def autoattack(name: str) -> Callable[[Model, Tensor, Tree, float, int, Setting]
                 f"AutoAttack attacks classifiers, but the task is {task!r}; use pgd-100"
             )
         shape = tuple(x.shape[1:])
-        with no_trace(model, x) as inner, _random_state_kept():
+        with no_trace(model, x) as inner, random_state_kept():
             # Copies, because tensors of inference mode cannot take part in gradients.
             x, y = x.detach().clone(), y.clone().long()
             box = check_samples(x, setting.bounds)
@@ -108,7 +108,7 @@ def autoattack(name: str) -> Callable[[Model, Tensor, Tree, float, int, Setting]
                 attack = build(lifted, eps=eps / float(width), norm=norm.name, seed=seed)
                 images = attack.perturb(lifted.up(x[left]), y[left])
                 found = lifted.down(images.detach())
-                noisy[left], crossed[left] = _look_again(
+                noisy[left], crossed[left] = look_again(
                     inner, x[left], y[left], found, eps, norm, task, box
                 )
         return Attacked(noisy, crossed, correct, torch.zeros_like(crossed))
@@ -116,7 +116,7 @@ def autoattack(name: str) -> Callable[[Model, Tensor, Tree, float, int, Setting]
     return run
 
 
-def _look_again(
+def look_again(
     model: Model,
     x: Tensor,
     y: Tensor,
@@ -207,7 +207,7 @@ _BUILD: dict[str, Callable[..., Part]] = {
 
 
 @contextmanager
-def _random_state_kept() -> Generator[None]:
+def random_state_kept() -> Generator[None]:
     """The library seeds torch and, once it is in use, the current GPU."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     try:

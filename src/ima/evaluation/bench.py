@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 from ima.attacks import pgd
 from ima.attacks.inputs import Bounds, check_samples, no_trace
-from ima.attacks.walk import Attacked, forward
+from ima.attacks.walk import Attacked, forward, look
 from ima.evaluation.attacks import ATTACKS, find_attack, worst
 from ima.evaluation.checks_record import Record
 from ima.evaluation.chosen import BATCH, Chosen
@@ -123,8 +123,7 @@ class Bench:
     def _broken(self, attack: str, eps: float, setting: Setting, x: Tensor, y: Tensor) -> Tensor:
         run = _RUN.get(attack) or _named(attack)
         noisy = run(self, x, y, eps, setting).x
-        with no_trace(self.model, x) as inner:
-            return (~self.task.correct(forward(inner, noisy), y)).cpu()
+        return (~self.task.correct(look(self.model, noisy), y)).cpu()
 
     def outputs(self, passes: int = 1) -> list[list[Tensor]]:
         """For each batch what the model gives at the clean samples, in so many passes."""

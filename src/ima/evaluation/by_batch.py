@@ -7,6 +7,7 @@ for each batch:
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -59,6 +60,21 @@ def measured_in(norm: Norm, bounds: Bounds, task: Task) -> dict[str, Any]:
         "bounds": None if bounds is None else [mark(bound, 0) for bound in bounds],
         "task": repr(task).partition(" at 0x")[0],
     }
+
+
+def within(bounds: Bounds) -> str:
+    """The bounds in words, for the record."""
+    if bounds is None:
+        return "none"
+    low, high = bounds
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        return "of every entry"
+    return f"{low:g} to {high:g}"
+
+
+def in_words(summary: str, steps: int) -> str:
+    """What an attack does, its N being `steps`, for the record."""
+    return re.sub(r"\bN\b", str(steps), summary).rstrip(".")
 
 
 def by_batch(

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ima.attacks.inputs import Bounds, check_samples, check_steps, no_trace
-from ima.attacks.walk import forward
+from ima.attacks.inputs import Bounds, check_samples, check_steps
+from ima.attacks.walk import look
 from ima.budget import Budget
 from ima.evaluation.attacks import find_attack
 from ima.evaluation.bench import Bench
@@ -116,8 +116,7 @@ def run_checks(
 
 def _takes(other: nn.Module, x: Tensor, y: Tensor, task: Task) -> None:
     try:
-        with no_trace(other, x) as inner:
-            task.check(forward(inner, x), y)
+        task.check(look(other, x), y)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
             f"the model to transfer from does not fit samples of shape {tuple(x.shape[1:])} with "

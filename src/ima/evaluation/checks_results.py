@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ima.evaluation.results import wilson
+from ima.files import write_text
 
 Evidence = Mapping[str, Any]
 """What was measured, by name: numbers, and shares as `share` makes them."""
@@ -44,13 +44,10 @@ class Checks:
         """The names of those that tripped."""
         return tuple(check.name for check in self.checks if check.tripped)
 
-    def to_json(self, path: Path) -> None:
+    def to_json(self, path: str | Path) -> None:
         """Write them; the file appears whole or not at all."""
         values = {"settings": dict(self.settings), "checks": [asdict(c) for c in self.checks]}
-        beside = path.with_name(path.name + ".part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(beside, path)
+        write_text(Path(path), json.dumps(values, indent=1, allow_nan=False) + "\n")
 
     @staticmethod
     def from_json(path: Path) -> Checks:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from ima.attacks.inputs import Bounds, check_samples, no_trace
-from ima.attacks.walk import forward
+from ima.attacks.inputs import Bounds, check_samples
+from ima.attacks.walk import look
 from ima.evaluation.batches import batches, pair
 from ima.tasks import Task, leaves
 
@@ -66,8 +66,7 @@ def choose(
                 "checks out"
             )
         check_samples(x, bounds)
-        with no_trace(model, x) as inner:
-            output = forward(inner, x)
+        output = look(model, x)
         task.check(output, y)
         if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves(output)):
             raise FloatingPointError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ima.evaluation.results import CLEAN, read_settings
+from ima.files import whole
 
 NONE = "none"
 FIELDS = ("id", "label", "prediction", "distance", "attack")
@@ -79,16 +79,13 @@ class Distances:
         low, high = right[(len(right) - 1) // 2], right[len(right) // 2]
         return float(low + (high - low) / 2) if math.isfinite(high) else math.inf
 
-    def to_csv(self, path: Path) -> None:
+    def to_csv(self, path: str | Path) -> None:
         """Write the settings as a comment, `# {...}`, and the rows; whole or not at all."""
-        beside = path.with_name(path.name + ".part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", newline="", encoding="utf-8") as file:
+        with whole(Path(path)) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             file.write(f"# {json.dumps(dict(self.settings))}\r\n")
             writer = csv.writer(file)
             writer.writerow((*FIELDS, "norm"))
             writer.writerows((*astuple(row), self.norm) for row in self.rows)
-        os.replace(beside, path)
 
     @staticmethod
     def from_csv(path: Path) -> Distances:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ima.files import whole
 
 FIELDS = ("id", "label", "true", "prediction", "margin", "distance", "attack")
 
@@ -70,17 +71,14 @@ class Estimates:
         found = np.array([(row.margin, row.distance) for row in known], dtype=np.float64)
         return found.reshape(-1, 2)[:, 0], found.reshape(-1, 2)[:, 1]
 
-    def to_csv(self, path: Path) -> None:
+    def to_csv(self, path: str | Path) -> None:
         """Write everything; the file appears whole or not at all."""
         head = {"norm": self.norm, "cap": self.cap, "classes": list(self.classes)}
-        beside = path.with_name(path.name + ".part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", newline="", encoding="utf-8") as file:
+        with whole(Path(path)) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             file.write(f"# {json.dumps({**head, 'settings': dict(self.settings)})}\r\n")
             writer = csv.writer(file)
             writer.writerow(FIELDS)
             writer.writerows(map(astuple, self.rows))
-        os.replace(beside, path)
 
     @staticmethod
     def from_csv(path: Path) -> Estimates:

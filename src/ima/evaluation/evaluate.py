@@ -14,12 +14,12 @@ from typing import Any, overload
 import torch
 from torch import Generator, Tensor, nn
 
-from ima.attacks.inputs import Bounds, no_trace
-from ima.attacks.walk import forward
+from ima.attacks.inputs import Bounds
+from ima.attacks.walk import look
 from ima.budget import Budget
 from ima.evaluation.attacks import AttackRow, find_attack
 from ima.evaluation.autoattack import describe
-from ima.evaluation.by_batch import by_batch, measured_in
+from ima.evaluation.by_batch import by_batch, in_words, measured_in, within
 from ima.evaluation.lifted import unit_box
 from ima.evaluation.one_batch import WORST, Example, attack_batch
 from ima.evaluation.results import CLEAN, Results, Row
@@ -131,6 +131,8 @@ def evaluate(
         raise ValueError(f"eps are {radii}; expected finite noise radii above 0")
     attacks = [attacks] if isinstance(attacks, str) else list(attacks)
     found = [(name, *find_attack(name)) for name in dict.fromkeys(attacks)]
+    if not radii and any(row.amplitude is None for _, row, _ in found):
+        raise ValueError("eps is empty; expected at least one noise radius above 0")
     task = Classification() if task is None else task
     norm = get_norm(norm)
     if bounds is None and any(row.whole for _, row, _ in found):
@@ -157,17 +159,17 @@ def evaluate(
     rows = list(done.rows)
     order = {CLEAN: 0, **{name: 1 + i for i, name in enumerate([*names, WORST])}}
     rows.sort(key=lambda row: (order[row.attack], row.eps, row.id))
-    about = _about(model, done.first, found, norm) | done.about()
+    about = _about(model, done.first, found, norm) | {"bounds": within(bounds)} | done.about()
     return Results(tuple(rows), norm.name, about)
 
 
 def _about(
     model: nn.Module, x: Tensor, attacks: list[tuple[str, AttackRow, int]], norm: Norm
 ) -> dict[str, str]:
-    """What the attacks that are made of parts did run, by name."""
+    """What the attacks did, by name: in words, or the parts that ran."""
+    told = {name: in_words(row.summary, steps) for name, row, steps in attacks}
     whole = [name for name, row, _ in attacks if row.whole]
-    if not whole:
-        return {}
-    with no_trace(model, x) as inner:
-        classes = Classification().logits(forward(inner, x)).shape[1]
-    return {name: describe(name, classes, x.shape[1:], norm) for name in whole}
+    if whole:
+        classes = Classification().logits(look(model, x)).shape[1]
+        told |= {name: describe(name, classes, x.shape[1:], norm) for name in whole}
+    return told

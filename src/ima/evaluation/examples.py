@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from ima.evaluation.one_batch import Example
 from ima.evaluation.partial import key_of
+from ima.files import write_arrays
 
 NUMBERS = ("id", "eps", "label", "prediction", "clean_prediction")
 
@@ -41,18 +41,19 @@ class Examples:
 
     def keep(self, example: Example) -> None:
         """Take one example; `evaluate` calls it."""
+        size = (example.clean.nbytes + example.noisy.nbytes) * max(1, self.tries)
+        if example.id >= min(self.limit, max(FEW, MEMORY // max(1, size))):
+            return
         # Samples of several sizes stand in no one array: the first size is kept.
         earlier = self.new[:1] or (self.old[1][:1] if self.old[0] == self._key() else [])
         if earlier and earlier[0].clean.shape != example.clean.shape:
             return
-        size = (example.clean.nbytes + example.noisy.nbytes) * max(1, self.tries)
-        if example.id < min(self.limit, max(FEW, MEMORY // max(1, size))):
-            self.new.append(example)
+        self.new.append(example)
 
     def save(self) -> None:
         """Write what is new, before the batch is recorded."""
         if len(self.new) > self.saved:
-            _write(self.beside, {**_arrays(self.all()), "key": np.array(self._key())})
+            write_arrays(self.beside, {**_arrays(self.all()), "key": np.array(self._key())})
             self.saved = len(self.new)
 
     def all(self) -> list[Example]:
@@ -69,7 +70,7 @@ class Examples:
         if found:
             arrays = _arrays(found)
             arrays["id"] = ids[arrays["id"]]
-            _write(path, {**arrays, "classes": np.array(classes)})
+            write_arrays(path, {**arrays, "classes": np.array(classes)})
 
     def _key(self) -> str:
         return key_of(self.record) + self.data
@@ -79,12 +80,6 @@ def _arrays(examples: Sequence[Example]) -> dict[str, NDArray[Any]]:
     columns = {name: np.array([getattr(e, name) for e in examples]) for name in NUMBERS}
     images = {n: np.stack([getattr(e, n).numpy() for e in examples]) for n in ("clean", "noisy")}
     return {"attack": np.array([e.attack for e in examples]), **columns, **images}
-
-
-def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    beside = path.with_name("part-" + path.name)
-    np.savez_compressed(beside, allow_pickle=False, **arrays)
-    os.replace(beside, path)
 
 
 def _read(path: Path) -> tuple[str, list[Example]]:

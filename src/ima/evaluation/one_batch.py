@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ima.attacks.inputs import check_samples, no_trace
-from ima.attacks.walk import forward
+from ima.attacks.inputs import check_samples
+from ima.attacks.walk import look
 from ima.evaluation.attacks import AttackRow
 from ima.evaluation.results import CLEAN, Row
 from ima.evaluation.setting import Setting
@@ -44,8 +44,7 @@ def attack_batch(
     """The rows of one batch, `ids` its samples; `radii` ascending; see `evaluate`."""
     task, norm = setting.task, setting.norm
     check_samples(x, setting.bounds)
-    with no_trace(model, x) as inner:
-        output = forward(inner, x)
+    output = look(model, x)
     task.check(output, y)
     if not bool(torch.isfinite(output).all()):
         raise FloatingPointError(
@@ -62,8 +61,7 @@ def attack_batch(
             (left,) = (~broken).nonzero(as_tuple=True)
             if len(left):
                 result = row.run(model, x[left], y[left], radius, steps, setting)
-                with no_trace(model, x) as inner:
-                    output = forward(inner, result.x)
+                output = look(model, result.x)
                 # The second look decides: it is what the prediction and the picture show.
                 crossed = result.crossed & ~task.correct(output, y[left])
                 prediction[left], broken[left] = task.predict(output), crossed

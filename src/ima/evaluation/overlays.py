@@ -5,7 +5,6 @@ Those with the largest foreground, each from another case, with their noise of e
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from ima.evaluation.partial import key_of
 from ima.evaluation.segment_batch import SegmentExample
+from ima.files import write_arrays
 
 COUNT = 6
 
@@ -59,7 +59,7 @@ class Overlays:
         """Write the largest so far, before the batch is recorded."""
         found = self.all()
         if self.new and found:
-            _write(self.beside, {**_arrays(found), "key": np.array(self._key())})
+            write_arrays(self.beside, {**_arrays(found), "key": np.array(self._key())})
         kept = {picture["id"] for picture in found}
         self.new = [picture for picture in self.new if picture["id"] in kept]
 
@@ -75,7 +75,7 @@ class Overlays:
         path.unlink(missing_ok=True)
         if found := self.all():
             named = {"classes": np.array(classes), "trainer": np.array(trainer)}
-            _write(path, {**_arrays(found), **named})
+            write_arrays(path, {**_arrays(found), **named})
 
     def _key(self) -> str:
         return key_of(self.record) + self.data
@@ -141,13 +141,6 @@ def _padded(images: Sequence[NDArray[Any]], value: float) -> NDArray[Any]:
     for row, image in zip(found, images, strict=True):
         row[: image.shape[0], : image.shape[1]] = image
     return found
-
-
-def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name("part-" + path.name)
-    np.savez_compressed(beside, allow_pickle=False, **arrays)
-    os.replace(beside, path)
 
 
 def _read(path: Path) -> tuple[str, list[Picture]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ima.evaluation.results import Row
+from ima.files import write_text
 from ima.tasks import Tree, leaves
 
 R = TypeVar("R")
@@ -46,7 +46,6 @@ class Partial(Generic[R]):
         self, path: Path, settings: Mapping[str, Any], read: Callable[..., R] = Row
     ) -> None:
         self.path, self.batches = path, list[Batch[R]]()
-        path.parent.mkdir(parents=True, exist_ok=True)
         header = json.dumps({"format": FORMAT, **settings})
         lines = _lines(path)
         if lines[:1] == [header]:
@@ -71,10 +70,7 @@ class Partial(Generic[R]):
             file.write(_line(batch))
 
     def _rewrite(self, header: str) -> None:
-        beside = self.path.with_name(self.path.name + ".new")
-        text = header + "\n" + "".join(map(_line, self.batches))
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, self.path)
+        write_text(self.path, header + "\n" + "".join(map(_line, self.batches)))
 
 
 def key_of(path: Path) -> str:

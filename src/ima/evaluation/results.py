@@ -8,13 +8,14 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+
+from ima.files import whole
 
 CLEAN = "clean"
 
@@ -100,13 +101,12 @@ class Results:
             found.setdefault((row.attack, row.eps), []).append(row)
         return found
 
-    def to_csv(self, path: Path) -> None:
+    def to_csv(self, path: str | Path) -> None:
         """Write the settings as a comment, `# {...}`, and the rows.
 
         The file appears whole or not at all.
         """
-        beside = path.with_name(path.name + ".part")
-        with beside.open("w", newline="", encoding="utf-8") as file:
+        with whole(Path(path)) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             if self.settings:
                 file.write(f"# {json.dumps(dict(self.settings))}\r\n")
             writer = csv.writer(file)
@@ -116,7 +116,6 @@ class Results:
                 writer.writerow(
                     [int(v) if isinstance(v, bool) else v for v in values] + [self.norm]
                 )
-        os.replace(beside, path)
 
     def to_html(self, path: str | Path, *, title: str = "") -> None:
         """Write a page that says what noise breaks the network, whole in one file.
@@ -163,6 +162,9 @@ def aimed(attack: str) -> bool:
 
 NETWORK = "network"
 """The setting of an evaluation that tells the network's weights from others: a digest of them."""
+
+FILE = "weights file"
+"""The setting that tells the file of weights from others: a digest of it."""
 
 
 def check_network(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ima.attacks.inputs import check_samples, no_trace
-from ima.attacks.walk import forward, into
+from ima.attacks.inputs import check_samples
+from ima.attacks.walk import into, look
 from ima.evaluation.results import CLEAN
 from ima.evaluation.segment_attacks import Lowest, SegmentAttack
 from ima.evaluation.segmentation_results import WORST, SegmentRow
@@ -108,8 +108,7 @@ def _attacked(
     keep: Callable[[SegmentExample], None] | None,
 ) -> list[SegmentRow]:
     check_samples(x, setting.bounds)
-    with no_trace(model, x) as inner:
-        output = forward(inner, x)
+    output = look(model, x)
     task.check(output, y)
     if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves(output)):
         raise FloatingPointError(
@@ -166,8 +165,7 @@ def _again(
     else:
         usable = torch.isfinite(norm.size(noisy - x))
     noisy = torch.where(per_sample(usable, x), noisy, x)
-    with no_trace(model, x) as inner:
-        output = forward(inner, noisy)
+    output = look(model, noisy)
     return _state(x, noisy, output, y, setting, task)
 
 

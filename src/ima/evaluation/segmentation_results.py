@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ima.evaluation.results import CLEAN, WHITE, aimed, read_settings, same_radius
+from ima.files import whole
 
 WORST = "worst case"
 """For every sample the attack that leaves the lowest Dice."""
@@ -151,14 +151,12 @@ class SegmentationResults:
         error = math.sqrt(len(sums) / (len(sums) - 1) * float((sums**2).sum()))
         return max(0.0, adi - 1.96 * error), min(1.0, adi + 1.96 * error)
 
-    def to_csv(self, path: Path) -> None:
+    def to_csv(self, path: str | Path) -> None:
         """Write the settings as a comment, `# {...}`, and the rows.
 
         The file appears whole or not at all.
         """
-        beside = path.with_name(path.name + ".part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", newline="", encoding="utf-8") as file:
+        with whole(Path(path)) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             settings = {**self.settings, "classes": json.dumps(self.classes)}
             file.write(f"# {json.dumps(settings)}\r\n")
             writer = csv.writer(file)
@@ -166,7 +164,6 @@ class SegmentationResults:
             for row in self.rows:
                 dice = ("" if math.isnan(d) else d for d in row.per_class)
                 writer.writerow([*(getattr(row, name) for name in FIELDS), *dice, self.norm])
-        os.replace(beside, path)
 
     def to_html(self, path: str | Path, *, title: str = "") -> None:
         """Write a page that says what noise does to the Dice, whole in one file.

@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds
 from ima.budget import Budget
-from ima.evaluation.by_batch import by_batch, measured_in
+from ima.evaluation.by_batch import by_batch, in_words, measured_in, within
 from ima.evaluation.results import CLEAN
 from ima.evaluation.segment_attacks import find_segment_attack
 from ima.evaluation.segment_batch import SegmentExample, attack_batch
@@ -67,6 +67,8 @@ def evaluate_segmentation(
         raise ValueError(f"eps are {radii}; expected finite noise radii above 0")
     attacks = [attacks] if isinstance(attacks, str) else list(attacks)
     found = [(name, *find_segment_attack(name)) for name in dict.fromkeys(attacks)]
+    if not radii and any(row.amplitude is None for _, row, _ in found):
+        raise ValueError("eps is empty; expected at least one noise radius above 0")
     task, norm = Segmentation() if task is None else task, get_norm(norm)
     settings = {
         "attacks": [name for name, *_ in found],
@@ -98,7 +100,8 @@ def evaluate_segmentation(
     rows = sorted(done.rows, key=lambda row: (order[row.attack], row.eps, row.id))
     named = _named(classes, len(rows[0].per_class))
     dimensions = {"dimensions": str(done.first.ndim - 2)}
-    about = {"empty slices": EMPTY_SLICES, **dimensions, **done.about()}
+    about = {name: in_words(row.summary, steps) for name, row, steps in found}
+    about |= {"empty slices": EMPTY_SLICES, **dimensions, "bounds": within(bounds), **done.about()}
     return SegmentationResults(tuple(rows), named, norm.name, about)
 
 

@@ -98,6 +98,7 @@ def attack_segmentation(
     own = {} if settings is None else dict(settings)
     # What is said of the network comes first, and goes before what was counted here.
     found = replace(found, settings={**own, **found.settings, **own})
-    found.to_csv(sheet.path)
     overlays.write(sheet.path.with_name(OVERLAYS), found.classes, sheet.label)
+    # Written last: it says that all is done.
+    found.to_csv(sheet.path)
     return found

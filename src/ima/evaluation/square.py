@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ima.attacks.inputs import Model, check_samples, no_trace
 from ima.attacks.walk import Attacked, forward
-from ima.evaluation.autoattack import _look_again, _random_state_kept
+from ima.evaluation.autoattack import look_again, random_state_kept
 from ima.evaluation.lifted import Lifted, layout, unit_box
 from ima.evaluation.setting import Setting
 from ima.tasks import Classification, Tree
@@ -40,7 +40,7 @@ def square(
 
     task = setting.task
     assert isinstance(task, Classification)
-    with no_trace(model, x) as inner, _random_state_kept():
+    with no_trace(model, x) as inner, random_state_kept():
         x, y = x.detach().clone(), y.clone().long()
         box = check_samples(x, setting.bounds)
         low, width = unit_box(box)
@@ -63,7 +63,7 @@ def square(
                 seed=setting.generator.initial_seed(),
             )
             found = lifted.down(attack.perturb(lifted.up(x[left]), y[left]).detach())
-            noisy[left], crossed[left] = _look_again(
+            noisy[left], crossed[left] = look_again(
                 inner, x[left], y[left], found, eps, setting.norm, task, box
             )
     return Attacked(noisy, crossed, correct, torch.zeros_like(crossed))

@@ -22,7 +22,9 @@ class Step:
     loss: scalar with graph; call `backward` on it. metrics: detached scalar tensors on the
     model's device; reading one is what synchronises. Every method gives `samples`, `correct` (on
     clean samples, a count) and `loss`; methods that add noise `noisy_samples`, `noisy_correct`,
-    `crossed` and `stuck` (counts); methods with margins `margin`, their mean over the batch.
+    `crossed` and `stuck` (counts); methods with margins `margin`, the batch's mean of those that
+    stood before the step. `crossed`: right samples that noise made wrong; where a method searches
+    for the boundary, those of which it found it.
     """
 
     loss: Tensor

@@ -3,7 +3,8 @@
 Cai, Du, Liu, Song, "Curriculum Adversarial Training", IJCAI 2018. The paper's short name, CAT, is
 that of `customized.py` too.
 
-split the batch in order into k + 1 chunks; chunk j gets PGD with j steps of 2 * eps / j
+split the batch in order into k + 1 chunks
+chunk j gets PGD from a random start, j steps of 2 * eps / j
 loss = mean Loss(f(x~), y)
 after an epoch: k += 1, up to `steps`, if the accuracy on x~ is above `threshold`, or has not
 improved for `patience` epochs

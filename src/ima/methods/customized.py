@@ -4,15 +4,15 @@ Cheng, Lei, Chen, Dhillon, Hsieh, "CAT: Customized Adversarial Training for Impr
 IJCAI 2022. The short name, CAT, is that of `curriculum.py` too.
 
 soft(E) = (1 - c * E) * onehot(y) + c * E * D, D ~ Dirichlet(1, ..., 1)
-x~ = PGD on the soft label's loss within E(i) + eta
+x~ = PGD on the soft label's loss within E(i) + eta, from x, K steps of 2.5 * (E(i) + eta) / K
 E(i) += eta, up to eps, if x~ is still right
 loss = mean of the soft label's loss of f(x~), with the new E(i) and a fresh D
 
 In the first author's code E(i) grows where the attack succeeds; in a re-implementation by others
 where it fails, as here. Differences from the latter: L2 as well as L-infinity (eta and c scale with
 eps by its ratios, 0.005 and 10 * 8/255 to 8/255); a PGD whose steps build on each other, where its
-every step starts at x; x~ is judged in evaluation mode; the margin of `loss="mix"` is of logits,
-not of probabilities.
+every step starts at x; steps that scale with the radius, not of 2/255; x~ is judged in evaluation
+mode; the margin of `loss="mix"` is of logits, not of probabilities.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds
+from ima.attacks.walk import look
 from ima.margins import Margins
 from ima.methods.base import Step, one_of, positive
-from ima.methods.noisy import Adaptive, classes_only, look
+from ima.methods.noisy import Adaptive, classes_only
 from ima.norms import Norm
 from ima.tasks import Task, Tree
 

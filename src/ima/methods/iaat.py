@@ -103,7 +103,7 @@ class IAAT(Adaptive):
             radius = adapted(previous, right, held, held_more, self.gamma, self.beta)
         radius = radius.clamp(0, self.eps)
         walked = self._attack(model, x, y, radius, self._start(x, radius, box), box)
-        step = self._train_on(model, walked.x, y, right, walked.stuck, margin=radius.mean())
+        step = self._train_on(model, walked.x, y, right, walked.stuck, margin=previous.mean())
         self.margins.update(ids.to(x.device), radius)
         return step
 

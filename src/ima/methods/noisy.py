@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from ima.attacks.inputs import Bounds, check_samples, check_steps, no_trace
-from ima.attacks.walk import Jitter, Objective, Stop, Walked, forward, into, walk
+from ima.attacks.inputs import Bounds, check_samples, check_steps
+from ima.attacks.walk import Jitter, Objective, Stop, Walked, into, look, walk
 from ima.margins import Margins
 from ima.methods.base import Setting, Step, count, finite, positive, size
 from ima.norms import Norm, gaussian
@@ -233,12 +233,6 @@ def report(loss: Tensor, right: Tensor, still: Tensor, stuck: Tensor, **more: Te
         "stuck": count(stuck),
     }
     return Step(loss, metrics | more)
-
-
-def look(model: nn.Module, x: Tensor) -> Tree:
-    """The model's output at x, in evaluation mode and without a graph."""
-    with no_trace(model, x) as inner:
-        return forward(inner, x)
 
 
 def radii(x: Tensor, eps: float) -> Tensor:

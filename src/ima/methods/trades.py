@@ -17,8 +17,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds
+from ima.attacks.walk import look
 from ima.methods.base import Step, positive
-from ima.methods.noisy import Noisy, look, radii, report
+from ima.methods.noisy import Noisy, radii, report
 from ima.norms import Norm
 from ima.tasks import Compares, Task, Tree
 

@@ -61,8 +61,9 @@ class Trainer(nnUNetTrainer):
             self.settings.val_iterations or self.num_val_iterations_per_epoch
         )
         self.standard_epochs = self.settings.standard_epochs or 0
-        # nnU-Net's 50 suit its 1000 epochs; a short run that is killed should not lose everything.
-        self.save_every = min(self.save_every, max(1, self.num_epochs // 10))
+        # nnU-Net saves every 50th. An epoch with noise takes minutes, a checkpoint a second, and a
+        # job with a short limit has to come forward.
+        self.save_every = 1
         self.ids: Ids | None = None
         self.method: Method | None = None
         self._seen: dict[str, Tensor] = {}

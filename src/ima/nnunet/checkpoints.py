@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ima.files import whole
 from ima.nnunet.settings import Settings
 
 KEY = "ima"
@@ -57,9 +57,9 @@ def complete(save: Callable[[Any], None], filename: str, ours: dict[str, Any]) -
     # Written a moment ago by this process.
     checkpoint = torch.load(memory, map_location="cpu", weights_only=False)
     checkpoint["trainer_name"] = "nnUNetTrainer"
-    part = f"{filename}.part"
-    torch.save(_plain({**checkpoint, KEY: ours}), part)
-    os.replace(part, filename)
+    # Through a handle: torch writes a name that it is given into the file.
+    with whole(Path(filename)) as beside, beside.open("wb") as file:
+        torch.save(_plain({**checkpoint, KEY: ours}), file)
 
 
 def read(filename: str, trainer: str, settings: Settings) -> dict[str, Any]:

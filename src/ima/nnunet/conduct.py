@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from ima.budget import OUT_OF_TIME, Budget, OutOfTime
+from ima.files import write_text
 from ima.nnunet.experiment import Experiment, Place
 from ima.nnunet.settings import CONFIG, KEYS
 from ima.nnunet.steps import Step, attack, exports, plan, prepare, train
@@ -195,9 +196,7 @@ def _record(place: Place, step: Step) -> None:
     """Add with what and where a network is trained, for the page."""
     file = place.log(step.what).with_suffix(".json")
     made = _made(place, step.what)
-    beside = file.with_name(f"{file.name}.part")
-    beside.write_text(json.dumps([*made, environment(place.device)], indent=2) + "\n")
-    os.replace(beside, file)
+    write_text(file, json.dumps([*made, environment(place.device)], indent=2) + "\n")
 
 
 def _made(place: Place, what: str) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ima.budget import Budget
 from ima.evaluation.partial import discard
+from ima.evaluation.results import FILE
 from ima.evaluation.segmentation_results import SegmentationResults
 from ima.evaluation.segments_on_disk import ATTACKS, Sheet, attack_segmentation
 from ima.nnunet.cases import BATCH, Cases
@@ -86,6 +87,7 @@ def _about(trained: Trained, cases: Cases) -> dict[str, str]:
         "plans": trained.plans.plans_name,
         "fold": trained.folder.name.removeprefix("fold_"),
         "weights": trained.which,
+        FILE: trained.digest,
         "nnunetv2": version("nnunetv2"),
         "samples are": (
             f"{kind}, on the grid of the plans; one forward pass each, padded with zeros inside "

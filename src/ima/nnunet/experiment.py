@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from ima.cores import threads
+from ima.files import write_text
 from ima.nnunet.paper import TASKS, Task
 from ima.training.refusal import ConfigError, check_name, nearest, read_yaml, validate
 from ima.training.settings import Strict
@@ -199,10 +199,7 @@ class Place:
                     f"{', '.join(shared + changed)}; choose another --folder, or remove this one"
                 )
             rows = known | rows
-        self.folder.mkdir(parents=True, exist_ok=True)
-        beside = record.with_name(f"{record.name}.{os.getpid()}.part")
-        beside.write_text(json.dumps({**now, "rows": rows}, indent=2) + "\n")
-        os.replace(beside, record)
+        write_text(record, json.dumps({**now, "rows": rows}, indent=2) + "\n")
 
 
 _FOLDERS = ("raw", "preprocessed", "results")

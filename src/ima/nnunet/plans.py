@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from ima.files import write_text
 
 
 def with_batch_size(
@@ -39,13 +40,7 @@ def with_batch_size(
     name = f"{base}B{batch_size}"
     known[configuration]["batch_size"] = batch_size
     plans["plans_name"] = name
-    target = folder / f"{name}.json"
-    beside = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        beside.write_text(json.dumps(plans, indent=4))
-        os.replace(beside, target)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_text(folder / f"{name}.json", json.dumps(plans, indent=4))
     return name
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ima.files import digest
 from ima.nnunet.experiment import Entry, Place
 from ima.nnunet.msd import locate_task
 
@@ -99,15 +100,16 @@ def results(place: Place, row: Entry) -> Path:
 
 def _attacked(place: Place, row: Entry) -> bool:
     """Whether the attacks that are asked for were made, on the weights that are there."""
+    from ima.evaluation.results import FILE
     from ima.evaluation.segmentation_results import WORST, SegmentationResults
 
     asked, file = place.experiment.evaluate, results(place, row)
     weights = place.trained(row) / "fold_0" / "checkpoint_final.pth"
     if not file.exists() or not weights.exists():
         return False
-    if file.stat().st_mtime < weights.stat().st_mtime:
-        return False
     found = SegmentationResults.from_csv(file)
+    if found.settings.get(FILE) != digest(weights):
+        return False
     count, _, whole = found.settings.get("samples", "").partition(" of ")
     wanted = whole or count if asked.samples is None else str(asked.samples)
     return (

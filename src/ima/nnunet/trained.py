@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ima.files import digest
 from ima.tasks import Segmentation
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Trained:
     """One fold of a trained nnU-Net.
 
     folder: the fold's; trainer: its name; configuration: such as `"2d"`; which: `"final"` or
-    `"best"` weights; weights: the network's state_dict.
+    `"best"` weights; weights: the network's state_dict; digest: of the checkpoint's file.
     """
 
     folder: Path
@@ -78,6 +79,7 @@ class Trained:
     plans: PlansManager
     dataset_json: Mapping[str, Any]
     weights: Mapping[str, Tensor]
+    digest: str
 
     @staticmethod
     def open(
@@ -95,6 +97,8 @@ class Trained:
         path = _fold(folder, fold, which) / f"checkpoint_{which}.pth"
         plans = _json(path.parent.parent / "plans.json")
         dataset_json = _json(path.parent.parent / "dataset.json")
+        # Before it is read: results of weights that are replaced meanwhile count as old.
+        of_file = digest(path)
         checkpoint = _checkpoint(path)
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -118,7 +122,14 @@ class Trained:
                 "3d_lowres"
             )
         return Trained(
-            path.parent, str(trainer), configuration, which, manager, dataset_json, weights
+            path.parent,
+            str(trainer),
+            configuration,
+            which,
+            manager,
+            dataset_json,
+            weights,
+            of_file,
         )
 
     @property

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ima.files import write_text
 from ima.report import figures, summary
 from ima.report.inputs import Series
 from ima.report.summary import Seeds
@@ -73,19 +73,21 @@ def write(folder: Path, entries: Sequence[Entry], frame: Frame) -> str:
         table = summary.results_table(rows, caption)
         texts.append(to_text(table))
         page.append(to_markdown(table))
-        _write(folder / f"table-{which}.csv", to_csv(table))
-        _write(folder / f"table-{which}.tex", to_latex(table))
+        write_text(folder / f"table-{which}.csv", to_csv(table))
+        write_text(folder / f"table-{which}.tex", to_latex(table))
     times = _times(entries, frame)
     if times is not None:
         texts.append(to_text(times))
         page.append(to_markdown(times))
-        _write(folder / "times.csv", to_csv(times))
+        write_text(folder / "times.csv", to_csv(times))
     for name, (figure, caption) in _pictures(entries, frame).items():
         page.append(f"![{ALTS[name.partition('-')[0]]}]({name}.png)\n")
         page.append(f"{caption}.\n")
         for suffix in ("png", "svg"):
             figures.save(figure, folder / f"{name}.{suffix}")
-    _write(folder / "table.md", "\n".join([*page, *(f"{remark}\n" for remark in frame.remarks)]))
+    write_text(
+        folder / "table.md", "\n".join([*page, *(f"{remark}\n" for remark in frame.remarks)])
+    )
     return "\n".join(texts)
 
 
@@ -154,9 +156,3 @@ def _swept(entries: Sequence[Entry], attack: str) -> dict[str, dict[str, list[Se
         for option, methods in found.items()
     }
     return {option: methods for option, methods in drawn.items() if methods}
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text)
-    os.replace(beside, path)

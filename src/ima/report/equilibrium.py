@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from ima.files import write_text
 from ima.report import figures, style
 from ima.report.plane_panels import draw_estimates, draw_key, draw_numbers, draw_regions
 from ima.report.portrait import Errors, Portrait
@@ -141,8 +141,6 @@ def write(folder: Path, portraits: Sequence[Portrait], note: str, remarks: Seque
         figures.save(figure, folder / f"equilibrium.{suffix}")
     page = ["# equilibrium\n", "![Decision regions, margins, distances](equilibrium.png)\n"]
     page += [to_markdown(table), *(f"{remark}\n" for remark in remarks)]
-    for suffix, text in (("csv", numbers(portraits)), ("md", "\n".join(page))):
-        beside = folder / f"equilibrium.{suffix}.part"
-        beside.write_text(text)
-        os.replace(beside, folder / f"equilibrium.{suffix}")
+    write_text(folder / "equilibrium.csv", numbers(portraits))
+    write_text(folder / "equilibrium.md", "\n".join(page))
     return to_text(table)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure, SubFigure
 
+from ima.files import whole
 from ima.report import style
 from ima.report.inputs import (
     Array,
@@ -175,15 +175,9 @@ def save(figure: Figure, path: Path) -> None:
     form = path.suffix.lower().removeprefix(".")
     if form not in ("png", "svg"):
         raise ValueError(f"cannot write {path.name!r}: expected a name that ends in .png or .svg")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with style.styled():
-            metadata = {"Date": None} if form == "svg" else {}
-            figure.savefig(beside, format=form, dpi=150, facecolor="white", metadata=metadata)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    metadata = {"Date": None} if form == "svg" else {}
+    with whole(path) as beside, style.styled():
+        figure.savefig(beside, format=form, dpi=150, facecolor="white", metadata=metadata)
 
 
 def _curves(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 
 from ima.evaluation.distances import NONE
 from ima.evaluation.estimates import Estimates
+from ima.files import write_text
 from ima.report import figures, margin_figures
 from ima.report.inputs import Array, MarginHistory
 from ima.report.margin_numbers import TOLERANCE, Errors, precision
@@ -64,9 +64,7 @@ def write(
     page = ["# margins\n", *(f"{line}\n" for line in told), *([f"{note}\n"] if note else [])]
     page += [f"![{text}]({name}.png)\n" for name, (_, text) in drawn.items()]
     page += [to_markdown(class_table(estimates)), f"{made}\n"]
-    beside = folder / "margins.md.part"
-    beside.write_text("\n".join(page), encoding="utf-8")
-    os.replace(beside, folder / "margins.md")
+    write_text(folder / "margins.md", "\n".join(page))
     return "\n".join(told)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ima.evaluation.results import CLEAN
+from ima.evaluation.results import CLEAN, FILE, NETWORK
 from ima.evaluation.segmentation_results import WORST
+from ima.files import write_text
 from ima.report.cells import ABSENT, Cell, Measure, Table
 from ima.report.html.numbers import attack_name
 from ima.report.html.scrub import scrub
@@ -59,7 +59,7 @@ VOLUMES = "; the Dice are those of the whole volumes"
 
 ALL, AVERAGE = "clean, all classes", "average"
 
-APART = ("network", "samples", "seconds", "classes", "empty slices")
+APART = (NETWORK, FILE, "samples", "seconds", "classes", "empty slices")
 """Settings of an evaluation that captions tell, or that nobody needs."""
 
 
@@ -217,11 +217,11 @@ def write_comparison(folder: Path, runs: Sequence[Segmented], frame: Frame) -> s
         if name in drawn:
             page.append(f"![{name}]({name}.png)\n\n{drawn[name][1]}.\n")
     page += [f"{remark}\n" for remark in frame.remarks]
-    _write(folder / "table.csv", to_csv(tables[0]))
+    write_text(folder / "table.csv", to_csv(tables[0]))
     for number, table in enumerate(tables[1:], start=1):
-        _write(folder / f"table-class-{number}.csv", to_csv(table))
-    _write(folder / "table.tex", "\n".join(map(to_latex, tables)))
-    _write(folder / "table.md", "\n".join(page))
+        write_text(folder / f"table-class-{number}.csv", to_csv(table))
+    write_text(folder / "table.tex", "\n".join(map(to_latex, tables)))
+    write_text(folder / "table.md", "\n".join(page))
     return "\n".join(map(to_text, tables))
 
 
@@ -276,10 +276,3 @@ def _caption(runs: Sequence[Run], note: str) -> str:
 
 def _of_class(score: Score | None, number: int) -> float:
     return float("nan") if score is None else score.per_class[number]
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)

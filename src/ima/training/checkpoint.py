@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from ima.files import whole
 
 
 class CheckpointError(ValueError):
@@ -34,6 +35,18 @@ def load_state(path: Path) -> dict[str, Any]:
     if "tree" not in metadata:
         raise CheckpointError(f"{path} holds weights only, no training state to continue from")
     return _unpack(json.loads(metadata["tree"]), tensors)
+
+
+def peek(path: Path, name: str) -> Any:
+    """One value at the top of what `save_state` wrote, such as a number, its tensors unread."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tree = json.loads((file.metadata() or {})["tree"])
+            return dict(tree["dict"])[name]
+    except (SafetensorError, OSError, LookupError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no state of a training ({error!r}); train again"
+        ) from error
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -92,9 +105,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _replace(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    beside = path.with_name(path.name + ".part")
-    save_file(tensors, beside, metadata)
-    os.replace(beside, path)
+    with whole(path) as beside:
+        save_file(tensors, beside, metadata)
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -159,5 +159,5 @@ def _exiting() -> Generator[None]:
 
 
 def _failure(item: Work) -> str:
-    tail = item.log.read_text().splitlines()[-5:]
+    tail = item.log.read_text(errors="replace").splitlines()[-5:]
     return f"{item.run.folder} failed, see {item.log}:\n  " + "\n  ".join(tail)

@@ -15,8 +15,10 @@ from typing import Any
 
 from ima.budget import Budget
 from ima.evaluation.evaluate import WORST
-from ima.evaluation.results import Results
+from ima.evaluation.results import FILE, Results
+from ima.files import digest
 from ima.training.build import load_splits
+from ima.training.checkpoint import peek
 from ima.training.children import Report, Work, work_off
 from ima.training.config import Config, ConfigError, Named, parse
 from ima.training.evaluating import VALIDATION, part
@@ -176,17 +178,19 @@ def slug(method: Named, differs: Mapping[str, Any] | None = None) -> str:
 
 def finished(run: Run) -> bool:
     """Whether the run has trained to its last epoch."""
-    rows = run.epochs()
-    return run.state.exists() and bool(rows) and len(rows) == run.config().train.epochs
+    # The state is what a training writes last.
+    return run.state.exists() and peek(run.state, "epoch") + 1 == run.config().train.epochs
 
 
 def tested(run: Run, which: str) -> bool:
-    """Whether the results of these weights are there, newer than they are, and of the config."""
+    """Whether the results of these weights are there, and are what the config asks for."""
     wanted, path = run.config().evaluate, run.results(which)
     weights = run.weights("best" if which == VALIDATION else which)
-    if not path.exists() or path.stat().st_mtime < weights.stat().st_mtime:
+    if not path.exists() or not weights.exists():
         return False
     found = Results.from_csv(path)
+    if found.settings.get(FILE) != digest(weights) or found.settings.get("seed") != "0":
+        return False
     if which == VALIDATION:
         return found.attacks == wanted.attacks[:1] and found.eps == (wanted.middle,)
     attacks = set(wanted.attacks_on(which))
@@ -197,11 +201,8 @@ def tested(run: Run, which: str) -> bool:
 
 def _covers(found: Results, samples: int | None) -> bool:
     """Whether results are on so many samples of the test part, all if None."""
-    told = found.settings.get("samples")
-    if told is None:
-        return samples is None
-    had, total = map(int, str(told).split(" of "))
-    return had == (total if samples is None else min(samples, total))
+    had, _, total = found.settings["samples"].partition(" of ")
+    return int(had) == (int(total) if samples is None else min(samples, int(total)))
 
 
 def _untested(run: Run) -> str | None:

@@ -112,7 +112,7 @@ def method_options(config: Config, **provided: Any) -> dict[str, Any]:
 
 def warnings(config: Config) -> list[str]:
     """What can be run, but hardly as meant."""
-    options = config.method.options
+    options = method_options(config)
     epochs = config.train.epochs - config.train.standard_epochs
     if {"eps", "delta"} <= options.keys() and options["delta"] * epochs < options["eps"]:
         return [

@@ -14,7 +14,6 @@ thinner than a cell can be missed.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 
 from ima.attacks.inputs import no_trace
 from ima.data import Part, plane
+from ima.files import write_arrays
 from ima.methods import Method
 from ima.tasks import Classification
 from ima.training.build import build_method, build_model, load_splits
@@ -102,9 +102,7 @@ def measure_run(run: Run, *, side: int = SIDE) -> Path:
         "area": np.array(wrong_area(labels)),
     }
     path = run.folder / "equilibrium.npz"
-    beside = path.with_name("part-" + path.name)
-    np.savez_compressed(beside, allow_pickle=False, **arrays)
-    os.replace(beside, path)
+    write_arrays(path, arrays)
     return path
 
 

@@ -19,7 +19,8 @@ from ima.evaluation.examples import Examples
 from ima.evaluation.minimal import minimal
 from ima.evaluation.noise import WHITE_NOISE
 from ima.evaluation.partial import discard, mark
-from ima.evaluation.results import Results
+from ima.evaluation.results import FILE, Results
+from ima.files import digest
 from ima.training.build import BOUNDS, build_fabric, build_model, load_into, load_splits
 from ima.training.checkpoint import load_weights
 from ima.training.config import Config
@@ -69,8 +70,8 @@ def evaluate_run(
     if attacks and not tuning:
         attacks = [*attacks, *WHITE_NOISE]
     record = part(run, which)
-    digest = mark(test.images, test.targets)
-    examples = Examples(EXAMPLES, len(attacks) * len(eps), record, digest)
+    samples = mark(test.images, test.targets)
+    examples = Examples(EXAMPLES, len(attacks) * len(eps), record, samples)
 
     def after_batch(done: int, total: int) -> None:
         examples.save()
@@ -92,11 +93,12 @@ def evaluate_run(
         budget=budget,
     )
     rows = tuple(replace(row, id=int(chosen[row.id])) for row in results.rows)
-    settings = {**results.settings, "samples": subject.counted()}
+    settings = {**results.settings, "samples": subject.counted(), FILE: subject.file}
     results = Results(rows, results.norm, settings)
-    results.to_csv(run.results(which))
     if which == "best":
         examples.write(run.examples, chosen, subject.classes)
+    # Written last: it says that all is done.
+    results.to_csv(run.results(which))
     return results
 
 
@@ -138,11 +140,13 @@ def distances_run(
 class Subject:
     """A run's model on the device, and the samples that it is judged by.
 
-    chosen: (N,), their places in the whole part of `total` samples.
+    file: a digest of the file of weights; chosen: (N,), the samples' places in the whole part of
+    `total` samples.
     """
 
     config: Config
     model: nn.Module
+    file: str
     part: Part
     chosen: NDArray[np.int64]
     total: int
@@ -168,6 +172,8 @@ def load_subject(run: Run, which: str, device: str, *, validation: bool = False)
             f"ima train --resume {run.folder}"
         )
     model = build_model(config, splits)
+    # Before it is read: results of weights that are replaced meanwhile count as old.
+    file = digest(weights)
     load_into(model, load_weights(weights), weights)
     whole = splits.val if validation else splits.test
     chosen = _chosen(None if validation else config.evaluate.samples, whole)
@@ -175,7 +181,7 @@ def load_subject(run: Run, which: str, device: str, *, validation: bool = False)
     if len(chosen) < len(whole):
         kept = Part(whole.images[chosen], whole.targets[chosen])
     ready = fabric.to_device(model)
-    return Subject(config, ready, kept, chosen, len(whole), splits.classes)
+    return Subject(config, ready, file, kept, chosen, len(whole), splits.classes)
 
 
 def part(run: Run, which: str) -> Path:

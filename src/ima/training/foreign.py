@@ -15,32 +15,46 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ima.attacks.inputs import Bounds, no_trace
-from ima.attacks.walk import forward
+from ima.attacks.inputs import Bounds
+from ima.attacks.walk import look
 from ima.data import Splits, load
 from ima.evaluation.batches import batches, pair
 from ima.networks import build
 from ima.tasks import Classification, Segmentation, Tree, full, tree_map
 from ima.training.build import BOUNDS, build_fabric, load_into
 from ima.training.checkpoint import load_weights
+from ima.training.run import environment
 
 
 @dataclass(frozen=True)
 class Foreign:
     """A network with its weights on the device, and the data that it is judged by.
 
-    named: the data, as it was asked for; classes: their names, numbers where nobody named them;
-    of a segmentation network the foreground's.
+    built, named: what builds the network, and the data, as they were asked for; classes: their
+    names, numbers where nobody named them; of a segmentation network the foreground's.
     """
 
     checkpoint: Path
     model: nn.Module
+    built: str
     data: Any
     named: str
     classes: tuple[str, ...]
     task: Classification | Segmentation
     bounds: Bounds
     norm: str
+
+    def told(self) -> dict[str, str]:
+        """What was loaded, and with what it is evaluated, for the record."""
+        device = next((p.device.type for p in self.model.parameters()), "cpu")
+        place = environment(device)
+        names = ("ima", "commit", "python", "torch", "device", "processor", "cores")
+        return {
+            "weights": self.checkpoint.name,
+            "model": self.built,
+            "data": self.named,
+            **{name: str(place[name]) for name in names if place[name] is not None},
+        }
 
     @property
     def folder(self) -> Path:
@@ -103,8 +117,7 @@ def load_foreign(
     network = build_fabric(device).to_device(network).eval()
     place = next((p.device for p in network.parameters()), torch.device("cpu"))
     try:
-        with torch.no_grad(), no_trace(network, x.to(place)) as inner:
-            output = forward(inner, x.to(place))
+        output = look(network, x.to(place))
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"network {model!r} does not take samples of shape {tuple(x.shape[1:])} and dtype "
@@ -115,7 +128,7 @@ def load_foreign(
     task = _task(output, y, ignore_label)
     task.check(output, tree_map(lambda t: t.to(place), y))
     classes = _numbered(task, output) if splits is None else splits.classes
-    return Foreign(checkpoint, network, samples, data, classes, task, bounds, norm)
+    return Foreign(checkpoint, network, model, samples, data, classes, task, bounds, norm)
 
 
 def _task(output: Tree, target: Tree, ignore_label: int | None) -> Classification | Segmentation:

@@ -61,8 +61,10 @@ def evaluate_foreign(
         partial=record,
         budget=budget,
     )
-    results.to_csv(foreign.results)
+    results = Results(results.rows, results.norm, {**results.settings, **foreign.told()})
     examples.write(foreign.examples, np.arange(len(results.rows)), foreign.classes)
+    # Written last: it says that all is done.
+    results.to_csv(foreign.results)
     return results
 
 
@@ -88,7 +90,7 @@ def segment_foreign(
         bounds=foreign.bounds,
         seed=seed,
         classes=foreign.classes,
-        settings={"data": foreign.named},
+        settings=foreign.told(),
         progress=progress,
         budget=budget,
     )

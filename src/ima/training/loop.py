@@ -113,11 +113,12 @@ def _prepared(
     if fabric.is_global_zero:
         # Here for a new run, because one that is refused up to here leaves no folder.
         lock.take()
+        if init is not None and init != run.initial:
+            # Kept, so that a run that is stopped in its first epoch starts from them again; and
+            # before the config, which makes the folder a run.
+            save_weights(run.initial, model.state_dict())
         run.begin()
         run.write_flipped(splits.flipped)
-        if init is not None and init != run.initial:
-            # Kept, so that a run that is stopped in its first epoch starts from them again.
-            save_weights(run.initial, model.state_dict())
     wrapped, optimizer = fabric.setup(model, build_optimizer(config.optimizer, model))
     average = None
     if config.train.ema is not None:

@@ -9,7 +9,6 @@ The weights are those that the margins belong to: the last epoch's, not averaged
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ima.attacks.inputs import no_trace
-from ima.attacks.walk import forward
+from ima.attacks.walk import look
 from ima.data import Part, Splits
 from ima.data.split import stratified
 from ima.evaluation.estimates import Estimate, Estimates
 from ima.evaluation.minimal import minimal
+from ima.files import write_arrays
 from ima.margins import Margins
 from ima.methods import METHODS
 from ima.tasks import Classification
@@ -139,8 +138,7 @@ def _predictions(model: nn.Module, part: Part, batch_size: int) -> Tensor:
     found: list[Tensor] = []
     for ids in torch.arange(len(part)).split(batch_size):
         x = part[ids][0].to(device)
-        with no_trace(model, x) as inner:
-            found.append(Classification().predict(forward(inner, x)).cpu())
+        found.append(Classification().predict(look(model, x)).cpu())
     return torch.cat(found)
 
 
@@ -150,6 +148,4 @@ def _write_atlas(path: Path, splits: Splits, margins: NDArray[np.float64], seed:
     # Each sample once, where there are few.
     ids = order if len(order) <= 2 * SHOWN else np.concatenate([order[:SHOWN], order[-SHOWN:]])
     images = splits.train[ids.tolist()][0].numpy()
-    beside = path.with_name("part-" + path.name)
-    np.savez_compressed(beside, allow_pickle=False, id=ids, image=images)
-    os.replace(beside, path)
+    write_arrays(path, {"id": ids, "image": images})

@@ -30,6 +30,7 @@ from typing import Any
 
 import yaml
 
+from ima.files import whole, write_text
 from ima.training.config import Config, ConfigError, parse
 
 PLACE = ("system", "processor", "cores", "threads", "device")
@@ -120,12 +121,11 @@ class Run:
         """Write the config, where it is not written yet."""
         path = self.folder / "config.yaml"
         if leads() and self._config is not None and not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write(path, self._config.to_yaml())
+            write_text(path, self._config.to_yaml())
 
     def rewrite(self, config: Config) -> Run:
         """The run with another config, which must train the same; see `ima compare`."""
-        _write(self.folder / "config.yaml", config.to_yaml())
+        write_text(self.folder / "config.yaml", config.to_yaml())
         return Run.open(self.folder)
 
     @staticmethod
@@ -143,7 +143,7 @@ class Run:
             return self._config
         path = self.folder / "config.yaml"
         try:
-            return parse(yaml.safe_load(path.read_text()))
+            return parse(yaml.safe_load(path.read_text(encoding="utf-8")))
         except (yaml.YAMLError, ConfigError) as error:
             raise ConfigError(f"{path} is damaged: {error}") from error
 
@@ -158,12 +158,12 @@ class Run:
         first = self.environment() or now
         if not any(_same(known, now) for known in (first, *first.get("resumed", ()))):
             first = {**first, "resumed": [*first.get("resumed", ()), now]}
-        _write(self.folder / "environment.json", json.dumps(first, indent=2) + "\n")
+        write_text(self.folder / "environment.json", json.dumps(first, indent=2) + "\n")
 
     def environment(self) -> dict[str, Any]:
         """With what and where the run was made; empty before it started."""
         path = self.folder / "environment.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def epochs(self) -> list[dict[str, float]]:
         """The rows of metrics.csv."""
@@ -195,7 +195,7 @@ class Run:
         """Say which training samples have a flipped label: their ids, with their true class."""
         lines = [f"{id_},{true}\n" for id_, true in flipped.items()]
         if lines:
-            _write(self.folder / "flipped.csv", "".join(["id,class\n", *lines]))
+            write_text(self.folder / "flipped.csv", "".join(["id,class\n", *lines]))
 
 
 def leads() -> bool:
@@ -256,16 +256,10 @@ def _commit() -> str | None:
     return head + ("+" if git("status", "--porcelain", "--", str(here)) else "") if head else None
 
 
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text)
-    os.replace(beside, path)
-
-
 def _read_rows(path: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return [
             {key: float(value) for key, value in row.items() if value != ""}
             for row in csv.DictReader(file)
@@ -275,12 +269,10 @@ def _read_rows(path: Path) -> list[dict[str, float]]:
 def _add_row(path: Path, row: Mapping[str, float]) -> None:
     rows = [old for old in _read_rows(path) if old["epoch"] < row["epoch"]] + [dict(row)]
     names = list(dict.fromkeys(name for r in rows for name in r))
-    beside = path.with_name(path.name + ".part")
-    with beside.open("w", newline="") as file:
+    with whole(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows({k: _number(v) for k, v in r.items()} for r in rows)
-    os.replace(beside, path)
 
 
 def _number(value: float) -> float | int:

@@ -9,8 +9,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from ima.attacks import pgd
-from ima.attacks.inputs import no_trace
-from ima.attacks.walk import forward
+from ima.attacks.walk import look
 from ima.budget import Budget, OutOfTime
 from ima.data import Part
 from ima.norms import get_norm
@@ -38,8 +37,7 @@ def validate(
         begun = monotonic()
         x, y = fabric.to_device(part[ids])
         with fabric.autocast():
-            with no_trace(model, x) as inner:
-                right = Classification().correct(forward(inner, x), y)
+            right = Classification().correct(look(model, x), y)
             attacked = pgd(
                 model,
                 x,

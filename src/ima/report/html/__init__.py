@@ -8,10 +8,11 @@ Also as Markdown and as JSON, by the name of the file. The same inputs give the 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ima.files import write_text
 
 if TYPE_CHECKING:
     from ima.report.html.sources import Entry, Source
@@ -55,9 +56,9 @@ def write_segmented(out: Path, runs: Sequence[Segmented]) -> None:
     _check(out)
     form = out.suffix.lower()
     if form == ".json":
-        _put(to_json(runs), out)
+        write_text(out, to_json(runs))
     else:
-        _put((to_html if form == ".html" else to_markdown)(segmentation.build(runs)), out)
+        write_text(out, (to_html if form == ".html" else to_markdown)(segmentation.build(runs)))
 
 
 def _check(out: Path) -> None:
@@ -77,11 +78,4 @@ def _save(entries: Sequence[Entry], out: Path) -> None:
         text = to_json(entries)
     else:
         text = (to_html if form == ".html" else to_markdown)(build(entries))
-    _put(text, out)
-
-
-def _put(text: str, out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(out.name + ".part")
-    beside.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(beside, out)
+    write_text(out, text)

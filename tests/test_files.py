@@ -1,0 +1,105 @@
+"""Files appear whole or not at all, with nothing left beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ima.files import whole, write_arrays, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_takes_its_place_at_the_end_and_its_folder_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "some" / "where" / "a.txt"
+    with whole(path) as beside:
+        beside.write_text("new")
+        assert beside.parent == path.parent and not path.exists()
+    assert path.read_text() == "new"
+    assert names(path.parent) == ["a.txt"]
+
+
+def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with whole(path) as beside:
+        beside.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def stop_half_way(path: Path, error: type[BaseException]) -> None:
+    with whole(path) as beside:
+        beside.write_text("ne")
+        raise error("half way")
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
+def test_an_error_leaves_the_old_file_and_nothing_beside_it(
+    error: type[BaseException], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error, match="half way"):
+        stop_half_way(path, error)
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_an_error_before_anything_is_written_makes_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at once"), whole(tmp_path / "a.txt"):
+        raise ValueError("at once")
+    assert names(tmp_path) == []
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    write_text(tmp_path / "a.txt", "old")
+    with monkeypatch.context() as patch:
+        patch.setattr("ima.files.os.replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_text_is_utf_8(tmp_path: Path) -> None:
+    write_text(tmp_path / "new" / "a.txt", "ε ≤ 0.5\n")
+    assert (tmp_path / "new" / "a.txt").read_bytes().decode("utf-8") == "ε ≤ 0.5\n"
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a", "a.part"])
+def test_arrays_come_back_from_a_file_of_exactly_this_name(name: str, tmp_path: Path) -> None:
+    arrays = {
+        "image": np.arange(6, dtype=np.float32).reshape(1, 2, 3),
+        "id": np.array([3, 1]),
+        "attack": np.array(["pgd-2", "é"]),
+        "empty": np.zeros((0, 4)),
+        "one": np.array(float("nan")),
+    }
+    write_arrays(tmp_path / "new" / name, arrays)
+    assert names(tmp_path / "new") == [name]
+    with np.load(tmp_path / "new" / name, allow_pickle=False) as file:
+        assert file.files == list(arrays)
+        for key, array in arrays.items():
+            assert file[key].dtype == array.dtype
+            np.testing.assert_array_equal(file[key], array)
+
+
+def test_objects_are_no_arrays_and_leave_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    write_arrays(path, {"id": np.arange(3)})
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="allow_pickle"):
+        write_arrays(path, {"id": np.array([object()])})
+    assert path.read_bytes() == before
+    assert names(tmp_path) == ["a.npz"]
