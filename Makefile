@@ -36,7 +36,7 @@ format: $(STAMP) ## bring the code into the project's form
 	$(BIN)/ruff format .
 
 covid: $(STAMP) ## the CT experiment at 64x64 (needs the data set; see README)
-	$(BIN)/ima compare covid_ct_small --jobs $(JOBS)
+	$(BIN)/ima compare table5_small --jobs $(JOBS)
 
 clean: ## remove the environment and caches, keep runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

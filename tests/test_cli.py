@@ -354,7 +354,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "no config, no run": (["train"], ["--resume"]),
     "a folder as config": (["train", "."], ["'.'", "--resume"]),
     "missing data": (
-        ["train", "covid_ct_small", "--device", "cpu"],
+        ["train", "table5_small", "--device", "cpu"],
         ["IMA_DATA", "kaggle.com/datasets/plameneduardo/sarscov2-ctscan-dataset", "data.path"],
     ),
     "missing weights": (
