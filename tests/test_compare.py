@@ -31,7 +31,8 @@ from ima.cores import cores, threads
 from ima.evaluation.results import Row as ResultRow
 from ima.networks.small_cnn import small_cnn
 from ima.training.checkpoint import load_state, save_state
-from ima.training.compare import finished, make, plan, tested, validation_score
+from ima.training.compare import finished, make, plan, validation_score
+from ima.training.compare import tested as is_tested
 from ima.training.config import Config, ConfigError, load_config
 from ima.training.evaluating import evaluate_run
 from ima.training.run import Run
@@ -282,17 +283,17 @@ def test_results_count_for_the_weights_that_they_were_measured_on(
     results, weights = run.results("best"), run.weights("best")
     # Copied folders have any times.
     os.utime(results, (0, 0))
-    assert tested(run, "best")
+    assert is_tested(run, "best")
     evaluate_run(run, "best", device="cpu", seed=7)
-    assert not tested(run, "best")
+    assert not is_tested(run, "best")
     evaluate_run(run, "best", device="cpu")
-    assert tested(run, "best")
+    assert is_tested(run, "best")
     weights.write_bytes(weights.read_bytes() + b" ")
     os.utime(weights, (0, 0))
-    assert not tested(run, "best")
-    assert tested(run, "last")
+    assert not is_tested(run, "best")
+    assert is_tested(run, "last")
     run.weights("last").unlink()
-    assert not tested(run, "last")
+    assert not is_tested(run, "last")
 
 
 def test_a_run_is_finished_when_its_state_says_so(tmp_path: Path, commands: Commands) -> None:

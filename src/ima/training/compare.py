@@ -18,7 +18,7 @@ from ima.evaluation.evaluate import WORST
 from ima.evaluation.results import FILE, Results
 from ima.files import digest
 from ima.training.build import load_splits
-from ima.training.checkpoint import peek
+from ima.training.checkpoint import CheckpointError, peek
 from ima.training.children import Report, Work, work_off
 from ima.training.config import Config, ConfigError, Named, parse
 from ima.training.evaluating import VALIDATION, part
@@ -179,7 +179,12 @@ def slug(method: Named, differs: Mapping[str, Any] | None = None) -> str:
 def finished(run: Run) -> bool:
     """Whether the run has trained to its last epoch."""
     # The state is what a training writes last.
-    return run.state.exists() and peek(run.state, "epoch") + 1 == run.config().train.epochs
+    try:
+        done = peek(run.state, "epoch") + 1 if run.state.exists() else 0
+    except CheckpointError:
+        # The training says what is wrong with it, after the other runs are made.
+        return False
+    return done == run.config().train.epochs
 
 
 def tested(run: Run, which: str) -> bool:
