@@ -779,6 +779,16 @@ def test_a_run_with_initial_weights_stopped_in_its_first_epoch_starts_from_them_
     assert_equal_runs(whole, train(Run.open(stopped.folder)))
 
 
+def test_initial_weights_of_a_run_that_never_began_are_not_taken(tmp_path: Path) -> None:
+    whole = train(new(tmp_path / "whole", epochs=1))
+    # Killed after its initial weights were kept, and before its config was.
+    stray = Run.planned(tmp_path / "stray", whole.config())
+    stray.folder.mkdir()
+    save_weights(stray.initial, small_cnn(1, 10, width=4).state_dict())
+    assert_equal_runs(whole, train(stray))
+    assert not stray.initial.exists()
+
+
 def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
     save_weights(tmp_path / "wide.safetensors", small_cnn(1, 10, width=8).state_dict())
     with pytest.raises(ValueError, match=r"wide.safetensors does not fit"):

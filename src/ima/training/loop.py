@@ -105,7 +105,7 @@ def _prepared(
     splits = load_splits(config)
     torch.manual_seed(epoch_seed(config.train.seed, 0))
     model = build_model(config, splits)
-    if init is None and run.initial.exists():
+    if init is None and run.begun and run.initial.exists():
         init = run.initial
     if init is not None:
         load_into(model, load_weights(init), init)
@@ -113,7 +113,10 @@ def _prepared(
     if fabric.is_global_zero:
         # Here for a new run, because one that is refused up to here leaves no folder.
         lock.take()
-        if init is not None and init != run.initial:
+        if init is None:
+            # Of a run that was killed before it began.
+            run.initial.unlink(missing_ok=True)
+        elif init != run.initial:
             # Kept, so that a run that is stopped in its first epoch starts from them again; and
             # before the config, which makes the folder a run.
             save_weights(run.initial, model.state_dict())

@@ -56,6 +56,11 @@ class Run:
         return self.folder / "init.safetensors"
 
     @property
+    def begun(self) -> bool:
+        """Whether the folder holds a run: its config is there."""
+        return (self.folder / "config.yaml").exists()
+
+    @property
     def state(self) -> Path:
         """Everything that a resumed run needs."""
         return self.folder / "state.safetensors"
@@ -110,7 +115,7 @@ class Run:
             return Run(folder, config)
         if folder.exists() and not folder.is_dir():
             raise FileExistsError(f"{folder} is a file; name another folder with --out")
-        if (folder / "config.yaml").exists():
+        if Run(folder).begun:
             raise FileExistsError(
                 f"{folder} already holds a run: continue it with `ima train --resume {folder}`, "
                 "or name another folder with --out"
