@@ -196,6 +196,25 @@ def test_a_signal_ends_what_runs_and_starts_nothing_more(
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_that_another_thread_is_given_ends_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handled: Callable[[int, Any], None]
+) -> None:
+    ended: list[bool] = []
+
+    def run(command: list[str], *, halt: threading.Event, **options: Any) -> int:
+        # The wait of the main thread is not interrupted by it.
+        time.sleep(0.2)
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        ended.append(halt.wait(20))
+        return -signal.SIGTERM
+
+    monkeypatch.setattr(children, "run", run)
+    handled(signal.SIGTERM, signal.SIG_DFL)
+    with pytest.raises(SystemExit):
+        work(works(tmp_path, 2))
+    assert ended == [True]
+
+
 def test_signals_that_somebody_else_handles_are_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handled: Callable[[int, Any], None]
 ) -> None:

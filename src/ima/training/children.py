@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -28,6 +28,9 @@ LEAST = 2.0
 
 PATIENCE = 10.0
 """Seconds that a command has to end before it is killed."""
+
+LOOK = 0.5
+"""Seconds between two looks for a signal."""
 
 STOPS = [number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP")]
 """Signals that end a process, beside Ctrl-C."""
@@ -97,10 +100,14 @@ def work_off(
         try:
             running = [pool.submit(one, item) for item in work]
             whose, done = dict(zip(running, work, strict=True)), 0
-            for future in as_completed(running):
-                if future.result() is End.DONE:
-                    done += 1
-                    report(str(whose[future].run.folder), done, len(work))
+            while whose:
+                # A signal that another thread is given, or that comes just before a wait, does not
+                # end that wait.
+                for future in wait(whose, timeout=LOOK, return_when=FIRST_COMPLETED).done:
+                    item = whose.pop(future)
+                    if future.result() is End.DONE:
+                        done += 1
+                        report(str(item.run.folder), done, len(work))
         except BaseException:
             # The pool would wait for what runs, and then do the rest.
             halt.set()
