@@ -186,6 +186,58 @@ def test_the_page_of_one_run_says_its_numbers(pages: dict[str, Path]) -> None:
     assert "What to do stands under Trust checks." in verdict
 
 
+BY_CLASS = "Accuracy by class in percent, noise in L₂"
+
+
+def test_every_class_has_its_accuracy(pages: dict[str, Path], tmp_path: Path) -> None:
+    # Of the classes 0, 1, 2, 0, 1, 2, ... of ten samples the first 9 stand, with noise the first 6.
+    _, *rows = tables(tree(pages["one.html"]))[BY_CLASS]
+    assert [row[:2] for row in rows] == [["round", "4"], [HOSTILE, "3"], ["flat", "3"]]
+    assert [row[2] for row in rows] == ["75.030.1 to 95.4", *["100.043.9 to 100.0"] * 2]
+    assert [row[3][:4] for row in rows] == ["50.0", "66.7", "66.7"]
+    assert [row[4][:3] for row in rows] == ["0.0"] * 3
+    assert "sensitivity" not in pages["one.html"].read_text(encoding="utf-8")
+    (network,) = json.loads(pages["one.json"].read_text(encoding="utf-8"))["networks"]
+    shares = {
+        one["class"]: one["accuracy"]
+        for one in network["by_class"]
+        if one["attack"] == "pgd-100" and one["eps"] == 0.5
+    }
+    assert shares == pytest.approx({"round": 2 / 4, HOSTILE: 2 / 3, "flat": 2 / 3})
+    many = tables(tree(pages["many.html"]))[BY_CLASS]
+    assert [row[0] for row in many[1:4]] == [
+        f"standard: {name}" for name in ("round", HOSTILE, "flat")
+    ]
+    # Mean over two seeds, of which 4 and 6 of ten stand: of class 0 two, of class 1 one and two.
+    ima = next(row for row in many if row[0].startswith("IMA") and row[0].endswith(HOSTILE))
+    assert ima[3].startswith("50.0 ± 23.6")
+
+
+def relabelled(found: Results, classes: int) -> Results:
+    rows = [dataclasses.replace(row, label=row.id % classes) for row in found.rows]
+    return Results(tuple(rows), found.norm, found.settings)
+
+
+@pytest.mark.parametrize(
+    ("classes", "shown", "said"), [(1, 0, False), (2, 2, True), (3, 3, False), (30, 24, False)]
+)
+def test_the_classes_that_noise_breaks_most_are_shown(
+    classes: int, shown: int, said: bool, tmp_path: Path
+) -> None:
+    found = relabelled(results(60, 58, {0.5: 40}), classes)
+    found.to_html(tmp_path / "page.html")
+    page = tree(tmp_path / "page.html")
+    rows = [rows for caption, rows in tables(page).items() if "by class" in caption]
+    assert len(rows) == (shown > 0)
+    assert ("sensitivity" in page.text) == said
+    if rows:
+        assert len(rows[0]) == 1 + shown
+    if classes == 30:
+        # Of the classes 10 to 29 the second sample falls, of 28 and 29 without noise too.
+        assert {row[0] for row in rows[0][1:3]} == {"class 28", "class 29"}
+        assert "class 9" not in {row[0] for row in rows[0]}
+
+
 def test_many_attacks_stand_in_tables_that_a_page_is_wide_enough_for(tmp_path: Path) -> None:
     names, radii = ("pgd-100", "ifgsm-10", "autoattack", WORST), {0.5: 6, 1.0: 4, 1.5: 1}
     for method in ("standard", "ima"):

@@ -24,7 +24,7 @@ def train(
     config:
         A YAML file, or the name of a config that comes with the library (see `ima list configs`).
     overrides:
-        Changes to the config, such as `method.delta=0.05 train.epochs=20`.
+        Changes to the config, such as `method.delta=0.2 train.epochs=20`.
     resume:
         The folder of a run to continue; takes no config.
     out:

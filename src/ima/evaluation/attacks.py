@@ -140,8 +140,9 @@ ATTACKS = {
             white_noise,
             100,
             "Ma & Liang, introduction",
-            f"White noise: the worst of N draws, uniform in ±{AMPLITUDE:g} of the bounds' width on "
-            "every entry, whatever eps is; ima evaluate runs white-1 and white-100.",
+            f"White noise: the worst of N draws, uniform in ±{AMPLITUDE:g} of the bounds' width "
+            "(in x's units without bounds) on every entry, whatever eps is; ima evaluate runs "
+            "white-1 and white-100.",
             amplitude=AMPLITUDE,
         ),
     )

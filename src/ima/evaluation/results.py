@@ -90,6 +90,17 @@ class Results:
         """Whether each sample, by id, is broken."""
         return {row.id: row.broken for row in self._of(attack, eps)}
 
+    def by_class(self, attack: str = CLEAN, eps: float = 0.0) -> dict[int, tuple[int, int]]:
+        """For each class, by its index, how many of its samples stand and how many there are.
+
+        Of two classes, the share of one is the sensitivity, that of the other the specificity.
+        """
+        found: dict[int, tuple[int, int]] = {}
+        for row in self._of(attack, eps):
+            standing, n = found.get(row.label, (0, 0))
+            found[row.label] = standing + (not row.broken), n + 1
+        return dict(sorted(found.items()))
+
     def _of(self, attack: str, eps: float) -> list[Row]:
         near = (k for k in self._groups if k[0] == attack and same_radius(k[1], eps))
         return [row for key in near for row in self._groups[key]]

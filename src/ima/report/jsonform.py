@@ -12,6 +12,7 @@ import numpy as np
 
 from ima import __version__
 from ima.evaluation.results import CLEAN
+from ima.report.html.classes import class_names, class_records
 from ima.report.html.numbers import Score, Scores, enough, radii_of, scores
 from ima.report.html.sources import Entry, Source, data_name
 from ima.report.html.verdict import Judged, sentences
@@ -24,7 +25,8 @@ def to_json(entries: Sequence[Entry]) -> str:
 
     `robustbench` holds one record a noise radius, as in RobustBench's model_info: accuracies there
     are percent as text, `autoattack_acc` only where AutoAttack ran. Everywhere else accuracies are
-    shares in 0..1, with n and the ends of the 95 % Wilson interval.
+    shares in 0..1, with n and the ends of the 95 % Wilson interval; `by_class` has those of
+    each class, for the main weights.
     """
     judged = [Judged(entry, scores(entry.main)) for entry in entries]
     found = {
@@ -44,6 +46,7 @@ def _network(one: Judged) -> dict[str, Any]:
         "Linf/L2": entry.main[0].norm,
         "robustbench": _robustbench(entry, one.scores),
         "accuracy": {which: _accuracies(scores(entry.results(which))) for which in weights},
+        "by_class": class_records(entry.main, class_names([one])),
         "seeds": [_source(source) for source in entry.sources],
         "config": entry.config,
     }

@@ -13,6 +13,7 @@ from ima.report.html import charts
 from ima.report.html.accuracy import accuracy_tables
 from ima.report.html.blocks import Block, Chart, Grid, Page, Prose, Section
 from ima.report.html.checks import checks_of
+from ima.report.html.classes import class_tables
 from ima.report.html.numbers import (
     attack_name,
     attacks_of,
@@ -77,7 +78,7 @@ def _accuracy(judged: Sequence[Judged]) -> tuple[Block, ...]:
     blocks: list[Block] = []
     if radii_of(all_scores):
         blocks.append(_curves(judged, norm))
-    return (*blocks, *accuracy_tables(judged))
+    return (*blocks, *accuracy_tables(judged), *class_tables(judged))
 
 
 def _curves(judged: Sequence[Judged], norm: str) -> Chart:

@@ -16,6 +16,8 @@ from ima.report.style import norm_name
 WORST = "worst case"
 """The attack of which an evaluation says that any attack broke a sample."""
 
+MOST = 3
+"""So many radii are spoken of."""
 
 ABBREVIATIONS = ("pgd", "ifgsm", "ddn", "fab")
 
@@ -69,6 +71,13 @@ def attacks_of(all_scores: Sequence[Scores]) -> list[str]:
 def radii_of(all_scores: Sequence[Scores]) -> list[float]:
     """The noise radii, ascending."""
     return sorted({eps for s in all_scores for attack, eps in s if aimed(attack)})
+
+
+def few(radii: Sequence[float]) -> list[float]:
+    """Those radii that are spoken of: all, or the ends and one between."""
+    if len(radii) <= MOST:
+        return list(radii)
+    return [radii[0], radii[len(radii) // 2], radii[-1]]
 
 
 def headline(all_scores: Sequence[Scores]) -> str:

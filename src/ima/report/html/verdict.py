@@ -14,6 +14,7 @@ from ima.report.html.numbers import (
     Scores,
     attack_name,
     attacks_of,
+    few,
     headline,
     interval,
     listed,
@@ -22,9 +23,6 @@ from ima.report.html.numbers import (
 )
 from ima.report.html.sources import Entry
 from ima.report.style import norm_name
-
-MOST = 3
-"""So many radii are spoken of."""
 
 VISIBLE = 0.005
 """Shares that are nearer to each other are not told apart in words."""
@@ -66,7 +64,7 @@ def tiles(judged: Sequence[Judged]) -> tuple[Tile, ...]:
     one = judged[0]
     attack = headline([one.scores])
     unit = norm_name(one.entry.main[0].norm)
-    keys = [(CLEAN, 0.0), *((attack, eps) for eps in _few(radii_of([one.scores])))]
+    keys = [(CLEAN, 0.0), *((attack, eps) for eps in few(radii_of([one.scores])))]
     return tuple(
         Tile(
             percent(one.scores[key].share),
@@ -88,7 +86,7 @@ def _of_one(one: Judged, attack: str) -> str:
     unit = norm_name(one.entry.main[0].norm)
     broken = [
         (eps, 1 - share / one.clean)
-        for eps in _few(radii_of([one.scores]))
+        for eps in few(radii_of([one.scores]))
         if one.clean > 0 and (share := one.at(attack, eps)) is not None
     ]
     if broken:
@@ -112,7 +110,7 @@ def _nearer(one: Judged, attack: str, distances: Distances) -> str:
     """Where the search for the smallest noise broke more than the attacks did, how much."""
     fewer = [
         f"{percent(found)} at {eps:g}"
-        for eps in _few(radii_of([one.scores]))
+        for eps in few(radii_of([one.scores]))
         if (share := one.at(attack, eps)) is not None
         and (found := distances.accuracy(eps)) < share - VISIBLE
     ]
@@ -139,7 +137,7 @@ def _of_many(judged: Sequence[Judged], attack: str) -> str:
         f"accuracy {span}."
     ]
     unit = norm_name(judged[0].entry.main[0].norm)
-    for eps in _few(radii_of([one.scores for one in judged])):
+    for eps in few(radii_of([one.scores for one in judged])):
         found = [
             (one.entry.label, share) for one in judged if (share := one.at(attack, eps)) is not None
         ]
@@ -195,12 +193,6 @@ def _checked(entries: Sequence[Entry]) -> str:
 
 def _ends(found: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], tuple[str, float]]:
     return max(found, key=lambda one: one[1]), min(found, key=lambda one: one[1])
-
-
-def _few(radii: Sequence[float]) -> list[float]:
-    if len(radii) <= MOST:
-        return list(radii)
-    return [radii[0], radii[len(radii) // 2], radii[-1]]
 
 
 def _capital(text: str) -> str:

@@ -1,0 +1,90 @@
+"""The accuracy of each class: of two, that of one is the sensitivity, of the other the specificity.
+
+for each class: of its samples those that stand, without noise and under the headline attack
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ima.evaluation.results import CLEAN, Results, mean_and_std
+from ima.report.html.blocks import Block, Grid, Prose, Two
+from ima.report.html.numbers import Score, attack_name, few, headline, interval, radii_of
+from ima.report.html.verdict import Judged
+from ima.report.style import norm_name
+
+MOST = 24
+"""So many lines are shown; where there are more, those of the classes that noise breaks most."""
+
+
+def class_scores(seeds: Sequence[Results], attack: str, eps: float) -> dict[int, Score]:
+    """The accuracy of each class, by its index, mean over the seeds."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for results in seeds:
+        for label, counted in results.by_class(attack, eps).items():
+            found.setdefault(label, []).append(counted)
+    made: dict[int, Score] = {}
+    for label, counts in sorted(found.items()):
+        mean, std = mean_and_std(standing / n for standing, n in counts)
+        made[label] = Score(mean, std, min(n for _, n in counts), len(counts))
+    return made
+
+
+def class_names(judged: Sequence[Judged]) -> dict[int, str]:
+    """The names of the classes by their index, as far as an evaluation kept them."""
+    kept = (s.examples for one in judged for s in one.entry.sources if s.examples)
+    return {i: str(name) for i, name in enumerate(next(kept, {}).get("classes", ()))}
+
+
+def class_tables(judged: Sequence[Judged]) -> tuple[Block, ...]:
+    """A table with a line for each class of each network; nothing for data of one class."""
+    attack = headline([one.scores for one in judged])
+    keys = [(CLEAN, 0.0), *((attack, eps) for eps in few(radii_of([o.scores for o in judged])))]
+    names, lines = class_names(judged), list[tuple[float, tuple[str | Two, ...]]]()
+    classes: set[int] = set()
+    for one in judged:
+        found = [class_scores(one.entry.main, *key) for key in keys]
+        classes |= found[0].keys()
+        for label, clean in found[0].items():
+            name = names.get(label, f"class {label}")
+            who = name if len(judged) == 1 else f"{one.entry.label}: {name}"
+            cells = [_cell(scores.get(label)) for scores in found]
+            shown = [scores[label].share for scores in found if label in scores]
+            lines.append((sum(shown), (who, str(clean.n), *cells)))
+    if len(classes) < 2:
+        return ()
+    caption = (
+        "Accuracy by class in percent"
+        + (f", noise in {norm_name(judged[0].entry.main[0].norm)}" if attack else "")
+        + (f": the {MOST} lowest of {len(lines)}" if len(lines) > MOST else "")
+    )
+    if len(lines) > MOST:
+        lines = sorted(lines, key=lambda line: line[0])[:MOST]
+    columns = ("class", "n", *(f"{attack_name(a)} at {e:g}" if e else "clean" for a, e in keys))
+    grid = Grid(caption, columns, tuple(line for _, line in lines))
+    if len(classes) > 2:
+        return (grid,)
+    said = "Of two classes, the accuracy of one is the sensitivity, of the other the specificity."
+    return (grid, Prose(said))
+
+
+def class_records(seeds: Sequence[Results], names: Mapping[int, str]) -> list[dict[str, object]]:
+    """The same for every attack and radius that ran, as JSON has it."""
+    keys = dict.fromkeys((row.attack, row.eps) for results in seeds for row in results.rows)
+    return [
+        {
+            "class": names.get(label, str(label)),
+            "attack": attack,
+            "eps": eps,
+            "accuracy": score.share,
+            "low": score.interval[0],
+            "high": score.interval[1],
+            "n": score.n,
+        }
+        for attack, eps in keys
+        for label, score in class_scores(seeds, attack, eps).items()
+    ]
+
+
+def _cell(score: Score | None) -> str | Two:
+    return "–" if score is None else Two(str(score), interval(score))
