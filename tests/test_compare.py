@@ -537,3 +537,74 @@ def test_a_seed_that_is_named_twice_counts_once(tmp_path: Path, commands: Comman
 def test_two_rows_of_one_label_are_refused() -> None:
     with pytest.raises(ConfigError, match="label"):
         load_config("digits", small(TWO.replace("label: B", "label: A")))
+
+
+# --- Rows that come to no end ---------------------------------------------------------------------
+
+WILD = "optimizer: {name: adam, lr: 1.0e+30}"
+DIVERGING = (
+    "[{label: Plain, method: {name: standard}},"
+    f" {{label: Wild, method: {{name: standard}}, {WILD}}},"
+    " {label: SAT, method: {name: sat, eps: 1.0, steps: 2}}]"
+)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_row_that_diverges_is_said_and_keeps_no_other_from_the_table(
+    tmp_path: Path, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for again in (False, True):
+        compare("digits", *small(DIVERGING), seeds=[3], out=tmp_path / "out", device="cpu")
+        said, table = capsys.readouterr().out, (tmp_path / "out" / "table.md").read_text()
+        assert table.count("| Wild ") == 2 and table.count("| SAT ") == 3
+        assert re.search(r"\| Wild +\|(?: +– \|)+\n", table)
+        assert re.search(
+            r"Wild diverged \(seed 3, in epoch 1: the training loss is (nan|inf)", table
+        )
+        assert "– not measured" in said
+        # It would diverge again.
+        trained = [what for what, _ in commands.ran].count("train")
+        assert trained == 3, again
+    wild = Run.open(next((tmp_path / "out").glob("standard-*lr=*/seed3")))
+    assert wild.diverged.exists() and not finished(wild)
+
+
+def test_a_tuned_value_that_diverges_is_not_picked(tmp_path: Path, commands: Commands) -> None:
+    rows = "[{label: T, method: {name: sat, steps: 2}, tune: {eps: [0.5, 1.0]}}]"
+    (tuned,) = plan(load_config("digits", small(rows)), [0], tmp_path)
+    lost = tuned.candidates[0].runs[0]
+    lost.diverged.write_text("in epoch 2: the training loss is nan\n")
+    make([tuned], **QUIET)
+    assert [what for what, _ in commands.ran] == ["train", "judge", "evaluate"]
+    assert tuned.chosen() is tuned.candidates[1]
+    assert "eps 0.5 (diverged) and eps 1 (0." in tuned.remark()
+    for candidate in tuned.candidates:
+        candidate.runs[0].diverged.write_text("in epoch 1: the training loss is nan\n")
+    assert tuned.title() == "T"
+    assert tuned.remark().startswith("T diverged with every value that was tried (seed 0, in epoch")
+    make([tuned], **QUIET)
+    assert len(commands.ran) == 3
+
+
+def test_a_comparison_of_which_every_row_diverges_says_so(
+    tmp_path: Path, commands: Commands
+) -> None:
+    rows = f"[{{label: Wild, method: {{name: standard}}, {WILD}}}]"
+    with pytest.raises(ValueError, match=r"no row has results: .*diverged\.txt"):
+        compare("digits", *small(rows), out=tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out" / "table.md").exists()
+    run = Run.open(next((tmp_path / "out").glob("*/seed0")))
+    # A training that goes on forgets it.
+    run.rewrite(load_config("digits", [*TINY, "method={name: standard}"]))
+    commands.run(["", "", "", "train", "--resume", str(run.folder)], stdout=io.StringIO())
+    assert finished(run) and not run.diverged.exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_one_value_to_tune_is_judged_too(
+    tmp_path: Path, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "[{label: T, method: {name: sat, steps: 2}, tune: {eps: [0.5]}}]"
+    compare("digits", *small(rows), out=tmp_path / "out", device="cpu")
+    assert "picked the best of eps 0.5 (0." in (tmp_path / "out" / "table.md").read_text()
+    assert "T (eps 0.5)" in capsys.readouterr().out

@@ -82,6 +82,8 @@ def compare(
         sys.exit(OUT_OF_TIME)
 
     def results(chosen: Candidate, which: str) -> list[Results]:
+        if chosen.diverged():
+            return []
         return [Results.from_csv(run.results(which)) for run in chosen.runs]
 
     entries = [
@@ -99,7 +101,7 @@ def compare(
     ]
     remarks = [
         *about_data(plans),
-        *(p.remark() for p in plans if p.tuned),
+        *(p.remark() for p in plans if p.tuned or p.chosen().diverged()),
         *parts(one for entry in entries for one in entry.best),
         *recipes(plans),
         *untimed(plans),

@@ -95,7 +95,8 @@ def evaluate_foreign(
             print(f"ima: {doing}: {stop}", file=sys.stderr)
             sys.exit(OUT_OF_TIME)
         # Not before all are done: a command that is stopped at the last finds the first finished.
-        evaluating.forget(foreign)
+        also = {foreign.distances: distances, foreign.checks: checks}
+        evaluating.forget([foreign.results, *(path for path, done in also.items() if done)])
     if verdict is not None:
         tell(verdict, foreign.checks, strict=strict)
 

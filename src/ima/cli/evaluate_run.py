@@ -84,6 +84,7 @@ def evaluate_run(
             sys.exit(OUT_OF_TIME)
         # Not before all are done: a command that was stopped at the last one finds the first
         # finished.
-        evaluating.forget(run, [*which, evaluating.DISTANCES, evaluating.CHECKS])
+        also = {evaluating.DISTANCES: distances, evaluating.CHECKS: checks}
+        evaluating.forget(run, [*which, *(name for name, done in also.items() if done)])
     if verdict is not None:
         tell(verdict, checks_path(run), strict=strict)

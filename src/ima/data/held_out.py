@@ -18,10 +18,11 @@ def three_parts(
 
     Without `val`, 10 % of the training images are held out for it, by `seed`, with classes in
     proportion. Training images that are equal, pixel by pixel, to a validation or test image are
-    left out. The test part stays as it is. `source` and `training` are how notes and errors name
+    left out, and validation images that are equal to a test image. The test part stays as it is.
+    `source` and `training` are how notes and errors name
     the data set and its training images.
 
-    Raises `ValueError` when no training image is left.
+    Raises `ValueError` when no training or no validation image is left.
     """
     # First the test part, so that a validation part held out of training has none of it either.
     kept = _without(train, test, training)
@@ -33,13 +34,16 @@ def three_parts(
             f"{source.name} has no validation part: {len(val[0])} training images (10 %) were held "
             f"out with seed {seed}."
         )
+    # Validation picks epochs and radii: what is tested must not take part.
+    both = len(val[0])
+    val = _without(val, test, f"the validation part of {source.name}")
+    both -= len(val[0])
     train = _without(kept, val, training)
     hidden += len(kept[0]) - len(train[0])
     if hidden:
         note += f" {hidden} training images that are also in validation or test were left out."
-    both = len(val[0]) - int(_apart(val, test).sum())
     if both:
-        note += f" {both} validation images are also in test."
+        note += f" {both} validation images that are also in test were left out."
     return train, val, test, note
 
 
@@ -84,8 +88,7 @@ def _without(train: Sample, others: Sample, training: str) -> Sample:
     kept = _apart(train, others)
     if not kept.any():
         raise ValueError(
-            f"every image of {training} is also in validation or test; expected training images "
-            "of their own"
+            f"every image of {training} is also in another part; expected images of its own"
         )
     return train if kept.all() else (train[0][kept], train[1][kept])
 

@@ -43,7 +43,10 @@ class Method(Protocol):
         ...
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
-        """Say that epoch number `epoch` (from 0) of `epochs` is over."""
+        """Say that epoch number `epoch` (from 0) of `epochs` is over.
+
+        Every process of a distributed run must call it.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class Choices:
     stays, or is halved, when its sample is wrong. noisy_loss: of all correct samples, or of those
     that crossed only; then a misclassified sample's clean loss counts half. random_start: radius
     of a uniform start as a share of the margin (the released code starts on the sphere, which in
-    many dimensions is the same). attack_mode: with batch statistics of evaluation or of training.
+    many dimensions is the same). attack_mode: with the statistics of evaluation, or with batch
+    statistics of the samples that are attacked (BatchNorm with one value a channel refuses one).
     crossing: in Algorithm 3, the last point decides, or any point on the way. update: margins
     change in the step, or at the end of the epoch. walk: what the attack raises, see
     `Classification`. augmented_walk: Algorithm 3 for augmented data only, or always.

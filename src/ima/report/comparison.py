@@ -27,9 +27,10 @@ class Entry:
     """What one method of a comparison left behind.
 
     best, last: its results for every seed, with the weights that validation picked and with the
-    last ones; margins: the rows of margins.csv of the first seed, none for methods without
-    margins; examples: the examples.npz of the first seed; method: its name without swept values;
-    swept: those; seconds: of all its epochs, none where they are not known.
+    last ones, none for a method whose training diverged; margins: the rows of margins.csv of the
+    first seed, none for methods without margins; examples: the examples.npz of the first seed;
+    method: its name without swept values; swept: those; seconds: of all its epochs, none where they
+    are not known.
     """
 
     label: str
@@ -63,8 +64,12 @@ def write(folder: Path, entries: Sequence[Entry], frame: Frame) -> str:
     """Write table.md, tables as CSV and LaTeX, and pictures; returns the tables as plain text.
 
     The first entry is the method that noise fools, the last one the method to show beside it:
-    the story picture takes a test sample on which they differ.
+    the story picture takes a test sample on which they differ. ValueError where no entry has
+    results.
     """
+    trained = [entry for entry in entries if entry.best]
+    if not trained:
+        raise ValueError("no row has results: the training of each diverged, see diverged.txt")
     texts: list[str] = []
     page = [f"# {frame.name}\n"]
     for which, title in (("best", "Epoch picked by validation"), ("last", "Last epoch")):
@@ -75,12 +80,12 @@ def write(folder: Path, entries: Sequence[Entry], frame: Frame) -> str:
         page.append(to_markdown(table))
         write_text(folder / f"table-{which}.csv", to_csv(table))
         write_text(folder / f"table-{which}.tex", to_latex(table))
-    times = _times(entries, frame)
+    times = _times(trained, frame)
     if times is not None:
         texts.append(to_text(times))
         page.append(to_markdown(times))
         write_text(folder / "times.csv", to_csv(times))
-    for name, (figure, caption) in _pictures(entries, frame).items():
+    for name, (figure, caption) in _pictures(trained, frame).items():
         page.append(f"![{ALTS[name.partition('-')[0]]}]({name}.png)\n")
         page.append(f"{caption}.\n")
         for suffix in ("png", "svg"):

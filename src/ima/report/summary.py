@@ -20,6 +20,8 @@ Seeds = Sequence[Results]
 def results_table(rows: Sequence[tuple[str, Seeds]], caption: str) -> Table:
     """One row a method: accuracy without noise, and under each attack at each radius.
 
+    A method without results, whose training diverged, has a row of absent values.
+
     The caption ends with the number of test samples.
     """
     settings = [(attack, e) for attack in _attacks(rows) for e in _radii(rows)]
@@ -27,7 +29,8 @@ def results_table(rows: Sequence[tuple[str, Seeds]], caption: str) -> Table:
     lines: list[tuple[Cell, ...]] = []
     for label, seeds in rows:
         cells = [
-            measure(r.accuracy(attack, e) for r in seeds) for attack, e in [(CLEAN, 0.0), *settings]
+            measure(r.accuracy(attack, e) for r in seeds) if seeds else Measure(math.nan)
+            for attack, e in [(CLEAN, 0.0), *settings]
         ]
         lines.append((label, *cells))
     whole = " ".join(part for part in (caption, f"{count(rows)}.") if part)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import TextIO
 
 from ima.budget import OUT_OF_TIME, Budget, OutOfTime
 from ima.cores import threads
@@ -32,8 +32,11 @@ PATIENCE = 10.0
 LOOK = 0.5
 """Seconds between two looks for a signal."""
 
-STOPS = [number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP")]
-"""Signals that end a process, beside Ctrl-C."""
+STOPS = [number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP", "SIGINT")]
+"""Signals that end a process."""
+
+DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+"""How Python handles them where nobody has said otherwise."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +97,19 @@ def work_off(
         item.log.unlink(missing_ok=True)
         with item.log.open("w") as log:
             code = run(command, stdout=log, env=environ, halt=halt)
+        if item.words[0] == "train" and item.run.diverged.exists():
+            # It would diverge again: that is its result.
+            return End.DONE
         return {0: End.DONE, OUT_OF_TIME: End.STOPPED}.get(code, End.FAILED)
 
-    with _exiting(), ThreadPoolExecutor(jobs) as pool:
+    with _heeding(halt) as heed, ThreadPoolExecutor(jobs) as pool:
         try:
             running = [pool.submit(one, item) for item in work]
             whose, done = dict(zip(running, work, strict=True)), 0
             while whose:
                 # A signal that another thread is given, or that comes just before a wait, does not
                 # end that wait.
+                heed()
                 for future in wait(whose, timeout=LOOK, return_when=FIRST_COMPLETED).done:
                     item = whose.pop(future)
                     if future.result() is End.DONE:
@@ -147,22 +154,35 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _exiting() -> Generator[None]:
-    """Let signals that would end this process at once raise SystemExit instead."""
+def _heeding(halt: threading.Event) -> Generator[Callable[[], None]]:
+    """Let signals that would end this process at once set `halt`, and be raised by what it yields.
 
-    def leave(number: int, frame: FrameType | None) -> NoReturn:
-        sys.exit(128 + number)
+    Raised where they come they could leave a lock of the pool's taken, for which its threads wait.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        halt.set()
+
+    def heed() -> None:
+        if signal.SIGINT in came:
+            raise KeyboardInterrupt
+        if came:
+            sys.exit(128 + came[0])
 
     main = threading.current_thread() is threading.main_thread()
     # Those that are ignored, as under nohup, or handled by the program around this one, stay so.
-    ours = [n for n in STOPS if main and signal.getsignal(n) is signal.SIG_DFL]
+    before = {n: signal.getsignal(n) for n in STOPS if main}
+    ours = {n: old for n, old in before.items() if old in DEFAULTS}
     for number in ours:
-        signal.signal(number, leave)
+        signal.signal(number, note)
     try:
-        yield
+        yield heed
+        heed()
     finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
+        for number, old in ours.items():
+            signal.signal(number, old)
 
 
 def _failure(item: Work) -> str:

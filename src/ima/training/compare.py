@@ -38,6 +38,14 @@ class Candidate:
         """Method and options, as in its folder's name."""
         return slug(self.method)
 
+    def diverged(self) -> dict[int, str]:
+        """Why its training came to no end, by seed, where it did not."""
+        return {
+            run.config().train.seed: run.diverged.read_text(encoding="utf-8").strip()
+            for run in self.runs
+            if run.diverged.exists()
+        }
+
     def score(self) -> float:
         """How it does on validation, mean over the seeds."""
         return fmean(map(validation_score, self.runs))
@@ -62,14 +70,23 @@ class Plan:
 
     def title(self) -> str:
         """The row's label, with the options that are swept and those that validation picked."""
-        if not self.tuned:
+        if not self.tuned or self.chosen().diverged():
             return self.label
         options = self.chosen().method.options
         return self.row.title({key: options[key] for key in self.tuned})
 
     def remark(self) -> str:
-        """How validation judged the candidates."""
-        scores = [f"{self._tried(c)} ({c.score():.3f})" for c in self.candidates]
+        """How validation judged the candidates; of a row that diverged, where."""
+        chosen = self.chosen()
+        if why := chosen.diverged():
+            places = "; ".join(f"seed {seed}, {text}" for seed, text in why.items())
+            each = " with every value that was tried" if self.tuned else ""
+            folder = chosen.runs[0].folder.parent.name
+            return f"{self.label} diverged{each} ({places}). To train it again, delete {folder}."
+        scores = [
+            f"{self._tried(c)} ({'diverged' if c.diverged() else f'{c.score():.3f}'})"
+            for c in self.candidates
+        ]
         listed = " and ".join([", ".join(scores[:-1]), scores[-1]] if scores[1:] else scores)
         run = self.chosen().runs[0]
         settings, asked = Results.from_csv(run.results(VALIDATION)).settings, run.config().evaluate
@@ -81,7 +98,8 @@ class Plan:
 
     def _at_the_edge(self) -> str:
         best = self.chosen().method.options
-        tried = {key: {c.method.options[key] for c in self.candidates} for key in self.tuned}
+        ended = [c for c in self.candidates if not c.diverged()]
+        tried = {key: {c.method.options[key] for c in ended} for key in self.tuned}
         ends = [
             key
             for key, values in tried.items()
@@ -96,10 +114,12 @@ class Plan:
         return ", ".join(f"{key} {options[key]:g}" for key in self.tuned)
 
     def chosen(self) -> Candidate:
-        """The candidate with the best validation score, mean over the seeds."""
-        if len(self.candidates) == 1:
-            return self.candidates[0]
-        return max(self.candidates, key=Candidate.score)
+        """The candidate with the best validation score, mean over the seeds.
+
+        One that diverged is chosen only where all did.
+        """
+        ended = [c for c in self.candidates if not c.diverged()] or [self.candidates[0]]
+        return ended[0] if len(ended) == 1 else max(ended, key=Candidate.score)
 
 
 def plan(config: Config, seeds: Sequence[int], folder: Path) -> list[Plan]:
@@ -140,17 +160,22 @@ def make(
     """Train every planned run that is not finished, and test those that the table shows.
 
     jobs: how many at a time, each in a process of its own with an equal share of the cores;
-    report is called with (folder, done, total). Raises RuntimeError with the last lines of the
+    report is called with (folder, done, total). A run whose loss is not finite has come to its end,
+    and its row says so. Raises RuntimeError with the last lines of the
     runs that failed, after the others have ended; OutOfTime when the budget is spent.
     """
     runs = unique(run for p in plans for c in p.candidates for run in c.runs)
-    train = [Work(run, ("train", "--resume", str(run.folder))) for run in runs if not finished(run)]
+    train = [
+        Work(run, ("train", "--resume", str(run.folder)))
+        for run in runs
+        if not finished(run) and not run.diverged.exists()
+    ]
     if train:
         # Data that is missing is told once, before anything starts.
         load_splits(train[0].run.config())
     work_off(train, jobs=jobs, device=device, budget=budget, report=report)
     rivals = unique(
-        run for p in plans if len(p.candidates) > 1 for c in p.candidates for run in c.runs
+        run for p in plans if p.tuned for c in p.candidates if not c.diverged() for run in c.runs
     )
     judge = [
         Work(run, ("evaluate", str(run.folder), "--checkpoint", VALIDATION))
@@ -158,7 +183,7 @@ def make(
         if not tested(run, VALIDATION)
     ]
     work_off(judge, jobs=jobs, device=device, budget=budget, report=report)
-    shown = unique(run for p in plans for run in p.chosen().runs)
+    shown = unique(run for p in plans if not p.chosen().diverged() for run in p.chosen().runs)
     test = [
         Work(run, ("evaluate", str(run.folder), "--checkpoint", missing))
         for run in shown

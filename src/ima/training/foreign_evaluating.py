@@ -6,7 +6,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -170,9 +170,9 @@ def check_foreign(
     return found
 
 
-def forget(foreign: Foreign) -> None:
-    """Delete the finished batches of evaluations that are done."""
-    for path in (foreign.results, foreign.distances, foreign.checks):
+def forget(results: Iterable[Path]) -> None:
+    """Delete the finished batches of the evaluations whose results these are."""
+    for path in results:
         discard(_part(path))
 
 

@@ -28,6 +28,7 @@ from ima.attacks.inputs import inside
 from ima.budget import Budget, OutOfTime
 from ima.data import Part, Splits
 from ima.data.augment import augment_share
+from ima.files import write_text
 from ima.methods import Method, Standard
 from ima.training.amid import Amid, summary
 from ima.training.batches import batch_seed, batches, epoch_seed
@@ -83,8 +84,8 @@ def fit(
     middle of an epoch too.
     Raises ValueError and FileNotFoundError with what to do; RuntimeError where another process
     trains the run; FloatingPointError when the loss is not finite; OutOfTime when the budget is
-    spent. The folder is always in a state that can be resumed, and a resumed run equals one that
-    was not stopped to the bit.
+    spent. The folder is always in a state that can be resumed, and on the same processor, with as
+    many threads, a resumed run equals one that was not stopped to the bit.
     """
     fabric = build_fabric(device, **asked(devices), precision=run.config().train.precision)
     fabric.launch()
@@ -157,9 +158,15 @@ class _Trainer:
             # The test part is not looked at here.
             samples = {"train": len(self.train), "val": len(self.splits.val)}
             run.write_environment(describe(fabric.device), samples, self.splits.note)
+            run.diverged.unlink(missing_ok=True)
         events = Events(run, start) if fabric.is_global_zero else None
         for epoch in range(start, epochs):
-            row = self._train_epoch(epoch, amid)
+            try:
+                row = self._train_epoch(epoch, amid)
+            except FloatingPointError as error:
+                if fabric.is_global_zero:
+                    write_text(run.diverged, f"in epoch {epoch + 1}: {error}\n")
+                raise
             row |= self._validate(epoch)
             with held_back(), self.pace.saving():
                 self._save_epoch(epoch, row)

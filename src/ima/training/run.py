@@ -8,6 +8,7 @@ best.safetensors    weights of the epoch that validation picked
 last.safetensors    weights of the last epoch
 flipped.csv         training samples whose label was flipped on purpose, with the true class
 state.safetensors   everything that a resumed run needs
+diverged.txt        why it came to no end: its loss was not finite
 evaluation/         results of `ima evaluate`
 margins/            pictures of `ima margins`
 train.lock          which process trains it, while one does
@@ -74,6 +75,11 @@ class Run:
     def margins(self) -> Path:
         """The histogram of the margins, one row an epoch."""
         return self.folder / "margins.csv"
+
+    @property
+    def diverged(self) -> Path:
+        """Why the training came to no end, where its loss was not finite."""
+        return self.folder / "diverged.txt"
 
     def weights(self, which: str) -> Path:
         """The weights of the `"best"` or the `"last"` epoch."""
