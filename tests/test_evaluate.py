@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import ima.evaluation.evaluate as evaluating
 from ima import Results, evaluate
 from ima.budget import Budget, OutOfTime
-from ima.cli import main
+from ima.cli import app, main
 from ima.data import Part
 from ima.evaluation import one_batch
 from ima.evaluation.evaluate import WORST, Example
@@ -29,7 +29,7 @@ from ima.networks.small_cnn import small_cnn
 from ima.norms import get_norm
 from ima.training.checkpoint import save_weights
 from ima.training.config import load_config
-from ima.training.evaluating import _chosen, evaluate_run, forget, part
+from ima.training.evaluating import CHECKS, DISTANCES, _chosen, evaluate_run, forget, part
 from ima.training.run import Run
 
 
@@ -817,6 +817,20 @@ def test_a_run_whose_evaluation_was_stopped_gets_the_same_files(batch: int, tmp_
         "best.csv",
         "examples.npz",
     ]
+
+
+def test_what_another_command_left_unfinished_stays(tmp_path: Path) -> None:
+    run = small(tmp_path)
+    left = [part(run, name) for name in (DISTANCES, CHECKS)]
+    left[0].parent.mkdir()
+    for path in left:
+        path.write_text("unfinished")
+    words = ["evaluate", str(run.folder), "--checkpoint", "best", "--attacks", "pgd-1"]
+    with pytest.raises(SystemExit) as ended:
+        app([*words, "--eps", "0.5", "--device", "cpu"])
+    assert ended.value.code in (0, None)
+    assert run.results("best").exists() and not part(run, "best").exists()
+    assert all(path.read_text() == "unfinished" for path in left)
 
 
 def test_pictures_of_an_evaluation_with_other_settings_are_not_mixed_in(tmp_path: Path) -> None:

@@ -347,6 +347,13 @@ def test_what_ran_out_of_time_goes_on_at_every_step(
     assert list(dict.fromkeys(stops)) == ["evaluation", "smallest noise", "checks"]
     assert files() == whole
     assert sorted(p.suffix for p in folder.iterdir()) == [".csv", ".csv", ".json", ".npz"]
+    # What another command left unfinished is not this one's to delete.
+    left = [folder / "distances.part", folder / "checks.part"]
+    for path in left:
+        path.write_text("unfinished")
+    assert call(*(w for w in words if w not in ("--distances", "--checks"))).code == 0
+    assert all(path.read_text() == "unfinished" for path in left)
+    assert not (folder / "results.part").exists()
 
 
 # --- Segmentation ---------------------------------------------------------------------------------
