@@ -12,7 +12,7 @@ import numpy as np
 
 from ima import __version__
 from ima.evaluation.results import CLEAN
-from ima.report.html.classes import class_names, class_records
+from ima.report.html.classes import class_names, class_scores
 from ima.report.html.numbers import Score, Scores, enough, radii_of, scores
 from ima.report.html.sources import Entry, Source, data_name
 from ima.report.html.verdict import Judged, sentences
@@ -46,7 +46,7 @@ def _network(one: Judged) -> dict[str, Any]:
         "Linf/L2": entry.main[0].norm,
         "robustbench": _robustbench(entry, one.scores),
         "accuracy": {which: _accuracies(scores(entry.results(which))) for which in weights},
-        "by_class": class_records(entry.main, class_names([one])),
+        "by_class": _by_class(one),
         "seeds": [_source(source) for source in entry.sources],
         "config": entry.config,
     }
@@ -76,19 +76,29 @@ def _percent(score: Score) -> str:
 
 
 def _accuracies(of_one: Scores) -> list[dict[str, Any]]:
+    return [_accuracy(attack, eps, score) for (attack, eps), score in of_one.items()]
+
+
+def _by_class(one: Judged) -> list[dict[str, Any]]:
+    names = class_names([one])
     return [
-        {
-            "attack": attack,
-            "eps": eps,
-            "accuracy": score.share,
-            "low": score.interval[0],
-            "high": score.interval[1],
-            "n": score.n,
-            "seeds": score.seeds,
-            **({} if score.std is None else {"std": score.std}),
-        }
-        for (attack, eps), score in of_one.items()
+        {"class": names.get(label, str(label)), **_accuracy(attack, eps, score)}
+        for attack, eps in one.scores
+        for label, score in class_scores(one.entry.main, attack, eps).items()
     ]
+
+
+def _accuracy(attack: str, eps: float, score: Score) -> dict[str, Any]:
+    return {
+        "attack": attack,
+        "eps": eps,
+        "accuracy": score.share,
+        "low": score.interval[0],
+        "high": score.interval[1],
+        "n": score.n,
+        "seeds": score.seeds,
+        **({} if score.std is None else {"std": score.std}),
+    }
 
 
 def _source(source: Source) -> dict[str, Any]:

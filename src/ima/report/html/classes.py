@@ -5,7 +5,7 @@ for each class: of its samples those that stand, without noise and under the hea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ima.evaluation.results import CLEAN, Results, mean_and_std
 from ima.report.html.blocks import Block, Grid, Prose, Two
@@ -66,24 +66,6 @@ def class_tables(judged: Sequence[Judged]) -> tuple[Block, ...]:
         return (grid,)
     said = "Of two classes, the accuracy of one is the sensitivity, of the other the specificity."
     return (grid, Prose(said))
-
-
-def class_records(seeds: Sequence[Results], names: Mapping[int, str]) -> list[dict[str, object]]:
-    """The same for every attack and radius that ran, as JSON has it."""
-    keys = dict.fromkeys((row.attack, row.eps) for results in seeds for row in results.rows)
-    return [
-        {
-            "class": names.get(label, str(label)),
-            "attack": attack,
-            "eps": eps,
-            "accuracy": score.share,
-            "low": score.interval[0],
-            "high": score.interval[1],
-            "n": score.n,
-        }
-        for attack, eps in keys
-        for label, score in class_scores(seeds, attack, eps).items()
-    ]
 
 
 def _cell(score: Score | None) -> str | Two:
