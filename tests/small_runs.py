@@ -45,7 +45,8 @@ def with_white(found: Results, flips: dict[str, int]) -> Results:
         for name, flip in flips.items()
         for row in clean
     ]
-    return Results((*found.rows, *rows), found.norm, found.settings)
+    about = {name: "White noise, in words" for name in flips}
+    return Results((*found.rows, *rows), found.norm, {**found.settings, **about})
 
 
 def config(method: str, seed: int = 0, **options: Any) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def _samples(results: Results, n: int) -> str:
 
 def _rest(results: Results) -> dict[str, str]:
     """What else an evaluation says of itself: of a network from elsewhere, what was loaded."""
-    known = {*results.attacks, *APART}
+    known = {*results.attacks, *results.white, *APART}
     return {key: str(scrub(one)) for key, one in results.settings.items() if key not in known}
 
 
