@@ -45,7 +45,7 @@ def with_white(found: Results, flips: dict[str, int]) -> Results:
         for name, flip in flips.items()
         for row in clean
     ]
-    about = {name: "White noise, in words" for name in flips}
+    about = dict.fromkeys(flips, "White noise, in words")
     return Results((*found.rows, *rows), found.norm, {**found.settings, **about})
 
 
