@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from numbers import Integral
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -60,6 +61,13 @@ class Margins:
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             ids, proposals = _gather(ids, proposals)
         self.values.scatter_reduce_(0, ids, proposals, "amin", include_self=False)
+
+    def histogram(self, bins: int) -> tuple[list[float], list[int], float]:
+        """The edges of so many bins from 0 to the cap, how many margins each holds, the median."""
+        values = self.values.cpu()
+        counts = torch.histc(values, bins, 0.0, self.cap)
+        edges: list[float] = torch.linspace(0, self.cap, bins + 1).tolist()
+        return edges, [int(count) for count in counts], float(np.median(values.numpy()))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The margins on the CPU."""

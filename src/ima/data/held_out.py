@@ -19,8 +19,7 @@ def three_parts(
     Without `val`, 10 % of the training images are held out for it, by `seed`, with classes in
     proportion. Training images that are equal, pixel by pixel, to a validation or test image are
     left out, and validation images that are equal to a test image. The test part stays as it is.
-    `source` and `training` are how notes and errors name
-    the data set and its training images.
+    `source` and `training` are how notes and errors name the data set and its training images.
 
     Raises `ValueError` when no training or no validation image is left.
     """

@@ -20,9 +20,8 @@ Seeds = Sequence[Results]
 def results_table(rows: Sequence[tuple[str, Seeds]], caption: str) -> Table:
     """One row a method: accuracy without noise, and under each attack at each radius.
 
-    A method without results, whose training diverged, has a row of absent values.
-
-    The caption ends with the number of test samples.
+    A method without results, whose training diverged, has a row of absent values. The caption
+    ends with the number of test samples.
     """
     settings = [(attack, e) for attack in _attacks(rows) for e in _radii(rows)]
     columns = ("method", CLEAN, *(f"{attack} at {e:g}" for attack, e in settings))

@@ -161,8 +161,8 @@ def make(
 
     jobs: how many at a time, each in a process of its own with an equal share of the cores;
     report is called with (folder, done, total). A run whose loss is not finite has come to its end,
-    and its row says so. Raises RuntimeError with the last lines of the
-    runs that failed, after the others have ended; OutOfTime when the budget is spent.
+    and its row says so. Raises RuntimeError with the last lines of the runs that failed, after the
+    others have ended; OutOfTime when the budget is spent.
     """
     runs = unique(run for p in plans for c in p.candidates for run in c.runs)
     train = [

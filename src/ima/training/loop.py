@@ -18,7 +18,6 @@ from pathlib import Path
 from time import monotonic
 from typing import NoReturn, Protocol
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -301,10 +300,6 @@ class _Trainer:
         run.add_epoch(row)
         margins = getattr(state.method, "margins", None)
         if margins is not None and epoch >= self.config.train.standard_epochs:
-            values = margins.values.cpu()
-            counts = torch.histc(values, MARGIN_BINS, 0.0, margins.cap)
-            edges = torch.linspace(0, margins.cap, MARGIN_BINS + 1).tolist()
-            median = float(np.median(values.numpy()))
-            run.add_margins(epoch, edges, [int(c) for c in counts], median)
+            run.add_margins(epoch, *margins.histogram(MARGIN_BINS))
         # Written last: whatever was interrupted before is done again.
         state.save(run.state, self.fabric, epoch)
