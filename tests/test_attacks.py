@@ -524,6 +524,21 @@ def test_a_confident_model_is_walked_as_an_unsure_one_is(
     torch.testing.assert_close(sure.x, plain.x, rtol=0, atol=5e-3)
 
 
+def test_a_compiled_network_with_a_part_called_module_is_attacked() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = mlp((4,))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.module(x)
+
+    x = torch.randn(3, 4, generator=seeded(0))
+    y = says(Outer(), x)
+    found = pgd(torch.compile(Outer(), backend="eager"), x, y, 0.3)
+    assert torch.equal(found.x, pgd(Outer(), x, y, 0.3).x)
+
+
 @each_still_attack
 def test_an_output_that_is_not_a_number_counts_as_wrong(attack: Attack) -> None:
     class Breaks(nn.Module):

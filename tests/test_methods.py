@@ -944,6 +944,18 @@ def test_margins_may_wait_for_the_end_of_the_epoch() -> None:
     assert len(found["step"].unique()) > 1
 
 
+def test_the_visits_of_an_epoch_add_up_at_its_end() -> None:
+    method = IMA(num_samples=1, eps=1.0, delta=0.1)
+    method.choices = dataclasses.replace(method.choices, update="epoch")
+    x, ids = torch.zeros(1, 1, dtype=torch.float64), torch.tensor([0])
+    # Right and never wrong within the margin, twice; then wrong.
+    for label in (0, 0, 1):
+        method(Strip(), x, torch.tensor([label]), ids)
+        assert float(method.margins.values) == pytest.approx(0.1)
+    method.end_epoch(0, 2)
+    assert float(method.margins.values) == pytest.approx(0.3)
+
+
 @pytest.mark.parametrize(("variant", "passes"), [("paper", 2), ("released", None)])
 def test_the_released_code_moves_running_statistics_as_it_attacks(
     variant: Any, passes: int | None
@@ -960,7 +972,12 @@ def test_what_the_released_variant_is() -> None:
     method = IMA(num_samples=3, eps=1.0, delta=0.1, variant="released")
     assert method.algorithm == 3
     assert method.setting.task == Classification(walk="margin")
-    assert IMA(num_samples=3, eps=1.0, delta=0.1, variant="released", task=Pixels()).algorithm == 2
+    segments = IMA(
+        num_samples=3, eps=1.0, delta=0.1, variant="released", task=Pixels(), augmented=True
+    )
+    assert segments.algorithm == 2
+    assert segments.choices.noisy_loss == "all"
+    assert IMA(num_samples=3, eps=1.0, delta=0.1, augmented=True, task=Pixels()).algorithm == 3
     ct = IMA(num_samples=3, eps=1.0, delta=0.1, variant="released", side="inside")
     assert dataclasses.replace(method.choices, side="inside") == ct.choices
     assert IMA(num_samples=3, eps=1.0, delta=0.1).algorithm == 2

@@ -100,6 +100,38 @@ def test_a_class_that_a_model_rules_out_counts_as_a_probability_of_zero(masked: 
         assert math.isfinite(float(loss.detach()))
 
 
+def test_mart_of_a_prediction_without_doubt() -> None:
+    for y, lead in ((0, [5.0, -math.inf]), (1, [-math.inf, 5.0])):
+        logits = torch.tensor([lead], requires_grad=True)
+        loss = mart_loss(logits, logits, torch.tensor([y]), 5.0)
+        assert float(loss.detach()) == 0
+        assert bool(torch.isfinite(torch.autograd.grad(loss, logits)[0]).all())
+
+
+SURE = {
+    "one logit": ([[20.0], [-20.0]], [[20.5], [-21.0]]),
+    "two logits": ([[0.0, 20.0], [21.0, 0.5]], [[0.3, 20.5], [20.0, 0.1]]),
+    "three logits": ([[20.0, 0.0, 0.5], [-1.0, 21.0, 0.0]], [[20.5, 0.1, 0.2], [-1.2, 20.0, 0.3]]),
+}
+"""Logits of two samples without and with noise, the true class (1, 0 or 0, 1) far ahead."""
+
+
+@pytest.mark.parametrize("kind", SURE)
+def test_the_slope_of_a_confident_prediction_keeps_all_its_terms(kind: str) -> None:
+    # From a margin of 17 on float32 holds no probability between that of the true class and 1.
+    slopes = []
+    custom = CustomizedAT(num_samples=2, eps=1.0)
+    for dtype in (torch.float32, torch.float64):
+        clean, noisy = (torch.tensor(z, dtype=dtype).requires_grad_() for z in SURE[kind])
+        y = TASK.predict(clean)
+        hard = torch.eye(2 if kind == "one logit" else noisy.shape[1])[y]
+        for raised in (TASK.divergence(clean.detach(), noisy), custom._losses(noisy, [hard, y])):
+            slopes.append(torch.autograd.grad(raised.sum(), noisy)[0].double())
+    for narrow, wide in zip(slopes[:2], slopes[2:], strict=True):
+        assert bool((wide != 0).all())
+        torch.testing.assert_close(narrow / wide, torch.ones_like(wide), rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("method", [TRADES(eps=0.1), MART(eps=0.1)], ids=["trades", "mart"])
 def test_a_step_with_probabilities_of_exactly_zero_is_finite(method: Any) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))

@@ -12,7 +12,7 @@ import torch
 from nets import Strip
 from torch import Tensor, nn
 
-from ima import IMA
+from ima import IMA, Segmentation
 from ima.methods import METHODS
 from ima.methods.ima import VARIANTS
 from ima.training.config import load_config, packaged, warnings
@@ -182,6 +182,10 @@ def test_the_choices_of_the_paper_and_of_the_released_code() -> None:
     for name, choices in VARIANTS.items():
         method = IMA(num_samples=1, eps=1.0, delta=0.1, variant=name)
         assert method.choices == choices
+        # Of segmentation the released code has another noisy loss, and Algorithm 2 always.
+        segments = IMA(num_samples=1, eps=1.0, delta=0.1, variant=name, task=Segmentation())
+        other = {"noisy_loss": "all", "augmented_walk": "never"} if name == "released" else {}
+        assert segments.choices == dataclasses.replace(choices, **other)
 
 
 class Ridge(nn.Module):
@@ -274,7 +278,7 @@ def test_a_walk_that_comes_out_right_again_has_crossed_in_the_released_code(
     options: dict[str, Any], noisy: float, margin: float
 ) -> None:
     method = IMA(num_samples=1, eps=1.0, delta=0.1, steps=10, **options)
-    method.margins.values[:] = 0.8
+    method.margins.values[:] = method.next.values[:] = 0.8
     x = torch.zeros(1, 1, dtype=torch.float64)
     step = method(Strip(), x, torch.zeros(1, dtype=torch.long), torch.arange(1))
     assert float(step.loss.detach()) == pytest.approx((loss_at(1.0) + noisy) / 2, rel=1e-7)

@@ -61,7 +61,7 @@ def ddn(
     the walk raises, the task's if None.
 
     Returns `Nearest`: `crossed` where the returned point is wrong; `correct` is False where the
-    clean sample is. A gradient of exactly zero moves no sample. The model is left as it was.
+    clean sample is. A sample without a gradient at x stays there. The model is left as it was.
     Raises ValueError or TypeError for inputs outside bounds, wrong shapes, labels out of range.
     """
     norm, task = get_norm(norm), Classification() if task is None else task

@@ -106,21 +106,29 @@ def inside(model: Any) -> Any:
 
     Attacks run on it, because a wrapper may synchronise processes in every forward pass.
     """
-    while True:
-        if isinstance(model, DistributedDataParallel | DataParallel):
-            model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod
-        elif type(model).__name__ == "_FabricModule":
-            model = model._original_module
-        else:
-            return model
+    while (within := _unwrapped(model)) is not None:
+        model = within
+    return model
+
+
+def _unwrapped(model: Any) -> Any:
+    """What one wrapper holds; None for a model without."""
+    if isinstance(model, DistributedDataParallel | DataParallel):
+        return model.module
+    if _casts(model):
+        return model._original_module
+    compiled = getattr(model, "_orig_mod", None)
+    return compiled if isinstance(compiled, nn.Module) else None
+
+
+def _casts(model: Any) -> bool:
+    return type(model).__name__ == "_FabricModule"
 
 
 def _in_precision(model: Any, module: Any) -> Any:
     # Fabric's wrapper casts and autocasts in its forward, which the module inside does not see.
-    while model is not module and type(model).__name__ != "_FabricModule":
-        model = model.module if hasattr(model, "module") else model._orig_mod
+    while model is not module and not _casts(model):
+        model = _unwrapped(model)
     if model is module:
         return module
     precision = model._strategy.precision

@@ -24,7 +24,7 @@ class Step:
     clean samples, a count) and `loss`; methods that add noise `noisy_samples`, `noisy_correct`,
     `crossed` and `stuck` (counts); methods with margins `margin`, the batch's mean of those that
     stood before the step. `crossed`: right samples that noise made wrong; where a method searches
-    for the boundary, those of which it found it.
+    for the boundary, those of which it found it within `eps`.
     """
 
     loss: Tensor

@@ -4,8 +4,9 @@ Cheng, Lei, Chen, Dhillon, Hsieh, "CAT: Customized Adversarial Training for Impr
 IJCAI 2022. The short name, CAT, is that of `curriculum.py` too.
 
 soft(E) = (1 - c * E) * onehot(y) + c * E * D, D ~ Dirichlet(1, ..., 1)
-x~ = PGD on the soft label's loss within E(i) + eta, from x, K steps of 2.5 * (E(i) + eta) / K
-E(i) += eta, up to eps, if x~ is still right
+new = min(E(i) + eta, eps)
+x~ = PGD on the soft label's loss within new, from x, K steps of 2.5 * new / K
+E(i) = new if x~ is still right
 loss = mean of the soft label's loss of f(x~), with the new E(i) and a fresh D
 
 In the first author's code E(i) grows where the attack succeeds; in a re-implementation by others
@@ -29,6 +30,7 @@ from ima.methods.base import Step, one_of, positive
 from ima.methods.noisy import Adaptive, classes_only
 from ima.norms import Norm
 from ima.tasks import Task, Tree
+from ima.tasks.divergence import log_probabilities
 
 ETA = 0.005 * 255 / 8
 """Growth of a radius at a visit, as a share of eps."""
@@ -116,7 +118,7 @@ class CustomizedAT(Adaptive):
     def _losses(self, output: Tree, target: Tree) -> Tensor:
         label, y = target
         logits = self.task.logits(output)
-        soft = -(label.to(logits.dtype) * logits.log_softmax(1)).sum(1)
+        soft = -(label.to(logits.dtype) * log_probabilities(logits)).sum(1)
         if self.loss == "ce":
             return soft
         return soft + (-self.task.score(output, y)).clamp_min(-KAPPA)

@@ -11,7 +11,8 @@ q is the dual norm; steps are 2.5 eps / steps, which is the published code's eps
 Differences from that code: L2 as well as L-infinity; the offset is measured from the clean sample,
 the ball's centre, not from the random start; no weighting of losses by themselves; the threshold's
 fall, over 100 of 120 epochs, scales with the run's length. FOSC has the units of the loss: a c_max
-for L-infinity says little about L2.
+for L-infinity says little about L2. A sample whose loss float32 rounds to 0 (a margin above 17) has
+converged by that measure, and hardly moves.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Choices:
     statistics of the samples that are attacked (BatchNorm with one value a channel refuses one).
     crossing: in Algorithm 3, the last point decides, or any point on the way. update: margins
     change in the step, or at the end of the epoch. walk: what the attack raises, see
-    `Classification`. augmented_walk: Algorithm 3 for augmented data only, or always.
+    `Classification`. augmented_walk: Algorithm 3 for augmented data only, always, or never.
     """
 
     side: Literal["inside", "middle"] = "inside"
@@ -55,7 +55,7 @@ class Choices:
     crossing: Literal["last", "any"] = "last"
     update: Literal["step", "epoch"] = "step"
     walk: Literal["loss", "margin"] = "loss"
-    augmented_walk: Literal["augmented", "always"] = "augmented"
+    augmented_walk: Literal["augmented", "always", "never"] = "augmented"
 
 
 VARIANTS = {
@@ -72,7 +72,13 @@ VARIANTS = {
     ),
 }
 """The paper, made precise, and the authors' code for CIFAR-10. Their code for CT images differs
-from the latter by `side="inside"` and a walk on the loss (`task=Classification()`)."""
+from the latter by `side="inside"`, and walks on the loss, here the same walk."""
+
+SEGMENTATION = {
+    "paper": VARIANTS["paper"],
+    "released": replace(VARIANTS["released"], noisy_loss="all", augmented_walk="never"),
+}
+"""The same for segmentation."""
 
 
 class IMA(Adaptive):
@@ -109,7 +115,8 @@ class IMA(Adaptive):
         seed: int = 0,
     ) -> None:
         one_of("variant", variant, tuple(VARIANTS))
-        choices = VARIANTS[variant]
+        segments = not (task is None or isinstance(task, Classification))
+        choices = (SEGMENTATION if segments else VARIANTS)[variant]
         super().__init__(
             eps=eps,
             norm=norm,
@@ -139,10 +146,8 @@ class IMA(Adaptive):
         self.margins = Margins(num_samples, initial=self.delta, cap=self.eps)
         # Where margins change at the end of an epoch: what they change to.
         self.next = Margins(num_samples, initial=self.delta, cap=self.eps)
-        # The released code walks segmentation by Algorithm 2.
-        always = self.choices.augmented_walk == "always"
-        whole = isinstance(self.setting.task, Classification) if always else augmented
-        self.algorithm: Literal[2, 3] = 3 if whole else 2
+        whole = {"augmented": augmented, "always": True, "never": False}
+        self.algorithm: Literal[2, 3] = 3 if whole[self.choices.augmented_walk] else 2
 
     @property
     def scheduled(self) -> bool:
@@ -199,10 +204,12 @@ class IMA(Adaptive):
         loss = finite(((clean + second) / 2).mean())
         finite(at_noise.sum())
 
-        reached = (norm.size(noisy - x).to(margins.dtype) + margins) / 2
-        missed = margins / 2 if choices.misclassified == "halve" else margins
-        moved = torch.where(crossed, reached, margins + self.delta)
         table = self.margins if choices.update == "step" else self.next
+        # At the end of an epoch the updates of several visits add up.
+        kept = table.of(ids, x)
+        reached = (norm.size(noisy - x).to(kept.dtype) + kept) / 2
+        missed = kept / 2 if choices.misclassified == "halve" else kept
+        moved = torch.where(crossed, reached, kept + self.delta)
         table.update(ids.to(x.device), torch.where(attacked, moved, missed))
 
         metrics = {

@@ -71,7 +71,9 @@ def mart_loss(clean: Tensor, noisy: Tensor, y: Tensor, lam: float) -> Tensor:
     """MART's loss of clean and noisy logits, (B, classes) each, a scalar."""
     p, q = clean.log_softmax(1), noisy.log_softmax(1)
     true = y.long()[:, None]
-    rival = q.detach().scatter(1, true, -torch.inf).argmax(1, keepdim=True)
+    # Above -inf, so that the rival is another class also where all others have probability 0.
+    others = q.detach().clamp_min(torch.finfo(q.dtype).min)
+    rival = others.scatter(1, true, -torch.inf).argmax(1, keepdim=True)
     # log(1 - q_k) as a logarithm of the others' sum: exact also where q_k rounds to 1.
     without_rival = q.scatter(1, rival, -torch.inf).logsumexp(1)
     boosted = -q.gather(1, true)[:, 0] - without_rival

@@ -41,6 +41,10 @@ class Noisy:
     eps: the noise radius, in x's units and `norm`, above 0; steps: of an attack, at least 1;
     bounds: of x's entries; task: classification if None; seed: of the noise, which is seeded anew
     for every epoch, so that a resumed run repeats it, and never comes from the global random state.
+
+    A schedule learns the run's length from `end_epoch`. In the first epoch it stands at its start,
+    which only in runs of less than four epochs, or with values far from the defaults, is not where
+    its paper has it.
     """
 
     def __init__(

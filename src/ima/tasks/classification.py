@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ima.tasks.divergence import kl
+from ima.tasks.divergence import kl, log_probabilities
 from ima.tasks.trees import Tree
 
 
@@ -20,7 +20,7 @@ class Classification:
     Outputs (B, classes) go through softmax; one logit, (B,) or (B, 1), through a sigmoid. Targets
     are integers of shape (B,), in 0..classes-1 (0 or 1 for one logit).
     walk: what attacks raise, `"loss"` (cross-entropy) or `"margin"` (logsumexp of the other
-    logits minus the true one). Both have the same direction; the margin's gradient never fades.
+    logits minus the true one). Both walk alike, by the margin's gradient, which never fades.
     """
 
     walk: Literal["loss", "margin"] = "loss"
@@ -106,8 +106,7 @@ class Classification:
 
     def divergence(self, clean: Tree, noisy: Tree, target: Tree = None) -> Tensor:
         """KL(p || q) of the class probabilities of two outputs, (B,), in nats; no target needed."""
-        p, q = _logits(clean).log_softmax(1), _logits(noisy).log_softmax(1)
-        return kl(p, q)
+        return kl(*(log_probabilities(_logits(output)) for output in (clean, noisy)))
 
 
 def _classes(output: Tensor) -> int:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ima.tasks.divergence import kl
+from ima.tasks.divergence import kl, log_probabilities
 from ima.tasks.pixels import (
     column,
     count_pixels,
@@ -201,7 +201,7 @@ class Segmentation:
         if self.regions:
             # A region z is the pair (0, z) of classes.
             p, q = (torch.stack((torch.zeros_like(z), z), 1) for z in (p, q))
-        each = kl(p.log_softmax(1), q.log_softmax(1))
+        each = kl(log_probabilities(p), log_probabilities(q))
         return over_pixels(each.mean(1, keepdim=True) if self.regions else each[:, None], valid)
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
