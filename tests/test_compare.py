@@ -534,6 +534,37 @@ def test_a_seed_that_is_named_twice_counts_once(tmp_path: Path, commands: Comman
     assert "±" not in (tmp_path / "table.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("method.delta=0.2", "change the rows"),
+        ("method={name: sat, eps: 1.0}", "change the rows"),
+        ("train.seed=5", "--seeds"),
+    ],
+)
+def test_an_override_that_no_row_would_follow_is_refused(
+    override: str, told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        compare("digits", *small(PLAIN), override, out=tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match=r"file is a file; .*--out"):
+        compare("digits", *small(PLAIN), out=tmp_path / "file", device="cpu")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_note_is_followed_by_what_was_changed(tmp_path: Path, commands: Commands) -> None:
+    note = "note=Two epochs."
+    compare("digits", *small(PLAIN), note, "train.epochs=1", out=tmp_path, device="cpu")
+    table = (tmp_path / "table.md").read_text()
+    assert "Two epochs. Changed here: " in table
+    assert "train.epochs=1. n = " in table
+
+
 def test_two_rows_of_one_label_are_refused() -> None:
     with pytest.raises(ConfigError, match="label"):
         load_config("digits", small(TWO.replace("label: B", "label: A")))
@@ -569,6 +600,17 @@ def test_a_row_that_diverges_is_said_and_keeps_no_other_from_the_table(
     assert wild.diverged.exists() and not finished(wild)
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_times_are_not_compared_to_a_standard_row_that_diverged(
+    tmp_path: Path, commands: Commands
+) -> None:
+    rows = DIVERGING.replace("{label: Plain, method: {name: standard}},", "")
+    compare("digits", *small(rows), out=tmp_path, device="cpu")
+    table = (tmp_path / "table.md").read_text()
+    assert "| method | seconds per epoch |\n" in table
+    assert "Wild diverged" in table
+
+
 def test_a_tuned_value_that_diverges_is_not_picked(tmp_path: Path, commands: Commands) -> None:
     rows = "[{label: T, method: {name: sat, steps: 2}, tune: {eps: [0.5, 1.0]}}]"
     (tuned,) = plan(load_config("digits", small(rows)), [0], tmp_path)
@@ -581,7 +623,10 @@ def test_a_tuned_value_that_diverges_is_not_picked(tmp_path: Path, commands: Com
     for candidate in tuned.candidates:
         candidate.runs[0].diverged.write_text("in epoch 1: the training loss is nan\n")
     assert tuned.title() == "T"
-    assert tuned.remark().startswith("T diverged with every value that was tried (seed 0, in epoch")
+    remark = tuned.remark()
+    assert remark.startswith("T diverged with every value that was tried (eps 0.5, seed 0, in ")
+    assert "eps 1, seed 0, in epoch 1" in remark
+    assert remark.endswith("delete sat-eps=0.5-steps=2 and sat-eps=1-steps=2.")
     make([tuned], **QUIET)
     assert len(commands.ran) == 3
 

@@ -33,7 +33,7 @@ def test_packaged_configs_are_valid_and_survive_yaml(name: str) -> None:
         ("train.epoch=2", ["train.epoch", "did you mean 'train.epochs'"]),
         ("train.epochs=many", ["train.epochs", "'many'", "integer"]),
         ("train.epochs=0", ["train.epochs", "greater than or equal to 1"]),
-        ("train.standard_epochs=1000", ["train.standard_epochs", "at most"]),
+        ("train.standard_epochs=1000", ["train.standard_epochs", "less than"]),
         ("method.eps=-1", ["method", "eps is -1", "above 0"]),
         ("method.eps=high", ["method.eps", "'high'", "number"]),
         ("method.side=outside", ["method.side", "'inside' or 'middle'"]),

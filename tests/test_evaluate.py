@@ -27,6 +27,7 @@ from ima.evaluation.examples import Examples
 from ima.evaluation.results import CLEAN, FIELDS, Row, mean_and_std
 from ima.networks.small_cnn import small_cnn
 from ima.norms import get_norm
+from ima.report.summary import results_table
 from ima.training.checkpoint import save_weights
 from ima.training.config import load_config
 from ima.training.evaluating import CHECKS, DISTANCES, _chosen, evaluate_run, forget, part
@@ -705,6 +706,8 @@ def test_no_batch_is_begun_that_may_not_fit_into_the_budget(
         evaluate(model, data, **SHORT, partial=path, budget=Budget(25))
     # Known to be too long from the last time, and not tried again.
     with pytest.raises(OutOfTime, match=r"after 2 of 4 .*9 s .*10 s"):
+        evaluate(model, data, **SHORT, partial=path, budget=Budget(9, whole=20))
+    with pytest.raises(ValueError, match=r"batch takes up to 10 s, more than .*9 s.*give more"):
         evaluate(model, data, **SHORT, partial=path, budget=Budget(9))
     results = evaluate(model, data, **SHORT, partial=path, budget=Budget(20))
     assert same_rows(results, whole)
@@ -893,3 +896,20 @@ def test_the_last_weights_may_have_attacks_of_their_own(tmp_path: Path) -> None:
     run = small(tmp_path, "evaluate.last_attacks=[pgd-1]", "evaluate.samples=20")
     assert evaluate_run(run, "best", device="cpu").attacks == ("pgd-2", "ifgsm-2", WORST)
     assert evaluate_run(run, "last", device="cpu").attacks == ("pgd-1",)
+
+
+def test_white_noise_without_a_number_of_draws_has_no_radius_either(tmp_path: Path) -> None:
+    model, data = mlp((8,)), TensorDataset(*labelled(30))
+    results = evaluate(model, data, [0.1], ["pgd-1", "white"], bounds=None)
+    assert results.attacks == ("pgd-1",)
+    assert results.eps == (0.1,)
+    assert set(results.white) == {"white"}
+
+
+def test_results_on_validation_are_not_said_to_be_on_test_samples(tmp_path: Path) -> None:
+    run = small(tmp_path, "evaluate.samples=20")
+    judged = evaluate_run(run, "validation", device="cpu")
+    tested = evaluate_run(run, "best", device="cpu")
+    assert "validation samples" in results_table([("A", [judged])], "").caption
+    assert results_table([("A", [tested])], "").caption.startswith("n = 20 of ")
+    assert "test samples" in results_table([("A", [tested])], "").caption

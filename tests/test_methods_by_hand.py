@@ -125,8 +125,8 @@ def test_the_slope_of_a_confident_prediction_keeps_all_its_terms(kind: str) -> N
         clean, noisy = (torch.tensor(z, dtype=dtype).requires_grad_() for z in SURE[kind])
         y = TASK.predict(clean)
         hard = torch.eye(2 if kind == "one logit" else noisy.shape[1])[y]
-        for raised in (TASK.divergence(clean.detach(), noisy), custom._losses(noisy, [hard, y])):
-            slopes.append(torch.autograd.grad(raised.sum(), noisy)[0].double())
+        both = TASK.divergence(clean.detach(), noisy), custom._losses(noisy, [hard, y])
+        slopes += [torch.autograd.grad(raised.sum(), noisy)[0].double() for raised in both]
     for narrow, wide in zip(slopes[:2], slopes[2:], strict=True):
         assert bool((wide != 0).all())
         torch.testing.assert_close(narrow / wide, torch.ones_like(wide), rtol=1e-4, atol=0)

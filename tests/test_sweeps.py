@@ -22,7 +22,7 @@ from test_compare import QUIET, TINY, Commands
 import ima.training.children as children
 import ima.training.compare as planning
 from ima import Results
-from ima.budget import OUT_OF_TIME, Budget, OutOfTime
+from ima.budget import OUT_OF_TIME, WHOLE, Budget, OutOfTime
 from ima.cli import main
 from ima.cli.compare import compare
 from ima.evaluation.results import CLEAN, Row
@@ -118,6 +118,12 @@ def test_a_row_may_leave_the_shared_recipe_and_says_so(tmp_path: Path) -> None:
     ]
     assert "unless named above" in provenance([shared, own], config, [0])
     assert "unless" not in provenance([shared], config, [0])
+    seldom = config.train.model_copy(
+        update={"standard_epochs": 1, "ema": 0.99, "precision": "bf16-mixed"}
+    )
+    told = provenance([shared], config.model_copy(update={"train": seldom}), [0])
+    assert "2 epochs (the first 1 without noise), batches of 256" in told
+    assert "averaged weights (decay 0.99), precision bf16-mixed, no augmentation" in told
     told = provenance([shared], config, [0, 1], ["evaluate.attacks=[pgd-1, ifgsm-1]"])
     assert "'evaluate.attacks=[pgd-1, ifgsm-1]' --seeds 0 1`" in told
 
@@ -316,6 +322,7 @@ def test_runs_get_the_time_that_is_left_and_none_is_started_when_it_is_over(
 
     def run(command: list[str], **options: Any) -> int:
         ran.append(command)
+        assert options["env"][WHOLE] == "100.0"
         budget.remaining -= 60.5
         return OUT_OF_TIME if len(ran) == 2 else 0
 

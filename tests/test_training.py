@@ -34,7 +34,9 @@ from ima.training.batches import batches
 from ima.training.build import build_model, learning_rate
 from ima.training.checkpoint import load_state, load_weights, save_state, save_weights
 from ima.training.config import Optimizer, load_config
+from ima.training.evaluating import evaluate_run
 from ima.training.loop import fit
+from ima.training.measuring import measure_margins
 from ima.training.pace import Pace
 from ima.training.run import Run
 from ima.training.state import Best
@@ -574,6 +576,14 @@ def test_what_fits_is_judged_by_the_slowest_batch_twice_the_last_save_and_a_rese
     assert Pace(None).batch_fits() and Pace(None).validation_fits()
 
 
+def test_a_validation_that_no_budget_of_this_size_holds_is_told_not_repeated() -> None:
+    for budget in (None, Budget(100), Budget(10, whole=100)):
+        Pace(budget, 30.0).require()
+    Pace(Budget(10)).require()
+    with pytest.raises(ValueError, match=r"takes up to 30 s, more than the time budget of 10 s"):
+        Pace(Budget(10), 30.0).require()
+
+
 def test_a_method_is_told_its_epochs_from_its_own_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -893,6 +903,40 @@ def test_damaged_initial_weights_are_explained_and_leave_nothing_damaged(tmp_pat
     assert not run.state.exists()
     assert run.epochs() == []
     assert not any(run.weights(which).exists() for which in ("best", "last"))
+
+
+def test_a_last_step_that_breaks_the_weights_is_no_end(tmp_path: Path) -> None:
+    steep = "optimizer={name: sgd, lr: 1.0e+38, weight_decay: 1.0e+4}"
+    run = new(tmp_path / "run", steep, "train.batch_size=10000", epochs=1)
+    with pytest.raises(FloatingPointError, match=r"weights are not finite after .*learning rate"):
+        train(run)
+    assert "in epoch 1: the weights" in run.diverged.read_text()
+    assert run.epochs() == []
+
+
+def test_samples_in_another_order_are_refused(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8)
+
+    def write(labels: np.ndarray) -> None:
+        parts = ("train", "val", "test")
+        pictures = {f"{part}_images": images[i::3] for i, part in enumerate(parts)}
+        numbers = {f"{part}_labels": labels[i::3] for i, part in enumerate(parts)}
+        np.savez(tmp_path / "d.npz", allow_pickle=False, **pictures, **numbers)
+
+    labels = np.arange(30) // 3 % 2
+    write(labels)
+    run = new(tmp_path / "run", f"data={{name: arrays, path: '{tmp_path / 'd.npz'}'}}", epochs=1)
+    train(run)
+    write(labels[::-1].copy())
+    for again in (
+        lambda: train(Run.open(run.folder)),
+        lambda: evaluate_run(run, "best", device="cpu"),
+        lambda: measure_margins(run, device="cpu"),
+    ):
+        with pytest.raises(ValueError, match=r"other samples, or .*in another order: .*d\.npz"):
+            again()
+    write(labels)
+    evaluate_run(run, "best", device="cpu")
 
 
 class Fading(nn.Module):

@@ -56,10 +56,12 @@ def compare(
         seconds,
         untimed,
     )
+    from ima.training.rows import refuse_rows_own
 
     if jobs < 1:
         raise ValueError(f"--jobs is {jobs}; expected at least 1")
     chosen_seeds = list(dict.fromkeys(seeds or [0]))
+    refuse_rows_own(overrides)
     loaded = load_config(config, overrides)
     folder = Path("runs") / loaded.name if out is None else out
     plans = plan(loaded, chosen_seeds, folder)
@@ -107,9 +109,11 @@ def compare(
         *untimed(plans),
         provenance(plans, loaded, chosen_seeds, overrides, config),
     ]
+    # A note tells of the config as it was written.
+    changed = f"Changed here: {', '.join(overrides)}." if overrides and loaded.note else ""
     frame = Frame(
         loaded.name,
-        loaded.note,
+        f"{loaded.note} {changed}".strip(),
         loaded.norm,
         loaded.evaluate.attacks[0],
         remarks,

@@ -56,7 +56,8 @@ def evaluate_run(
                     budget=budget,
                 )
                 print(f"{run.results(name)}")
-                print(to_text(results_table([(name, [results])], run.config().note)))
+                note = "" if name == evaluating.VALIDATION else run.config().note
+                print(to_text(results_table([(name, [results])], note)))
                 if noise := white.told(results):
                     print(noise)
             if distances:

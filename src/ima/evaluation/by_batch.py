@@ -94,8 +94,8 @@ def by_batch(
     """The rows of every batch; arguments as of `evaluate`.
 
     settings: what else decides the rows; a record of other settings, seed, batch size or weights
-    is dropped. read: makes a row of its values. Raises ValueError for an empty data set; OutOfTime
-    when the budget is spent.
+    is dropped. read: makes a row of its values. Raises ValueError for an empty data set, and for a
+    budget that no batch fits into; OutOfTime when it is spent.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     record, network = None, fingerprint(model)
@@ -116,6 +116,7 @@ def by_batch(
         finished = None if record is None else record.find(number, sign)
         if finished is None:
             if budget is not None and budget.left() < slowest:
+                budget.require(slowest, "a batch")
                 raise OutOfTime(_out_of_time(number, total, budget, slowest, partial))
             started = time.monotonic()
             # A generator of its own for every batch: its noise does not depend on the others.

@@ -63,7 +63,7 @@ class Record:
         return torch.tensor([row.broken for row in known.rows], dtype=torch.bool)
 
     def _admit(self, attack: str) -> None:
-        """Raise OutOfTime where the next batch may not fit in."""
+        """Raise OutOfTime where the next batch may not fit in; ValueError where it never will."""
         if self.budget is None:
             return
         needed = self.slowest.get(attack)
@@ -73,6 +73,7 @@ class Record:
             needed = guess if self.began else min(guess, self.budget.left())
         left = self.budget.left()
         if left <= 0 or left < needed:
+            self.budget.require(self.slowest.get(attack, 0.0), "a batch of the checks")
             raise OutOfTime(
                 f"the time is up after {self.number - 1} batches of the checks ({max(0, left):.0f} "
                 f"s are left, the next may take {needed:.0f} s); {kept(self.path)}"

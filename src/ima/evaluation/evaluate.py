@@ -93,9 +93,10 @@ def evaluate(
     data: a map-style data set of (x, y), or an iterable of batches (x, y); eps: noise radii in
     x's units and `norm`, above 0; attacks: names such as `"pgd-100"`; bounds: of x's entries;
     seed: of all noise; keys: where x and y are in batches that are dicts. keep is called with
-    every sample that an attack was tried on; progress with (batches done, batches, 0 where
-    unknown). A sample broken at a smaller eps stays broken at a larger one, and is not attacked
-    again. With several attacks, `"worst case"` counts a sample as broken when any broke it.
+    every sample that an attack with a radius was tried on; progress with (batches done, batches,
+    0 where unknown). A sample broken at a smaller eps stays broken at a larger one, and is not
+    attacked again. With several attacks, `"worst case"` counts a sample as broken when any broke
+    it.
 
     batch_size: 256 if None. With `task=Segmentation(...)`: what `evaluate_segmentation` says, in
     batches of 16 if None.

@@ -19,9 +19,6 @@ from ima.files import whole
 
 CLEAN = "clean"
 
-WHITE = "white-"
-"""How the names of white noise begin: its size is its own, and no radius."""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -70,7 +67,7 @@ class Results:
     @property
     def white(self) -> dict[str, tuple[float, int, int]]:
         """White noise by its name: amplitude, samples that it flips, samples right without it."""
-        names = [(r.attack, r.eps) for r in self.rows if r.attack.startswith(WHITE)]
+        names = [(r.attack, r.eps) for r in self.rows if is_white(r.attack)]
         wrong = sum(self.broken(CLEAN, 0.0).values())
         found: dict[str, tuple[float, int, int]] = {}
         for name, eps in dict.fromkeys(names):
@@ -168,7 +165,12 @@ def same_radius(one: float, other: float) -> bool:
 
 def aimed(attack: str) -> bool:
     """Whether it is an attack with a radius, neither clean nor white noise."""
-    return attack != CLEAN and not attack.startswith(WHITE)
+    return attack != CLEAN and not is_white(attack)
+
+
+def is_white(attack: str) -> bool:
+    """Whether it is white noise, with or without a number of draws: its size is no radius."""
+    return attack.partition("-")[0] == "white"
 
 
 NETWORK = "network"

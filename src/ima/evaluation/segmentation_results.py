@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ima.evaluation.results import CLEAN, WHITE, aimed, read_settings, same_radius
+from ima.evaluation.results import CLEAN, aimed, is_white, read_settings, same_radius
 from ima.files import whole
 
 WORST = "worst case"
@@ -87,7 +87,7 @@ class SegmentationResults:
     @property
     def white(self) -> tuple[str, ...]:
         """The white noise that was tried: `"white-1"`, `"white-100"`, ..."""
-        return tuple(attack for attack in self._named() if attack.startswith(WHITE))
+        return tuple(attack for attack in self._named() if is_white(attack))
 
     @property
     def eps(self) -> tuple[float, ...]:

@@ -22,7 +22,7 @@ from importlib.metadata import version
 from types import FrameType
 from typing import Any, NoReturn
 
-from ima.budget import OUT_OF_TIME, Budget, OutOfTime
+from ima.budget import OUT_OF_TIME, WHOLE, Budget, OutOfTime
 from ima.files import write_text
 from ima.nnunet.experiment import Experiment, Place
 from ima.nnunet.settings import CONFIG, KEYS
@@ -157,6 +157,8 @@ class _Runner:
         # What a row is told stands in the experiment alone, not in the caller's environment.
         ours = {CONFIG, *(key.variable for key in KEYS.values())}
         environ = {name: value for name, value in os.environ.items() if name not in ours}
+        if self.budget is not None:
+            environ[WHOLE] = str(self.budget.whole)
         with log.open("a") as out:
             process = subprocess.Popen(
                 [*PROGRAM, *step.words, *limit],

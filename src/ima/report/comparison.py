@@ -29,8 +29,8 @@ class Entry:
     best, last: its results for every seed, with the weights that validation picked and with the
     last ones, none for a method whose training diverged; margins: the rows of margins.csv of the
     first seed, none for methods without margins; examples: the examples.npz of the first seed;
-    method: its name without swept values; swept: those; seconds: of all its epochs, none where they
-    are not known.
+    method: its name without swept values; swept: those; seconds: of its own epochs, over all seeds,
+    none where they are not known.
     """
 
     label: str
@@ -48,7 +48,8 @@ class Frame:
     """What is said around a comparison: its name, a note on the data, and closing remarks.
 
     attack: the one that the pictures show; timed: where the times were taken, none are shown if
-    empty; standard: the label of the row that times are compared to, empty for none.
+    empty; standard: the label of the row that times are compared to, empty for none; it may be one
+    whose training diverged.
     """
 
     name: str
@@ -101,7 +102,8 @@ def _times(entries: Sequence[Entry], frame: Frame) -> Table | None:
         return None
     caption = f"Time per epoch of training, without validation: median over epochs. {frame.timed}"
     rows = [(entry.label, entry.seconds) for entry in entries]
-    return summary.times_table(rows, frame.standard, caption)
+    standard = frame.standard if frame.standard in dict(rows) else ""
+    return summary.times_table(rows, standard, caption)
 
 
 def _pictures(entries: Sequence[Entry], frame: Frame) -> dict[str, tuple[Any, str]]:

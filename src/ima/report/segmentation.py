@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ima.evaluation.results import CLEAN, FILE, NETWORK
+from ima.evaluation.results import CLEAN, FILE, NETWORK, is_white
 from ima.evaluation.segmentation_results import WORST
 from ima.files import write_text
 from ima.report.cells import ABSENT, Cell, Measure, Table
@@ -28,7 +28,6 @@ from ima.report.segmented import (
     empties,
     headline,
     in_volumes,
-    is_white,
     keys_of,
     levels,
     radii,

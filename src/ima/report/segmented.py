@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ima.evaluation.checks_results import Checks
-from ima.evaluation.results import CLEAN, check_network
+from ima.evaluation.results import CLEAN, check_network, is_white
 from ima.evaluation.segmentation_results import (
     EMPTY_SLICES,
     OVERLAYS,
@@ -183,11 +183,6 @@ def headline(all_scores: Sequence[Scores]) -> str:
 def aimed(attack: str) -> bool:
     """Whether noise was chosen against the network, rather than drawn, or none at all."""
     return attack != CLEAN and attack.partition("-")[0] not in ("noise", "white")
-
-
-def is_white(attack: str) -> bool:
-    """Whether an attack is white noise, whose radius is the amplitude of every entry."""
-    return attack.partition("-")[0] == "white"
 
 
 def radii(all_scores: Sequence[Scores], attack: str) -> list[float]:

@@ -21,7 +21,7 @@ def results_table(rows: Sequence[tuple[str, Seeds]], caption: str) -> Table:
     """One row a method: accuracy without noise, and under each attack at each radius.
 
     A method without results, whose training diverged, has a row of absent values. The caption
-    ends with the number of test samples.
+    ends with the number of samples.
     """
     settings = [(attack, e) for attack in _attacks(rows) for e in _radii(rows)]
     columns = ("method", CLEAN, *(f"{attack} at {e:g}" for attack, e in settings))
@@ -37,7 +37,7 @@ def results_table(rows: Sequence[tuple[str, Seeds]], caption: str) -> Table:
 
 
 def count(rows: Sequence[tuple[str, Seeds]]) -> str:
-    """How many test samples the accuracies are shares of, such as `n = 540 test samples`."""
+    """How many samples the accuracies are shares of, such as `n = 540 test samples`."""
     found = dict.fromkeys(
         r.settings.get("samples", str(len(r.broken(CLEAN, 0.0))))
         for _, seeds in rows
@@ -46,7 +46,8 @@ def count(rows: Sequence[tuple[str, Seeds]]) -> str:
     # "540 of 540" is all of them.
     words = [one.partition(" of ") for one in found]
     shown = dict.fromkeys(n if n == whole else n + of + whole for n, of, whole in words)
-    return f"n = {' or '.join(shown)} test samples"
+    parts = dict.fromkeys(r.settings.get("part", "test") for _, seeds in rows for r in seeds)
+    return f"n = {' or '.join(shown)} {' and '.join(parts) or 'test'} samples"
 
 
 def times_table(rows: Sequence[tuple[str, Sequence[float]]], standard: str, caption: str) -> Table:

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from ima.data import Splits, load
 from ima.data.flip import flip_labels
+from ima.evaluation.partial import mark
 from ima.methods import METHODS, Method
 from ima.networks import find_builder
 from ima.networks.imported import ARGUMENTS
 from ima.training.config import Config, Optimizer, method_options
 from ima.training.refusal import check_options
+from ima.training.run import Run
 
 BOUNDS = (0.0, 1.0)
 """Of all data sets here: images in [0, 1]."""
@@ -56,6 +58,30 @@ def load_splits(config: Config) -> Splits:
     data = config.data
     splits = load(data.name, path=data.path, size=data.size, seed=data.seed)
     return flip_labels(splits, data.flip, data.seed) if data.flip else splits
+
+
+def splits_of(run: Run) -> Splits:
+    """The run's data set; ValueError where other samples stand where those were that it began with.
+
+    Margins and figures belong to samples by their place.
+    """
+    config = run.config()
+    splits, known = load_splits(config), run.environment().get("order")
+    if known not in (None, label_order(splits)):
+        place = f"data.path {config.data.path}" if config.data.path else "the data's folder"
+        raise ValueError(
+            f"{run.folder} was begun on other samples, or on these in another order: {place} holds "
+            "other files since; put the old ones back, or begin a new run with --out"
+        )
+    return splits
+
+
+def label_order(splits: Splits) -> str:
+    """A digest of the labels in their order, which the same pictures stored otherwise share.
+
+    Not of the test part's: training does not look at it.
+    """
+    return mark(splits.train.targets, splits.val.targets)
 
 
 def build_method(config: Config, num_samples: int, *, augmented: bool) -> Method:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from ima.budget import OUT_OF_TIME, Budget, OutOfTime
+from ima.budget import OUT_OF_TIME, WHOLE, Budget, OutOfTime
 from ima.cores import threads
 from ima.training.run import JOBS, Run
 
@@ -79,6 +79,8 @@ def work_off(
         "MKL_NUM_THREADS": each,
         JOBS: str(min(jobs, len(work))),
     }
+    if budget is not None:
+        environ[WHOLE] = str(budget.whole)
     halt = threading.Event()
 
     def one(item: Work) -> End:

@@ -77,12 +77,8 @@ class Plan:
 
     def remark(self) -> str:
         """How validation judged the candidates; of a row that diverged, where."""
-        chosen = self.chosen()
-        if why := chosen.diverged():
-            places = "; ".join(f"seed {seed}, {text}" for seed, text in why.items())
-            each = " with every value that was tried" if self.tuned else ""
-            folder = chosen.runs[0].folder.parent.name
-            return f"{self.label} diverged{each} ({places}). To train it again, delete {folder}."
+        if self.chosen().diverged():
+            return self._how_diverged()
         scores = [
             f"{self._tried(c)} ({'diverged' if c.diverged() else f'{c.score():.3f}'})"
             for c in self.candidates
@@ -95,6 +91,17 @@ class Plan:
             f"{listed}, by the geometric mean of clean accuracy and accuracy under "
             f"{asked.attacks[0]} at {asked.middle:g}.{self._at_the_edge()}"
         )
+
+    def _how_diverged(self) -> str:
+        where = [
+            (f"{self._tried(c)}, " if self.tuned else "") + f"seed {seed}, {text}"
+            for c in self.candidates
+            for seed, text in c.diverged().items()
+        ]
+        each = " with every value that was tried" if self.tuned else ""
+        folders = " and ".join(c.runs[0].folder.parent.name for c in self.candidates)
+        told = f"{self.label} diverged{each} ({'; '.join(where)})"
+        return f"{told}. To train it again, delete {folders}."
 
     def _at_the_edge(self) -> str:
         best = self.chosen().method.options

@@ -133,10 +133,10 @@ def _check_method(place: str, method: Named) -> None:
 
 
 def _check_epochs(place: str, train: Train) -> None:
-    if train.standard_epochs > train.epochs:
+    if train.standard_epochs >= train.epochs:
         raise ConfigError(
-            f"{place}.standard_epochs is {train.standard_epochs}; expected at most "
-            f"{place}.epochs, {train.epochs}"
+            f"{place}.standard_epochs is {train.standard_epochs}; expected less than "
+            f"{place}.epochs, {train.epochs}: the method trains in what is left of them"
         )
 
 

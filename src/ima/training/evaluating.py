@@ -21,7 +21,7 @@ from ima.evaluation.noise import WHITE_NOISE
 from ima.evaluation.partial import discard, mark
 from ima.evaluation.results import FILE, Results
 from ima.files import digest
-from ima.training.build import BOUNDS, build_fabric, build_model, load_into, load_splits
+from ima.training.build import BOUNDS, build_fabric, build_model, load_into, splits_of
 from ima.training.checkpoint import load_weights
 from ima.training.config import Config
 from ima.training.run import Run
@@ -94,6 +94,8 @@ def evaluate_run(
     )
     rows = tuple(replace(row, id=int(chosen[row.id])) for row in results.rows)
     settings = {**results.settings, "samples": subject.counted(), FILE: subject.file}
+    if tuning:
+        settings["part"] = VALIDATION
     results = Results(rows, results.norm, settings)
     if which == "best":
         examples.write(run.examples, chosen, subject.classes)
@@ -164,7 +166,7 @@ def load_subject(run: Run, which: str, device: str, *, validation: bool = False)
     before the run's first epoch is done.
     """
     config, fabric = run.config(), build_fabric(device)
-    splits = load_splits(config)
+    splits = splits_of(run)
     weights = run.weights(which)
     if not weights.exists():
         raise FileNotFoundError(

@@ -38,9 +38,10 @@ from ima.training.build import (
     build_model,
     build_optimizer,
     describe,
+    label_order,
     learning_rate,
     load_into,
-    load_splits,
+    splits_of,
 )
 from ima.training.checkpoint import load_weights, save_weights
 from ima.training.config import Config
@@ -102,7 +103,7 @@ def _prepared(
     budget: Budget | None,
 ) -> _Trainer:
     config = run.config()
-    splits = load_splits(config)
+    splits = splits_of(run)
     torch.manual_seed(epoch_seed(config.train.seed, 0))
     model = build_model(config, splits)
     if init is None and run.begun and run.initial.exists():
@@ -156,7 +157,9 @@ class _Trainer:
         if fabric.is_global_zero and start < epochs:
             # The test part is not looked at here.
             samples = {"train": len(self.train), "val": len(self.splits.val)}
-            run.write_environment(describe(fabric.device), samples, self.splits.note)
+            run.write_environment(
+                describe(fabric.device), samples, self.splits.note, label_order(self.splits)
+            )
             run.diverged.unlink(missing_ok=True)
         events = Events(run, start) if fabric.is_global_zero else None
         for epoch in range(start, epochs):
@@ -209,6 +212,7 @@ class _Trainer:
             self.watcher.batch(epoch, amid.batches, total, amid.sums)
         if not self._agreed(self.pace.validation_fits()):
             self._stop(epoch, amid, total, saved)
+        self._check_weights()
         sums = self._over_processes(amid.sums)
         # Reading the sums has waited for the device.
         amid.seconds += monotonic() - begun
@@ -219,6 +223,14 @@ class _Trainer:
             # Counted from its own start: a schedule must not begin in the middle.
             method.end_epoch(epoch - config.standard_epochs, config.epochs - config.standard_epochs)
         return {"epoch": epoch, "lr": rate, **summary(sums), "seconds": amid.seconds}
+
+    def _check_weights(self) -> None:
+        """Raise FloatingPointError where the epoch's last step has broken the weights."""
+        # The loss, which tells of all other steps, is computed before it.
+        if not all(bool(torch.isfinite(p).all()) for p in self.state.model.parameters()):
+            raise FloatingPointError(
+                "the weights are not finite after the epoch's last step; lower the learning rate"
+            )
 
     def _step(self, epoch: int, number: int, ids: Tensor, method: Method) -> dict[str, Tensor]:
         """Train on one batch; the metrics of the method's step."""
@@ -274,6 +286,7 @@ class _Trainer:
     def _stop(self, epoch: int, amid: Amid, total: int, saved: int) -> NoReturn:
         if amid.batches > saved:
             self._save_amid(epoch, amid)
+        self.pace.require()
         raise OutOfTime(
             f"the time is up in epoch {epoch + 1} of {self.config.train.epochs}, after "
             f"{amid.batches} of {total} batches ({self.pace}); {self._continue()}"

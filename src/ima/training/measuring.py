@@ -28,7 +28,7 @@ from ima.files import write_arrays
 from ima.margins import Margins
 from ima.methods import METHODS
 from ima.tasks import Classification
-from ima.training.build import BOUNDS, build_fabric, build_method, build_model, load_splits
+from ima.training.build import BOUNDS, build_fabric, build_method, build_model, splits_of
 from ima.training.checkpoint import load_state
 from ima.training.refusal import parameters
 from ima.training.run import Run
@@ -73,7 +73,7 @@ def measure_margins(
             f"{run.folder} has no finished epoch with margins; train it first: "
             f"ima train --resume {run.folder}"
         )
-    fabric, splits, state = build_fabric(device), load_splits(config), load_state(run.state)
+    fabric, splits, state = build_fabric(device), splits_of(run), load_state(run.state)
     epoch = epochs_done(state, run.folder)
     model = build_model(config, splits)
     model.load_state_dict(state["model"])

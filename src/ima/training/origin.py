@@ -33,8 +33,8 @@ def provenance(
     return (
         f"Made by `ima compare {' '.join(words)}`: "
         f"{len(runs)} runs at {_made_at(runs)}. {_samples(runs)}All methods share "
-        f"{_network(config)}, {_optimizer(config)}, {config.train.epochs} epochs, batches of "
-        f"{config.train.batch_size}, {_augmentation(config)} and the data's order{unless}; "
+        f"{_network(config)}, {_optimizer(config)}, {_loop(config)}, {_augmentation(config)} and "
+        f"the data's order{unless}; "
         f"{picked} were picked on the validation part. Images lie in 0 to 1, and noise is measured "
         f"in {config.norm} over all values of an image."
     )
@@ -43,7 +43,7 @@ def provenance(
 def about_data(plans: Sequence[Plan]) -> list[str]:
     """What the data sets of the runs say of themselves, a line each."""
     runs = unique(run for p in plans for run in p.chosen().runs)
-    notes = [str(run.environment().get("data", "")) for run in runs]
+    notes = [str(one.get("data", "")) for run in runs for one in _all(run.environment())]
     return [note for note in dict.fromkeys(notes) if note]
 
 
@@ -96,6 +96,16 @@ def _optimizer(config: Config) -> str:
     parts += [f"momentum {given.momentum:g}"] if given.name == "sgd" else []
     parts += [f"weight decay {given.weight_decay:g}"]
     return f"{given.name} ({', '.join(parts)})"
+
+
+def _loop(config: Config) -> str:
+    """Epochs and batches, and what a config seldom sets."""
+    given = config.train
+    first = f" (the first {given.standard_epochs} without noise)" if given.standard_epochs else ""
+    parts = [f"{given.epochs} epochs{first}", f"batches of {given.batch_size}"]
+    parts += [f"averaged weights (decay {given.ema:g})"] if given.ema is not None else []
+    parts += [f"precision {given.precision}"] if given.precision != "32-true" else []
+    return ", ".join(parts)
 
 
 def _augmentation(config: Config) -> str:

@@ -32,6 +32,11 @@ class Pace:
             return self._left() >= self.validation + self._end()
         return self.budget is None or self._left() - self._end() > self.budget.untimed()
 
+    def require(self) -> None:
+        """Raise ValueError where a validation, and saving after it, never fits."""
+        if self.budget is not None and self.validation is not None:
+            self.budget.require(self.validation + self._end(), "a validation with saving after it")
+
     def __str__(self) -> str:
         took = f"a batch took up to {self.batch:.3g} s" if self.batch else "no batch was begun"
         if self.validation is not None:

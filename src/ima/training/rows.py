@@ -34,6 +34,19 @@ class Row:
         return f"{self.label} ({named})" if named else self.label
 
 
+def refuse_rows_own(overrides: Sequence[str]) -> None:
+    """Raise ConfigError for overrides of what no row takes from the config: method and seed."""
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key.partition(".")[0] == "method":
+            raise ConfigError(
+                f"{override}: every row of a comparison has a method of its own; change the rows, "
+                "as in compare='[{label: SAT, method: {name: sat, eps: 2.0}}]', or in a file"
+            )
+        if key == "train.seed":
+            raise ConfigError(f"{override}: a comparison takes its seeds from --seeds")
+
+
 def rows(config: Config) -> list[Row]:
     """The rows of the config's comparison.
 

@@ -37,7 +37,7 @@ from ima.training.config import Config, ConfigError, parse
 PLACE = ("system", "processor", "cores", "threads", "device")
 """What must be the same in the environments of runs whose times are compared."""
 
-MAKING = ("ima", "commit", "python", "torch", "numpy", "lightning-fabric", "jobs")
+MAKING = ("ima", "commit", "python", "torch", "numpy", "lightning-fabric", "jobs", "data")
 """What else an environment says about how a run was made."""
 
 JOBS = "IMA_JOBS"
@@ -119,8 +119,9 @@ class Run:
         """As `create`, but nothing is written before `begin`."""
         if not leads():
             return Run(folder, config)
-        if folder.exists() and not folder.is_dir():
-            raise FileExistsError(f"{folder} is a file; name another folder with --out")
+        for place in (folder, *folder.parents):
+            if place.exists() and not place.is_dir():
+                raise FileExistsError(f"{place} is a file; name another folder with --out")
         if Run(folder).begun:
             raise FileExistsError(
                 f"{folder} already holds a run: continue it with `ima train --resume {folder}`, "
@@ -155,17 +156,25 @@ class Run:
         path = self.folder / "config.yaml"
         try:
             return parse(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (yaml.YAMLError, ConfigError) as error:
+        except yaml.YAMLError as error:
             raise ConfigError(f"{path} is damaged: {error}") from error
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
 
     def write_environment(
-        self, device: str, samples: Mapping[str, int] | None = None, note: str = ""
+        self,
+        device: str,
+        samples: Mapping[str, int] | None = None,
+        note: str = "",
+        order: str | None = None,
     ) -> None:
         """Say with what and where the run is made; where it continues elsewhere, that too.
 
-        samples: how many there are, by the part of the data set; note: that of the data set.
+        samples: how many there are, by the part of the data set; note: that of the data set; order:
+        a digest that tells its samples' order.
         """
-        now = {**environment(device), "samples": dict(samples or {}), "data": note}
+        now = environment(device)
+        now |= {"samples": dict(samples or {}), "data": note, "order": order}
         first = self.environment() or now
         if not any(_same(known, now) for known in (first, *first.get("resumed", ()))):
             first = {**first, "resumed": [*first.get("resumed", ()), now]}

@@ -124,7 +124,7 @@ def _norm_name(value: object) -> object:
 class Config(Strict):
     """One run, or with `compare` several that differ in the method only.
 
-    name: of the experiment; norm: of all noise, L2 or Linf; bounds: of the inputs.
+    name: of the experiment; note: on the data, under the table; norm: of all noise, L2 or Linf.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]

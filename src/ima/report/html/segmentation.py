@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ima.evaluation.results import CLEAN
+from ima.evaluation.results import CLEAN, is_white
 from ima.evaluation.segmentation_results import WORST
 from ima.report.cells import ABSENT
 from ima.report.html import charts, sources
@@ -39,7 +39,6 @@ from ima.report.segmented import (
     empties,
     find,
     headline,
-    is_white,
     keys_of,
     labelled,
     radii,
