@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ima.data import Splits, load
 from ima.data.flip import flip_labels
-from ima.evaluation.partial import mark
 from ima.methods import METHODS, Method
 from ima.networks import find_builder
 from ima.networks.imported import ARGUMENTS
@@ -24,6 +23,12 @@ from ima.training.run import Run
 
 BOUNDS = (0.0, 1.0)
 """Of all data sets here: images in [0, 1]."""
+
+TRACED = 64
+"""So many samples of a part tell whether it is the same."""
+
+SLACK = 0.02
+"""By so much the means of an image may differ that is stored as JPEG, or resized, elsewhere."""
 
 
 def build_fabric(
@@ -66,8 +71,8 @@ def splits_of(run: Run) -> Splits:
     Margins and figures belong to samples by their place.
     """
     config = run.config()
-    splits, known = load_splits(config), run.environment().get("order")
-    if known not in (None, label_order(splits)):
+    splits, known = load_splits(config), run.environment().get("trace")
+    if known is not None and not same_samples(known, trace(splits)):
         place = f"data.path {config.data.path}" if config.data.path else "the data's folder"
         raise ValueError(
             f"{run.folder} was begun on other samples, or on these in another order: {place} holds "
@@ -76,12 +81,26 @@ def splits_of(run: Run) -> Splits:
     return splits
 
 
-def label_order(splits: Splits) -> str:
-    """A digest of the labels in their order, which the same pictures stored otherwise share.
+def trace(splits: Splits) -> list[tuple[float, float]]:
+    """Label and mean of some training and validation samples, evenly spread, to know them again.
 
-    Not of the test part's: training does not look at it.
+    First the number of samples of either part. Nothing of the test part: training does not look
+    at it.
     """
-    return mark(splits.train.targets, splits.val.targets)
+    found = [(float(len(splits.train)), float(len(splits.val)))]
+    for part in (splits.train, splits.val):
+        at = torch.linspace(0, len(part) - 1, min(TRACED, len(part))).round().long()
+        means = part.images[at].flatten(1).double().mean(1)
+        found += zip(part.targets[at].double().tolist(), means.tolist(), strict=True)
+    return found
+
+
+def same_samples(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> bool:
+    """Whether two traces are of the same samples; stored or resized otherwise they still are."""
+    return len(one) == len(other) and all(
+        label == again and abs(mean - seen) <= SLACK
+        for (label, mean), (again, seen) in zip(one, other, strict=True)
+    )
 
 
 def build_method(config: Config, num_samples: int, *, augmented: bool) -> Method:

@@ -38,10 +38,10 @@ from ima.training.build import (
     build_model,
     build_optimizer,
     describe,
-    label_order,
     learning_rate,
     load_into,
     splits_of,
+    trace,
 )
 from ima.training.checkpoint import load_weights, save_weights
 from ima.training.config import Config
@@ -158,7 +158,7 @@ class _Trainer:
             # The test part is not looked at here.
             samples = {"train": len(self.train), "val": len(self.splits.val)}
             run.write_environment(
-                describe(fabric.device), samples, self.splits.note, label_order(self.splits)
+                describe(fabric.device), samples, self.splits.note, trace(self.splits)
             )
             run.diverged.unlink(missing_ok=True)
         events = Events(run, start) if fabric.is_global_zero else None

@@ -166,15 +166,15 @@ class Run:
         device: str,
         samples: Mapping[str, int] | None = None,
         note: str = "",
-        order: str | None = None,
+        trace: Sequence[Sequence[float]] | None = None,
     ) -> None:
         """Say with what and where the run is made; where it continues elsewhere, that too.
 
-        samples: how many there are, by the part of the data set; note: that of the data set; order:
-        a digest that tells its samples' order.
+        samples: how many there are, by the part of the data set; note: that of the data set; trace:
+        by which its samples are known again.
         """
         now = environment(device)
-        now |= {"samples": dict(samples or {}), "data": note, "order": order}
+        now |= {"samples": dict(samples or {}), "data": note, "trace": trace}
         first = self.environment() or now
         if not any(_same(known, now) for known in (first, *first.get("resumed", ()))):
             first = {**first, "resumed": [*first.get("resumed", ()), now]}
