@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import ima.training.checkpoint as checkpoint
 from ima.training.checkpoint import (
     CheckpointError,
     load_state,
@@ -201,12 +200,13 @@ def test_an_error_while_saving_leaves_the_old_file(
     save(path, {"w": torch.ones(3)})
     before = path.read_bytes()
 
-    def full(tensors: object, target: Path, metadata: object) -> None:
-        Path(target).write_bytes(before[: len(before) // 2])
+    def full(target: Path, content: bytes) -> None:
+        with target.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OSError, match="No space"):
             save(path, {"w": torch.zeros(3)})
     assert path.read_bytes() == before
@@ -219,6 +219,14 @@ def load_weights_or_state(path: Path) -> dict[str, Any]:
         return load_state(path)
     except CheckpointError:
         return load_weights(path)
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_a_checkpoint_is_read_by_whoever_may_read_other_files(tmp_path: Path) -> None:
+    save_weights(tmp_path / "w.safetensors", {"w": torch.ones(1)})
+    (tmp_path / "other").touch()
+    modes = [(tmp_path / name).stat().st_mode for name in ("w.safetensors", "other")]
+    assert modes[0] == modes[1]
+
 
 
 def test_every_truncated_file_is_refused_by_name(tmp_path: Path) -> None:
