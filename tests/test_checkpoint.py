@@ -220,13 +220,13 @@ def load_weights_or_state(path: Path) -> dict[str, Any]:
     except CheckpointError:
         return load_weights(path)
 
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 def test_a_checkpoint_is_read_by_whoever_may_read_other_files(tmp_path: Path) -> None:
     save_weights(tmp_path / "w.safetensors", {"w": torch.ones(1)})
     (tmp_path / "other").touch()
     modes = [(tmp_path / name).stat().st_mode for name in ("w.safetensors", "other")]
     assert modes[0] == modes[1]
-
 
 
 def test_every_truncated_file_is_refused_by_name(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from ima.budget import Budget, OutOfTime
 from ima.data import load
 from ima.evaluation import bench as benches
 from ima.evaluation import checks as checking
+from ima.evaluation.autoattack import parts
 from ima.evaluation.bench import Bench
 from ima.evaluation.checks import run_checks
 from ima.evaluation.checks_results import Check, Checks, in_words, share
@@ -629,6 +631,17 @@ def test_every_row_explains_itself(row: Any) -> None:
         assert text.endswith(".") and len(text) > 40
 
 
+@pytest.mark.parametrize("name", ["gradients", "converged"])
+def test_advice_holds_for_two_classes_too(name: str) -> None:
+    # Of two classes AutoAttack's gradient part follows cross-entropy alone.
+    assert "apgd-margin" not in parts("autoattack", 2)
+    for classes in (2, 3, 10):
+        assert "apgd-margin" in parts("autoattack+", classes)
+    advice = CHECKS[name].do.lower()
+    assert "autoattack+" in advice and not re.search(r"autoattack(?!\+)", advice)
+    assert "with bounds" in advice and "segmentation" in advice
+
+
 # --- The command line -----------------------------------------------------------------------------
 
 TINY = (
@@ -662,6 +675,7 @@ def test_a_run_is_checked_and_strict_decides_the_exit_code(
     found = Checks.from_json(path)
     assert {c.name: c.tripped for c in found.checks} == dict.fromkeys(rows, False)
     assert (found.settings["weights"], found.settings["eps"]) == ("best", "0.3, 0.6")
+    assert (found.settings["norm"], found.settings["bounds"]) == ("L2", "0 to 1")
     assert "passed" in said.out and "evaluation/checks.json" in said.out
     # A check that trips: exit code 3 with --strict, 0 without.
     bad = checks_table.CheckRow(

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from test_files import forbid
 from torch import Tensor
 
 import ima
@@ -369,9 +370,9 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "resume without a run": (["train", "--resume", "absent"], ["absent", "config.yaml"]),
     "evaluate without a run": (["evaluate", "absent"], ["absent", "no run"]),
-    "compare nothing": (["compare", "digits", *TINY, "compare=[]"], ["compares nothing"]),
+    "compare nothing": (["compare", "digits", "compare=[]"], ["compares nothing"]),
     "compare with no jobs": (["compare", "digits", *TINY, "--jobs", "0"], ["--jobs", "0"]),
-    "compare with a wrong seed": (["compare", "digits", *TINY, "--seeds", "-1"], ["seed", "-1"]),
+    "compare with a wrong seed": (["compare", "digits", "--seeds", "-1"], ["seed", "-1"]),
 }
 
 
@@ -423,6 +424,28 @@ def test_a_file_in_place_of_a_folder_is_refused(elsewhere: Path) -> None:
     assert_refused(said, ["taken"])
     assert (elsewhere / "taken").read_text() == "mine"
     assert_refused(call("evaluate", "taken"), ["taken", "no run"])
+
+
+def test_a_folder_that_may_not_be_made_is_named(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid(elsewhere / "ro", monkeypatch)
+    said = call("train", "digits", *TINY, "--out", str(elsewhere / "ro" / "x"), "--device", "cpu")
+    assert_refused(said, [f"{elsewhere / 'ro' / 'x'} cannot be written (Permission denied); name"])
+
+
+def test_a_run_that_was_stopped_before_it_began_is_not_to_be_resumed(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(run: Run) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ima.training.loop.splits_of", stopped)
+    said = call("train", "digits", *TINY, "--out", "run", "--device", "cpu")
+    assert said.code == 130
+    assert "--resume" not in said.out + said.err
+    assert "give the same command again" in said.out
+    assert files(elsewhere) == []
 
 
 @pytest.mark.parametrize(

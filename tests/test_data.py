@@ -20,6 +20,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sequenti
 from torch.utils.data import Dataset as TorchDataset
 
 from ima.data import DATASETS, Indexed, Part, Splits, covid_ct, load
+from ima.data.find import locate
 from ima.data.split import choose, groups, stratified
 
 # Read here: in every test it names a folder of the test's own.
@@ -139,6 +140,16 @@ def test_loaders_of_samples_and_of_whole_batches_agree() -> None:
 def test_a_part_is_checked(change: dict[str, Any], error: type[Exception], told: str) -> None:
     with pytest.raises(error, match=told):
         part(**change)
+
+
+def test_a_value_just_out_of_range_is_told_to_its_last_digit(tmp_path: Path) -> None:
+    above = np.nextafter(np.float32(1), np.float32(2))
+    with pytest.raises(ValueError, match=r"from 1.0 to 1.00000011\d+, expected"):
+        part(images=torch.full((6, 1, 2), float(above)).index_fill_(0, torch.tensor([0]), 1.0))
+    images = np.full((4, 5, 6), np.nextafter(1.0, 2.0))
+    np.savez(tmp_path / "mine.npz", **medmnist(val_images=images))
+    with pytest.raises(ValueError, match=r"reaches from 1.0000000000000002 to 1.0000000000000002;"):
+        load("arrays", path=tmp_path / "mine.npz")
 
 
 def test_no_sample_makes_no_part() -> None:
@@ -458,6 +469,34 @@ def test_unfit_arrays_are_named(
     assert str(path) in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"train_labels": np.arange(20) % 2 * 2}, "no image to train on of class 1, of 0 to 2;"),
+        ({"test_labels": np.arange(6)}, "no image to train on of class 2, 3, 4, 5, of 0 to 5;"),
+        (
+            {"val_labels": np.full(4, 99)},
+            r"no image .* 2, 3, 4, 5, 6, 7, 8, 9, \.\.\., of 0 to 99;",
+        ),
+    ],
+)
+def test_a_class_without_training_images_is_named(
+    npz: Callable[..., Path], change: dict[str, Any], told: str
+) -> None:
+    path = npz(**medmnist(**change))
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} has {told} expected .* without"):
+        load("arrays", path=path)
+
+
+def test_a_class_whose_training_images_are_all_left_out_is_named(npz: Callable[..., Path]) -> None:
+    arrays = medmnist()
+    arrays["train_labels"][7] = 2
+    arrays["train_images"][7] = arrays["test_images"][0]
+    arrays["test_labels"][0] = 2
+    with pytest.raises(ValueError, match=r"of class 2, of 0 to 2; .*that are in no other part"):
+        load("arrays", path=npz(**arrays))
+
+
 def test_arrays_refuse_to_be_resized_or_emptied(npz: Callable[..., Path]) -> None:
     path = npz(**medmnist((8, 8)))
     assert load("arrays", path=path, size=8).shape == (1, 8, 8)
@@ -512,6 +551,22 @@ def test_arrays_are_found_in_the_data_folder(tmp_path: Path) -> None:
     assert load("arrays", path="mine/b.npz").name == "b"  # relative to IMA_DATA
     with pytest.raises(ValueError, match=re.escape("2 .npz files (mine/a.npz, mine/b.npz)")):
         load("arrays")
+
+
+def test_an_empty_folder_does_not_hide_another_place(tmp_path: Path) -> None:
+    def found(path: str | None = None) -> Path:
+        return locate("toy", path, usual=("first", "second", "third"), where="")
+
+    for name in ("first", "second", "third"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    assert found() == tmp_path / "data" / "first"  # an error about it says more than "not found"
+    (tmp_path / "data" / "second" / "images.bin").touch()
+    (tmp_path / "data" / "third" / "images.bin").touch()
+    assert found() == tmp_path / "data" / "second"
+    (tmp_path / "data" / "second").rename(tmp_path / "data" / "2")
+    (tmp_path / "data" / "second").touch()
+    assert found() == tmp_path / "data" / "second"
+    assert found("first") == tmp_path / "data" / "first"
 
 
 # --- covid_ct -------------------------------------------------------------------------------------

@@ -1,6 +1,9 @@
 """Downloads, from a server on this machine: what arrives whole is kept, nothing else."""
 
+import errno
 import hashlib
+import io
+import os
 import subprocess
 import sys
 import threading
@@ -12,6 +15,7 @@ from pathlib import Path
 import pytest
 from test_cli import call
 from test_data import elsewhere  # noqa: F401
+from test_files import forbid
 
 from ima.data import DATASETS
 from ima.data.download import DOWNLOADS, DownloadRow, Original, fetch
@@ -189,6 +193,43 @@ def test_a_disk_that_is_full_leaves_nothing(
     assert contents(tmp_path / "to") == {}
 
 
+@pytest.mark.usefixtures("offer")
+def test_a_disk_that_fills_up_is_not_taken_for_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, *_: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "open", lambda *_: Full())
+    full = r"good.bin cannot be written \(No space.*make room"
+    with pytest.raises(OSError, match=full) as raised:
+        fetch("good", tmp_path / "to")
+    assert "fetched" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("offer")
+def test_a_folder_made_for_nothing_is_removed_and_ones_own_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OSError, match="could not be fetched"):
+        fetch("absent")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(OSError, match="could not be fetched"):
+        fetch("absent", tmp_path / "mine" / "new" / "er")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("urllib.request.urlopen", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fetch("good")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+
+
 @pytest.mark.parametrize(("asked_for", "nearest"), [("cifar-10", "cifar10"), ("SVHN", "svhn")])
 def test_an_unknown_name_gets_the_nearest(asked_for: str, nearest: str) -> None:
     with pytest.raises(ValueError, match=rf"mean '{nearest}'\? There are: cifar10, svhn"):
@@ -234,6 +275,21 @@ def test_the_command_fetches_and_says_what_is_next(tmp_path: Path) -> None:
     said = call("data", "get", "goood")
     assert said.code == 1
     assert "did you mean 'good'" in said.err
+
+
+@pytest.mark.usefixtures("offer")
+def test_a_place_that_cannot_be_written_to_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file.txt").write_text("mine")
+    said = call("data", "get", "good", "--folder", str(tmp_path / "file.txt" / "sub"))
+    assert (said.code, said.out) == (1, "")
+    assert f"ima: {tmp_path / 'file.txt' / 'sub'} cannot be written (Not a directory)" in said.err
+    assert "a file is in the way" in said.err
+    forbid(tmp_path / "ro", monkeypatch)
+    said = call("data", "get", "good", "--folder", str(tmp_path / "ro" / "x"))
+    assert said.code == 1
+    assert f"ima: {tmp_path / 'ro' / 'x'} cannot be written (Permission denied); name" in said.err
 
 
 def test_the_command_explains_itself() -> None:

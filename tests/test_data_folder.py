@@ -1,7 +1,10 @@
 """Image folders of one's own: layouts, splits, gray and colour, and what is refused."""
 
+import io
 import shutil
+import struct
 import zipfile
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -284,6 +287,68 @@ def test_a_missing_folder_says_what_to_name_and_how(path: str | None, tmp_path: 
         load("folder", path=path)
     assert str(tmp_path / "data") in str(raised.value)
     assert DATASETS["folder"].where in str(raised.value)
+
+
+def png_of_16_bits() -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        check = zlib.crc32(kind + body)
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
+
+    head = struct.pack(">IIBBBBB", 9, 12, 16, 2, 0, 0, 0)
+    rows = zlib.compress(bytes(12 * (1 + 9 * 6)))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(kind, body) for kind, body in ((b"IHDR", head), (b"IDAT", rows), (b"IEND", b""))
+    )
+
+
+def tiff_of_16_bits() -> bytes:
+    # Width, height, bits (three shorts behind the table), no compression, RGB, one strip.
+    tags = [(256, 3, 1, 9), (257, 3, 1, 12), (258, 3, 3, 122), (259, 3, 1, 1), (262, 3, 1, 2)]
+    tags += [(273, 4, 1, 128), (277, 3, 1, 3), (278, 3, 1, 12), (279, 4, 1, 648)]
+    table = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    return head + table + bytes(4) + struct.pack("<HHH", 16, 16, 16) + bytes(648)
+
+
+DEEP = {
+    "png": png_of_16_bits(),
+    "tif": tiff_of_16_bits(),
+    "ppm": b"P6 9 12 65535\n" + bytes(648),
+    "pgm": b"P5 9 12 1023\n" + bytes(216),
+}
+"""Pictures of 9x12 pixels with more than 8 bits a channel."""
+
+
+@pytest.mark.parametrize("suffix", DEEP)
+def test_more_than_8_bits_a_channel_are_refused(suffix: str, tmp_path: Path) -> None:
+    with Image.open(io.BytesIO(DEEP[suffix])) as image:
+        assert image.size == (9, 12) and image.convert("RGB").getpixel((0, 0)) == (0, 0, 0)
+    folder = write(tmp_path / "x", classes())
+    (folder / "dog" / f"7.{suffix}").write_bytes(DEEP[suffix])
+    with pytest.raises(ValueError, match=rf"dog/7.{suffix} .*\(it holds more than 8 bits a"):
+        load("folder", path=folder)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif", "png", "webp"])
+def test_files_of_several_pictures_are_refused(suffix: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "x", classes())
+    file = folder / "dog" / f"more.{suffix}"
+    picture(50, "RGB").save(file)
+    assert sum(map(sum, counts(load("folder", path=folder)))) == 41
+    picture(50).save(file, save_all=True, append_images=[picture(51), picture(52)])
+    with pytest.raises(ValueError, match=rf"more.{suffix} .*\(it holds 3 pictures, each of which"):
+        load("folder", path=folder)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif", "png", "webp", "bmp", "ppm", "pgm", "jpg"])
+def test_pictures_of_8_bits_are_taken_in_every_format(suffix: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "x", classes())
+    file = folder / "dog" / f"more.{suffix}"
+    picture(50, "L" if suffix == "pgm" else "RGB").save(file)
+    data = load("folder", path=folder)
+    with Image.open(file) as image:
+        shown = np.asarray(image.convert("RGB")).transpose(2, 0, 1)[: data.channels]
+    assert shown.tobytes() in pixels(data.train, data.val, data.test)
 
 
 # --- Equal images ---------------------------------------------------------------------------------

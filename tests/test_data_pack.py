@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from ima.cli import app
 from ima.data import load
+from ima.data.covid_ct import LOSSY
 from ima.data.pack import pack_covid_ct
 
 REAL = Path(os.environ.get("IMA_DATA") or Path(__file__).parents[2] / "shared/data")
@@ -37,7 +39,9 @@ def test_the_pack_keeps_the_split_and_nearly_the_pixels(
     with pytest.raises(SystemExit) as done:
         app(["data", "pack", str(target), "--path", str(source), "--size", "32"])
     assert done.value.code in (0, None)
-    assert "480 images" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "480 images" in said
+    assert said.rstrip().endswith(f"next: ima train table5 data.path={target} data.size=32")
     original = load("covid_ct", path=source, size=32)
     packed = load("covid_ct", path=target, size=32)
     for ours, theirs in zip(
@@ -49,7 +53,13 @@ def test_the_pack_keeps_the_split_and_nearly_the_pixels(
         apart = ours.images.float() - theirs.images.float()
         # Two images of different slices differ by far more.
         assert float(apart.abs().flatten(1).mean(1).max()) < (4 if ours is original.train else 1e-9)
-    assert "JPEG" in packed.note and "JPEG" not in original.note
+    assert packed.note.endswith(f"Training images are {LOSSY}") and "JPEG" not in original.note
+    # Of another split some of the 20 are in the other parts.
+    told = re.search(
+        rf"(\d+) of 20 training images and (\d+) of 460 validation and test images are {LOSSY}$",
+        load("covid_ct", path=target, size=32, seed=1).note,
+    )
+    assert told and int(told[1]) + int(told[2]) == 20 and int(told[2]) > 0
     again = tmp_path / "again.zip"
     pack_covid_ct(again, path=source, size=32)
     assert again.read_bytes() == target.read_bytes()
@@ -86,10 +96,25 @@ def test_the_full_table_advances_in_slices_from_the_pack(
     assert "adam (lr 0.001, constant, weight decay 0), 1 epochs" in page
 
 
-def test_a_wrong_quality_is_named_and_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="quality is 101"):
-        pack_covid_ct(tmp_path / "packed.zip", path=tmp_path, quality=101)
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    ("target", "options", "told"),
+    [
+        ("packed.zip", {"quality": 101}, "quality is 101"),
+        ("packed.zip", {"size": 7}, "size is 7; expected at least 8"),
+        ("packed.zip", {"size": -1}, "size is -1; expected at least 8"),
+        ("", {}, r"is a folder; name the file to write: .*covid_ct\.zip"),
+        ("packed.zip", {}, "has 3 non-COVID and 3 COVID images; expected more than 230 of each"),
+    ],
+)
+def test_what_cannot_be_packed_is_told_before_any_work(
+    target: str, options: dict[str, int], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = slices(tmp_path / "source", 3)
+    monkeypatch.setattr("ima.data.pack.decode", None)  # would fail if it were called
+    (tmp_path / "to").mkdir()
+    with pytest.raises(ValueError, match=told):
+        pack_covid_ct(tmp_path / "to" / target, path=source, **options)
+    assert not list((tmp_path / "to").iterdir())
 
 
 @pytest.mark.skipif(not (REAL / "sars-cov-2-ct").exists(), reason="no CT images in IMA_DATA")

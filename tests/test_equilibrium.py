@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -357,7 +358,9 @@ def test_the_command_from_training_to_picture(
     assert " of 200" in first
     assert str(folder / "equilibrium.md") in first
     made = {n: (folder / f"equilibrium.{n}").read_bytes() for n in ("png", "svg", "csv", "md")}
-    assert b"--seed 0" in made["md"]
+    # What stands there can be pasted: a shell takes the words apart as they were given.
+    command = made["md"].decode().partition("Made by `")[2].partition("`")[0]
+    assert shlex.split(command) == ["ima", "equilibrium", *TINY, "--seed", "0"]
 
     # What the folder holds is what independent code finds there.
     (run,) = (Run(path.parent) for path in folder.glob("ima*/seed0/config.yaml"))

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ima.files import whole, write_arrays, write_text
+from ima.files import make_folder, whole, write_arrays, write_text
+
+
+def forbid(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no folder be made at this place or in it, for root neither."""
+    really = os.mkdir
+
+    def mkdir(path: str | Path, *arguments: int) -> None:
+        if folder in (Path(path), *Path(path).parents):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        really(path, *arguments)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
 
 
 def names(folder: Path) -> list[str]:
@@ -103,3 +117,51 @@ def test_objects_are_no_arrays_and_leave_the_old_file(tmp_path: Path) -> None:
         write_arrays(path, {"id": np.array([object()])})
     assert path.read_bytes() == before
     assert names(tmp_path) == ["a.npz"]
+
+
+# --- Places that cannot be written to -------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("mine")
+    for folder in (tmp_path / "a.txt", tmp_path / "a.txt" / "sub"):
+        with pytest.raises((FileExistsError, NotADirectoryError), match="a file is in the") as told:
+            make_folder(folder)
+        assert str(folder) in str(told.value)
+    with pytest.raises(IsADirectoryError, match="a folder is in the way"):
+        write_text(tmp_path, "new")
+    forbid(tmp_path / "ro", monkeypatch)
+    with pytest.raises(PermissionError, match=r"ro/x cannot be written \(Permission denied\)"):
+        write_text(tmp_path / "ro" / "x" / "b.txt", "new")
+    assert names(tmp_path) == ["a.txt"]
+
+
+def fail(path: Path, number: int, *, about: str | None = None) -> None:
+    with whole(path) as beside:
+        beside.write_text("ne")
+        raise OSError(number, os.strerror(number), str(beside) if about is None else about)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "told"),
+    [
+        (errno.EACCES, PermissionError, r"a.txt cannot be written \(Permission denied\); name a"),
+        (errno.EROFS, OSError, r"a.txt cannot be written \(Read-only file system\); name a"),
+        (errno.ENOSPC, OSError, r"a.txt cannot be written \(No space left on device\); make"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_named_with_what_to_do(
+    number: int, kind: type[OSError], told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(kind, match=told):
+        fail(tmp_path / "a.txt", number)
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_errors_about_other_files_stay_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"No such file or directory: 'other'$"):
+        fail(tmp_path / "a.txt", errno.ENOENT, about="other")

@@ -12,18 +12,23 @@ import pytest
 import torch
 from test_cli import call
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from ima.budget import Budget
+from ima.data import Part, load
 from ima.evaluation.checks_results import Checks
 from ima.evaluation.checks_table import CHECKS
 from ima.evaluation.distances import Distances
 from ima.evaluation.results import Results
 from ima.evaluation.segmentation_results import SegmentationResults
 from ima.training.checkpoint import save_weights
+from ima.training.foreign import load_foreign
+from ima.training.foreign_evaluating import data_digest, evaluate_foreign
 
 CODE = """
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 from ima.networks.small_cnn import small_cnn
 
 def net():
@@ -58,6 +63,10 @@ def generator():
 
 def large():
     return [(torch.rand(2, 3, 8, 8), torch.zeros(2).long())]
+
+ready = net()
+word = "resnet18"
+table = {"conv.weight": torch.zeros(2)}
 
 def nothing():
     return None
@@ -158,6 +167,7 @@ def test_a_network_from_elsewhere_is_evaluated_and_checked(
     assert "2 steps of 10 eps / 2" in page and torch.__version__ in page
     for words in (
         ["--model", "theirs:net", *data],
+        ["--model", "theirs:ready", *data],
         ["--model", "theirs:sized", "--num-classes", "10", *data],
         ["--model", "theirs:sized", "--num-classes", "10", "--channels", "1", *data],
     ):
@@ -219,6 +229,9 @@ def test_weights_that_cannot_be_trusted_are_refused(work: Path, honest: nn.Modul
         (["--model", "theirs:sized", "--data", "theirs:samples", "--eps", "1"], ["--num-classes"]),
         (["--model", "small_cnn", "--data", "theirs:samples", "--eps", "1"], ["--num-classes"]),
         (["--model", "theirs:nothing", "--data", "digits", "--eps", "1"], ["NoneType", "Module"]),
+        (["--model", "theirs:word", "--data", "digits", "--eps", "1"], ["type str", "Module"]),
+        (["--model", "theirs:table", "--data", "theirs:samples", "--eps", "1"], ["type dict"]),
+        (["--model", "builtins:dict", "--data", "digits", "--eps", "1"], ["Module"]),
         (["--model", "theirs:net", "--data", "nowhere", "--eps", "1"], ["nowhere", "digits"]),
         (["--model", "theirs:net", "--data", "theirs:generator", "--eps", "1"], ["more than once"]),
         (["--model", "theirs:net", "--data", "theirs:nothing", "--eps", "1"], ["NoneType"]),
@@ -307,6 +320,108 @@ def test_a_page_takes_no_checks_and_distances_of_other_weights(
         assert not (work / "b.json").exists()
         assert call(*words, option).code == 0
     assert call("report", str(folder), "--out", "b.json").code == 0
+
+
+def test_a_page_takes_no_checks_and_distances_of_another_evaluation(
+    work: Path, honest: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = {k: v for k, v in CHECKS.items() if k == "probabilities"}
+    monkeypatch.setattr("ima.evaluation.checks.CHECKS", keep)
+    save_weights(work / "w.safetensors", honest.state_dict())
+    folder = work / "w.safetensors-evaluation"
+
+    def evaluated(*more: str, data: str = "theirs:samples") -> None:
+        words = ("evaluate", "w.safetensors", "--model", "theirs:net", "--data", data, *more)
+        said = call(*words, "--eps", "0.3", "--attacks", "pgd-1", "--device", "cpu")
+        assert said.code == 0, said.err
+
+    usual = ("--bounds", "0", "1")
+    evaluated(*usual, "--checks", "--distances")
+    assert call("report", str(folder), "--out", "page.json").code == 0
+    for name in ("checks.json", "distances.csv"):
+        for other, expected in (
+            ((*usual, "--norm", "linf"), "another norm (L2, not Linf)"),
+            (("--bounds", "-1", "2"), "other bounds (0 to 1, not -1 to 2)"),
+        ):
+            evaluated(*other)
+            said = call("report", str(folder), "--out", "other.json")
+            assert said.code == 1 and f"{name} was made with {expected}" in said.err
+        evaluated(*usual, data="theirs:batches")
+        said = call("report", str(folder), "--out", "other.json")
+        expected = "other data (theirs:samples, not theirs:batches)"
+        assert said.code == 1 and f"{name} was made with {expected}" in said.err
+        (folder / name).unlink()
+    assert not (work / "other.json").exists()
+
+
+def test_networks_that_were_evaluated_differently_make_no_page(
+    work: Path, honest: nn.Module
+) -> None:
+    for name in ("a", "b"):
+        save_weights(work / f"{name}.safetensors", honest.state_dict())
+    folders = [str(work / f"{name}.safetensors-evaluation") for name in ("a", "b")]
+    for bounds, data, said in (
+        (("0", "1"), "theirs:samples", ""),
+        (("-1", "2"), "theirs:samples", "differ in their bounds: 0 to 1, -1 to 2"),
+        (("0", "1"), "theirs:batches", "differ in their data: theirs:samples, theirs:batches"),
+    ):
+        for name, its in (("a", (("0", "1"), "theirs:samples")), ("b", (bounds, data))):
+            done = call(
+                *("evaluate", f"{name}.safetensors", "--model", "theirs:net", "--data", its[1]),
+                *("--bounds", *its[0], "--eps", "0.3", "--attacks", "pgd-1", "--device", "cpu"),
+            )
+            assert done.code == 0, done.err
+        report = call("report", *folders, "--out", "page.json")
+        assert (report.code, said in report.err) == (int(bool(said)), True), report.err
+
+
+def test_a_module_is_used_as_it_is_and_left_alone(work: Path, honest: nn.Module) -> None:
+    save_weights(work / "w.safetensors", honest.state_dict())
+    words: dict[str, Any] = {"bounds": (0, 1), "device": "cpu"}
+    foreign = load_foreign(work / "w.safetensors", "theirs:ready", "theirs:samples", **words)
+    theirs = sys.modules["theirs"].ready
+    ours = foreign.model.state_dict()
+    assert all(torch.equal(ours[k], v) for k, v in honest.state_dict().items())
+    assert any(not torch.equal(ours[k], v) for k, v in theirs.state_dict().items())
+    save_weights(work / "other.safetensors", {"weight": torch.zeros(2)})
+    with pytest.raises(ValueError, match=r"other\.safetensors"):
+        load_foreign(work / "other.safetensors", "theirs:ready", "theirs:samples", **words)
+
+
+def test_pictures_of_other_data_under_the_same_name_are_dropped(
+    work: Path, honest: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_weights(work / "w.safetensors", honest.state_dict())
+
+    def shown() -> set[int]:
+        words: dict[str, Any] = {"bounds": (0, 1), "device": "cpu"}
+        foreign = load_foreign(work / "w.safetensors", "theirs:net", "theirs:samples", **words)
+        # What is under way stays, as where a command was stopped.
+        evaluate_foreign(foreign, [0.3], ["pgd-1"])
+        with np.load(foreign.examples, allow_pickle=False) as file:
+            return set(file["id"].tolist())
+
+    assert max(shown()) >= 10
+    theirs = sys.modules["theirs"]
+    x, y = theirs.samples().tensors
+    monkeypatch.setattr(theirs, "samples", lambda: TensorDataset(x[:10], y[:10]))
+    assert max(shown()) < 10
+
+
+def test_a_digest_of_data_tells_other_samples_and_labels() -> None:
+    x, y = load("digits").test[list(range(40))]
+    changed = y.clone()
+    changed[30] += 1
+    same = [data_digest(TensorDataset(x, y)) for _ in range(2)]
+    assert len({*same, data_digest(TensorDataset(x, changed))}) == 2
+    test = load("digits").test
+    parts = [Part(test.images[:n].clone(), test.targets[:n].clone()) for n in (40, 40, 30)]
+    assert len({data_digest(part) for part in parts}) == 2
+    # Of batches the first, as of whatever is not in memory.
+    batches = [list(zip(one.split(10), y.split(10), strict=True)) for one in (x, x, x.flip(0))]
+    assert len({data_digest(one) for one in batches}) == 2
+    scales = [[(x, [y, other])] for other in (y, y, changed)]
+    assert len({data_digest(one) for one in scales}) == 2
 
 
 def test_what_ran_out_of_time_goes_on_at_every_step(

@@ -37,11 +37,12 @@ from small_runs import (
 from ima.evaluation.results import Results, wilson
 from ima.report.html import make
 from ima.report.html.charts import steps_of
-from ima.report.html.numbers import WORST, enough
+from ima.report.html.numbers import WORST, drawn, enough, headline, scores
 from ima.report.html.scrub import scrub
 from ima.report.html.sources import data_name, read
+from ima.report.jsonform import STANDARD
 from ima.report.style import COLOURS
-from ima.report.white import told
+from ima.report.white import DRAWS, draws, told
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +297,43 @@ def test_white_noise_in_words() -> None:
     assert told(results(10, 9, {0.5: 6})) == ""
 
 
+def about(found: Results, **settings: str) -> Results:
+    """The same, with more that it says of itself."""
+    return Results(found.rows, found.norm, {**found.settings, **settings})
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ("", "±0.05"),
+        ("none", "±0.05"),
+        ("0 to 1", "±0.05"),
+        ("-0.5 to 0.5", "±0.05"),
+        ("-1 to 1", "±0.05 of the bounds' width (±0.1)"),
+        ("0 to 255", "±0.05 of the bounds' width (±12.75)"),
+        ("of every entry", "±0.05 of the bounds' width"),
+    ],
+)
+def test_white_noise_is_a_share_of_the_bounds(bounds: str, said: str, tmp_path: Path) -> None:
+    found = about(with_white(results(10, 9, {0.5: 6}), {"white-1": 1}), bounds=bounds)
+    assert told(found).startswith(f"white noise of {said} flips 1 of 9")
+    for form in ("html", "json"):
+        found.to_html(tmp_path / f"page.{form}")
+    (caption,) = [c for c in tables(tree(tmp_path / "page.html")) if c.startswith("White")]
+    assert f"uniform in {said} on every entry" in caption
+    (network,) = json.loads((tmp_path / "page.json").read_text(encoding="utf-8"))["networks"]
+    (white,) = [one for one in network["accuracy"]["results"] if one["attack"] == "white-1"]
+    assert white["eps"] == 0.05 and white.get("size", "±0.05") == said
+
+
+def test_draws_in_words() -> None:
+    from ima.evaluation.noise import DRAWS as MANY
+
+    assert MANY == DRAWS
+    assert draws("white") == draws("white-100") == "the worst of 100 draws"
+    assert draws("white-1") == "one draw"
+
+
 @pytest.mark.parametrize(
     ("data", "name"),
     [
@@ -355,6 +393,126 @@ def test_networks_that_are_as_good_as_each_other_are_not_ranked(tmp_path: Path) 
     assert "accuracy is 90.0 % with each of them" in text
     assert "leaves 60.0 % with each of them" in text
     assert "<strong>9" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def verdict(*runs: Path) -> str:
+    """The paragraph of a page of these runs."""
+    page = runs[0].parent / "verdict.html"
+    make(runs, page)
+    return next(s for s in tree(page).all("section") if s.attributes["id"] == "verdict").text
+
+
+@pytest.mark.parametrize(
+    ("standing", "said"),
+    [
+        (4, "leaves 40.0 % with SAT and TRADES; it was not tried on MART."),
+        (0, "leaves less than 1 % with SAT and TRADES; it was not tried on MART."),
+    ],
+)
+def test_networks_that_were_not_tried_are_named(standing: int, said: str, tmp_path: Path) -> None:
+    made = [
+        run(tmp_path / name, config(name), results(10, 9, noisy))
+        for name, noisy in (
+            ("sat", {0.5: 6, 1.0: standing}),
+            ("mart", {0.5: 6}),
+            ("trades", {0.5: 6, 1.0: standing}),
+        )
+    ]
+    text = verdict(*made)
+    assert "Noise of size 0.5 (L₂), chosen against each network, leaves 60.0 % with each" in text
+    assert f"Noise of size 1 (L₂), chosen against each network, {said}" in text
+
+
+def test_other_numbers_of_samples_are_said(tmp_path: Path) -> None:
+    made = [
+        run(tmp_path / name, config(name), results(n, n - 1, {0.5: 6}))
+        for name, n in (("sat", 10), ("mart", 20))
+    ]
+    words = "2 networks, evaluated on different numbers of test samples: 10 with SAT and 20 with"
+    assert f"{words} MART. Without" in verdict(*made)
+
+
+def test_seeds_are_compared_at_what_they_have_in_common(tmp_path: Path) -> None:
+    one = run(tmp_path / "0", config("ima", 0), results(10, 9, {0.5: 6, 1.0: 2}))
+    two = run(tmp_path / "1", config("ima", 1), results(10, 6, {0.5: 3}))
+    text = verdict(one, two)
+    # Of 0.75 that are right 0.45 stand; at 1 there is the first seed only.
+    assert "chosen against the network, breaks 40.0 % of those that were right." in text
+    (head, *rows) = tables(tree(tmp_path / "verdict.html"))[
+        "Weights of the epoch that validation picked: accuracy in percent, noise in L₂"
+    ]
+    assert head[0] == "noise"
+    assert [row[0] for row in rows] == [
+        "without noise", "PGD-100 at 0.5", "PGD-100 at 1 (1 of 2 seeds, n = 10)"
+    ]  # fmt: skip
+
+
+def test_seeds_without_a_radius_in_common_are_held_against_themselves(tmp_path: Path) -> None:
+    one = run(tmp_path / "0", config("ima", 0), results(10, 9, {1.0: 3}))
+    two = run(tmp_path / "1", config("ima", 1), results(10, 6, {0.5: 3}))
+    words = "of those that were right (1 of 2 seeds, n = 10); noise of size 1 breaks 66.7 %"
+    assert f"breaks 50.0 % {words} (1 of 2 seeds, n = 10)." in verdict(one, two)
+
+
+def test_the_worst_case_of_other_attacks_is_not_averaged(tmp_path: Path) -> None:
+    more = ("pgd-100", "autoattack", WORST)
+    other = ("pgd-100", "ifgsm-10", WORST)
+    pgd, both = results(10, 9, {0.5: 6}), results(10, 9, {0.5: 2}, more)
+    for number, second in enumerate((pgd, results(10, 9, {0.5: 6}, other))):
+        found = [scores([both, second]), scores([both]), scores([second])]
+        assert headline(found[:1]) == headline(found[1:]) == "pgd-100"
+        made = [
+            run(tmp_path / f"{number}" / f"{seed}", config("ima", seed), one)
+            for seed, one in enumerate((both, second))
+        ]
+        assert "The noise was found by PGD-100; a stronger" in verdict(*made)
+    assert headline([scores([both])]) == headline([scores([both]), scores([both])]) == WORST
+
+
+@pytest.mark.parametrize(
+    "attacks", [("noise-100",), ("noise-10", "noise-100", WORST)], ids=["one", "several"]
+)
+def test_random_noise_is_not_said_to_be_chosen(attacks: tuple[str, ...], tmp_path: Path) -> None:
+    made = [
+        run(tmp_path / name, config(name), results(10, 9, {0.5: 6, 1.0: 4}, attacks))
+        for name in ("sat", "mart")
+    ]
+    one, two = verdict(made[0]), verdict(*made)
+    assert "Random noise of size 0.5 (L₂) breaks 33.3 % of those that were right; noise" in one
+    assert "Random noise of size 0.5 (L₂) leaves 60.0 % with each of them." in two
+    for text in (one, two):
+        assert "chosen against the network" not in text and "chosen against each" not in text
+        assert "This noise was drawn at random, not chosen against a network" in text
+    make(made[:1], tmp_path / "page.html")
+    assert "right with random noise of size 0.5 (L₂)" in tree(tmp_path / "page.html").text
+
+
+def test_what_is_chosen_goes_before_what_is_drawn() -> None:
+    found = results(10, 9, {0.5: 6}, ("noise-100", "pgd-100"))
+    assert headline([scores([found])]) == "pgd-100"
+    worst = results(10, 9, {0.5: 6}, ("noise-100", "pgd-100", WORST))
+    assert headline([scores([worst])]) == WORST
+    assert not drawn(WORST, [WORST]) and drawn(WORST, ["noise-1", "noise-2", WORST])
+
+
+def test_checks_of_other_weights_are_left_out(tmp_path: Path) -> None:
+    made = full(tmp_path / "run")
+    for number, (settings, kept) in enumerate(
+        [({"weights": "last"}, False), ({"network": "b", "weights": "last"}, False),
+         ({"network": "a", "weights": "last"}, True), ({"weights": "best"}, True)]
+    ):  # fmt: skip
+        for which, digest in (("best", "a"), ("last", "b")):
+            path = made / "evaluation" / f"{which}.csv"
+            about(Results.from_csv(path), network=digest).to_csv(path)
+        path = made / "evaluation" / "checks.json"
+        dataclasses.replace(CHECKS, settings=settings).to_json(path)
+        text = verdict(made)
+        assert ("1 of 2 trust checks is raised" in text) == kept, number
+        assert ("No trust checks were run on these weights." in text) != kept
+        page = tree(tmp_path / "verdict.html").text
+        said = "IMA: the checks beside its results are of the last weights, not of those"
+        assert (said in page) != kept
+        assert ("Gradients of zero" in page) == kept
 
 
 def test_checks_show_their_state_and_open_where_they_are_raised(pages) -> None:
@@ -466,6 +624,28 @@ def test_samples_that_are_no_pictures_and_damaged_pictures(tmp_path: Path) -> No
     page = tree(tmp_path / "flat.html")
     assert not list(page.all("img"))
     assert "are no images" in page.text
+    # Images they may be, with values that no picture shows.
+    wide = images({0: 0.5})
+    wide |= {name: 3 * wide[name] - 1 for name in ("clean", "noisy")}
+    np.savez(file, allow_pickle=False, **wide)
+    make([folder], tmp_path / "wide.html")
+    page = tree(tmp_path / "wide.html")
+    assert not list(page.all("img"))
+    assert "are no images of one or three channels with values from 0 to 1, or noise" in page.text
+
+
+def test_a_class_without_a_name_is_its_number(tmp_path: Path) -> None:
+    folder = full(tmp_path / "run")
+    found = images({0: 0.5})
+    found["prediction"] = np.where(found["prediction"] != found["label"], 7, found["label"])
+    np.savez(folder / "evaluation" / "examples.npz", allow_pickle=False, **found)
+    make([folder], tmp_path / "page.html")
+    (table,) = [
+        rows
+        for caption, rows in tables(tree(tmp_path / "page.html")).items()
+        if caption.startswith("Sample 0, true class round")
+    ]
+    assert table[1][-2:] == ["round", "7"]
 
 
 # --- Other forms ----------------------------------------------------------------------------------
@@ -488,6 +668,7 @@ def test_json_has_robustbench_names_and_shares(pages: dict[str, Path]) -> None:
     assert network["robustbench"][0] == {
         "name": "IMA", "method": "ima", "dataset": "shapes", "architecture": "small_cnn",
         "Linf/L2": "L2", "eps": "0.5", "clean_acc": "90.00", "autoattack_acc": "60.00",
+        "autoattack_parts": "apgd-ce, square",
     }  # fmt: skip
     best = {(one["attack"], one["eps"]): one for one in network["accuracy"]["best"]}
     assert best["pgd-100", 0.5]["accuracy"] == pytest.approx(0.6)
@@ -499,6 +680,23 @@ def test_json_has_robustbench_names_and_shares(pages: dict[str, Path]) -> None:
     many = json.loads(pages["many.json"].read_text(encoding="utf-8"))
     assert "autoattack_acc" not in many["networks"][0]["robustbench"][0]
     assert many["networks"][0]["name"] == "standard"
+
+
+@pytest.mark.parametrize("ran", ["", STANDARD, "apgd-ce, apgd-dlr, fab-t, square"])
+def test_json_says_which_parts_of_autoattack_ran(ran: str, tmp_path: Path) -> None:
+    from ima.evaluation.autoattack import parts
+
+    assert ", ".join(parts("autoattack", 10)) == STANDARD
+    found = about(results(10, 9, {0.5: 6}, ("autoattack",)), autoattack=ran)
+    if not ran:
+        told = {k: v for k, v in found.settings.items() if k != "autoattack"}
+        found = Results(found.rows, found.norm, told)
+    found.to_html(tmp_path / "page.json")
+    (network,) = json.loads((tmp_path / "page.json").read_text(encoding="utf-8"))["networks"]
+    (record,) = network["robustbench"]
+    assert record["autoattack_acc"] == "60.00"
+    assert record.get("autoattack_parts", STANDARD) == (ran or STANDARD)
+    assert ("autoattack_parts" in record) == (ran not in ("", STANDARD))
 
 
 def test_results_write_their_own_page(tmp_path: Path) -> None:
@@ -523,6 +721,42 @@ def test_a_results_file_and_the_folder_of_another_network_make_a_page(tmp_path: 
         make([path], tmp_path / "page.html")
         assert "90.0 % of 10" in tree(tmp_path / "page.html").text.replace("\xa0", " ")
     assert [e.label for e in read([folder])] == ["weights.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "title"),
+    [
+        ("best", "best", "Weights of the epoch that validation picked"),
+        ("last", "last", "Weights of the last epoch"),
+        ("validation", "results", "Accuracy"),
+        ("mine", "results", "Accuracy"),
+    ],
+)
+def test_a_file_by_itself_is_called_what_it_is(
+    name: str, key: str, title: str, tmp_path: Path
+) -> None:
+    part = "validation" if name == "validation" else "test"
+    found = results(10, 9, {0.5: 6})
+    found = about(found, part=part) if part != "test" else found
+    found.to_csv(tmp_path / f"{name}.csv")
+    for form in ("html", "json"):
+        make([tmp_path / f"{name}.csv"], tmp_path / f"page.{form}")
+    page = tree(tmp_path / "page.html")
+    assert f"90.0 % of 10 {part} samples" in page.text.replace("\xa0", " ")
+    shown = tables(page)
+    assert f"{title}: accuracy in percent, noise in L₂" in shown
+    assert shown["How it was evaluated"][0][2] == f"{part} samples"
+    (network,) = json.loads((tmp_path / "page.json").read_text(encoding="utf-8"))["networks"]
+    assert list(network["accuracy"]) == [key]
+
+
+def test_files_of_several_weights_stand_in_one_table(tmp_path: Path) -> None:
+    for name in ("best", "mine"):
+        results(10, 9, {0.5: 6}).to_csv(tmp_path / f"{name}.csv")
+    make([tmp_path / "best.csv", tmp_path / "mine.csv"], tmp_path / "page.html")
+    found = tables(tree(tmp_path / "page.html"))
+    (_, *rows) = found["Accuracy: accuracy in percent, noise in L₂"]
+    assert [row[0] for row in rows] == ["best", "mine"]
 
 
 # --- Whole, safe and the same ---------------------------------------------------------------------
@@ -676,6 +910,41 @@ def _files(folder: Path) -> list[Path]:
     ]
 
 
+def _elsewhere(*settings: dict[str, str]) -> Callable[[Path], list[Path]]:
+    """Networks from elsewhere whose evaluations say this of themselves."""
+
+    def evaluations(folder: Path) -> list[Path]:
+        paths = [folder / f"{number}-evaluation" for number in range(len(settings))]
+        for path, own in zip(paths, settings, strict=True):
+            about(results(10, 9, {0.5: 6}), **own).to_csv(path / "results.csv")
+        return paths
+
+    return evaluations
+
+
+def _run_and_elsewhere(folder: Path) -> list[Path]:
+    return [full(folder / "run"), *_elsewhere({"data": "digits"})(folder)]
+
+
+def _beside(name: str, **settings: str) -> Callable[[Path], list[Path]]:
+    """A run with checks or distances of another evaluation."""
+
+    def run_with(folder: Path) -> list[Path]:
+        found = about(results(10, 9, {0.5: 6}), bounds="0 to 1", data="a:test")
+        made = run(folder / "run", config("ima"), found)
+        if name == "checks.json":
+            told = {**CHECKS.settings, **settings}
+            dataclasses.replace(CHECKS, settings=told).to_json(made / "evaluation" / name)
+        else:
+            norm, told = settings.get("norm", "L2"), {**DISTANCES.settings, **settings}
+            told.pop("norm", None)
+            other = dataclasses.replace(DISTANCES, norm=norm, settings=told)
+            other.to_csv(made / "evaluation" / name)
+        return [made]
+
+    return run_with
+
+
 def _no_clean(folder: Path) -> list[Path]:
     found = results(10, 9, {0.5: 6})
     noisy = tuple(row for row in found.rows if row.attack != "clean")
@@ -700,6 +969,28 @@ REFUSED: dict[str, tuple[Callable[[Path], list[Path]], str]] = {
     "data": (_data, "differ in their data: shapes, digits"),
     "files": (_files, "differ in their data: chest, blood"),
     "no clean pass": (_no_clean, "hold no clean pass"),
+    "their data": (
+        _elsewhere({"data": "a:one"}, {"data": "a:two"}),
+        "differ in their data: a:one, a:two",
+    ),
+    "data by name": (_run_and_elsewhere, "differ in their data: shapes, digits"),
+    "bounds": (
+        _elsewhere({"bounds": "0 to 1"}, {"bounds": "none"}),
+        "differ in their bounds: 0 to 1, none",
+    ),
+    "parts": (_elsewhere({"part": "validation"}, {}), "differ in their part: validation, test"),
+    **{
+        f"{what} of {name}": (
+            _beside(name, **{key: value}),
+            rf"{re.escape(name)} was made with {what} \({value}, not {expected}\)",
+        )
+        for name in ("checks.json", "distances.csv")
+        for what, key, value, expected in (
+            ("another norm", "norm", "Linf", "L2"),
+            ("other bounds", "bounds", "-1 to 1", "0 to 1"),
+            ("other data", "data", "a:train", "a:test"),
+        )
+    },
     **{
         name: (_damaged(name), re.escape(Path(name).name))
         for name in (
@@ -722,6 +1013,13 @@ def test_what_makes_no_page_is_refused_and_leaves_nothing(case: str, tmp_path: P
     with pytest.raises((ValueError, FileNotFoundError), match=text):
         make(runs, tmp_path / "out" / "page.html")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["checks.json", "distances.csv"])
+def test_what_agrees_or_says_nothing_stands_beside_results(name: str, tmp_path: Path) -> None:
+    settings = {"norm": "L2", "bounds": "0 to 1", "data": "a:test"}
+    for number, own in enumerate((settings, {})):
+        make(_beside(name, **own)(tmp_path / f"{number}"), tmp_path / f"{number}.html")
 
 
 def test_the_command_writes_the_page_and_names_it(pages, tmp_path: Path, capsys) -> None:

@@ -361,3 +361,12 @@ def test_a_file_system_without_locks_is_written_to_without(
     monkeypatch.setattr(fcntl, "flock", refuse)
     with Lock(tmp_path, "train"):
         assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_cannot_be_written_names_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "train.lock").mkdir()
+    with pytest.raises(IsADirectoryError, match=rf"^{tmp_path} cannot be written \(Is a directory"):
+        Lock(tmp_path, "train").take()
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="file is in the way"):
+        Lock(tmp_path / "taken" / "run", "train").take()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -478,3 +481,42 @@ def test_names_of_the_table_come_first() -> None:
         find_builder("wide_resnt")
     with pytest.raises(ValueError, match="PYTHONPATH"):
         find_builder("no.such:network")
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        ("RuntimeError('operator a::b does not exist')", "RuntimeError: operator a::b does not"),
+        ("KeyError('HOME_OF_NETS')", "KeyError: 'HOME_OF_NETS'"),
+        ("OSError('no libnets.so')", "OSError: no libnets.so"),
+    ],
+)
+def test_a_module_that_fails_while_it_is_imported_is_named(
+    raised: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_networks.py").write_text(f"raise {raised}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match=re.escape(told)) as caught:
+        find_builder("failing_networks:resnet")
+    assert "network 'failing_networks:resnet' cannot be imported" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("torchvision.models:resnet18", {"classes_as": "num_classes"}),
+        ("timm.models:resnet18", {"classes_as": "num_classes", "channels_as": "in_chans"}),
+    ],
+)
+def test_torchvision_need_not_be_built_for_this_torch(name: str, options: dict[str, str]) -> None:
+    if find_spec(name.split(".")[0]) is None:
+        pytest.skip(f"{name} is not installed")
+    # In a process of its own, that torchvision is not mended in by another test.
+    script = (
+        "import torch\n"
+        "from ima.networks import build\n"
+        f"model = build({name!r}, 3, 5, **{options})\n"
+        "assert model.eval()(torch.rand(2, 3, 32, 32)).shape == (2, 5)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -25,15 +25,19 @@ import yaml
 from tiny_nnunet import DATASET, DATASET_ID, Folders, make_raw
 
 import ima.nnunet.conduct as conducting
-from ima.budget import Budget, OutOfTime
+from ima.budget import WHOLE, Budget, OutOfTime
 from ima.cli import app, main
 from ima.cli.nnunet import page
+from ima.evaluation.results import FILE
+from ima.evaluation.segmentation_results import CASES, OWN, SegmentationResults, SegmentRow
+from ima.files import digest
 from ima.nnunet.commands import COMMANDS, Command, call, dataset_folder, plan_with_batch_size
 from ima.nnunet.environment import external_folder
 from ima.nnunet.experiment import Experiment, Place, load_experiment, packaged
 from ima.nnunet.paper import TASKS, by_dataset
 from ima.nnunet.plans import with_batch_size
-from ima.nnunet.settings import CONFIG, KEYS, Settings
+from ima.nnunet.settings import CONFIG, KEYS, TRAINERS, Settings
+from ima.nnunet.steps import attack, results
 from ima.training.refusal import ConfigError
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -409,6 +413,7 @@ def test_the_trainers_that_experiments_name_exist_and_mean_what_they_say() -> No
             trainer = getattr(trainers, row.trainer)
             if row.label.startswith("SAT"):
                 assert trainer.eps == float(row.label.removeprefix("SAT"))
+    assert {name: getattr(trainers, name).eps for name in trainers.__all__} == TRAINERS
 
 
 def test_help_and_page_name_every_trainer_and_nnunets_own_defaults(
@@ -492,6 +497,31 @@ def few(**changes: Any) -> Experiment:
         ({"configuration": "3d_fullres"}, r"configuration: is '3d_fullres'"),
         ({"evaluate": {"attacks": [], "eps": [1]}}, r"evaluate.attacks"),
         ({"evaluate": {"attacks": ["pgd-3"], "eps": [0]}}, r"evaluate.eps.0"),
+        (
+            {"rows": [{"label": "A", "trainer": "nnUNetTrainer"}]},
+            r"rows.0.trainer: 'nnUNetTrainer' is no trainer .* Did you mean 'nnUNetTrainerSTD'",
+        ),
+        (
+            {"rows": [{**FEW["rows"][1], "trainer": "nnUNetTrainerIMAA"}]},
+            r"rows.0.trainer: 'nnUNetTrainerIMAA' .* Did you mean 'nnUNetTrainerIMA'",
+        ),
+        (
+            {"rows": [{"label": "A", "trainer": "nnUNetTrainerSAT5", "eps": 6}]},
+            r"rows.0.eps: is 6, but nnUNetTrainerSAT5 trains with 5",
+        ),
+        (
+            {"rows": [FEW["rows"][0], {**FEW["rows"][1], "delta": 15.5}]},
+            r"rows.1.delta: is 15.5, above eps, 15; expected at most eps",
+        ),
+        ({"standard_epochs": 2}, r"standard_epochs: is 2 of 2 epochs; expected fewer"),
+        (
+            {"evaluate": {"attacks": ["pgd-3", "pdg-3"], "eps": [1]}},
+            r"evaluate.attacks.1: unknown attack 'pdg-3' .*'pgd-100'",
+        ),
+        (
+            {"evaluate": {"attacks": ["white-5"], "eps": [1]}},
+            r"evaluate.attacks.0: is 'white-5'; white noise comes by itself",
+        ),
     ],
 )
 def test_a_wrong_experiment_names_its_key(
@@ -708,6 +738,52 @@ def test_new_attacks_and_new_weights_are_evaluated_again(place: Place) -> None:
     assert len(calls(place)) == first
 
 
+@pytest.mark.parametrize(
+    ("asked", "told", "made"),
+    [
+        ({}, {}, True),
+        ({"eps": [6, 2.0000001, 2]}, {}, True),
+        ({"eps": [2]}, {}, False),
+        ({"eps": [2, 6, 9]}, {}, False),
+        ({"samples": 3}, {}, False),
+        ({"samples": None}, {}, False),
+        ({}, {"samples": "99 of 99"}, False),
+        ({"samples": 200}, {"samples": "99 of 99"}, True),
+        ({"samples": None}, {"samples": "99 of 99"}, True),
+        ({}, {"seed": "3"}, True),
+        ({}, {"seed": "4"}, False),
+        ({}, {CASES: OWN}, True),
+        ({}, {CASES: "images in imagesTr, labels in held_out"}, False),
+    ],
+)
+def test_an_evaluation_of_other_noise_or_samples_is_made_again(
+    asked: dict[str, Any], told: dict[str, str], made: bool, place: Place
+) -> None:
+    row = place.experiment.rows[0]
+    weights = place.trained(row) / "fold_0" / "checkpoint_final.pth"
+    weights.parent.mkdir(parents=True)
+    weights.write_text("weights")
+    rows = tuple(
+        SegmentRow.of(0, "case", 0, name, eps, 0.5, eps, 9, 1, (0.5,))
+        for name, eps in (("clean", 0.0), ("pgd-3", 2.0), ("pgd-3", 6.0))
+    )
+    settings = {FILE: digest(weights), "samples": "4 of 99", **told}
+    SegmentationResults(rows, ("front",), "L2", settings).to_csv(results(place, row))
+    one = few(evaluate={**FEW["evaluate"], **asked})
+    assert attack(Place(one, place.folder, None, "cpu", seed=3), row).done == made
+
+
+def test_numbers_reach_the_commands_as_they_are(place: Place) -> None:
+    one = few(
+        rows=[{**FEW["rows"][1], "eps": 12.3456789}],
+        evaluate={**FEW["evaluate"], "eps": [2, 1.23456789]},
+    )
+    printed = conduct(Place(one, place.folder, place.data, "cpu", seed=20240115), dry_run=True)
+    for word in ("IMA_SEED=20240115", "IMA_EPS=12.3456789", "IMA_DELTA=2.5", "--eps 2 1.23456789"):
+        assert f"{word} " in printed
+    assert "--seed 20240115 " in printed
+
+
 def test_a_failed_row_is_told_with_its_last_words_after_the_others(place: Place) -> None:
     place.folder.mkdir()
     (place.folder / "fail").touch()
@@ -755,6 +831,9 @@ def test_when_the_time_is_up_a_training_ends_with_its_children_and_continues(pla
     conduct(place, budget=Budget(200))
     train = [one["words"] for one in calls(place) if "train" in one["words"]]
     assert [words[-1] for words in train] == ["cpu", "--c", "cpu"]
+    # The trainers read their settings beside what is said of the budget.
+    for one in (one for one in calls(place) if "train" in one["words"]):
+        assert one[WHOLE] and Settings.of("Dataset501_Tiny", 9, uses=KEYS, environ=one).epochs == 2
     # An evaluation stops itself in time.
     attacks = [one["words"] for one in calls(place) if "evaluate" in one["words"]]
     assert all(words[-2] == "--time-budget" and words[-1].endswith("s") for words in attacks)
@@ -822,6 +901,9 @@ def test_a_folder_of_another_experiment_is_refused(place: Place) -> None:
     ):
         with pytest.raises(ConfigError, match=rf"other values of {what}; choose another --folder"):
             Place(few(**changes), place.folder, None, "cpu", seed=seed).begin()
+    other = [FEW["rows"][0], {**FEW["rows"][1], "label": "IMA14", "eps": 14}]
+    with pytest.raises(ConfigError, match=r"nnUNetTrainerIMA as row IMA, .* in place of IMA14"):
+        Place(few(rows=other), place.folder, None, "cpu", seed=3).begin()
 
 
 def test_compare_says_what_is_wrong(

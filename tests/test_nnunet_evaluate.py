@@ -19,7 +19,15 @@ from torch import nn
 
 from ima.budget import Budget, OutOfTime
 from ima.cli import main
-from ima.evaluation.segmentation_results import WORST, SegmentationResults
+from ima.evaluation.segmentation_results import (
+    CASES,
+    DIGEST,
+    OWN,
+    WORST,
+    SegmentationResults,
+)
+from ima.report.segmentation import of_whole
+from ima.report.segmented import count
 from ima.tasks import Segmentation
 
 pytestmark = [
@@ -300,6 +308,8 @@ def test_volumes_are_whole_or_their_central_patch(
     assert [(row.case, row.slice) for row in found.of()] == [
         (f"tiny_{c:03d}", -1) for c in (1, 2, 3)
     ]
+    assert count(found) == "3 cases or central patches"
+    assert of_whole(found).endswith("of the whole samples (a case, or its central patch)")
     with np.load(where / "overlays.npz") as kept:
         assert kept["clean"].shape == (3, *inner.shape[1:])
         assert all(0 <= at < len(inner) for at in kept["slice"])
@@ -320,6 +330,7 @@ def test_an_evaluation_and_its_files(folder: Path) -> None:
     assert repr(again.rows) == repr(found.rows)
     assert again.attacks == (*ATTACKS, WORST) and again.white == ("white-1", "white-100")
     assert again.settings["samples"] == "9 of 24"
+    assert again.settings[CASES] == OWN and len(again.settings[DIGEST]) == 16
     assert again.settings["trainer"] == TRAINER and again.settings["dataset"] == tiny.DATASET
     assert again.settings.keys() >= {"seed", "seconds", "classes", "empty slices", "samples are"}
     for row in again.rows:
@@ -527,7 +538,8 @@ def test_test_cases_that_are_not_there(folder: Path, monkeypatch: pytest.MonkeyP
     raw = folder.parents[2] / "raw" / tiny.DATASET
     with pytest.raises(ValueError, match="say both --images and --labels"):
         Cases(trained, images=raw / "imagesTs")
-    assert len(Cases(trained, raw / "imagesTr", raw / "labelsTr").names) == 8
+    others = Cases(trained, raw / "imagesTr", raw / "labelsTr")
+    assert len(others.names) == 8 and others.where == "images in imagesTr, labels in labelsTr"
     with pytest.raises(FileNotFoundError, match="tiny_000_0000"):
         Cases(trained, raw / "imagesTs", raw / "labelsTr")
     (raw / "imagesTs" / "tiny_002_0000.nii.gz").write_bytes(b"nothing")

@@ -8,8 +8,10 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
-from ima.nnunet.checkpoints import check_fold
+from ima.budget import WHOLE
+from ima.nnunet.checkpoints import best_dice, check_fold
 from ima.nnunet.environment import check_version, external_folder
 from ima.nnunet.settings import ALL as KINDS
 from ima.nnunet.settings import CONFIG, KEYS, Settings, reach, used_by, variables
@@ -111,7 +113,8 @@ def test_a_missing_file_is_named() -> None:
 
 
 def test_the_librarys_other_variables_are_left_alone() -> None:
-    got = settings(IMA_DATA="/data", IMA_CACHE="/cache", IMA_JOBS="2", OTHER_IMA_EPS="1")
+    others = {"IMA_DATA": "/data", "IMA_CACHE": "/cache", "IMA_JOBS": "2", WHOLE: "600"}
+    got = settings(OTHER_IMA_EPS="1", **others)
     assert got == settings()
 
 
@@ -221,6 +224,15 @@ def test_folds_that_a_split_does_not_have(tmp_path: Path) -> None:
     (folder / "splits_final.json").write_text("{")
     with pytest.raises(ValueError, match="holds no list of folds"):
         check_fold(str(tmp_path), folder.name, 0)
+
+
+def test_the_best_dice_is_that_of_the_best_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint_best.pth"
+    assert (best_dice(file, None), best_dice(file, 0.5)) == (None, 0.5)
+    torch.save({"_best_ema": 0.7}, file)
+    assert [best_dice(file, known) for known in (None, 0.5, 0.9)] == [0.7, 0.7, 0.9]
+    file.write_bytes(file.read_bytes()[:50])
+    assert best_dice(file, 0.5) == 0.5
 
 
 @pytest.mark.parametrize("first", ["3", "4"])

@@ -488,6 +488,13 @@ def test_what_a_continued_run_must_share(
             trainer(here, "nnUNetTrainerSAT", continued=True).load_checkpoint(str(file))
 
         content = torch.load(file, weights_only=True)
+        # As in a latest checkpoint: nnU-Net writes it before it notes that its epoch was the best.
+        torch.save({**content, "_best_ema": None}, file)
+        again = trainer(here, "nnUNetTrainerIMA", continued=True)
+        again.load_checkpoint(str(file))
+        best = torch.load(file.with_name("checkpoint_best.pth"), weights_only=True)["_best_ema"]
+        assert best is not None and again._best_ema == best
+
         del content["ima"]
         torch.save(content, file)
         fresh = trainer(here, "nnUNetTrainerIMA", continued=True)
@@ -504,6 +511,8 @@ def test_a_seed_repeats_a_run(here: tiny.Folders, monkeypatch: pytest.MonkeyPatc
     for _ in range(2):
         with saved(here, monkeypatch) as file:
             results.append(torch.load(file, weights_only=True))
+            log = next(file.parent.glob("training_log_*.txt")).read_text()
+            assert "seed: a run that is not stopped repeats itself" in log
     first, second = (content["network_weights"] for content in results)
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     first, second = (content["ima"]["method"]["margins"]["values"] for content in results)

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from small_runs import full
 from small_segmentations import CLASSES, EMPTY, NAN, NOISE, arrays, evaluated, results, three
 from test_html_report import tables, tree
 
-from ima.evaluation.segmentation_results import SegmentationResults
+from ima.evaluation.segmentation_results import DIGEST, SegmentationResults
 from ima.report import to_csv, to_latex, to_markdown, to_text
 from ima.report.html import make, write_segmented
+from ima.report.html.segmentation_verdict import Seen, sentences
 from ima.report.overlay_figure import overlays_figure
 from ima.report.overlays import COLOURS, FILL, compose, look, pick, radii, swatch
 from ima.report.segmentation import (
@@ -35,9 +37,11 @@ from ima.report.segmentation import (
     class_tables,
     curves,
     curves_figure,
+    of_whole,
+    settings_told,
     write_comparison,
 )
-from ima.report.segmented import Segmented, find, levels
+from ima.report.segmented import Segmented, count, find, levels
 
 WHITE = {("white-1", 0.05): 0.9, ("white-100", 0.05): 0.8, ("noise-100", 2.0): 0.9}
 
@@ -94,7 +98,14 @@ def test_noise_that_is_drawn_has_columns_of_its_own_and_is_in_no_average() -> No
     )  # fmt: skip
     white, hundred, average = (float(str(cell)) for cell in table.rows[0][-3:])
     assert (white, hundred, average) == (0.63, 0.56, 0.3)
-    assert "White noise is uniform in ± the amplitude" in table.caption
+    assert "White noise is uniform in ± the amplitude named, the worst of" in table.caption
+    table = adi_table([("IMA", results(left=WHITE, bounds="0 to 9"))])
+    assert table.columns[-2] == "white-100 at ±0.05 of the bounds' width"
+    assert "uniform in ± the share named of the bounds' width, the worst of" in table.caption
+    table = adi_table([("IMA", results(left=WHITE, bounds="none"))])
+    assert table.columns[-2] == "white-100 at ±0.05"
+    both = [("IMA", results(left=WHITE)), ("STD", results("STD", WHITE, bounds="0 to 9"))]
+    assert "where there are bounds as a share of the bounds' width" in adi_table(both).caption
 
 
 def test_an_attack_that_one_network_lacks_is_absent_not_zero() -> None:
@@ -120,6 +131,12 @@ def _less() -> SegmentationResults:
     return SegmentationResults(rows, whole.classes, whole.norm, whole.settings)
 
 
+def _other_truth() -> SegmentationResults:
+    whole = results("STD")
+    rows = tuple(replace(row, pixels=21) if row.id == 1 else row for row in whole.rows)
+    return SegmentationResults(rows, whole.classes, whole.norm, whole.settings)
+
+
 def _bare() -> SegmentationResults:
     whole = results()
     rows = tuple(row for row in whole.rows if row.attack != "clean")
@@ -135,6 +152,10 @@ def _bare() -> SegmentationResults:
         ([("IMA", results()), ("STD", results(dataset="Heart"))], "differ in their data"),
         ([("IMA", results()), ("STD", results(classes=("a", "b")))], "differ in their classes"),
         ([("IMA", results()), ("STD", _less())], "STD was evaluated on 3 samples, IMA on 4"),
+        (
+            [("IMA", results()), ("STD", _other_truth())],
+            "case_1, slice 4 has 21 pixels of foreground in 1 class in the evaluation of STD, 20 ",
+        ),
         ([("IMA", _bare())], "no clean pass"),
     ],
 )
@@ -242,6 +263,15 @@ def test_slices_are_matched_cut_and_left_out_where_images_differ() -> None:
     assert 255 not in second.truth and np.isfinite(second.clean).all()
     size = np.linalg.norm(second.views[0].noisy - second.clean)
     assert size == pytest.approx(0.99 * 6, rel=1e-5)
+    # Floats round; images and attacks that differ are not shown beside each other.
+    second_case = std["case"] == "case_2"
+    std["clean"] *= np.float32(1 + 1e-6)
+    assert len(pick(networks, 6)) == 2
+    for name, other in (("clean", std["clean"] * 1.1), ("attack", np.array(["pgd-100"] * 6))):
+        changed = np.where(second_case.reshape(-1, *[1] * (other.ndim - 1)), other, std[name])
+        kept = pick([("STD", {**std, name: changed}), ("IMA", ima)], 6)
+        assert [one.name for one in kept] == ["case_1, slice 3"]
+
     # The same slice of another preprocessing, and one that the other network did not keep.
     ima["clean"][ima["case"] == "case_2", 11] = np.nan
     assert [one.name for one in pick(networks, 6)] == ["case_1, slice 3"]
@@ -365,10 +395,10 @@ def test_pictures_are_the_slices_and_are_told_in_words(pages: dict[str, Path]) -
     assert len(figures) == 3
     images = list(figures[0].all("img"))
     said = [one.attributes["alt"] for one in images]
-    assert said[0] == "case_1, slice 3, the truth: head 20 pixels, <b>tail</b> 15 pixels"
+    assert said[0] == "case_1, slice 3, the truth, as shown: head 20 pixels, <b>tail</b> 15 pixels"
     assert said[3] == (
-        "case_1, slice 3 with noise, prediction of STD: head 20 pixels, <b>tail</b> 0 pixels; "
-        "Dice 0.10"
+        "case_1, slice 3 with noise, prediction of STD, as shown: head 20 pixels, "
+        "<b>tail</b> 0 pixels; Dice 0.10"
     )
     assert [text for text in said if "prediction of" in text][-1].endswith("Dice 0.40")
     assert "SAT5" not in " ".join(said)
@@ -380,8 +410,40 @@ def test_pictures_are_the_slices_and_are_told_in_words(pages: dict[str, Path]) -
     assert pixels[4] == pytest.approx(compose(noise)[..., 0])
     keys = next(one for one in figures[0].all("ul") if one.attributes["class"] == "keys")
     assert [item.text for item in keys.all("li")] == list(CLASSES)
-    numbers = next(rows for caption, rows in tables(figures[0]).items())
+    caption, numbers = next(iter(tables(figures[0]).items()))
+    assert caption.endswith("of classes that overlap, a pixel shows the last")
+    assert numbers[0] == ["", "Dice", *(f"{name}, pixels shown" for name in CLASSES)]
     assert ["STD, with noise", "0.10", "20", "0"] in numbers
+
+
+def test_the_verdict_says_which_networks_were_not_measured() -> None:
+    fewer = {key: share for key, share in NOISE.items() if key[1] != 6}
+    two, others = results("STD", fewer), results("SAT5", clean=0.8)
+    runs = {"STD": two, "SAT5": others, "IMA": results()}
+    said = sentences([Seen.of(Segmented(*run)) for run in runs.items()])
+    assert "mean Dice of between 0.28 with SAT5 and 0.35 with STD. Noise" in said
+    assert "mean Dice of 0.14 with IMA and 0.11 with SAT5; STD was not measured so." in said
+    said = sentences([Seen.of(Segmented(*run)) for run in (("STD", two), ("IMA", results()))])
+    assert "mean Dice of 0.14 with IMA; STD was not measured so." in said
+    assert "mean Dice of 0.00 with each of them." in said
+
+
+def test_volumes_say_what_their_slices_count_in(tmp_path: Path) -> None:
+    rows = tuple(replace(row, case=f"case_{row.id}", slice=-1) for row in results().rows)
+    told = {"samples are": "whole cases, or the central patch of larger ones", DIGEST: "a1b2"}
+    for more, unit, whole in (
+        (told, "cases or central patches", "whole samples (a case, or its central patch)"),
+        ({"dimensions": "3"}, "volumes", "whole samples"),
+    ):
+        found = SegmentationResults(rows, CLASSES, "L2", results(**more).settings)
+        assert count(found) == f"4 {unit}, 1 without foreground"
+        assert of_whole(found) == f"; the Dice are those of the {whole}"
+        run = Segmented("IMA", found, arrays())
+        write_segmented(tmp_path / "page.html", [run])
+        page = tree(tmp_path / "page.html").text
+        assert "case_1, slice 3 of the sample: noise" in page and f"{whole}." in page
+        assert DIGEST not in page and DIGEST not in " ".join(settings_told([run.run]))
+    assert of_whole(results()) == ""
 
 
 def _pixels(image: Any) -> Any:

@@ -935,7 +935,7 @@ def test_samples_in_another_order_are_refused(tmp_path: Path) -> None:
         lambda: evaluate_run(run, "best", device="cpu"),
         lambda: measure_margins(run, device="cpu"),
     ):
-        with pytest.raises(ValueError, match=r"other samples, or .*in another order: .*d\.npz"):
+        with pytest.raises(ValueError, match=r"other samples, or .*in another order .*: .*d\.npz"):
             again()
     images = images[::-1].copy()
     write(labels)
@@ -1013,7 +1013,11 @@ def test_an_empty_training_part_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_training_part_of_one_sample_trains(tmp_path: Path) -> None:
-    data = f"data={{name: arrays, path: '{npz(tmp_path / 'one.npz', 1)}'}}"
+    with np.load(npz(tmp_path / "all.npz", 1)) as stored:
+        # Of one class, because every class must have a training image.
+        arrays = {key: stored[key] * key.endswith("images") for key in stored.files}
+    np.savez(tmp_path / "one.npz", allow_pickle=False, **arrays)
+    data = f"data={{name: arrays, path: '{tmp_path / 'one.npz'}'}}"
     run = train(new(tmp_path / "run", data, epochs=1))
     assert run.epochs()[0]["train_accuracy"] in (0.0, 1.0)
 
@@ -1103,3 +1107,56 @@ def test_two_processes_end_with_the_margins_of_one(tmp_path: Path) -> None:
     torch.testing.assert_close(two["model"], one["model"], atol=1e-4, rtol=1e-3)
     for ours, theirs in zip(untimed(alone), untimed(pair), strict=True):
         assert theirs == pytest.approx(ours, abs=1e-3)
+
+
+# --- A network that does not fit ------------------------------------------------------------------
+
+
+def for_colours(channels: int, num_classes: int) -> nn.Module:
+    return small_cnn(3, num_classes, width=4)
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        ("{name: paper_cnn}", r"expects \(B, channels, 32, 32\)"),
+        ("{name: mlp}", r"expected \(B, 1\): mlp takes vectors"),
+        (f"{{name: '{__name__}:for_colours'}}", "to have 3 channels, but got 1 channels"),
+        (f"{{name: '{__name__}:five_classes'}}", r"label 9 .*5 classes"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused_before_there_is_a_folder(
+    network: str, told: str, tmp_path: Path
+) -> None:
+    settings = [chosen("standard"), "train.epochs=1"]
+    run = Run.planned(tmp_path / "run", load_config("digits", [*settings, f"network={network}"]))
+    with pytest.raises(ValueError, match=rf"cannot take samples of shape \(1, 8, 8\).*{told}"):
+        train(run)
+    assert not run.folder.exists()
+    # The corrected command begins there.
+    train(Run.planned(run.folder, load_config("digits", [*settings, "network.width=4"])))
+
+
+class Moody(nn.Module):
+    """Draws random numbers and keeps statistics, in training mode alone."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.before = nn.Sequential(nn.BatchNorm2d(channels), nn.Dropout(0.2))
+        self.body = small_cnn(channels, num_classes, width=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(self.before(x)) + 0 * torch.rand(())
+
+
+def moody(channels: int, num_classes: int) -> nn.Module:
+    return Moody(channels, num_classes)
+
+
+def test_the_look_at_the_network_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = f"network={{name: '{__name__}:moody'}}"
+    looked = train(new(tmp_path / "looked", network))
+    monkeypatch.setattr(loop, "_check_fits", lambda *_: None)
+    assert_equal_runs(looked, train(new(tmp_path / "plain", network)))

@@ -74,7 +74,7 @@ def pack(target: Path, /, *, path: Path | None = None, size: int = 224, quality:
     path:
         The data set's folder or .zip; looked for in IMA_DATA if not given.
     size:
-        Side of the images in pixels.
+        Side of the images in pixels, at least 8.
     quality:
         Of the training images' JPEG, 1 to 100.
 
@@ -86,7 +86,9 @@ def pack(target: Path, /, *, path: Path | None = None, size: int = 224, quality:
         f"{target}: {count} images, {target.stat().st_size / 2**20:.1f} MiB; JPEG changed "
         f"the training images by {change:.3f} in L2 on average"
     )
-    print(f"next: ima train table5 data.path={target.absolute()}")
+    # The loader's own size need not be said.
+    sized = "" if size == 224 else f" data.size={size}"
+    print(f"next: ima train table5 data.path={target.absolute()}{sized}")
 
 
 def msd(

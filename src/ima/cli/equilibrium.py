@@ -51,5 +51,6 @@ def equilibrium(
     )
     runs = [(p.title(), p.chosen().runs[0]) for p in plans]
     portraits = [Portrait.read(title, measure_run(run)) for title, run in runs]
-    print("\n" + write(folder, portraits, config.note, [origin([run for _, run in runs])]))
+    made = origin([run for _, run in runs], overrides)
+    print("\n" + write(folder, portraits, config.note, [made]))
     print(f"{folder / 'equilibrium.md'}: the table with its picture")

@@ -72,7 +72,7 @@ def evaluate(
     transfer_from:
         Another run on the same data: the checks try its noise on this network.
     model:
-        Of a network from elsewhere: module:function that builds it, or a name of
+        Of a network from elsewhere: module:function that builds it, or that is it, or a name of
         `ima list networks`.
     data:
         For a network from elsewhere: module:function that gives a data set of (x, y), or a name

@@ -67,7 +67,10 @@ def train(
     try:
         fit(run, watcher=watcher, init=init, device=device, devices=devices, budget=budget)
     except KeyboardInterrupt:
-        print(f"\nstopped; continue with `ima train --resume {run.folder}`")
+        if run.begun:
+            print(f"\nstopped; continue with `ima train --resume {run.folder}`")
+        else:
+            print("\nstopped before the run began; give the same command again")
         raise
     except OutOfTime as stop:
         if leads():

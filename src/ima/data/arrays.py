@@ -8,7 +8,9 @@ What the file must hold, and how images and volumes are told apart, is said in `
 
 from pathlib import Path
 
-from ima.data.base import Splits
+import numpy as np
+
+from ima.data.base import Sample, Splits
 from ima.data.download import DOWNLOADS
 from ima.data.find import locate, missing
 from ima.data.held_out import as_part, three_parts
@@ -33,8 +35,8 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
     `seed`, with classes in proportion; the test part is never touched.
 
     Raises `ValueError`, naming file and key, for arrays that are absent, damaged, empty, of another
-    layout or out of range, and for a `size` that differs from the stored one;
-    `FileNotFoundError` when there is no file.
+    layout or out of range, for a class without training images, and for a `size` that differs from
+    the stored one; `FileNotFoundError` when there is no file.
     """
     file = _find(path)
     train, val, test = read_parts(file, where=WHERE)
@@ -48,6 +50,7 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
         train, val, test, seed=seed, source=file, training=f"'train_images' of {file}"
     )
     highest = max(int(labels.max()) for _, labels in (train, val, test))
+    _every_class(train, highest, file)
     return Splits(
         name=file.stem,
         train=as_part(train),
@@ -56,6 +59,17 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
         classes=tuple(str(number) for number in range(highest + 1)),
         note=note,
     )
+
+
+def _every_class(train: Sample, highest: int, file: Path) -> None:
+    absent = [str(number) for number in np.setdiff1d(np.arange(highest + 1), train[1])]
+    if absent:
+        more = ", ..." if len(absent) > 8 else ""
+        raise ValueError(
+            f"{file} has no image to train on of class {', '.join(absent[:8])}{more}, of 0 to "
+            f"{highest}; expected class numbers without gaps, and of each some images in "
+            "'train_images' that are in no other part"
+        )
 
 
 def _find(path: str | Path | None) -> Path:

@@ -59,7 +59,7 @@ class Part(Dataset[tuple[Tensor, Tensor]]):
             low, high = float(images.min()), float(images.max())
             if not (low >= 0 and high <= 1):  # written so that NaN fails too
                 raise ValueError(
-                    f"float images reach from {low:g} to {high:g}, expected [0, 1]; divide by the "
+                    f"float images reach from {low} to {high}, expected [0, 1]; divide by the "
                     "largest possible value, or give uint8"
                 )
 

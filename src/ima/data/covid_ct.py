@@ -6,7 +6,7 @@ https://doi.org/10.1101/2020.04.24.20078584. Released at
 https://www.kaggle.com/datasets/plameneduardo/sarscov2-ctscan-dataset.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -34,10 +34,9 @@ NOTE = (
     "neighbour rule on 56x56 pixels already gets 95.5 % right."
 )
 
-LOSSY = (
-    "Training images are stored as JPEG, which may change them by more than the smallest noise "
-    "radius."
-)
+LOSSY = "stored as JPEG, which may change them by more than the smallest noise radius."
+JPEG = (".jpg", ".jpeg")
+SIDE = 224
 
 CLASSES = ("non-COVID", "COVID")
 TEST, VAL = 200, 30  # of each class; training has the rest
@@ -63,24 +62,41 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
     Raises `FileNotFoundError` when there is no such folder, `ValueError` for too few images and for
     one that cannot be decoded, which it names.
     """
-    side = 224 if size is None else size
+    side = SIDE if size is None else size
     found = locate("covid_ct", path, usual=USUAL, where=WHERE)
     with class_folders(found, CLASSES, where=WHERE) as files:
-        _enough(files, found)
+        check_enough(files, found)
         images, prints = pictures("covid_ct", files, found, side, lambda file: _decode(file, side))
+    roles = assign(files, images, prints, seed, found)
     parts = {
         role: Part(
             torch.as_tensor(images[chosen]),
             torch.tensor([files[position].label for position in chosen]),
         )
-        for role, chosen in assign(files, images, prints, seed, found).items()
+        for role, chosen in roles.items()
     }
-    stored = {PurePath(file.name).suffix.lower() for file in files}
-    note = f"{NOTE} {LOSSY}" if stored & {".jpg", ".jpeg"} else NOTE
+    note = f"{NOTE} {_lossy(files, roles)}".rstrip()
     return Splits("covid_ct", parts["train"], parts["val"], parts["test"], CLASSES, note)
 
 
-def _enough(files: Sequence[ImageFile], found: Path) -> None:
+def _lossy(files: Sequence[ImageFile], roles: Mapping[str, Sequence[int]]) -> str:
+    """Which images are stored as JPEG, "" for none: the published ones are not."""
+    jpeg = [PurePath(file.name).suffix.lower() in JPEG for file in files]
+    held = [*roles["val"], *roles["test"]]
+    training, others = (sum(jpeg[at] for at in part) for part in (roles["train"], held))
+    if training + others == 0:
+        return ""
+    if training == len(roles["train"]) and others == 0:
+        return f"Training images are {LOSSY}"
+    # As with a pack that was made for another split.
+    return (
+        f"{training} of {len(roles['train'])} training images and {others} of {len(held)} "
+        f"validation and test images are {LOSSY}"
+    )
+
+
+def check_enough(files: Sequence[ImageFile], found: Path) -> None:
+    """Raise ValueError where a class has too few images for the three parts."""
     counts = [sum(file.label == label for file in files) for label in range(len(CLASSES))]
     if min(counts) <= TEST + VAL:
         came = " and ".join(f"{n} {name}" for n, name in zip(counts, CLASSES, strict=True))

@@ -5,12 +5,13 @@ import hashlib
 import http.client
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ima.data.find import data_root
-from ima.files import whole
+from ima.files import unwritable, whole
 
 TIMEOUT = 60  # seconds without a byte
 CHUNK = 1 << 20
@@ -97,10 +98,10 @@ def fetch(
 
     Without `folder` it is the row's in IMA_DATA, else in ./data. Files that are there with the
     right checksum are kept as they are. A file appears whole and checked, or not at all; `report`
-    is called while it comes.
+    is called while it comes. A folder that was made for files of which none came is removed.
 
     Raises `ValueError` for an unknown name, a file with another checksum (there already, or as
-    downloaded), `OSError` when a file cannot be had; both say what to do by hand.
+    downloaded), `OSError` when a file cannot be had, or not be written; all say what to do.
     """
     if name not in DOWNLOADS:
         nearest = difflib.get_close_matches(name.casefold(), DOWNLOADS, n=1, cutoff=0.0)[0]
@@ -111,14 +112,30 @@ def fetch(
     row = DOWNLOADS[name]
     usual = data_root() / (row.folder or name)
     target = usual if folder is None else Path(folder).expanduser()
-    if target.exists() and not target.is_dir():
+    new = _absent(target)
+    if not new and not target.is_dir():
         raise ValueError(f"{target} is a file; expected a folder to download to")
     # All that are there are looked at before the first is fetched.
     wanted = [(original, target / original.name) for original in row.files]
     absent = [(original, file) for original, file in wanted if not _present(file, original)]
-    for original, file in absent:
-        _download(original, file, report)
+    try:
+        for original, file in absent:
+            _download(original, file, report)
+    except BaseException:
+        # Empty, they would be taken for the data set, or stand in the way of another place.
+        for place in new:
+            with suppress(OSError):
+                place.rmdir()
+        raise
     return [file for _, file in wanted]
+
+
+def _absent(folder: Path) -> list[Path]:
+    """The folder and those above it that do not exist, deepest first."""
+    try:
+        return [place for place in (folder, *folder.parents) if not place.exists()]
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 def _present(file: Path, original: Original) -> bool:
@@ -138,29 +155,38 @@ def _present(file: Path, original: Original) -> bool:
 
 def _download(original: Original, file: Path, report: Report | None) -> None:
     digest = hashlib.md5(usedforsecurity=False)
-    done, total = 0, None
+    done = 0
     with whole(file) as part:
-        try:
-            with urllib.request.urlopen(original.url, timeout=TIMEOUT) as answer:
-                length = answer.headers.get("Content-Length", "")
-                total = int(length) if length.isdigit() else None
-                with part.open("wb") as out:
-                    while chunk := answer.read(CHUNK):
-                        out.write(chunk)
-                        digest.update(chunk)
-                        done += len(chunk)
-                        if report is not None:
-                            report(file, done, total)
-        except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, urllib.error.HTTPError):
-                error.close()  # it holds the connection
-            raise OSError(_by_hand(original, file, f"could not be fetched ({error})")) from error
-        if total is not None and done < total:
-            told = f"was cut off after {done} of {total} bytes"
-            raise OSError(_by_hand(original, file, told))
+        # Errors of writing are not those of fetching.
+        with part.open("wb") as out, closing(_pieces(original, file)) as pieces:
+            for piece, total in pieces:
+                out.write(piece)
+                digest.update(piece)
+                done += len(piece)
+                if report is not None:
+                    report(file, done, total)
         if digest.hexdigest() != original.md5:
             told = f"came with MD5 {digest.hexdigest()}, expected {original.md5}; it was not kept"
             raise ValueError(_by_hand(original, file, told))
+
+
+def _pieces(original: Original, file: Path) -> Generator[tuple[bytes, int | None], None, None]:
+    """The bytes as they come, each time with the number of them all if it is known."""
+    done, total = 0, None
+    try:
+        with urllib.request.urlopen(original.url, timeout=TIMEOUT) as answer:
+            length = answer.headers.get("Content-Length", "")
+            total = int(length) if length.isdigit() else None
+            while piece := answer.read(CHUNK):
+                done += len(piece)
+                yield piece, total
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
+        raise OSError(_by_hand(original, file, f"could not be fetched ({error})")) from error
+    if total is not None and done < total:
+        told = f"was cut off after {done} of {total} bytes"
+        raise OSError(_by_hand(original, file, told))
 
 
 def _by_hand(original: Original, file: Path, told: str) -> str:

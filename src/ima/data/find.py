@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -14,18 +15,25 @@ def locate(name: str, path: str | Path | None, *, usual: Sequence[str], where: s
     """The first place that exists: `path`, else one of the `usual` names in `data_root()`.
 
     A relative `path` is looked for from the working folder, then from `data_root()`, so that one
-    config works on several machines. Raises `FileNotFoundError` that lists the places and repeats
-    `where`.
+    config works on several machines. An empty folder is taken where no other place exists. Raises
+    `FileNotFoundError` that lists the places and repeats `where`.
     """
     if path is None:
         tried = [data_root() / entry for entry in usual]
     else:
         given = Path(path).expanduser()
         tried = [given] if given.is_absolute() else [given, data_root() / given]
-    for candidate in tried:
-        if candidate.exists():
-            return candidate
-    raise missing(name, tried, where=where)
+    there = [candidate for candidate in tried if candidate.exists()]
+    if not there:
+        raise missing(name, tried, where=where)
+    return next((candidate for candidate in there if not _empty(candidate)), there[0])
+
+
+def _empty(place: Path) -> bool:
+    # One that may not be read counts as full: reading it says why.
+    with suppress(OSError):
+        return place.is_dir() and not any(place.iterdir())
+    return False
 
 
 def missing(name: str, tried: Sequence[Path], *, where: str) -> FileNotFoundError:

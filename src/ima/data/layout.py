@@ -3,7 +3,7 @@
     cats/1.png  dogs/1.png                      classes only
     train/cats/1.png  test/dogs/1.png  ...      parts, the same classes in each; val is optional
 
-Both also one folder deeper, as .zip files often are.
+Both also one folder deeper, as .zip files often are. On disk, only four levels are looked at.
 """
 
 import zipfile
@@ -25,7 +25,7 @@ PARTS = {
 }
 """Names of the parts' folders, in any letter case."""
 
-DEEPEST = 4  # one folder around all, part, class, file
+DEEPEST = 4  # on disk: one folder around all, part, class, file; a .zip lists everything anyway
 
 # The parts of a path below the root.
 Parts = tuple[str, ...]
@@ -45,8 +45,9 @@ def class_layout(root: Path, *, where: str) -> Generator[Layout, None, None]:
     """The images of the class folders in `root`, a folder or a .zip, while it is open.
 
     Classes are the folders' names, sorted. Hidden files, and files without an image's suffix, are
-    left out. Raises `ValueError` for every other layout than the two above, down to one image in
-    the wrong place: an image that is silently left out would change the data set.
+    left out, and on disk what lies below the fourth level. Raises `ValueError` for every other
+    layout than the two above, down to one image in the wrong place: an image that is silently left
+    out would change the data set.
     """
     if root.is_dir():
         found = {path.relative_to(root).parts: path for path in _below(root)}
@@ -61,6 +62,7 @@ def class_layout(root: Path, *, where: str) -> Generator[Layout, None, None]:
 
 
 def _below(root: Path) -> Iterable[Path]:
+    """What lies in a folder, `DEEPEST` levels down: a folder named by mistake may hold a disk."""
     for depth in range(1, DEEPEST + 1):
         yield from root.glob("/".join("*" * depth))
 

@@ -1,8 +1,8 @@
 """Reading and checking .npz files in MedMNIST's layout.
 
 The file holds `train_images`, `train_labels`, `test_images`, `test_labels` and, if there is one,
-`val_images`, `val_labels`. Labels are whole numbers from 0 up, (N,) or (N, 1). Images are uint8, or
-floats in [0, 1], channels last:
+`val_images`, `val_labels`. Labels are whole numbers from 0 up, (N,) or (N, 1), each of which the
+training part has. Images are uint8, or floats in [0, 1], channels last:
 
     (N, H, W)                           gray images
     (N, H, W, 1), (N, H, W, 3)          gray and colour images: of four dimensions, a last one of 1
@@ -100,7 +100,7 @@ def _images(what: str, images: NDArray[Any]) -> NDArray[Any]:
         low, high = float(images.min()), float(images.max())
         if not (low >= 0 and high <= 1):  # written so that NaN fails too
             raise ValueError(
-                f"{what} reaches from {low:g} to {high:g}; expected [0, 1]: divide by the largest "
+                f"{what} reaches from {low} to {high}; expected [0, 1]: divide by the largest "
                 "possible value, or store uint8"
             )
         images = images.astype(np.float32)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from numpy.typing import NDArray
 
-from ima.data.covid_ct import CLASSES, USUAL, WHERE, assign
+from ima.data.covid_ct import CLASSES, SIDE, USUAL, WHERE, assign, check_enough
 from ima.data.find import locate
 from ima.data.folders import class_folders
 from ima.data.pictures import decode
@@ -18,12 +18,15 @@ from ima.files import whole
 QUALITY = 95
 """Of the training images' JPEG: with it all 2481 slices at 224x224 stay below 60 MiB."""
 
+SMALLEST = 8
+"""Pixels of a side: less is no picture, and no network takes it."""
+
 
 def pack_covid_ct(
     target: Path,
     *,
     path: str | Path | None = None,
-    size: int = 224,
+    size: int = SIDE,
     quality: int = QUALITY,
     seed: int = 0,
 ) -> tuple[int, float]:
@@ -34,13 +37,19 @@ def pack_covid_ct(
     loader. Names stay, so the split is that of the originals. Returns the number of images and the
     mean L2 size of what JPEG changed in training images, for values in [0, 1]. The file appears
     whole or not at all, and is the same for the same images.
-    Raises `ValueError` for a quality outside 1 to 100 and for images that cannot be decoded,
-    `FileNotFoundError` where the data set is missing.
+    Raises `ValueError` for a quality outside 1 to 100, a size below 8, a target that is a folder,
+    too few images and images that cannot be decoded, `FileNotFoundError` where the data set is
+    missing, `OSError` where the file cannot be written.
     """
     if not 1 <= quality <= 100:
         raise ValueError(f"quality is {quality}; expected 1 to 100")
+    if size < SMALLEST:
+        raise ValueError(f"the size is {size}; expected at least {SMALLEST} pixels")
+    if target.is_dir():
+        raise ValueError(f"{target} is a folder; name the file to write: {target / 'covid_ct.zip'}")
     found = locate("covid_ct", path, usual=USUAL, where=WHERE)
     with class_folders(found, CLASSES, where=WHERE) as files:
+        check_enough(files, found)
         decoded = [decode(file, size, gray=True) for file in files]
         images, prints = np.stack([image for image, _ in decoded]), [text for _, text in decoded]
         training = set(assign(files, images, prints, seed, found)["train"])

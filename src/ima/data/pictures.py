@@ -6,12 +6,16 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ima.data.cache import Arrays, cached
 from ima.data.folders import ImageFile
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile as Opened
 
 # Formats that hold pictures as shown on a screen. Pillow's others can start helper programs.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -47,14 +51,14 @@ def decode(file: ImageFile, side: int | None, *, gray: bool) -> Decoded:
     """The image, (1, H, W) if `gray`, else (3, H, W), and a fingerprint of it before resizing.
 
     It is resized to `side` x `side` with Lanczos, not keeping the aspect ratio; transparency is
-    left away. Raises `ValueError`, naming the file, for one that cannot be decoded.
+    left away. Raises `ValueError`, naming the file, for one that cannot be decoded, that holds
+    several pictures (pages, frames) or more than 8 bits a channel.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(file.read()), formats=FORMATS) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {image.mode} holds more than 8 bits a channel")
+            _refuse(image)
             # A palette's transparency, if any, would make the direct way warn. The colours are
             # equal.
             whole = (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
@@ -63,13 +67,36 @@ def decode(file: ImageFile, side: int | None, *, gray: bool) -> Decoded:
         small = whole if side is None else whole.resize((side, side), Image.Resampling.LANCZOS)
     except Exception as error:  # Pillow's formats raise whatever comes, down to SyntaxError
         raise ValueError(
-            f"{file.shown} cannot be decoded ({error}); expected an undamaged image of 8 bits a "
+            f"{file.shown} cannot be decoded ({error}); expected one undamaged picture of 8 bits a "
             "channel: fetch or save it again"
         ) from error
     told = f"{whole.width}x{whole.height}".encode() + whole.tobytes()
     pixels = np.asarray(small)
     channels_first = pixels[None] if gray else np.moveaxis(pixels, -1, 0)
     return channels_first, hashlib.blake2b(told, digest_size=16).hexdigest()
+
+
+def _refuse(image: "Opened") -> None:
+    """Raise ValueError for an opened image of which Pillow would leave something away."""
+    if _deep(image):
+        raise ValueError("it holds more than 8 bits a channel")
+    # What stands beside a phone's JPEG (MPO) are previews, no further pictures.
+    count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if count > 1:
+        raise ValueError(f"it holds {count} pictures, each of which needs a file of its own")
+
+
+def _deep(image: "Opened") -> bool:
+    """Whether a channel is stored in more than 8 bits; of colours Pillow gives the upper 8."""
+    if image.mode.startswith(("I", "F")):
+        return True
+    # How the file is read: "RGB;16B", or for PPM a mode and the largest value.
+    forms = [tile[3] for tile in image.tile]
+    if image.format == "PPM":
+        told = [each for form in forms for each in (form if isinstance(form, tuple) else (form,))]
+        return any(isinstance(number, int) and number > 255 for number in told)
+    # BMP's 16 bits are those of all channels together.
+    return image.format != "BMP" and any(";16" in str(form) for form in forms)
 
 
 def _key(files: Sequence[ImageFile], root: Path) -> str:

@@ -100,7 +100,7 @@ def assign(
     `labels`, `names` and `tokens` hold one entry a sample, `wanted` each part's number of samples
     of every class. Samples that share a token are never in two parts; those that share one with
     another class are in training. `seed`, class and name decide, not the position: one sample more
-    or less leaves the others where they are.
+    moves at most those whose place it takes, one less those that take its place.
 
     Raises `ValueError`, naming part and class, when no such split exists.
     """

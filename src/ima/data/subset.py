@@ -199,6 +199,6 @@ def _write(file: Path, arrays: Arrays) -> None:
         write_arrays(file, arrays)
     except OSError as error:
         raise OSError(
-            f"{file} cannot be written ({error}). Set IMA_DATA to a folder that can, and name the "
-            "published files with --path"
+            f"{file} cannot be written ({error.__cause__ or error}). Set IMA_DATA to a folder that "
+            "can, and name the published files with --path"
         ) from error

@@ -45,8 +45,8 @@ CHECKS = {
             "High accuracy under such attacks is then no robustness.",
             "Look at the black-box check. Attack the model without the step that has no gradient, "
             "or with a smooth step in its place in the backward pass. Where the logits are only "
-            "large, trust attacks on the margin (pgd, autoattack), not those on cross-entropy "
-            "alone.",
+            "large, trust attacks that follow more than cross-entropy: for classifiers pgd and, "
+            "with bounds, autoattack+; for segmentation ensemble.",
         ),
         CheckRow(
             "one-step",
@@ -114,9 +114,10 @@ CHECKS = {
             "points of the samples that stand under every attack of the evaluation.",
             "The attacks stop before they have found what is there. The accuracies are too high, "
             "by at least what is found.",
-            "Evaluate with AutoAttack too, which follows other losses and aims at other classes, "
-            "and report the worst case: `ima evaluate RUN --attacks pgd-100 autoattack --checks` "
-            "looks at the worst case of both. Where it trips again, add pgd-500.",
+            "Evaluate a classifier with bounds under autoattack+ too, which follows other losses, "
+            "the margin among them for any number of classes, and report the worst case: `ima "
+            "evaluate RUN --attacks pgd-100 autoattack+ --checks` looks at the worst case of both. "
+            "For segmentation, without bounds, or where it trips again, add pgd-500.",
         ),
         CheckRow(
             "probabilities",

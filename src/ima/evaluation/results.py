@@ -135,7 +135,7 @@ class Results:
         from ima.report.html import write
         from ima.report.html.sources import Source
 
-        write(Path(path), [Source(title or "this network", {"best": self})])
+        write(Path(path), [Source(title or "this network", {"results": self})])
 
     @staticmethod
     def from_csv(path: Path) -> Results:
@@ -180,19 +180,42 @@ FILE = "weights file"
 """The setting that tells the file of weights from others: a digest of it."""
 
 
+TEST = "test"
+"""The part of the data whose results do not say of which they are."""
+
+OTHER = {
+    NETWORK: "other weights",
+    "norm": "another norm",
+    "bounds": "other bounds",
+    "data": "other data",
+}
+"""Settings in which files must agree that stand on one page, and what is wrong where not."""
+
+
 def check_network(
     path: Path, settings: Mapping[str, str], results: Iterable[Mapping[str, str]]
 ) -> None:
-    """Raise ValueError for a file whose settings tell of other weights than all the results'.
+    """Raise ValueError for a file whose settings tell of another evaluation than all the results'.
 
-    Files that say nothing of their weights pass.
+    Of other weights, norm, bounds or data; what either does not say passes.
     """
-    own = settings.get(NETWORK)
-    if own and not any(found.get(NETWORK, own) == own for found in results):
+    nearest = min((_differences(settings, found) for found in results), key=len, default=[])
+    if nearest:
         raise ValueError(
-            f"{path} was made with other weights than the results beside it; make it again with "
-            "the same option of `ima evaluate`, or delete it"
+            f"{path} was made with {' and '.join(nearest)} than the results beside it; make it "
+            "again with the same option of `ima evaluate`, or delete it"
         )
+
+
+def _differences(settings: Mapping[str, str], results: Mapping[str, str]) -> list[str]:
+    """What settings say otherwise than those of results, in words."""
+    told = {key: settings[key] for key in OTHER if settings.get(key) and results.get(key)}
+    # A digest says nothing to a reader.
+    return [
+        OTHER[key] + ("" if key == NETWORK else f" ({own}, not {results[key]})")
+        for key, own in told.items()
+        if own != results[key]
+    ]
 
 
 def read_settings(line: str) -> dict[str, str]:

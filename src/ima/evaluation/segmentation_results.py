@@ -32,6 +32,15 @@ EMPTY_SLICES = (
 )
 """The convention of `adi`, in words."""
 
+CASES = "test cases"
+"""The setting that tells where the test cases of a trained nnU-Net lay."""
+
+OWN = "imagesTs of the data set"
+"""What it is where no other folders were named."""
+
+DIGEST = "digest of the cases"
+"""The setting that tells the test cases, images and labels, from others."""
+
 FIELDS = ("id", "case", "slice", "attack", "eps", "dice", "noise", "pixels", "present")
 CLASS = "dice_"
 
@@ -40,11 +49,11 @@ CLASS = "dice_"
 class SegmentRow:
     """One sample under one attack.
 
-    id: of the sample; case, slice: where it is from, slice -1 for a whole volume; attack: its
-    name, `"clean"` for no noise; eps: the noise radius, for white noise the amplitude; dice: of
-    the sample, 0 to 1, with the worst noise found; noise: its size in the norm; pixels: of
-    foreground in the truth; present: foreground classes in the truth; per_class: the Dice of every
-    foreground class, NaN where it is in neither truth nor prediction.
+    id: of the sample; case, slice: where it is from, slice -1 where it is no slice of a case;
+    attack: its name, `"clean"` for no noise; eps: the noise radius, for white noise the amplitude,
+    see `SegmentationResults`; dice: of the sample, 0 to 1, with the worst noise found; noise: its
+    size in the norm; pixels: of foreground in the truth; present: foreground classes in the truth;
+    per_class: the Dice of every foreground class, NaN where it is in neither truth nor prediction.
     """
 
     id: int
@@ -70,8 +79,9 @@ class SegmentationResults:
     """The rows of one network's evaluation.
 
     classes: names of the foreground classes; norm: that eps and noise are measured in, but for
-    white noise, whose eps is the amplitude of every entry. settings: how it was made, as far as
-    known: samples, seed, seconds, trainer, dataset.
+    white noise, whose eps is the amplitude of every entry: a share of the bounds' width, or in the
+    samples' units where there are no bounds. settings: how it was made, as far as known: samples,
+    seed, seconds, trainer, dataset.
     """
 
     rows: tuple[SegmentRow, ...]

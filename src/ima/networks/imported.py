@@ -10,10 +10,13 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from inspect import Parameter
+from types import ModuleType
 from typing import Any, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from torch import nn
+
+from ima.mending import mend_torchvision
 
 CHANNELS = ("in_chans", "in_channels", "n_input_channels", "channels")
 """What libraries call the number of channels; the first that a signature names is taken."""
@@ -38,12 +41,12 @@ def import_builder(name: str) -> Callable[..., nn.Module]:
     """
     module, _, function = name.partition(":")
     try:
-        target = getattr(import_module(module), function)
+        target = getattr(_module(module), function)
         parameters = inspect.signature(target).parameters
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except Exception as error:  # a module raises whatever comes while it is imported
         raise ValueError(
-            f"network {name!r} cannot be imported: {error}; expected 'module:function', the module "
-            "installed or its folder in PYTHONPATH"
+            f"network {name!r} cannot be imported ({type(error).__name__}: {error}); expected "
+            "'module:function', the module installed or its folder in PYTHONPATH"
         ) from error
     hints = _hints(target)
     channels_as, classes_as = (_named(table, parameters, hints) for table in (CHANNELS, CLASSES))
@@ -84,6 +87,17 @@ def import_builder(name: str) -> Callable[..., nn.Module]:
 
     taken = [channels_as, classes_as]
     return _signed(by_keyword, _options(name, parameters, hints, taken, hidden))
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except RuntimeError as error:
+        if "torchvision" not in str(error):
+            raise
+    # Built for another torch; libraries such as timm import it too.
+    mend_torchvision()
+    return import_module(name)
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch import Tensor
 from ima.attacks.boundary import ROUNDS
 from ima.methods import IMA, Standard
 from ima.methods.base import Method
-from ima.nnunet.checkpoints import check_fold, complete, read
+from ima.nnunet.checkpoints import best_dice, check_fold, complete, read
 from ima.nnunet.environment import check_version
 from ima.nnunet.settings import Settings, reach, used_by
 from ima.nnunet.slices import Ids, slices_told
@@ -206,6 +207,9 @@ class Trainer(nnUNetTrainer):
                 )
             method.load_state_dict(ours["method"])
         super().load_checkpoint(filename_or_checkpoint)
+        if self.continued and self.output_folder is not None:
+            best = Path(self.output_folder) / "checkpoint_best.pth"
+            self._best_ema = best_dice(best, self._best_ema)
 
     def _say(self, ids: Ids) -> None:
         schemes = ", ".join(sorted(set(self.configuration_manager.normalization_schemes)))
@@ -240,7 +244,10 @@ class Trainer(nnUNetTrainer):
                 )
             )
         if self.settings.seed is not None:
-            lines.append("seed: a run repeats itself only with nnUNet_n_proc_DA=0")
+            lines.append(
+                "seed: a run that is not stopped repeats itself with nnUNet_n_proc_DA=0; "
+                "one that is stopped and continued (--c) differs from it"
+            )
         for line in filter(None, lines):
             self.print_to_log_file(line, add_timestamp=False)
 

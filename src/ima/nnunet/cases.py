@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ima.evaluation.partial import mark
+from ima.evaluation.segmentation_results import OWN
 from ima.nnunet.trained import Trained
 
 BATCH = 32
@@ -37,7 +38,7 @@ class Cases:
     for ignored voxels where there is such a label.
 
     names: case and slice of every sample; total: samples that there would be without `samples`;
-    digest: of all images and labels.
+    digest: of all images and labels; where: they lie, in words without paths.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Cases:
             raise ValueError(f"samples is {samples}; expected a number of at least 1")
         self.trained = trained
         self.flat = len(trained.patch) == 2
+        self.where = OWN if images is None or labels is None else _named(images, labels)
         self.files = _files(trained, images, labels)
         self.preprocessor: Any = trained.stage.preprocessor_class(verbose=False)
         counts: list[int] = []
@@ -183,6 +185,10 @@ def _folders(trained: Trained, images: Path | None, labels: Path | None) -> tupl
                 "FOLDER --labels FOLDER, in nnU-Net's file names"
             )
     return images, labels
+
+
+def _named(images: Path, labels: Path) -> str:
+    return f"images in {images.resolve().name}, labels in {labels.resolve().name}"
 
 
 def _spread(total: int, samples: int | None) -> NDArray[np.int64]:

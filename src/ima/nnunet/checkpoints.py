@@ -92,6 +92,20 @@ def read(filename: str, trainer: str, settings: Settings) -> dict[str, Any]:
     return ours
 
 
+def best_dice(file: Path, known: float | None) -> float | None:
+    """The moving Dice of the best checkpoint, or the one that is `known`: the higher.
+
+    nnU-Net writes the latest checkpoint of an epoch before it notes that the epoch was the best, so
+    what a continued training reads there can be too low, and a worse epoch would pass for the best.
+    """
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)["_best_ema"]
+    except Exception:
+        # Where there is none, or a damaged one, the next epoch above what is known writes it.
+        return known
+    return max((dice for dice in (found, known) if dice is not None), default=None)
+
+
 def _plain(value: Any) -> Any:
     """The value without numpy's numbers, which a safe load refuses."""
     if isinstance(value, dict):

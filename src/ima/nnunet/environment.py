@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+
+from ima.mending import mend_torchvision as mend_torchvision
 
 MINIMUM = (2, 8)
 """The first nnU-Net that looks for trainers in the folders of `nnUNet_extTrainer`."""
 
 INSTALL = "pip install '.[nnunet]', in the folder that holds this library's pyproject.toml"
 """How nnU-Net gets installed, in the words of every message."""
-
-_KEPT: list[Any] = []
 
 
 def check_version() -> None:
@@ -34,32 +32,6 @@ def check_version() -> None:
 def external_folder() -> Path:
     """The folder to name in `nnUNet_extTrainer`: it holds one small module with the trainers."""
     return Path(__file__).resolve().parent / "external"
-
-
-def mend_torchvision() -> None:
-    """Let torchvision import where torch is built for the CPU only.
-
-    The package registry's torchvision is built for CUDA, and its operators are missing beside a
-    CPU torch; its import, and with it nnU-Net's search for trainers, fails. Declaring the two
-    operators that it asks for is enough: nnU-Net never calls them. Elsewhere nothing is done.
-    Call it before nnU-Net is imported.
-    """
-    import torch
-
-    if torch.version.cuda is not None or "torchvision" in sys.modules:
-        return
-    try:
-        import torchvision  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    except ModuleNotFoundError:
-        return
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        # Operators live as long as the object that declared them.
-        library = torch.library.Library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            library.define(operator + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _KEPT.append(library)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

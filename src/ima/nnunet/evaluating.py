@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from ima.budget import Budget
 from ima.evaluation.partial import discard
 from ima.evaluation.results import FILE
-from ima.evaluation.segmentation_results import SegmentationResults
+from ima.evaluation.segmentation_results import CASES, DIGEST, SegmentationResults
 from ima.evaluation.segments_on_disk import ATTACKS, Sheet, attack_segmentation
 from ima.nnunet.cases import BATCH, Cases
 from ima.nnunet.paper import by_dataset
@@ -95,4 +96,6 @@ def _about(trained: Trained, cases: Cases) -> dict[str, str]:
         ),
         "noise": "in units of normalised images, over the whole sample, without clamping",
         "samples": f"{len(cases.names)} of {cases.total}",
+        CASES: cases.where,
+        DIGEST: hashlib.sha256(cases.digest.encode()).hexdigest()[:16],
     }

@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from ima.cores import threads
+from ima.evaluation.segment_attacks import find_segment_attack
 from ima.files import write_text
 from ima.nnunet.paper import TASKS, Task
-from ima.training.refusal import ConfigError, check_name, nearest, read_yaml, validate
+from ima.nnunet.settings import TRAINERS
+from ima.training.refusal import ConfigError, ask, check_name, nearest, read_yaml, validate
 from ima.training.settings import Strict
 
 Positive = Annotated[float, Field(gt=0)]
@@ -111,7 +113,49 @@ def load_experiment(source: str | Path) -> Experiment:
         path = known[str(source)]
     experiment = validate(Experiment, read_yaml(path))
     check_name("task", experiment.task, TASKS)
+    _check(experiment)
     return experiment
+
+
+def _check(one: Experiment) -> None:
+    """Raise ConfigError for values of the right kind that cannot be run."""
+    if one.standard_epochs >= one.epochs:
+        raise ConfigError(
+            f"standard_epochs: is {one.standard_epochs} of {one.epochs} epochs; expected fewer, as "
+            "the others are those of a row's method"
+        )
+    for number, row in enumerate(one.rows):
+        _check_row(f"rows.{number}", row, TASKS[one.task].eps)
+    for number, name in enumerate(one.evaluate.attacks):
+        place = f"evaluate.attacks.{number}"
+        found, _ = ask(place, find_segment_attack, name)
+        if found.amplitude is not None:
+            raise ConfigError(
+                f"{place}: is {name!r}; white noise comes by itself: expected attacks with a "
+                "radius, leave it out"
+            )
+
+
+def _check_row(place: str, row: Entry, papers: float) -> None:
+    """The same for a row; papers: the eps of trainers that are told none."""
+    if row.trainer not in TRAINERS:
+        raise ConfigError(
+            f"{place}.trainer: {row.trainer!r} is no trainer of this library, and others do not "
+            f"follow the recipe (epochs, iterations, seed).{nearest(row.trainer, TRAINERS)} Known: "
+            f"{', '.join(TRAINERS)}"
+        )
+    fixed = TRAINERS[row.trainer]
+    if fixed is not None and row.eps is not None and row.eps != fixed:
+        raise ConfigError(
+            f"{place}.eps: is {exact(row.eps)}, but {row.trainer} trains with "
+            f"{exact(fixed)}; leave it out, or choose nnUNetTrainerSAT"
+        )
+    eps = row.eps or fixed or papers
+    if row.delta is not None and row.delta > eps:
+        raise ConfigError(
+            f"{place}.delta: is {exact(row.delta)}, above eps, {exact(eps)}; expected at most eps: "
+            f"lower it, or raise {place}.eps"
+        )
 
 
 @dataclass(frozen=True)
@@ -175,12 +219,13 @@ class Place:
             "VAL_ITERATIONS": one.val_iterations,
             "SEED": self.seed,
         }
-        return {f"IMA_{key}": f"{value:g}" for key, value in told.items() if value is not None}
+        return {f"IMA_{key}": exact(value) for key, value in told.items() if value is not None}
 
     def begin(self) -> None:
         """Make the folder, with a record of the experiment.
 
-        Raises ConfigError where it holds another one, whose trained rows are not of this recipe.
+        Raises ConfigError where it holds another one, whose trained rows are not of this recipe, or
+        the trainer of a row under another label.
         """
         record = self.folder / "experiment.json"
         now: dict[str, Any] = {
@@ -198,8 +243,24 @@ class Place:
                     f"{self.folder} holds an experiment with other values of "
                     f"{', '.join(shared + changed)}; choose another --folder, or remove this one"
                 )
+            # The first label is the one that was trained.
+            labels = {row["trainer"]: label for label, row in reversed(known.items())}
+            for label, row in rows.items():
+                before = labels.get(row["trainer"], label)
+                # One folder a trainer: the row would pass off that network as its own.
+                if before != label:
+                    raise ConfigError(
+                        f"{self.folder} holds {row['trainer']} as row {before}, and a trainer has "
+                        f"one network there; expected that label in place of {label}: call it so, "
+                        "or choose another --folder"
+                    )
             rows = known | rows
         write_text(record, json.dumps({**now, "rows": rows}, indent=2) + "\n")
+
+
+def exact(value: float) -> str:
+    """The text that reads back as the same number: `15` for 15.0, `0.1`, `20240115`."""
+    return str(int(value)) if value == int(value) else repr(value)
 
 
 _FOLDERS = ("raw", "preprocessed", "results")

@@ -10,12 +10,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from ima.budget import WHOLE as WHOLE_BUDGET
 from ima.nnunet.paper import TASKS, Task, by_dataset
 
 CONFIG = "IMA_CONFIG"
 """The variable that names a YAML file with the settings, in lower case and without IMA_."""
 
-OTHERS = ("IMA_CONFIG", "IMA_DATA", "IMA_CACHE", "IMA_JOBS")
+OTHERS = ("IMA_CONFIG", "IMA_DATA", "IMA_CACHE", "IMA_JOBS", WHOLE_BUDGET)
 """Variables of this library that are no settings of the trainers."""
 
 
@@ -29,6 +30,12 @@ NOISY = ("IMA", "SAT")
 
 ALL = (*NOISY, "STD")
 """All kinds of trainers."""
+
+TRAINERS: Mapping[str, float | None] = {
+    **dict.fromkeys(("nnUNetTrainerSTD", "nnUNetTrainerSAT", "nnUNetTrainerIMA")),
+    **{f"nnUNetTrainerSAT{eps:g}": eps for eps in (5.0, 10.0, 15.0, 20.0, 25.0, 40.0)},
+}
+"""The names of all trainers, and the eps that a name fixes, None where it fixes none."""
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ima.files import digest
-from ima.nnunet.experiment import Entry, Place
+from ima.nnunet.experiment import Entry, Place, exact
 from ima.nnunet.msd import locate_task
 
 
@@ -84,7 +84,7 @@ def attack(place: Place, row: Entry) -> Step:
         f"{row.label}-evaluate",
         (
             *("evaluate", "--nnunet", str(place.trained(row)), "--attacks", *asked.attacks),
-            *("--eps", *(f"{eps:g}" for eps in asked.eps), *samples),
+            *("--eps", *map(exact, asked.eps), *samples),
             *("--seed", str(place.seed), "--device", place.device),
         ),
         place.environ(),
@@ -101,19 +101,38 @@ def results(place: Place, row: Entry) -> Path:
 def _attacked(place: Place, row: Entry) -> bool:
     """Whether the attacks that are asked for were made, on the weights that are there."""
     from ima.evaluation.results import FILE
-    from ima.evaluation.segmentation_results import WORST, SegmentationResults
+    from ima.evaluation.segmentation_results import CASES, OWN, WORST, SegmentationResults
 
     asked, file = place.experiment.evaluate, results(place, row)
     weights = place.trained(row) / "fold_0" / "checkpoint_final.pth"
     if not file.exists() or not weights.exists():
         return False
     found = SegmentationResults.from_csv(file)
-    if found.settings.get(FILE) != digest(weights):
+    told = found.settings
+    if told.get(FILE) != digest(weights):
         return False
-    count, _, whole = found.settings.get("samples", "").partition(" of ")
-    wanted = whole or count if asked.samples is None else str(asked.samples)
+    # Results from before one of these was recorded pass.
+    wanted = {"seed": str(place.seed), CASES: OWN}
     return (
         set(found.attacks) - {WORST} == set(asked.attacks)
-        and found.eps == tuple(sorted(asked.eps))
-        and count in (wanted, whole or count)
+        and _same_radii(found.eps, asked.eps)
+        and _as_many(told.get("samples", ""), asked.samples)
+        and all(told.get(name, value) == value for name, value in wanted.items())
     )
+
+
+def _same_radii(ones: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether both hold the same radii; one that is named twice counts once."""
+    from ima.evaluation.results import same_radius
+
+    pairs = ((ones, others), (others, ones))
+    return all(any(same_radius(a, b) for b in there) for here, there in pairs for a in here)
+
+
+def _as_many(told: str, asked: int | None) -> bool:
+    """Whether so many samples were evaluated, all if None; told: such as `70 of 1263`."""
+    count, _, whole = told.partition(" of ")
+    if not count:
+        return True
+    total = int(whole or count)
+    return int(count) == (total if asked is None else min(asked, total))

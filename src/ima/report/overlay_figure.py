@@ -22,7 +22,12 @@ HEAD = ("without noise", "with noise")
 
 
 def overlays_figure(
-    networks: Sequence[Named], *, norm: str, eps: float | None = None, slices: int = 3
+    networks: Sequence[Named],
+    *,
+    norm: str,
+    eps: float | None = None,
+    slices: int = 3,
+    within: str = "",
 ) -> tuple[Figure, str] | None:
     """Slices in rows, at the left the truth, then each network: the figure and its caption.
 
@@ -30,14 +35,14 @@ def overlays_figure(
     with the noise against the network, and the noise enlarged by the factor named.
 
     networks: label and arrays of overlays.npz, the one that noise fools first. eps: of the noise,
-    the middle one of those kept if None. slices: so many at most. None where the networks keep no
-    slice in common.
+    the middle one of those kept if None. slices: so many at most. within: see `pick`. None where
+    the networks keep no slice in common.
     """
     if not all(found for _, found in networks):
         return None
     known = radii(networks)
     radius = eps if eps is not None else known[len(known) // 2] if known else 0.0
-    rows = pick(networks, radius)[:slices]
+    rows = pick(networks, radius, within)[:slices]
     if not rows:
         return None
     noise = f"Noise of size at most {radius:g} ({style.norm_name(norm)})"

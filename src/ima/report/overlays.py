@@ -30,6 +30,9 @@ NOWHERE = 255
 FILL, SIDE, DASH = 0.3, 300, 4
 """Opacity of the colours, least pixels of a picture's longer side, outline's widths in a dash."""
 
+ROUNDING = 1e-3
+"""Share of its range by which an image may differ between two networks: floats round."""
+
 ARRAYS = {
     **dict.fromkeys(("clean", "noisy"), ("image", "f")),
     **dict.fromkeys(("truth", "predicted_clean", "predicted_noisy"), ("image", "u")),
@@ -125,35 +128,33 @@ def radii(networks: Sequence[Named]) -> list[float]:
     return [eps for eps in known if pick(networks, eps)]
 
 
-def pick(networks: Sequence[Named], eps: float) -> list[Slice]:
-    """The slices that all networks keep at a radius, in the order of the first one's file."""
+def pick(networks: Sequence[Named], eps: float, within: str = "") -> list[Slice]:
+    """The slices that all networks keep at a radius, in the order of the first one's file.
+
+    Only those of one image, under the same attack. within: said behind a slice's number, where it
+    does not count in the case.
+    """
     if not networks:
         return []
     places = [_places(found, eps) for _, found in networks]
+    arrays = networks[0][1]
     shown: list[Slice] = []
-    for key, first in places[0].items():
-        rows = [of_one.get(key) for of_one in places]
-        arrays = networks[0][1]
+    for (case, number), first in places[0].items():
+        rows = [of_one[case, number] for of_one in places if (case, number) in of_one]
         inside = np.isfinite(arrays["clean"][first])
-        if any(row is None for row in rows) or not inside.any():
+        if len(rows) < len(networks) or not inside.any():
             continue
-        views = tuple(
-            _view(label, found, row, inside)
-            for (label, found), row in zip(networks, rows, strict=True)
-            if row is not None and np.array_equal(np.isfinite(found["clean"][row]), inside)
-        )
-        # Another preprocessing gives another image of the same slice.
-        if len(views) == len(networks):
-            case, number = key
+        kept = [(label, found, row) for (label, found), row in zip(networks, rows, strict=True)]
+        if all(_alike(arrays, first, found, row) for _, found, row in kept):
             shown.append(
                 Slice(
-                    f"{case}, slice {number}" if number >= 0 else case,
+                    f"{case}, slice {number}{within}" if number >= 0 else case,
                     eps,
                     str(arrays["attack"][first]),
                     _cut(arrays["clean"][first], inside).astype(np.float64),
                     _cut(arrays["truth"][first], inside),
                     tuple(map(str, arrays["classes"])),
-                    views,
+                    tuple(_view(label, found, row, inside) for label, found, row in kept),
                 )
             )
     return shown
@@ -202,6 +203,19 @@ def _dashed(label: int) -> bool:
 def _places(found: Mapping[str, Any], eps: float) -> dict[tuple[str, int], int]:
     rows = np.flatnonzero(np.isclose(found["eps"], eps))
     return {(str(found["case"][i]), int(found["slice"][i])): int(i) for i in rows}
+
+
+def _alike(one: Mapping[str, Any], first: int, other: Mapping[str, Any], row: int) -> bool:
+    """Whether two networks keep the same image, with noise of the same attack."""
+    mine, others = one["clean"][first], other["clean"][row]
+    inside = np.isfinite(mine)
+    if str(one["attack"][first]) != str(other["attack"][row]):
+        return False
+    # Another preprocessing gives another image of the same slice.
+    if not np.array_equal(inside, np.isfinite(others)):
+        return False
+    most = ROUNDING * float(np.ptp(mine[inside]))
+    return bool(np.allclose(mine[inside], others[inside], atol=most))
 
 
 def _view(label: str, found: Mapping[str, Any], row: int, inside: NDArray[np.bool_]) -> View:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ima.evaluation.results import CLEAN, FILE, NETWORK, is_white
-from ima.evaluation.segmentation_results import WORST
+from ima.evaluation.segmentation_results import DIGEST, WORST, SegmentationResults
 from ima.files import write_text
 from ima.report.cells import ABSENT, Cell, Measure, Table
 from ima.report.html.numbers import attack_name
@@ -27,12 +27,14 @@ from ima.report.segmented import (
     count,
     empties,
     headline,
+    in_patches,
     in_volumes,
     keys_of,
     levels,
     radii,
     scores,
     shown,
+    within,
 )
 from ima.report.style import norm_name
 from ima.report.tables import to_csv, to_latex, to_markdown, to_text
@@ -47,18 +49,22 @@ DEFINED = (
 
 AVERAGED = "over clean and all attacks at all radii, without the worst case and noise that is drawn"
 
-WHITE = "White noise is uniform in ± the amplitude named, the worst of so many draws."
+WIDTH = " of the bounds' width"
+WHITE: Mapping[tuple[bool, ...], str] = {
+    (False,): "amplitude named",
+    (True,): f"share named{WIDTH}",
+    (False, True): f"amplitude named, where there are bounds as a share{WIDTH}",
+}
+"""The size of white noise in words, by whether networks have bounds."""
 
 PICKED = (
     "The worst case takes for each sample the attack that leaves the lowest Dice of the sample; "
     "its average over classes may lie a little above one attack's."
 )
 
-VOLUMES = "; the Dice are those of the whole volumes"
-
 ALL, AVERAGE = "clean, all classes", "average"
 
-APART = (NETWORK, FILE, "samples", "seconds", "classes", "empty slices")
+APART = (NETWORK, FILE, DIGEST, "samples", "seconds", "classes", "empty slices")
 """Settings of an evaluation that captions tell, or that nobody needs."""
 
 
@@ -90,7 +96,8 @@ def adi_table(runs: Sequence[Run], note: str = "") -> Table:
     checked(runs)
     all_scores = [scores(results) for _, results in runs]
     keys = keys_of(all_scores)
-    columns = ["method", CLEAN, ALL, *map(name_of, keys[1:]), AVERAGE]
+    width = of_width(runs)
+    columns = ["method", CLEAN, ALL, *(name_of(key, width) for key in keys[1:]), AVERAGE]
     rows: list[tuple[Cell, ...]] = []
     for (label, _), of_one in zip(runs, all_scores, strict=True):
         adi = {key: score.adi for key, score in of_one.items()}
@@ -116,7 +123,7 @@ def class_tables(runs: Sequence[Run]) -> list[Table]:
         for (label, _), of_one in zip(runs, all_scores, strict=True):
             found = [_of_class(of_one.get(key), number) for key in keys]
             rows.append((label, *map(Index, found)))
-        columns = ("method", CLEAN, *map(name_of, keys[1:]))
+        columns = ("method", CLEAN, *(name_of(key, of_width(runs)) for key in keys[1:]))
         caption = f"{name}: mean Dice over the samples in which this class counts."
         blocks = ("", *(attack for attack, _ in keys[1:]))
         tables.append(IndexTable(columns, tuple(rows), caption, blocks))
@@ -197,11 +204,12 @@ def write_comparison(folder: Path, runs: Sequence[Segmented], frame: Frame) -> s
     if attack:
         said = f"ADI under {under(attack)}; n = {count(runs[0].results)}"
         drawn["curves"] = curves_figure(named), said
+    first = runs[0].results
     shown_beside = [(run.label, run.overlays) for run in (runs[0], runs[-1])[: len(runs)]]
-    pictures = overlays_figure(shown_beside, norm=runs[0].results.norm)
+    pictures = overlays_figure(shown_beside, norm=first.norm, within=within(first))
     if pictures is not None:
         figure, said = pictures
-        drawn["overlays"] = figure, said + (VOLUMES if in_volumes(runs[0].results) else "")
+        drawn["overlays"] = figure, said + of_whole(first)
     made = [f"Made by `{frame.command}`."] if frame.command else []
     page = [f"# {frame.name}\n", *(f"{line}\n" for line in (*made, *settings_told(named)))]
     page += map(to_markdown, tables)
@@ -230,10 +238,33 @@ def average(of_one: Scores, keys: Sequence[Key]) -> float:
     return float(np.mean([of_one[key].adi if key in of_one else np.nan for key in single]))
 
 
-def name_of(key: Key) -> str:
-    """An attack and its radius as a table's column."""
+def name_of(key: Key, width: str = "") -> str:
+    """An attack and its radius as a table's column; width: see `of_width`."""
     attack, eps = key
-    return f"{attack} at {'±' if is_white(attack) else ''}{eps:g}" if eps else attack
+    return f"{attack} at {size(key, width)}" if eps else attack
+
+
+def size(key: Key, width: str) -> str:
+    """A radius, or the amplitude of white noise; width: see `of_width`."""
+    attack, eps = key
+    return f"±{eps:g}{width}" if is_white(attack) else f"{eps:g}"
+
+
+def of_width(runs: Sequence[Run]) -> str:
+    """What the amplitude of white noise is a share of, behind it; nothing without bounds."""
+    return WIDTH if all(map(_bounded, runs)) else ""
+
+
+def white_told(runs: Sequence[Run]) -> str:
+    """What white noise is, in a sentence."""
+    named = WHITE[tuple(sorted(set(map(_bounded, runs))))]
+    return f"White noise is uniform in ± the {named}, the worst of so many draws."
+
+
+def of_whole(results: SegmentationResults) -> str:
+    """What is said of the Dice beside a picture of one slice; nothing where that is the sample."""
+    kind = " (a case, or its central patch)" if in_patches(results) else ""
+    return f"; the Dice are those of the whole samples{kind}" if in_volumes(results) else ""
 
 
 def under(attack: str) -> str:
@@ -267,10 +298,15 @@ def _caption(runs: Sequence[Run], note: str) -> str:
         f"{empties(first)}. “{ALL}” counts only samples whose truth holds every class; "
         f"“{AVERAGE}” is {AVERAGED}.",
         PICKED if any(WORST in results.attacks for _, results in runs) else "",
-        WHITE if white else "",
+        white_told(runs) if white else "",
         note,
     ]
     return " ".join(part for part in parts if part)
+
+
+def _bounded(run: Run) -> bool:
+    # Files from before bounds were recorded do not say.
+    return run[1].settings.get("bounds", "none") != "none"
 
 
 def _of_class(score: Score | None, number: int) -> float:

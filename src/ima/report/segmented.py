@@ -145,7 +145,7 @@ def checked(runs: Sequence[Run]) -> None:
         raise ValueError(f"several runs are labelled {twice}; give distinct labels")
     for what, each in (
         ("norm", [results.norm for _, results in runs]),
-        ("data", [results.settings.get("dataset", "") for _, results in runs]),
+        ("data", [results.settings.get("dataset", "unnamed") for _, results in runs]),
         ("classes", [", ".join(results.classes) for _, results in runs]),
     ):
         found = list(dict.fromkeys(each))
@@ -158,10 +158,19 @@ def checked(runs: Sequence[Run]) -> None:
     if not expected:
         raise ValueError(f"the results of {first} hold no clean pass; evaluate the network again")
     for label, results in others:
-        if (found := _samples(results)) != expected:
+        found = _samples(results)
+        if found.keys() != expected.keys():
             raise ValueError(
                 f"{label} was evaluated on {len(found)} samples, {first} on {len(expected)}, and "
                 "they are not the same ones; evaluate both with the same cases and --samples"
+            )
+        if other := next((key for key in expected if found[key] != expected[key]), None):
+            case, at = other
+            where = case if at < 0 else f"{case}, slice {at}"
+            raise ValueError(
+                f"the truth of {where} has {_held(*found[other])} in the evaluation of {label}, "
+                f"{_held(*expected[other])} in that of {first}: their data differ, or the grids "
+                "that these lie on; evaluate both on the same, or make a page for each"
             )
 
 
@@ -201,8 +210,7 @@ def levels(results: SegmentationResults, known: Sequence[float]) -> list[float]:
 def count(results: SegmentationResults) -> str:
     """How many samples were tested, such as `840 slices of 35 cases, 310 without foreground`."""
     clean = [row for row in results.rows if row.attack == CLEAN]
-    sliced = any(row.slice >= 0 for row in results.rows)
-    unit = "volumes" if in_volumes(results) else "slices" if sliced else "images"
+    unit = _unit(results)
     n, _, whole = results.settings.get("samples", "").partition(" of ")
     part = f" (of {whole})" if whole not in ("", n) else ""
     empty = sum(row.pixels == 0 for row in clean)
@@ -213,9 +221,19 @@ def count(results: SegmentationResults) -> str:
 
 
 def in_volumes(results: SegmentationResults) -> bool:
-    """Whether samples are whole volumes, rather than slices of them or images."""
+    """Whether samples are volumes, whole or a part of a case, rather than slices or images."""
     flat = results.settings.get("dimensions") == "2"
     return not flat and all(row.slice < 0 for row in results.rows)
+
+
+def in_patches(results: SegmentationResults) -> bool:
+    """Whether a volume may be the central patch of a larger case."""
+    return in_volumes(results) and "central patch" in results.settings.get("samples are", "")
+
+
+def within(results: SegmentationResults) -> str:
+    """What a slice's number counts in, behind it, where that may be another than the case."""
+    return " of the sample" if in_volumes(results) else ""
 
 
 def empties(results: SegmentationResults) -> str:
@@ -223,8 +241,23 @@ def empties(results: SegmentationResults) -> str:
     return results.settings.get("empty slices", EMPTY_SLICES)
 
 
-def _samples(results: SegmentationResults) -> frozenset[tuple[str, int]]:
-    return frozenset((row.case, row.slice) for row in results.rows if row.attack == CLEAN)
+def _samples(results: SegmentationResults) -> dict[tuple[str, int], tuple[int, int]]:
+    """By case and slice what its truth holds: pixels of foreground, and foreground classes."""
+    return {
+        (row.case, row.slice): (row.pixels, row.present)
+        for row in results.rows
+        if row.attack == CLEAN
+    }
+
+
+def _held(pixels: int, present: int) -> str:
+    return f"{pixels} pixels of foreground in {present} class{'' if present == 1 else 'es'}"
+
+
+def _unit(results: SegmentationResults) -> str:
+    if in_volumes(results):
+        return "cases or central patches" if in_patches(results) else "volumes"
+    return "slices" if any(row.slice >= 0 for row in results.rows) else "images"
 
 
 def _score(results: SegmentationResults, rows: list[SegmentRow], key: Key) -> Score:

@@ -72,11 +72,14 @@ def splits_of(run: Run) -> Splits:
     """
     config = run.config()
     splits, known = load_splits(config), run.environment().get("trace")
-    if known is not None and not same_samples(known, trace(splits)):
+    now = trace(splits)
+    if known is not None and not same_samples(known, now):
+        had, has = (f"{first[0]:.0f} and {first[1]:.0f}" for first in (known[0], now[0]))
         place = f"data.path {config.data.path}" if config.data.path else "the data's folder"
         raise ValueError(
-            f"{run.folder} was begun on other samples, or on these in another order: {place} holds "
-            "other files since; put the old ones back, or begin a new run with --out"
+            f"{run.folder} was begun on other samples, or on these in another order ({had} to "
+            f"train and validate on, now {has}): {place} holds other files since; put the old ones "
+            "back, or begin a new run with --out"
         )
     return splits
 

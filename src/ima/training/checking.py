@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ima.budget import Budget
+from ima.evaluation.by_batch import within
 from ima.evaluation.checks import run_checks
 from ima.evaluation.checks_results import Checks
 from ima.training.build import BOUNDS
@@ -55,6 +56,6 @@ def check_run(
         partial=part(run, CHECKS),
         budget=budget,
     )
-    found = replace(found, settings={**found.settings, "weights": which})
+    found = replace(found, settings={**found.settings, "bounds": within(BOUNDS), "weights": which})
     found.to_json(checks_path(run))
     return found

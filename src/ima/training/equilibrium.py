@@ -14,6 +14,7 @@ thinner than a cell can be missed.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,18 +119,21 @@ def check(config: Config) -> None:
             )
 
 
-def origin(runs: Sequence[Run]) -> str:
-    """Seed, epochs, commit and versions of the runs behind a picture, in one paragraph."""
+def origin(runs: Sequence[Run], overrides: Sequence[str] = ()) -> str:
+    """Command, epochs, commit and versions of the runs behind a picture, in one paragraph.
+
+    overrides: of the config, as they stand in the command.
+    """
     config, found = runs[0].config(), [run.environment() for run in runs]
+    words = shlex.join(["ima", "equilibrium", *overrides, "--seed", str(config.train.seed)])
 
     def each(key: str) -> str:
         return ", ".join(dict.fromkeys(str(one.get(key)) for one in found))
 
     return (
-        f"Made by `ima equilibrium --seed {config.train.seed}`: {len(runs)} runs of "
-        f"{config.train.epochs} epochs under one recipe, weights and margins of the last epoch, "
-        f"commit {each('commit')}, ima {each('ima')}, torch {each('torch')}, Python "
-        f"{each('python')}, {each('device')}."
+        f"Made by `{words}`: {len(runs)} runs of {config.train.epochs} epochs under one recipe, "
+        f"weights and margins of the last epoch, commit {each('commit')}, ima {each('ima')}, torch "
+        f"{each('torch')}, Python {each('python')}, {each('device')}."
     )
 
 

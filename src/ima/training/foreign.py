@@ -7,6 +7,7 @@ segmentation network's. Results lie beside the weights, in a folder of their own
 from __future__ import annotations
 
 import inspect
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -100,7 +101,8 @@ def load_foreign(
 
     checkpoint: a state_dict, `.safetensors` or a `.pt` that holds tensors only; nothing in it is
     executed. model: `module:function`, called without arguments, or with numbers of channels and
-    classes where these are given or known; or a name of `ima list networks`. data:
+    classes where these are given or known; or of a module itself, of which a copy is taken; or a
+    name of `ima list networks`. data:
     `module:function`, which returns a data set of (x, y) or a list of batches; or a name of
     `ima list data`, of which the test part is taken. bounds: (0, 1) for data by name, none else.
     ignore_label: of pixels that count nowhere, for a segmentation network with labels.
@@ -175,18 +177,33 @@ def _network(
 ) -> nn.Module:
     if num_classes is None and splits is not None:
         num_classes = splits.num_classes
-    plain = ":" in name and not inspect.signature(_found(name)).parameters
-    if plain or (":" in name and num_classes is None and channels is None):
-        return _called(name)
+    if ":" in name:
+        found = _found(name)
+        if isinstance(found, nn.Module):
+            # Another call may put other weights into it.
+            return deepcopy(found)
+        signature = _signature(name, found)
+        if not signature.parameters or (num_classes is None and channels is None):
+            return _called(name, found, signature)
     if num_classes is None:
         raise ValueError(f"network {name!r} needs a number of classes; say it with --num-classes")
     return build(name, shape[0] if channels is None else channels, num_classes)
 
 
-def _called(name: str) -> nn.Module:
-    function = _found(name)
+def _signature(name: str, found: Any) -> inspect.Signature:
+    """What is to be called with; ValueError for what cannot be called."""
     try:
-        inspect.signature(function).bind()
+        return inspect.signature(found)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"network {name!r} is of type {type(found).__name__}; expected a function or a class "
+            "that builds a torch.nn.Module, or such a module itself"
+        ) from error
+
+
+def _called(name: str, function: Any, signature: inspect.Signature) -> nn.Module:
+    try:
+        signature.bind()
     except TypeError as error:
         raise ValueError(
             f"network {name!r} cannot be built without arguments ({error}); say --channels and "

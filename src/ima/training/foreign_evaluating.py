@@ -7,12 +7,18 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from torch.utils.data import TensorDataset
 
 from ima.budget import Budget
+from ima.data import Part
 from ima.evaluation.attacks import ATTACKS
+from ima.evaluation.batches import batches, pair
+from ima.evaluation.by_batch import within
 from ima.evaluation.checks import run_checks
 from ima.evaluation.checks_results import Checks
 from ima.evaluation.distances import Distances
@@ -20,7 +26,7 @@ from ima.evaluation.evaluate import evaluate
 from ima.evaluation.examples import Examples
 from ima.evaluation.minimal import minimal
 from ima.evaluation.noise import WHITE_NOISE
-from ima.evaluation.partial import discard
+from ima.evaluation.partial import discard, mark
 from ima.evaluation.results import Results
 from ima.evaluation.segmentation_results import SegmentationResults
 from ima.evaluation.segments_on_disk import Sheet, attack_segmentation
@@ -28,6 +34,9 @@ from ima.tasks import Classification, Segmentation
 from ima.training.evaluating import EXAMPLES, load_subject
 from ima.training.foreign import Foreign
 from ima.training.run import Run
+
+FEW = 16
+"""So many samples tell data that are not in memory from others."""
 
 
 def evaluate_foreign(
@@ -41,7 +50,7 @@ def evaluate_foreign(
 ) -> Results:
     """Attack a classifier, as `ima.evaluate` does, with white noise too, and write the rows."""
     record = _part(foreign.results)
-    examples = Examples(EXAMPLES, len(attacks) * len(eps), record, foreign.named)
+    examples = Examples(EXAMPLES, len(attacks) * len(eps), record, data_digest(foreign.data))
 
     def after_batch(done: int, total: int) -> None:
         examples.save()
@@ -80,7 +89,7 @@ def segment_foreign(
     """Attack a segmentation network; the rows, and slices for pictures, are written."""
     assert isinstance(foreign.task, Segmentation)
     return attack_segmentation(
-        Sheet(foreign.results, foreign.checkpoint.stem, foreign.named),
+        Sheet(foreign.results, foreign.checkpoint.stem, data_digest(foreign.data)),
         foreign.model,
         foreign.data,
         eps,
@@ -120,6 +129,7 @@ def distances_foreign(
         partial=_part(foreign.distances),
         budget=budget,
     )
+    found = replace(found, settings={**found.settings, **_measured(foreign)})
     found.to_csv(foreign.distances)
     return found
 
@@ -166,6 +176,7 @@ def check_foreign(
         partial=_part(foreign.checks),
         budget=budget,
     )
+    found = replace(found, settings={**found.settings, **_measured(foreign)})
     found.to_json(foreign.checks)
     return found
 
@@ -174,6 +185,24 @@ def forget(results: Iterable[Path]) -> None:
     """Delete the finished batches of the evaluations whose results these are."""
     for path in results:
         discard(_part(path))
+
+
+def data_digest(data: Any) -> str:
+    """A digest of samples and labels, so that pictures of other data are not taken for theirs.
+
+    Of all where they lie in memory as tensors, of the first few where they do not: to read the
+    whole data set once more may take as long as to evaluate it.
+    """
+    if isinstance(data, Part):
+        return mark(data.images, data.targets)
+    if isinstance(data, TensorDataset) and len(data.tensors) > 1:
+        return mark(*data.tensors[:2])
+    return mark(*pair(next(iter(batches(data, FEW))), ("image", "label")))
+
+
+def _measured(foreign: Foreign) -> dict[str, str]:
+    """What the results say too, so that a page tells whether files belong together."""
+    return {"bounds": within(foreign.bounds), "data": foreign.named}
 
 
 def _part(path: Path) -> Path:

@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+from ima.files import make_folder, unwritable
+
 
 class Lock:
     """The right to write what a command leaves in a run's folder, from entering to leaving it.
@@ -43,16 +45,20 @@ class Lock:
     def take(self) -> None:
         """Take it, unless it is taken already; makes the folder.
 
-        Raises RuntimeError where another process has it.
+        Raises RuntimeError where another process has it, OSError where the folder cannot be written
+        to.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         if sys.platform == "win32":
             return
         import fcntl
 
         while self._file is None:
             # Not emptied, because it may be another's.
-            file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
+            try:
+                file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
+            except OSError as error:
+                raise unwritable(self.folder, error) from error
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby, product
 
 from ima.evaluation.results import CLEAN, mean_and_std
@@ -13,12 +13,14 @@ from ima.report.html.numbers import (
     attack_name,
     attacks_of,
     interval,
+    lacking,
     radii_of,
     scores,
 )
+from ima.report.html.sources import WEIGHTS
 from ima.report.html.verdict import Judged
 from ima.report.style import norm_name
-from ima.report.white import draws
+from ima.report.white import draws, sized
 
 WIDEST = 7
 """So many columns of accuracies fit beside each other."""
@@ -33,24 +35,43 @@ TITLES = {
 def accuracy_tables(judged: Sequence[Judged]) -> tuple[Block, ...]:
     """A table for each set of weights, the main one first."""
     norm = norm_name(judged[0].entry.main[0].norm)
-    tables: list[Block] = []
+    make = _of_one if len(judged) == 1 else _of_many
+    known = any(one.entry.config for one in judged)
+    main = dict.fromkeys(one.entry.which for one in judged)
+    first = [(one.entry.label, one.scores) for one in judged]
+    # Networks are compared by their main weights, whichever these are.
+    tables: list[Block] = [*make(first, _caption(main, known, norm))]
     for which in dict.fromkeys(w for one in judged for w in one.entry.sources[0].results):
-        found = [(one.entry.label, scores(one.entry.results(which))) for one in judged]
+        found = [
+            (one.entry.label, scores(one.entry.results(which)))
+            for one in judged
+            if which != one.entry.which
+        ]
         found = [(label, of_one) for label, of_one in found if of_one]
-        known = any(one.entry.config for one in judged)
-        title = TITLES[which] if known else "Accuracy"
-        caption = f"{title}: accuracy in percent, noise in {norm}"
-        make = _of_one if len(judged) == 1 else _of_many
-        tables += make(found, caption)
-    return (*tables, Prose(_note([one.scores for one in judged])), *_white(judged))
+        if found:
+            tables += make(found, _caption([which], known, norm))
+    return (*tables, Prose(_note(judged)), *_white(judged))
+
+
+def _caption(weights: Collection[str], known: bool, norm: str) -> str:
+    """known: whether a run tells that these are all results of it."""
+    which = next(iter(weights)) if len(weights) == 1 else ""
+    title = TITLES[which] if which in WEIGHTS or (which and known) else "Accuracy"
+    return f"{title}: accuracy in percent, noise in {norm}"
 
 
 def _white(judged: Sequence[Judged]) -> tuple[Block, ...]:
     """What white noise flips, a row a network; nothing where none was tried."""
     rows: list[tuple[str | Two, ...]] = []
-    found = [(one.entry.label, [r.white for r in one.entry.main if r.white]) for one in judged]
+    tried = [(one.entry.label, [(r.white, r.settings) for r in one.entry.main]) for one in judged]
+    sizes = dict.fromkeys(
+        sized(size, about)
+        for _, seeds in tried
+        for white, about in seeds
+        for size, _, _ in white.values()
+    )
+    found = [(label, [white for white, _ in seeds if white]) for label, seeds in tried]
     names = dict.fromkeys(name for _, seeds in found for white in seeds for name in white)
-    sizes = dict.fromkeys(size for _, seeds in found for w in seeds for size, _, _ in w.values())
     for label, seeds in found:
         if not seeds:
             continue
@@ -59,10 +80,9 @@ def _white(judged: Sequence[Judged]) -> tuple[Block, ...]:
         rows.append((label, str(right), *cells))
     if not names:
         return ()
-    listed = " or ".join(f"±{size:g}" for size in sizes)
     caption = (
-        f"White noise, uniform in {listed} on every entry: percent that become wrong, of the n "
-        "samples that are right without it"
+        f"White noise, uniform in {' or '.join(sizes)} on every entry: percent that become wrong, "
+        "of the n samples that are right without it"
     )
     columns = ("network", "n", *(f"in {draws(name)}" for name in names))
     return (Grid(caption, columns, tuple(rows)),)
@@ -77,11 +97,13 @@ def _flips(seeds: Sequence[tuple[int, int]]) -> str | Two:
     return Two(str(score), interval(score))
 
 
-def _note(all_scores: Sequence[Scores]) -> str:
-    several = max(score.seeds for of_one in all_scores for score in of_one.values()) > 1
+def _note(judged: Sequence[Judged]) -> str:
+    several = max(score.seeds for one in judged for score in one.scores.values()) > 1
+    alike = all(one.count.isdigit() for one in judged)
+    number = "number of samples, which all seeds share" if alike else "smallest number of samples"
     seeds = (
-        " ± is the standard deviation over seeds; the interval is that of the mean for the number "
-        "of samples, which all seeds share."
+        " ± is the standard deviation over seeds; the interval is that of the mean for the "
+        f"{number}."
         if several
         else ""
     )
@@ -100,7 +122,7 @@ def _of_one(found: Sequence[tuple[str, Scores]], caption: str) -> list[Grid]:
     ((_, of_one),) = found
     rows = tuple(
         (
-            f"{attack_name(attack)} at {eps:g}" if eps else attack_name(attack),
+            _named(attack, eps, of_one),
             str(of_one[attack, eps]),
             interval(of_one[attack, eps]),
             str(of_one[attack, eps].n),
@@ -134,11 +156,19 @@ def _beside(
     rows: list[tuple[str | Two, ...]] = []
     for label, of_one in found:
         n = of_one[CLEAN, 0.0].n if (CLEAN, 0.0) in of_one else 0
-        rows.append((label, str(n), *(_cell(of_one.get(key), top[key]) for key in keys)))
+        rows.append((label, str(n), *(_cell(key, of_one, top[key]) for key in keys)))
     return Grid(caption, columns, tuple(rows))
 
 
-def _cell(score: Score | None, top: str) -> str | Two:
+def _named(attack: str, eps: float, of_one: Scores) -> str:
+    name = f"{attack_name(attack)} at {eps:g}" if eps else attack_name(attack)
+    said = lacking(of_one[attack, eps], of_one)
+    return f"{name} ({said})" if said else name
+
+
+def _cell(key: tuple[str, float], of_one: Scores, top: str) -> str | Two:
+    score = of_one.get(key)
     if score is None:
         return "–"
-    return Two(str(score), interval(score), f"{100 * score.share:.1f}" == top)
+    small = ", ".join(filter(None, [interval(score), lacking(score, of_one)]))
+    return Two(str(score), small, f"{100 * score.share:.1f}" == top)

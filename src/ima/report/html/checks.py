@@ -44,6 +44,17 @@ def checks_of(
     return (Prose(about), *blocks) if blocks else (Prose(none),)
 
 
+def left_out(label: str, checks: results.Checks, which: str) -> Prose:
+    """Says that a network's checks are of other weights than `which`, those of the page."""
+    weights = checks.settings.get("weights", "")
+    whose = "other weights" if weights in ("", which) else f"the {weights} weights"
+    option = " --checkpoint last" if which == "last" else ""
+    return Prose(
+        f"{label}: the checks beside its results are of {whose}, not of those that this page is "
+        f"about, and are left out; make them anew: `ima evaluate RUN{option} --checks`."
+    )
+
+
 def _check(found: results.Check) -> Check:
     lines = tuple(f"{_words(key)}: {_plain(value)}" for key, value in found.evidence.items())
     state = STATES[found.tripped]

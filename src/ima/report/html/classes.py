@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ima.evaluation.results import CLEAN, Results, mean_and_std
 from ima.report.html.blocks import Block, Grid, Prose, Two
-from ima.report.html.numbers import Score, attack_name, few, headline, interval, radii_of
+from ima.report.html.numbers import Score, attack_name, headline, interval, radii_told
 from ima.report.html.verdict import Judged
 from ima.report.style import norm_name
 
@@ -38,8 +38,9 @@ def class_names(judged: Sequence[Judged]) -> dict[int, str]:
 
 def class_tables(judged: Sequence[Judged]) -> tuple[Block, ...]:
     """A table with a line for each class of each network; nothing for data of one class."""
-    attack = headline([one.scores for one in judged])
-    keys = [(CLEAN, 0.0), *((attack, eps) for eps in few(radii_of([o.scores for o in judged])))]
+    all_scores = [one.scores for one in judged]
+    attack = headline(all_scores)
+    keys = [(CLEAN, 0.0), *((attack, eps) for eps in radii_told(all_scores, attack))]
     names, lines = class_names(judged), list[tuple[float, tuple[str | Two, ...]]]()
     classes: set[int] = set()
     for one in judged:

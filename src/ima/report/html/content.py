@@ -12,11 +12,12 @@ from ima.report import summary
 from ima.report.html import charts
 from ima.report.html.accuracy import accuracy_tables
 from ima.report.html.blocks import Block, Chart, Grid, Page, Prose, Section
-from ima.report.html.checks import checks_of
+from ima.report.html.checks import checks_of, left_out
 from ima.report.html.classes import class_tables
 from ima.report.html.numbers import (
     attack_name,
     attacks_of,
+    drawn,
     enough,
     headline,
     percent,
@@ -31,6 +32,11 @@ from ima.report.style import norm_name
 
 ROWS = 12
 """So many epochs stand in the table under a picture of margins."""
+
+NO_PICTURES = (
+    "The attacked samples are no images of one or three channels with values from 0 to 1, or noise "
+    "broke none of those kept."
+)
 
 
 def build(entries: Sequence[Entry]) -> Page:
@@ -56,13 +62,19 @@ def build(entries: Sequence[Entry]) -> Page:
 
 
 def _checks(entries: Sequence[Entry]) -> tuple[Block, ...]:
-    return checks_of(
-        [
-            (e.label + (f", seed {s.seed}" if len(e.sources) > 1 else ""), s.checks)
-            for e in entries
-            for s in e.sources
-        ]
+    found = [
+        (e.label + (f", seed {s.seed}" if len(e.sources) > 1 else ""), s, e.which)
+        for e in entries
+        for s in e.sources
+    ]
+    others = tuple(
+        left_out(label, s.checks, which)
+        for label, s, which in found
+        if s.checks is not None and s.own_checks is None
     )
+    if others and all(s.own_checks is None for _, s, _ in found):
+        return others
+    return (*checks_of([(label, s.own_checks) for label, s, _ in found]), *others)
 
 
 def _title(entries: Sequence[Entry]) -> str:
@@ -122,10 +134,12 @@ def _examples(judged: Sequence[Judged]) -> tuple[Block, ...]:
     ]
     if not any(arrays for _, arrays in found):
         return ()
-    attack = next((a for a in attacks_of([one.scores for one in judged])), "")
+    attacks = attacks_of([one.scores for one in judged])
+    chosen = (a for a in attacks if not drawn(a, attacks))
+    attack = next(chosen, next(iter(attacks), ""))
     shown = strips(found, attack, judged[0].entry.main[0].norm)
     if not shown:
-        return (Prose("The attacked samples are no images, or noise broke none of those kept."),)
+        return (Prose(NO_PICTURES),)
     text = (
         f"Test samples that are right without noise, under {attack_name(attack)}. The noise is "
         "multiplied by the factor above it; middle gray is no change. A blue frame and ✓ stand "

@@ -24,12 +24,16 @@ ABBREVIATIONS = ("pgd", "ifgsm", "ddn", "fab")
 
 @dataclass(frozen=True)
 class Score:
-    """An accuracy, 0..1: mean and standard deviation over seeds, each measured on n samples."""
+    """An accuracy, 0..1: mean and standard deviation over seeds, each measured on n samples.
+
+    clean: the mean accuracy of these same seeds without noise, NaN where nobody needs it.
+    """
 
     share: float
     std: float | None
     n: int
     seeds: int
+    clean: float = math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -47,19 +51,22 @@ Scores: TypeAlias = Mapping[tuple[str, float], Score]
 
 def scores(seeds: Sequence[Results]) -> Scores:
     """The accuracies of one method, from one pass over its rows."""
-    found: dict[tuple[str, float], list[tuple[int, int]]] = {}
+    found: dict[tuple[str, float], list[tuple[int, int, float]]] = {}
     for results in seeds:
         counts: dict[tuple[str, float], list[int]] = {}
         for row in results.rows:
             count = counts.setdefault((row.attack, row.eps), [0, 0])
             count[0] += not row.broken
             count[1] += 1
+        right, total = counts.get((CLEAN, 0.0), (0, 0))
+        clean = right / total if total else math.nan
         for key, (standing, n) in counts.items():
-            found.setdefault(key, []).append((standing, n))
+            found.setdefault(key, []).append((standing, n, clean))
     made: dict[tuple[str, float], Score] = {}
     for key, counted in found.items():
-        mean, std = mean_and_std(standing / n for standing, n in counted)
-        made[key] = Score(mean, std, min(n for _, n in counted), len(counted))
+        mean, std = mean_and_std(standing / n for standing, n, _ in counted)
+        clean, _ = mean_and_std(of_seed for *_, of_seed in counted)
+        made[key] = Score(mean, std, min(n for _, n, _ in counted), len(counted), clean)
     return made
 
 
@@ -80,10 +87,57 @@ def few(radii: Sequence[float]) -> list[float]:
     return [radii[0], radii[len(radii) // 2], radii[-1]]
 
 
+def drawn(attack: str, attacks: Sequence[str]) -> bool:
+    """Whether an attack's noise is drawn at random, not chosen against a network.
+
+    attacks: all that ran; the worst case of draws is a draw.
+    """
+    parts = [one for one in attacks if one != WORST] if attack == WORST else [attack]
+    return bool(parts) and all(part.partition("-")[0] == "noise" for part in parts)
+
+
+def whole(of_one: Scores) -> set[tuple[str, float]]:
+    """The attacks and radii that every seed has; the worst case where every seed has its parts."""
+    seeds = _seeds(of_one)
+    noisy = [(key, score.seeds == seeds) for key, score in of_one.items() if aimed(key[0])]
+    # The worst case of some attacks is no mean with the worst case of others.
+    missed = {eps for (_, eps), full in noisy if not full}
+    return {key for key, full in noisy if full and (key[0] != WORST or key[1] not in missed)}
+
+
 def headline(all_scores: Sequence[Scores]) -> str:
-    """The attack that the sentences are about: the worst case, or the only one; "" for none."""
+    """The attack that the sentences are about; "" for none.
+
+    The worst case, or the first that was chosen against the networks: of those that every seed of
+    every network has, if there are such.
+    """
     attacks = attacks_of(all_scores)
-    return WORST if WORST in attacks else next(iter(attacks), "")
+    chosen = [attack for attack in attacks if not drawn(attack, attacks)] or attacks
+    order = sorted(chosen, key=lambda attack: attack != WORST)
+    common = [{attack for attack, _ in whole(of_one)} for of_one in all_scores]
+    alike = len({frozenset(attacks_of([of_one])) for of_one in all_scores}) == 1
+    shared = [a for a in order if all(a in one for one in common) and (alike or a != WORST)]
+    return next(iter([*shared, *order]), "")
+
+
+def radii_told(all_scores: Sequence[Scores], attack: str) -> list[float]:
+    """The few radii of an attack that are spoken of: those that every seed of a network has.
+
+    Where no seeds have one in common, any.
+    """
+    full = {eps for of_one in all_scores for name, eps in whole(of_one) if name == attack}
+    some = {eps for of_one in all_scores for name, eps in of_one if name == attack}
+    return few(sorted(full or some))
+
+
+def lacking(score: Score, of_one: Scores) -> str:
+    """Of how many seeds a score is, such as `1 of 2 seeds, n = 540`; "" where it is of all."""
+    seeds = _seeds(of_one)
+    return "" if score.seeds == seeds else f"{score.seeds} of {seeds} seeds, n = {score.n}"
+
+
+def _seeds(of_one: Scores) -> int:
+    return max((score.seeds for score in of_one.values()), default=0)
 
 
 def percent(share: float) -> str:

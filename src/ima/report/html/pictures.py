@@ -111,11 +111,11 @@ def _strip(
     names: list[str] = [str(name) for name in loaded[0][1]["classes"]]
     drawn: list[tuple[str, tuple[Picture, ...]]] = []
     numbers: list[tuple[str, ...]] = []
-    truth = names[int(rows[0][1]["label"][rows[0][2]])]
+    truth = _name(names, rows[0][1]["label"][rows[0][2]])
     for label, found, i in rows:
         clean, noisy = _image(found["clean"][i]), _image(found["noisy"][i])
         noise, radius = noisy - clean, float(found["eps"][i])
-        before, after = (names[int(found[k][i])] for k in ("clean_prediction", "prediction"))
+        before, after = (_name(names, found[k][i]) for k in ("clean_prediction", "prediction"))
         size = _size(noise, norm)
         enlarged = 0.5 + factor * noise
         drawn.append(
@@ -147,6 +147,11 @@ def _strip(
         small,
         grid,
     )
+
+
+def _name(names: Sequence[str], number: int) -> str:
+    """A class in words; its number where the data names fewer than the network knows."""
+    return names[number] if number < len(names) else str(number)
 
 
 def _picture(image: Array, alt: str, prediction: str, truth: str) -> Picture:

@@ -16,7 +16,7 @@ from ima.report.html.verdict import Judged
 PLACE = ("ima", "commit", "python", "torch", "numpy", "device", "processor", "cores", "threads")
 ABSENT = "–"
 
-APART = (NETWORK, FILE, "samples", "seed", "seconds", "bounds")
+APART = (NETWORK, FILE, "samples", "part", "seed", "seconds", "bounds")
 """Settings of an evaluation that the page shows elsewhere, or that nobody reads."""
 
 Told: TypeAlias = tuple[str, Sequence[Mapping[str, Any]]]
@@ -64,12 +64,13 @@ def _evaluations(judged: Sequence[Judged]) -> Grid:
         )
         for one in judged
     )
-    columns = ("network", "training seeds", "test samples", "bounds", "seed of the attacks")
+    samples = f"{judged[0].part} samples"
+    columns = ("network", "training seeds", samples, "bounds", "seed of the attacks")
     return Grid("How it was evaluated", columns, rows, False)
 
 
 def _samples(results: Results, n: int) -> str:
-    """How many of how many test samples; those that are all are no share."""
+    """How many of how many samples; those that are all are no share."""
     had, of, total = results.settings.get("samples", str(n)).partition(" of ")
     return had if had == total else had + of + total
 

@@ -26,9 +26,11 @@ from ima.report.segmentation import (
     AVERAGED,
     DEFINED,
     PICKED,
-    WHITE,
     average,
+    of_width,
+    size,
     under,
+    white_told,
 )
 from ima.report.segmented import (
     Key,
@@ -123,7 +125,7 @@ def _dice(seen: Sequence[Seen]) -> tuple[Block, ...]:
     if any(attack.startswith("noise-") for attack in attacks):
         text += " “noise” is the lowest Dice of so many random points of at most that size."
     if any(map(is_white, attacks)):
-        text += f" {WHITE}"
+        text += f" {white_told([one.run.run for one in seen])}"
     return (*blocks, Prose(text))
 
 
@@ -166,9 +168,10 @@ def _curves(seen: Sequence[Seen]) -> Chart:
 def _of_one(one: Seen) -> Grid:
     classes = one.run.results.classes
     several = classes if len(classes) > 1 else ()
+    width = of_width([one.run.run])
     rows = tuple(
         (
-            _name(key),
+            _name(key, width),
             Two(shown(score.adi), interval(score)),
             *(shown(value) for value in score.per_class[: len(several)]),
             shown(score.all_classes),
@@ -187,7 +190,8 @@ def _of_many(seen: Sequence[Seen]) -> list[Block]:
     """Networks in columns: there are more kinds of noise than a page is wide."""
     first = seen[0].run.results
     keys = keys_of([one.scores for one in seen])
-    clean, *noisy = [_line(key) for key in keys]
+    width = of_width([one.run.run for one in seen])
+    clean, *noisy = [_line(key, width) for key in keys]
     lines: list[Line] = [
         clean,
         (ALL, lambda one: (one.scores[CLEAN, 0.0].all_classes, "")),
@@ -200,7 +204,7 @@ def _of_many(seen: Sequence[Seen]) -> list[Block]:
     if len(first.classes) > 1:
         attack = headline([one.scores for one in seen])
         lines = [
-            (f"{name}, {_name(key)}", _line(key, number)[1])
+            (f"{name}, {_name(key, width)}", _line(key, width, number)[1])
             for number, name in enumerate(first.classes)
             for key in keys
             if key[0] in (CLEAN, attack)
@@ -209,7 +213,7 @@ def _of_many(seen: Sequence[Seen]) -> list[Block]:
     return blocks
 
 
-def _line(key: Key, number: int | None = None) -> Line:
+def _line(key: Key, width: str, number: int | None = None) -> Line:
     """A kind of noise: of each network its ADI, or the mean Dice of one class."""
 
     def value(one: Seen) -> tuple[float, str]:
@@ -218,7 +222,7 @@ def _line(key: Key, number: int | None = None) -> Line:
             return np.nan, ""
         return (score.adi, interval(score)) if number is None else (score.per_class[number], "")
 
-    return _name(key), value
+    return _name(key, width), value
 
 
 def _beside(seen: Sequence[Seen], caption: str, lines: Sequence[Line]) -> Grid:
@@ -233,11 +237,9 @@ def _beside(seen: Sequence[Seen], caption: str, lines: Sequence[Line]) -> Grid:
     return Grid(caption, ("noise", *(one.run.label for one in seen)), tuple(rows))
 
 
-def _name(key: Key) -> str:
-    attack, eps = key
-    if attack == CLEAN:
-        return CLEAN
-    return f"{attack_name(attack)} at {'±' if is_white(attack) else ''}{eps:g}"
+def _name(key: Key, width: str) -> str:
+    attack = key[0]
+    return CLEAN if attack == CLEAN else f"{attack_name(attack)} at {size(key, width)}"
 
 
 def _how(seen: Sequence[Seen]) -> tuple[Block, ...]:

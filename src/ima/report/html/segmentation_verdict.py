@@ -126,24 +126,34 @@ def _of_many(seen: Sequence[Seen], attack: str) -> str:
     clean = [(one.run.label, adi) for one in seen if (adi := one.at(CLEAN, 0.0)) is not None]
     if not clean:
         return f"{said[0]} No class occurs in them, so there is no mean Dice."
-    said.append(f"Without noise, the mean Dice (ADI) is {_span(clean)}.")
+    said.append(f"Without noise, the mean Dice (ADI) is {_span(clean, len(seen))}.")
     unit = norm_name(results.norm)
     for eps in _few(radii([one.scores for one in seen], attack)):
         found = [(one.run.label, adi) for one in seen if (adi := one.at(attack, eps)) is not None]
         if found:
+            lacking = [one.run.label for one in seen if (attack, eps) not in one.scores]
             said.append(
                 f"Noise of size {eps:g} ({unit}), chosen against each network, leaves a "
-                f"mean Dice of {_span(found)}."
+                f"mean Dice of {_span(found, len(seen))}{_unmeasured(lacking)}."
             )
     return " ".join(said)
 
 
-def _span(found: Sequence[tuple[str, float]]) -> str:
-    """The lowest and the highest, with whose they are; one number where they look the same."""
+def _unmeasured(labels: Sequence[str]) -> str:
+    verb = "was" if len(labels) == 1 else "were"
+    return f"; {listed(labels)} {verb} not measured so" if labels else ""
+
+
+def _span(found: Sequence[tuple[str, float]], networks: int) -> str:
+    """The lowest and the highest, with whose they are; one number where they look the same.
+
+    networks: how many there are, with those that have no number.
+    """
     best, least = max(found, key=lambda one: one[1]), min(found, key=lambda one: one[1])
     high, low = shown(best[1], 2), shown(least[1], 2)
     if high == low:
-        return f"{high} with each of them"
+        whose = "each of them" if len(found) == networks else listed([label for label, _ in found])
+        return f"{high} with {whose}"
     if len(found) > 2:
         return f"between {low} with {least[0]} and {high} with {best[0]}"
     return f"{high} with {best[0]} and {low} with {least[0]}"

@@ -11,8 +11,8 @@ import numpy as np
 
 from ima.report.html.blocks import Block, Grid, Overlay, Part, Picture, Prose
 from ima.report.overlays import Labels, Slice, View, compose, look, pick, radii, swatch
-from ima.report.segmentation import VOLUMES, under
-from ima.report.segmented import Segmented, in_volumes, shown
+from ima.report.segmentation import of_whole, under
+from ima.report.segmented import Segmented, shown, within
 from ima.report.style import norm_name
 
 MOST = 3
@@ -27,13 +27,14 @@ def overlays(runs: Sequence[Segmented]) -> tuple[Block, ...]:
     networks = [(run.label, run.overlays) for run in chosen]
     known = radii(networks) if all(run.overlays for run in chosen) else []
     if not known:
-        return (Prose("The networks keep no slice in common, so none can be shown."),)
+        return (Prose("The networks keep no slice of one image under one attack: none is shown."),)
     some = known if len(known) <= MOST else [known[0], known[len(known) // 2], known[-1]]
-    norm = norm_name(runs[0].results.norm)
+    first = runs[0].results
+    norm = norm_name(first.norm)
     blocks: list[Block] = []
     taken: set[str] = set()
     for eps in some:
-        slices = pick(networks, eps)
+        slices = pick(networks, eps, within(first))
         one = next((one for one in slices if one.name not in taken), slices[0])
         taken.add(one.name)
         blocks.append(_overlay(one, norm))
@@ -43,7 +44,7 @@ def overlays(runs: Sequence[Segmented]) -> tuple[Block, ...]:
         "A test slice with much foreground for each size of noise, and the predictions"
         f"{some_of}, without noise and under {under(pick(networks, some[0])[0].attack)}. "
         "The noise is multiplied by the factor above it; middle gray is no change"
-        f"{VOLUMES if in_volumes(runs[0].results) else ''}."
+        f"{of_whole(first)}."
     )
     return (Prose(text), *blocks)
 
@@ -53,7 +54,7 @@ def _overlay(one: Slice, norm: str) -> Overlay:
     whole = Picture(_png(compose(clean)), f"{one.name}: the image without noise", "", head="image")
     truth = Picture(
         _png(compose(clean, one.truth)),
-        f"{one.name}, the truth: {_pixels(one.truth, one.classes)}",
+        f"{one.name}, the truth{_pixels(one.truth, one.classes)}",
         f"{int(_sizes(one.truth, one.classes).sum())} pixels",
         head="labelled",
     )
@@ -63,7 +64,7 @@ def _overlay(one: Slice, norm: str) -> Overlay:
         Picture(_png(swatch(label)), look(label), name)
         for label, name in enumerate(one.classes, start=1)
     )
-    heads = ("", "Dice", *(f"{name}, pixels" for name in one.classes))
+    heads = ("", "Dice", *(f"{name}, pixels shown" for name in one.classes))
     rows = [("truth", "", *map(str, _sizes(one.truth, one.classes)))]
     for view in one.views:
         for when, labels, dice in (
@@ -73,7 +74,9 @@ def _overlay(one: Slice, norm: str) -> Overlay:
             sizes = map(str, _sizes(labels, one.classes))
             rows.append((f"{view.label}, {when}", shown(dice, 2), *sizes))
     title = f"{one.name}: noise of size at most {one.eps:g} ({norm})"
-    grid = Grid(f"{title}: what is predicted", heads, tuple(rows))
+    # The file of slices does not tell whether classes are regions.
+    overlap = "of classes that overlap, a pixel shows the last"
+    grid = Grid(f"{title}: what is predicted; {overlap}", heads, tuple(rows))
     return Overlay(title, keys, tuple(parts), grid)
 
 
@@ -82,7 +85,7 @@ def _pictures(one: Slice, view: View) -> tuple[Picture, ...]:
     noise = (0.5 + one.factor * one.noise(view)).clip(0, 1)
 
     def predicted(image: Any, labels: Labels, dice: float, when: str) -> Picture:
-        said = f"{one.name} {when}, prediction of {view.label}: {_pixels(labels, one.classes)}"
+        said = f"{one.name} {when}, prediction of {view.label}{_pixels(labels, one.classes)}"
         caption = f"Dice {shown(dice, 2)}"
         return Picture(_png(compose(image, labels)), f"{said}; {caption}", caption, head=when)
 
@@ -107,8 +110,9 @@ def _sizes(labels: Labels, classes: Sequence[str]) -> Any:
 
 
 def _pixels(labels: Labels, classes: Sequence[str]) -> str:
-    sizes = _sizes(labels, classes).tolist()
-    return ", ".join(f"{name} {size} pixels" for name, size in zip(classes, sizes, strict=True))
+    """What is shown of every class, behind the name of a picture."""
+    sizes = zip(classes, _sizes(labels, classes).tolist(), strict=True)
+    return f", as shown: {', '.join(f'{name} {size} pixels' for name, size in sizes)}"
 
 
 def _png(image: Any) -> str:

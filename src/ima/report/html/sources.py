@@ -15,7 +15,7 @@ import yaml
 
 from ima.evaluation.checks_results import Checks
 from ima.evaluation.distances import Distances
-from ima.evaluation.results import Results, check_network
+from ima.evaluation.results import NETWORK, TEST, Results, check_network
 from ima.report.html.checks import scrubbed
 from ima.report.html.scrub import scrub
 
@@ -31,9 +31,10 @@ WORDS = ("standard", "curriculum", "customized")
 class Source:
     """One trained network, as far as its files tell.
 
-    label: its name on the page. results: by the name of its weights, `"best"` first. config,
-    environment: of the run, without paths of the machine; empty without a run. margins: the rows
-    of margins.csv. examples: the arrays of examples.npz. checks, distances: where they were made.
+    label: its name on the page. results: by the name of its weights, `"best"` first, `"results"`
+    where it is not known. config, environment: of the run, without paths of the machine; empty
+    without a run. margins: the rows of margins.csv. examples: the arrays of examples.npz. checks,
+    distances: where they were made; the checks perhaps of other weights, see `own_checks`.
     """
 
     label: str
@@ -51,9 +52,21 @@ class Source:
         return self.config.get("train", {}).get("seed")
 
     @property
+    def own_checks(self) -> Checks | None:
+        """The checks, where they are of the weights that the page is about."""
+        if self.checks is None:
+            return None
+        name, main = next(iter(self.results.items()))
+        settings = self.checks.settings
+        own, known = settings.get(NETWORK), main.settings.get(NETWORK)
+        # The digest first: the last epoch may be the best one.
+        same = own == known if own and known else settings.get("weights", name) == name
+        return self.checks if same else None
+
+    @property
     def raised(self) -> tuple[str, ...]:
-        """The titles of the checks that tripped."""
-        checks = () if self.checks is None else self.checks.checks
+        """The titles of the checks of these weights that tripped."""
+        checks = () if self.own_checks is None else self.own_checks.checks
         return tuple(check.title for check in checks if check.tripped)
 
 
@@ -69,9 +82,14 @@ class Entry:
         return tuple(s.results[which] for s in self.sources if which in s.results)
 
     @property
+    def which(self) -> str:
+        """The name of the weights that the page is about."""
+        return next(iter(self.sources[0].results))
+
+    @property
     def main(self) -> tuple[Results, ...]:
         """The results that the page is about: those of the best weights, where there are some."""
-        return self.results(next(iter(self.sources[0].results)))
+        return self.results(self.which)
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -105,15 +123,7 @@ def holds(path: Path) -> bool:
 
 def group(sources: Sequence[Source]) -> list[Entry]:
     """One entry for all seeds of a method; ValueError for what does not belong on one page."""
-    norms = dict.fromkeys(r.norm for s in sources for r in s.results.values())
-    configs = [s.config for s in sources if "data" in s.config]
-    data = dict.fromkeys(config["data"]["name"] for config in configs)
-    files = dict.fromkeys(data_name(config) for config in configs if config["data"].get("path"))
-    for what, found in (("norm", norms), ("data", data), ("data", files)):
-        if len(found) > 1:
-            raise ValueError(
-                f"the runs differ in their {what}: {', '.join(found)}; make a page for each"
-            )
+    _comparable(sources)
     groups: dict[str, list[Source]] = {}
     for number, source in enumerate(sources):
         # Networks that do not say how they were made stay apart.
@@ -122,6 +132,29 @@ def group(sources: Sequence[Source]) -> list[Entry]:
     return [
         Entry(label, tuple(found)) for label, found in zip(labels, groups.values(), strict=True)
     ]
+
+
+def _comparable(sources: Sequence[Source]) -> None:
+    """Raise ValueError for networks of which some were measured otherwise, or on other data."""
+    results = [r for s in sources for r in s.results.values()]
+    told = [r.settings for r in results]
+    configs = [s.config for s in sources if "data" in s.config]
+    theirs = [one["data"] for one in told if "data" in one]
+    # What a user's own function gives may be what a run has by another name.
+    by_name = [name for name in theirs if ":" not in name]
+    for what, found in (
+        ("norm", [r.norm for r in results]),
+        ("data", [*(str(config["data"]["name"]) for config in configs), *by_name]),
+        ("data", [data_name(config) for config in configs if config["data"].get("path")]),
+        ("data", theirs),
+        ("bounds", [one["bounds"] for one in told if "bounds" in one]),
+        ("part", [one.get("part", TEST) for one in told]),
+    ):
+        distinct = list(dict.fromkeys(found))
+        if len(distinct) > 1:
+            raise ValueError(
+                f"the runs differ in their {what}: {', '.join(distinct)}; make a page for each"
+            )
 
 
 def data_name(config: Mapping[str, Any]) -> str:
@@ -161,7 +194,9 @@ def _order(run: Path) -> tuple[Any, ...]:
 
 def _read(path: Path) -> Source:
     if path.is_file():
-        return Source(path.stem, {"best": Results.from_csv(path)})
+        # Only a name that runs give tells of which weights it is.
+        which = path.stem if path.stem in WEIGHTS else "results"
+        return Source(path.stem, {which: Results.from_csv(path)})
     is_run = (path / "config.yaml").is_file()
     folder = path / "evaluation" if is_run else path
     tables = _tables(folder)
@@ -175,9 +210,12 @@ def _read(path: Path) -> Source:
     checks, distances = folder / "checks.json", folder / "distances.csv"
     checked = Checks.from_json(checks) if checks.exists() else None
     measured = Distances.from_csv(distances) if distances.exists() else None
-    for file, found in ((checks, checked), (distances, measured)):
-        if found is not None:
-            check_network(file, found.settings, [one.settings for one in results.values()])
+    told = [{**one.settings, "norm": one.norm} for one in results.values()]
+    if checked is not None:
+        check_network(checks, checked.settings, told)
+    if measured is not None:
+        # Distances stand beside the main weights' accuracies without saying whose they are.
+        check_network(distances, {**measured.settings, "norm": measured.norm}, told[:1])
     return Source(
         _method(config) or path.name.removesuffix("-evaluation"),
         results,
