@@ -37,9 +37,9 @@ from small_runs import (
 from ima.evaluation.results import Results, wilson
 from ima.report.html import make
 from ima.report.html.charts import steps_of
+from ima.report.html.entries import data_name, read
 from ima.report.html.numbers import WORST, drawn, enough, headline, scores
 from ima.report.html.scrub import scrub
-from ima.report.html.sources import data_name, read
 from ima.report.jsonform import STANDARD
 from ima.report.style import COLOURS
 from ima.report.white import DRAWS, draws, told

@@ -13,8 +13,9 @@ import numpy as np
 from ima import __version__
 from ima.evaluation.results import CLEAN, Results, is_white
 from ima.report.html.classes import class_names, class_scores
+from ima.report.html.entries import Entry, data_name
 from ima.report.html.numbers import Score, Scores, enough, radii_of, scores
-from ima.report.html.sources import Entry, Source, data_name
+from ima.report.html.sources import Source
 from ima.report.html.verdict import Judged, sentences
 from ima.report.white import sized
 

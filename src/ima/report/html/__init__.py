@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from ima.files import write_text
 
 if TYPE_CHECKING:
-    from ima.report.html.sources import Entry, Source
+    from ima.report.html.entries import Entry
+    from ima.report.html.sources import Source
     from ima.report.segmented import Segmented
 
 FORMS = (".html", ".md", ".json")
@@ -29,7 +30,7 @@ def make(runs: Sequence[Path], out: Path) -> None:
     for both kinds at once, and for a name that does not end in .html, .md or .json.
     """
     from ima.report.html import segmentation
-    from ima.report.html.sources import read
+    from ima.report.html.entries import read
 
     _check(out)
     segmented = segmentation.read(runs)
@@ -41,7 +42,7 @@ def make(runs: Sequence[Path], out: Path) -> None:
 
 def write(out: Path, sources: Sequence[Source]) -> None:
     """Write the page of networks whose files are read already."""
-    from ima.report.html.sources import group
+    from ima.report.html.entries import group
 
     _check(out)
     _save(group(sources), out)

@@ -14,6 +14,7 @@ from ima.report.html.accuracy import accuracy_tables
 from ima.report.html.blocks import Block, Chart, Grid, Page, Prose, Section
 from ima.report.html.checks import checks_of, left_out
 from ima.report.html.classes import class_tables
+from ima.report.html.entries import Entry, data_name
 from ima.report.html.numbers import (
     attack_name,
     attacks_of,
@@ -26,7 +27,6 @@ from ima.report.html.numbers import (
 )
 from ima.report.html.pictures import strips
 from ima.report.html.provenance import how_measured
-from ima.report.html.sources import Entry, data_name
 from ima.report.html.verdict import Judged, sentences, tiles
 from ima.report.style import norm_name
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ima.evaluation.distances import Distances
 from ima.evaluation.results import CLEAN, TEST
 from ima.report.html.blocks import Tile
+from ima.report.html.entries import Entry
 from ima.report.html.numbers import (
     WORST,
     Score,
@@ -23,7 +24,6 @@ from ima.report.html.numbers import (
     percent,
     radii_told,
 )
-from ima.report.html.sources import Entry
 from ima.report.style import norm_name
 
 VISIBLE = 0.005
