@@ -39,6 +39,7 @@ from ima.training.loop import fit
 from ima.training.measuring import measure_margins
 from ima.training.pace import Pace
 from ima.training.run import Run
+from ima.training.samples import same_samples, trace
 from ima.training.state import Best
 
 OPTIONS = {"eps": 1.0, "delta": 0.3, "steps": 3}
@@ -942,6 +943,23 @@ def test_samples_in_another_order_are_refused(tmp_path: Path) -> None:
     evaluate_run(run, "best", device="cpu")
 
 
+def test_samples_that_are_stored_otherwise_are_known_again() -> None:
+    images = torch.randint(
+        0, 254, (20, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
+    labels = torch.arange(20) % 2
+
+    def splits(images: Tensor) -> Splits:
+        part = Part(images, labels)
+        return Splits("stored", part, part, part, ("a", "b"), "")
+
+    known = trace(splits(images))
+    # As JPEG changes them, or as floats.
+    assert same_samples(known, trace(splits(images + 2)))
+    assert same_samples(known, trace(splits(images / 255)))
+    assert not same_samples(known, trace(splits(images.flip(0))))
+
+
 class Fading(nn.Module):
     """Gives NaN from its sixth pass in training mode on, as a run that diverges."""
 
@@ -1158,5 +1176,5 @@ def test_the_look_at_the_network_changes_nothing(
 ) -> None:
     network = f"network={{name: '{__name__}:moody'}}"
     looked = train(new(tmp_path / "looked", network))
-    monkeypatch.setattr(loop, "_check_fits", lambda *_: None)
+    monkeypatch.setattr(loop, "check_fits", lambda *_: None)
     assert_equal_runs(looked, train(new(tmp_path / "plain", network)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,18 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from ima.attacks.walk import look
 from ima.data import Splits, load
 from ima.data.flip import flip_labels
 from ima.methods import METHODS, Method
 from ima.networks import find_builder
 from ima.networks.imported import ARGUMENTS
+from ima.tasks import Classification
 from ima.training.config import Config, Optimizer, method_options
 from ima.training.refusal import check_options
-from ima.training.run import Run
 
 BOUNDS = (0.0, 1.0)
 """Of all data sets here: images in [0, 1]."""
-
-TRACED = 64
-"""So many samples of a part tell whether it is the same."""
-
-SLACK = 0.02
-"""By so much the means of an image may differ that is stored as JPEG, or resized, elsewhere."""
 
 
 def build_fabric(
@@ -65,47 +60,6 @@ def load_splits(config: Config) -> Splits:
     return flip_labels(splits, data.flip, data.seed) if data.flip else splits
 
 
-def splits_of(run: Run) -> Splits:
-    """The run's data set; ValueError where other samples stand where those were that it began with.
-
-    Margins and figures belong to samples by their place.
-    """
-    config = run.config()
-    splits, known = load_splits(config), run.environment().get("trace")
-    now = trace(splits)
-    if known is not None and not same_samples(known, now):
-        had, has = (f"{first[0]:.0f} and {first[1]:.0f}" for first in (known[0], now[0]))
-        place = f"data.path {config.data.path}" if config.data.path else "the data's folder"
-        raise ValueError(
-            f"{run.folder} was begun on other samples, or on these in another order ({had} to "
-            f"train and validate on, now {has}): {place} holds other files since; put the old ones "
-            "back, or begin a new run with --out"
-        )
-    return splits
-
-
-def trace(splits: Splits) -> list[tuple[float, float]]:
-    """Label and mean of some training and validation samples, evenly spread, to know them again.
-
-    First the number of samples of either part. Nothing of the test part: training does not look
-    at it.
-    """
-    found = [(float(len(splits.train)), float(len(splits.val)))]
-    for part in (splits.train, splits.val):
-        at = torch.linspace(0, len(part) - 1, min(TRACED, len(part))).round().long()
-        means = part.images[at].flatten(1).double().mean(1)
-        found += zip(part.targets[at].double().tolist(), means.tolist(), strict=True)
-    return found
-
-
-def same_samples(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> bool:
-    """Whether two traces are of the same samples; stored or resized otherwise they still are."""
-    return len(one) == len(other) and all(
-        label == again and abs(mean - seen) <= SLACK
-        for (label, mean), (again, seen) in zip(one, other, strict=True)
-    )
-
-
 def build_method(config: Config, num_samples: int, *, augmented: bool) -> Method:
     """The config's method for a training part of so many samples."""
     options = method_options(
@@ -124,6 +78,20 @@ def build_model(config: Config, splits: Splits) -> nn.Module:
     builder = find_builder(config.network.name)
     options = check_options("network", builder, config.network, ARGUMENTS)
     return builder(splits.channels, splits.num_classes, **options)
+
+
+def check_fits(fabric: Fabric, model: nn.Module, name: str, splits: Splits) -> None:
+    """Raise ValueError where the network cannot take a training image, or has too few outputs."""
+    # On the device of the training, where the network goes anyway.
+    model, (x, y) = fabric.to_device(model), fabric.to_device(splits.train[[0]])
+    try:
+        Classification().check(look(model, x), y.fill_(int(splits.train.targets.max())))
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
+        raise ValueError(
+            f"network {name!r} cannot take samples of shape {splits.shape} and tell "
+            f"{splits.num_classes} classes apart: {error}. Take one that does (`ima list "
+            "networks`), or resize images with data.size"
+        ) from error
 
 
 def build_optimizer(config: Optimizer, model: nn.Module) -> torch.optim.Optimizer:

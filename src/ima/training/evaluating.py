@@ -21,10 +21,11 @@ from ima.evaluation.noise import WHITE_NOISE
 from ima.evaluation.partial import discard, mark
 from ima.evaluation.results import FILE, Results
 from ima.files import digest
-from ima.training.build import BOUNDS, build_fabric, build_model, load_into, splits_of
+from ima.training.build import BOUNDS, build_fabric, build_model, load_into
 from ima.training.checkpoint import load_weights
 from ima.training.config import Config
 from ima.training.run import Run
+from ima.training.samples import splits_of
 
 VALIDATION = "validation"
 """The name of results on the validation part."""

@@ -20,17 +20,15 @@ from typing import NoReturn, Protocol
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ima.attacks.inputs import inside
-from ima.attacks.walk import look
 from ima.budget import Budget, OutOfTime
 from ima.data import Part, Splits
 from ima.data.augment import augment_share
 from ima.files import write_text
 from ima.methods import Method, Standard
-from ima.tasks import Classification
 from ima.training.amid import Amid, summary
 from ima.training.batches import batch_seed, batches, epoch_seed
 from ima.training.build import (
@@ -39,11 +37,10 @@ from ima.training.build import (
     build_method,
     build_model,
     build_optimizer,
+    check_fits,
     describe,
     learning_rate,
     load_into,
-    splits_of,
-    trace,
 )
 from ima.training.checkpoint import load_weights, save_weights
 from ima.training.config import Config
@@ -51,6 +48,7 @@ from ima.training.events import Events
 from ima.training.lock import Lock
 from ima.training.pace import Pace
 from ima.training.run import Run
+from ima.training.samples import splits_of, trace
 from ima.training.signals import held_back
 from ima.training.state import Best, State
 from ima.training.validating import validate
@@ -114,7 +112,7 @@ def _prepared(
         load_into(model, load_weights(init), init)
     method = build_method(config, len(splits.train), augmented=bool(config.data.augment))
     if not run.state.exists():
-        _check_fits(fabric, model, config.network.name, splits)
+        check_fits(fabric, model, config.network.name, splits)
     if fabric.is_global_zero:
         # Here for a new run, because one that is refused up to here leaves no folder.
         lock.take()
@@ -138,20 +136,6 @@ def _prepared(
     pace = Pace(budget, timed[-1] if timed else None)
     state = State(model, wrapped, optimizer, average, method)
     return _Trainer(fabric, run, config, splits, Part(*data), state, watcher, pace)
-
-
-def _check_fits(fabric: Fabric, model: nn.Module, name: str, splits: Splits) -> None:
-    """Raise ValueError where the network cannot take a training image, or has too few outputs."""
-    # On the device of the training, where the network goes anyway.
-    model, (x, y) = fabric.to_device(model), fabric.to_device(splits.train[[0]])
-    try:
-        Classification().check(look(model, x), y.fill_(int(splits.train.targets.max())))
-    except (ValueError, TypeError, IndexError, RuntimeError) as error:
-        raise ValueError(
-            f"network {name!r} cannot take samples of shape {splits.shape} and tell "
-            f"{splits.num_classes} classes apart: {error}. Take one that does (`ima list "
-            "networks`), or resize images with data.size"
-        ) from error
 
 
 @dataclass

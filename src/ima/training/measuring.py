@@ -28,10 +28,11 @@ from ima.files import write_arrays
 from ima.margins import Margins
 from ima.methods import METHODS
 from ima.tasks import Classification
-from ima.training.build import BOUNDS, build_fabric, build_method, build_model, splits_of
+from ima.training.build import BOUNDS, build_fabric, build_method, build_model
 from ima.training.checkpoint import load_state
 from ima.training.refusal import parameters
 from ima.training.run import Run
+from ima.training.samples import splits_of
 from ima.training.state import epochs_done
 
 SAMPLES = 200

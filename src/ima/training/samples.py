@@ -1,0 +1,59 @@
+"""Whether a run's data set is the one that it began with: margins belong to samples by place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ima.data import Splits
+from ima.training.build import load_splits
+from ima.training.run import Run
+
+TRACED = 64
+"""So many samples of a part tell whether it is the same."""
+
+SLACK = 0.02
+"""By so much the means of an image may differ that is stored as JPEG, or resized, elsewhere."""
+
+
+def splits_of(run: Run) -> Splits:
+    """The run's data set; ValueError where other samples stand where those were that it began with.
+
+    Margins and figures belong to samples by their place.
+    """
+    config = run.config()
+    splits, known = load_splits(config), run.environment().get("trace")
+    now = trace(splits)
+    if known is not None and not same_samples(known, now):
+        had, has = (f"{first[0]:.0f} and {first[1]:.0f}" for first in (known[0], now[0]))
+        place = f"data.path {config.data.path}" if config.data.path else "the data's folder"
+        raise ValueError(
+            f"{run.folder} was begun on other samples, or on these in another order ({had} to "
+            f"train and validate on, now {has}): {place} holds other files since; put the old ones "
+            "back, or begin a new run with --out"
+        )
+    return splits
+
+
+def trace(splits: Splits) -> list[tuple[float, float]]:
+    """Label and mean of some training and validation samples, evenly spread, to know them again.
+
+    First the number of samples of either part. Nothing of the test part: training does not look
+    at it.
+    """
+    found = [(float(len(splits.train)), float(len(splits.val)))]
+    for part in (splits.train, splits.val):
+        at = torch.linspace(0, len(part) - 1, min(TRACED, len(part))).round().long()
+        images, targets = part[at]
+        means = images.flatten(1).double().mean(1)
+        found += zip(targets.double().tolist(), means.tolist(), strict=True)
+    return found
+
+
+def same_samples(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> bool:
+    """Whether two traces are of the same samples; stored or resized otherwise they still are."""
+    return len(one) == len(other) and all(
+        label == again and abs(mean - seen) <= SLACK
+        for (label, mean), (again, seen) in zip(one, other, strict=True)
+    )
