@@ -13,6 +13,7 @@ import pytest
 import torch
 from nets import Linear2, cnn, mlp, seeded
 from pyautoattack import AutoAttack, checks
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -25,6 +26,20 @@ from ima.evaluation.results import Results
 from ima.norms import L2, LINF, Norm, get_norm
 
 CE, DLR, T, MARGIN, FAB, SQUARE = "apgd-ce", "apgd-dlr", "apgd-t", "apgd-margin", "fab-t", "square"
+
+# --- Its losses -----------------------------------------------------------------------------------
+
+
+def test_its_losses_by_hand() -> None:
+    # Two samples of class 0, with class 1 as the target of the targeted loss.
+    z = torch.tensor([[2, 1, 0, -1], [0.5, 1.5, 0, -1]], dtype=torch.float64)
+    y = torch.zeros(2, dtype=torch.long)
+    plain = APGDAttack(lambda x: x, eps=1.0, device="cpu").dlr_loss(z, y)
+    assert plain.tolist() == pytest.approx([-0.5, 2 / 3], rel=1e-9)
+    attack = APGDAttack_targeted(lambda x: x, eps=1.0, device="cpu")
+    attack.y_target = y + 1
+    assert attack.dlr_loss_targeted(z, y).tolist() == pytest.approx([-0.4, 0.5], rel=1e-9)
+
 
 # --- What runs ------------------------------------------------------------------------------------
 

@@ -172,9 +172,11 @@ def test_the_table_holds_the_means_of_the_runs(made: Made) -> None:
                 for seed in (0, 1)
             ]
             for attack, eps in (("pgd-1", 0.25), ("ifgsm-1", 0.5), ("worst case", 0.5)):
-                mean = sum(r.accuracy(attack, eps) for r in results) / 2
-                column = next(c for c in rows[label] if c.startswith(f"{attack} at {eps}"))
-                assert float(rows[label][column]) == pytest.approx(mean, abs=1e-4)
+                one, other = (r.accuracy(attack, eps) for r in results)
+                found = {c: float(rows[label][f"{attack} at {eps} {c}"]) for c in ("mean", "std")}
+                # Of two values the deviation is their distance over the root of 2.
+                expected = {"mean": (one + other) / 2, "std": abs(one - other) / math.sqrt(2)}
+                assert found == pytest.approx(expected, abs=1e-9)
 
 
 def test_runs_that_rows_share_are_made_once(made: Made) -> None:

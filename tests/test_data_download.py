@@ -236,6 +236,15 @@ def test_an_unknown_name_gets_the_nearest(asked_for: str, nearest: str) -> None:
         fetch(asked_for)
 
 
+def test_checksums_are_the_published_ones() -> None:
+    assert {file.name: file.md5 for row in DOWNLOADS.values() for file in row.files} == {
+        "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
+        "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+        "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
+        "pneumoniamnist.npz": "28209eda62fecd6e6a2d98b1501bb15f",
+    }
+
+
 def test_the_table_names_published_files_and_their_loaders() -> None:
     for name, row in DOWNLOADS.items():
         assert row.name == name

@@ -285,6 +285,26 @@ def test_a_batch_with_few_correct_samples_trains_a_batch_norm_network(row: Row, 
         assert not torch.equal(old, new), name
 
 
+@pytest.mark.parametrize("problem", ["one logit (B,)", "ten classes", "volumes"])
+@each_method
+def test_a_batch_without_a_right_sample_trains_on_what_the_method_says(
+    row: Row, problem: str
+) -> None:
+    given = PROBLEMS[problem]
+    x, _ = two_clouds(given.shape, given.classes, per_class=2)
+    model = given.model().train()
+    y = (Classification().predict(model(x)) + 1) % given.classes
+    step = row.build()(model, x, y, torch.arange(len(x)))
+    assert int(step.metrics["correct"]) == 0
+    step.loss.backward()
+    assert any(float(g.abs().sum()) > 0 for g in grads(model))
+    if row.method in (IMA, MMA):
+        # They leave wrong samples without noise; of these the released code has half the loss.
+        share = 0.5 if row.more.get("variant") == "released" else 1.0
+        clean = clean_loss(model, x, y)
+        assert float(step.loss.detach()) == pytest.approx(share * clean, rel=1e-5)
+
+
 @each_method
 def test_the_number_of_training_passes_does_not_depend_on_the_batch(row: Row) -> None:
     # Processes that train together would wait for each other otherwise.

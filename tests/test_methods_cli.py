@@ -19,6 +19,8 @@ VARIANTS = {name: (name, {}) for name in METHODS} | {
     "fat, tau 0": ("fat", {"tau": 0}),
     "gairat, weighted": ("gairat", {"begin": 0}),
     "customized, mix": ("customized", {"loss": "mix"}),
+    # Its second epoch has noise.
+    "curriculum, grown": ("curriculum", {"threshold": 0.05}),
 }
 
 
@@ -55,7 +57,8 @@ def test_two_epochs_on_digits_and_resumed_to_the_bit(
         "digits",
         "network={name: small_cnn, width: 4}",
         "train.epochs=2",
-        "train.batch_size=256",
+        # Of 897 images the last batch holds one.
+        "train.batch_size=224",
         "evaluate.attacks=[pgd-3]",
         method_override(name, more),
         "--device",
@@ -65,6 +68,7 @@ def test_two_epochs_on_digits_and_resumed_to_the_bit(
     ima("train", *arguments, str(tmp_path / "whole"))
     whole = Run.open(tmp_path / "whole")
     assert len(whole.epochs()) == 2
+    assert ("train_noisy_accuracy" in whole.epochs()[1]) == (name != "standard")
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -81,4 +85,6 @@ def test_two_epochs_on_digits_and_resumed_to_the_bit(
     left, right = load_state(whole.state), load_state(stopped.state)
     assert same(left["method"], right["method"])
     assert same(left["optimizer"], right["optimizer"])
+    if name == "curriculum":
+        assert left["method"]["lesson"]["strength"] == 2 * len(more)
     assert "PGD-10" in capsys.readouterr().out

@@ -6,6 +6,7 @@ of their own, and rows with an epoch come there through `end_epoch`.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,8 +25,8 @@ from ima.methods.dat import threshold
 from ima.methods.fat import dynamic_tau
 from ima.norms import gaussian, get_norm
 
-STEPS, SAMPLES, CLASSES = 6, 12, 4
-RADIUS = {2: 0.4, math.inf: 0.06}
+STEPS, SAMPLES, CLASSES = 6, 16, 4
+RADIUS = {2: 0.12, math.inf: 0.02}
 
 
 @dataclass
@@ -58,10 +59,8 @@ class Case:
         )
 
 
-def make(
-    norm: float, bounds: tuple[float, float] | None, *, batch_norm: bool, seed: int, epoch: int
-) -> Case:
-    model = cnn(channels=2, outputs=CLASSES, batch_norm=batch_norm, seed=seed, activation=nn.Tanh)
+def make(norm: float, bounds: tuple[float, float] | None, *, seed: int, epoch: int) -> Case:
+    model = cnn(channels=2, outputs=CLASSES, batch_norm=True, seed=seed, activation=nn.Tanh)
     x = torch.rand(SAMPLES, 2, 6, 6, generator=seeded(seed), dtype=torch.float64)
     model.double().train()
     # Two thirds are labelled as the model sees them, so that walks begin on both sides.
@@ -272,6 +271,59 @@ def test_schedules_equal_the_twins_in_every_epoch(epochs: int) -> None:
         assert threshold(e, epochs, 0.5) == pytest.approx(dat, abs=1e-12)
 
 
+def _twins(name: str, norm: float) -> dict[str, tuple[float, Tensor | None, Tensor]]:
+    """What the twins of a method's rows compute: loss, new margins, and those before."""
+    found: dict[str, tuple[float, Tensor | None, Tensor]] = {}
+    for title, row in ROWS.items():
+        if row.name == name:
+            # One epoch's noise for all, so that only the setting differs.
+            case = make(norm, (0.0, 1.0), seed=0, epoch=0)
+            loss, margins = row.twin(case, row)
+            found[title] = float(loss.detach()), margins, row.stored(case.eps).double()
+    return found
+
+
+SAME = {
+    # Of each, the others that stand at the same tau or threshold, or are weighted or warm as it is.
+    "fat": {"fat, tau 0": ("fat, first epoch", "fat, epoch 4"),
+            "fat, tau 2": ("fat, epoch 9",), "fat, epoch 5": ("fat, epoch 8",)},
+    "gairat": {"gairat": ("gairat, epoch 4 of 4", "gairat, epoch 4"),
+               "gairat, not yet": ("gairat, epoch 3 of 4", "gairat, first epoch",
+                                   "gairat, epoch 3")},
+    "dat": {"dat": ("dat, epoch 9",)},
+    "iaat": {"iaat, first epoch": ("iaat, epoch 1 of 22",), "iaat": ("iaat, epoch 2 of 22",)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("norm", [2, math.inf])
+@pytest.mark.parametrize("name", sorted({row.name for row in ROWS.values()}))
+def test_the_fixed_batch_tells_the_settings_of_a_method_apart(name: str, norm: float) -> None:
+    found = _twins(name, norm)
+    for like, others in SAME.get(name, {}).items():
+        for other in others:
+            assert found.pop(other)[0] == pytest.approx(found[like][0], rel=1e-12)
+    losses = sorted(loss for loss, _, _ in found.values())
+    assert all(b - a > 1e-6 for a, b in itertools.pairwise(losses)), found
+
+
+@pytest.mark.parametrize("norm", [2, math.inf])
+def test_the_fixed_batch_holds_samples_of_every_kind(norm: float) -> None:
+    eps = RADIUS[norm]
+    _, margins, _ = _twins("mma", norm)["mma"]
+    assert margins is not None
+    # Wrong ones lose theirs; of the right ones some are at their boundary, others beyond reach.
+    assert 0 < int((margins == 0).sum()) < int((margins < eps).sum()) < SAMPLES
+    # Its margin grows, stays or shrinks by a tenth of gamma.
+    _, margins, before = _twins("iaat", norm)["iaat"]
+    assert margins is not None
+    steps = {round(v, 6) for v in ((margins - before) / (0.1 * 1.9 / 8 * eps / 4)).tolist()}
+    assert {1.0, 0.0, -1.0} <= steps
+    _, margins, before = _twins("customized", norm)["customized"]
+    assert margins is not None
+    grown = margins > before + 1e-9
+    assert 0 < int(grown.sum()) < SAMPLES
+
+
 @pytest.mark.parametrize("bounds", [None, (0.0, 1.0)], ids=["free", "bounded"])
 @pytest.mark.parametrize("norm", [2, math.inf])
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
@@ -279,10 +331,7 @@ def test_loss_gradient_and_margins_equal_the_twin(
     row: Row, norm: float, bounds: tuple[float, float] | None
 ) -> None:
     for seed in range(2):
-        # SAT, as IMA, looks at the clean sample first; its twin attacks first. The order shows in
-        # the running statistics alone.
-        batch_norm = row.name != "sat"
-        case = make(norm, bounds, batch_norm=batch_norm, seed=seed, epoch=row.now[0])
+        case = make(norm, bounds, seed=seed, epoch=row.now[0])
         wanted: dict[str, Any] = {"norm": norm, "bounds": bounds, "steps": STEPS, "eps": case.eps}
         constructor = METHODS[row.name].method
         stateful = row.name in ("mma", "iaat", "customized")

@@ -298,6 +298,36 @@ def test_resnet18_in_at_224_pixels() -> None:
     assert seen[2].shape == (1, 512, 7, 7)
 
 
+def test_resnet18_in_is_a_plain_function_of_its_weights() -> None:
+    model = build("resnet18_in", 1, 2).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.copy_(torch.rand(parameter.shape, generator=generator).double() + 0.5)
+    weights = dict(model.named_parameters())
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        mean, var = x.mean((2, 3), keepdim=True), x.var((2, 3), correction=0, keepdim=True)
+        weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        return (x - mean) / (var + 1e-5).sqrt() * weight[:, None, None] + bias[:, None, None]
+
+    x = torch.rand(2, 1, 70, 66, generator=generator).double()
+    h = F.relu(norm(F.conv2d(2 * x - 1, weights["stem.weight"], stride=2, padding=3), "norm"))
+    h = F.max_pool2d(h, 3, 2, 1)
+    for i in range(8):
+        at, stride = f"blocks.{i}", 2 if i in (2, 4, 6) else 1
+        inner = F.conv2d(h, weights[f"{at}.conv1.weight"], stride=stride, padding=1)
+        inner = F.relu(norm(inner, f"{at}.norm1"))
+        inner = norm(F.conv2d(inner, weights[f"{at}.conv2.weight"], padding=1), f"{at}.norm2")
+        if stride == 2:
+            h = F.conv2d(h, weights[f"{at}.shortcut.0.weight"], stride=2)
+            h = norm(h, f"{at}.shortcut.1")
+        h = F.relu(inner + h)
+    expected = F.linear(h.mean((2, 3)), weights["head.weight"], weights["head.bias"])
+    torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize(("name", "least"), [("resnet18_in", 33), ("small_resnet", 17)])
 def test_images_that_instance_norm_would_erase_are_refused(name: str, least: int) -> None:
     model = build(name, 1, 2)

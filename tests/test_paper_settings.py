@@ -18,37 +18,177 @@ from ima.methods.ima import VARIANTS
 from ima.training.config import load_config, packaged, warnings
 from ima.training.rows import rows
 
-# Network, batch, epochs, IMA's own epochs, largest margin, expansion, noise levels.
-PAPER: dict[str, tuple[str, int, int, int, float, float, tuple[float, ...]]] = {
-    "table1": ("wide_resnet", 128, 300, 100, 3.0, 0.03, (0.1, 0.3, 0.5)),
-    "table2": ("paper_cnn", 128, 60, 60, 3.0, 0.04, (0.3, 0.6, 0.9)),
-    "table5": ("resnet18_in", 32, 100, 100, 12.0, 2.0, (1.0, 2.0, 3.0)),
+SGD = {
+    "name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "schedule": "steps",
+    "milestones": (150, 225), "gamma": 0.1,
+}  # fmt: skip
+"""The authors' code but for its steps, which it does not name."""
+ADAM = {"name": "adam", "lr": 0.001, "weight_decay": 0.0, "schedule": "constant"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Paper:
+    """What a table of the paper fixes: algorithm, section 4; own: epochs of IMA's own."""
+
+    network: dict[str, Any]
+    data: dict[str, Any]
+    optimizer: dict[str, Any]
+    batch: int
+    epochs: int
+    own: int
+    eps: float
+    delta: float
+    levels: tuple[float, ...]
+    tried: tuple[float, ...]
+
+
+CIFAR = Paper(
+    network={"name": "wide_resnet", "depth": 28, "width": 4},
+    data={"name": "cifar10", "augment": ("crop", "flip"), "size": None},
+    optimizer=SGD,
+    batch=128, epochs=300, own=100, eps=3.0, delta=0.03, levels=(0.1, 0.3, 0.5),
+    tried=(0.3, 0.5, 1.0),
+)  # fmt: skip
+SVHN = Paper(
+    network={"name": "paper_cnn"},
+    data={"name": "svhn", "augment": (), "size": None},
+    optimizer=ADAM,
+    batch=128, epochs=60, own=60, eps=3.0, delta=0.04, levels=(0.3, 0.6, 0.9),
+    tried=(0.6, 0.9, 1.5),
+)  # fmt: skip
+CT = Paper(
+    network={"name": "resnet18_in"},
+    data={"name": "covid_ct", "augment": (), "size": 224},
+    optimizer=ADAM,
+    batch=32, epochs=100, own=100, eps=12.0, delta=2.0, levels=(1.0, 2.0, 3.0),
+    tried=(2.0, 3.0, 6.0),
+)  # fmt: skip
+PAPER = {"table1": CIFAR, "table2": SVHN, "table5": CT}
+SAME = {"table4": SVHN, "fig6": CIFAR, "fig7": SVHN, "fig8": CT}
+"""Experiments with the recipe of a table."""
+SWEPT: dict[str, dict[str, tuple[str, tuple[float, ...]]]] = {
+    "table4": {
+        "SAT": ("eps", (0.3, 0.6, 0.9, 1.5, 3.0)),
+        "IMA": ("eps", (0.6, 0.9, 1.5, 2.0)),
+    },
+    "fig6": {"IMA": ("eps", (0.5, 1.0, 2.0, 3.0))},
+    "fig7": {"IMA": ("delta", (0.02, 0.04, 0.06, 0.1, 0.2))},
+    "fig8": {
+        "SAT": ("eps", (1.0, 3.0, 6.0, 9.0, 12.0)),
+        "IMA": ("eps", (3.0, 6.0, 9.0, 12.0, 15.0)),
+    },
 }
-ROWS = {"Standard", "SAT", "SAT tuned", "MMA", "FAT (tau 0)", "FAT", "GAIRAT", "TRADES", "IMA"}
+"""The option that a row of a figure goes over, and its values, which are this library's."""
+
+
+def has(model: Any, wanted: dict[str, Any]) -> None:
+    """Assert that the group of keys holds these values."""
+    found = model.model_dump()
+    assert {key: found[key] for key in wanted} == wanted
+
+
+def check_recipe(name: str, paper: Paper) -> None:
+    config = load_config(name)
+    assert config.norm == "L2"
+    assert config.network.model_dump() == paper.network
+    has(config.data, paper.data)
+    has(config.optimizer, paper.optimizer)
+    assert (config.train.batch_size, config.train.epochs) == (paper.batch, paper.epochs)
+    assert config.evaluate.eps == paper.levels
+    assert config.evaluate.samples is None
+
+
+def methods(eps: float, delta: float, **steps: int) -> dict[str, dict[str, Any]]:
+    """The rows of Tables 1, 2 and 5 but SAT tuned, at one training radius."""
+    shared = {"eps": eps, **steps}
+    return {
+        "Standard": {"name": "standard"},
+        "SAT": {"name": "sat", **shared},
+        "MMA": {"name": "mma", **shared},
+        "FAT (tau 0)": {"name": "fat", "tau": 0, **shared},
+        "FAT": {"name": "fat", **shared},
+        "GAIRAT": {"name": "gairat", **shared},
+        "TRADES": {"name": "trades", **shared},
+        "IMA": {"name": "ima", "delta": delta, **shared},
+    }
+
+
+def check_rows(name: str, eps: float, delta: float, tried: tuple[float, ...], **steps: int) -> None:
+    """Assert that the config has these rows, and SAT at the best of several radii."""
+    made = {row.label: row for row in rows(load_config(name))}
+    tuned = made.pop("SAT tuned")
+    assert tuned.tuned == ("eps",)
+    assert [one.method.model_dump() for one in tuned.candidates] == [
+        {"name": "sat", **steps, "eps": radius} for radius in tried
+    ]
+    assert {
+        label: [one.method.model_dump() for one in row.candidates] for label, row in made.items()
+    } == {label: [method] for label, method in methods(eps, delta, **steps).items()}
 
 
 @pytest.mark.parametrize("name", PAPER)
 def test_tables_have_the_settings_of_the_paper(name: str) -> None:
-    network, batch, epochs, own, eps, delta, levels = PAPER[name]
+    paper = PAPER[name]
+    check_recipe(name, paper)
+    # Twenty steps, the default, for all.
+    check_rows(name, paper.eps, paper.delta, paper.tried)
+    assert load_config(name).evaluate.attacks == ("pgd-100", "ifgsm-10", "autoattack")
+    made = {row.label: row for row in rows(load_config(name))}
+    ima = made["IMA"].candidates[0].train
+    assert ima.epochs - ima.standard_epochs == paper.own
+    # One recipe for all, but for what the paper demands.
+    differs = {
+        "table1": {"IMA": {"train.standard_epochs": 200}},
+        "table2": {},
+        "table5": {"Standard": {"optimizer.name": "adamw", "optimizer.weight_decay": 0.01}},
+    }
+    assert {label: row.differs for label, row in made.items() if row.differs} == differs[name]
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_sweeps_have_the_recipe_of_their_table(name: str) -> None:
+    paper = SAME[name]
+    check_recipe(name, paper)
     config = load_config(name)
-    assert (config.network.name, config.train.batch_size) == (network, batch)
-    assert config.train.epochs == epochs
-    assert config.evaluate.eps == levels
-    assert config.evaluate.attacks == ("pgd-100", "ifgsm-10", "autoattack")
-    assert config.norm == "L2"
-    made = {row.label: row for row in rows(config)}
-    assert made.keys() == ROWS
-    ima = made["IMA"].candidates[0]
-    assert ima.train.epochs - ima.train.standard_epochs == own
-    assert ima.method.options == {"eps": eps, "delta": delta}
-    for label, row in made.items():
-        options = row.candidates[0].method.options
-        # One training radius and 20 steps, the default, for all.
-        assert "steps" not in options
-        if label not in ("Standard", "SAT tuned"):
-            assert options["eps"] == eps
-        assert row.candidates[0].train.epochs == epochs
-    assert bool(config.data.augment) == (name == "table1")
+    assert config.train.epochs - config.train.standard_epochs == paper.own
+    found = {row.label: row for row in config.compare if row.sweep}
+    assert {label: tuple(row.sweep.items()) for label, row in found.items()} == {
+        label: (swept,) for label, swept in SWEPT[name].items()
+    }
+    for label, row in found.items():
+        fixed = {"eps": paper.eps, "delta": paper.delta} if label == "IMA" else {"eps": paper.eps}
+        wanted = {key: value for key, value in fixed.items() if key not in row.sweep}
+        assert row.method.model_dump() == {"name": label.lower(), **wanted}
+    others = {row.label: row for row in config.compare if not row.sweep}
+    assert others.keys() == ({"Standard", "SAT tuned"} if name == "table4" else set())
+    if others:
+        assert others["SAT tuned"].tune == {"eps": paper.tried}
+
+
+SMALL: dict[str, tuple[float, float, tuple[float, ...], float]] = {
+    # Largest margin, expansion, radii tried for SAT tuned, and by what radii are scaled.
+    "table1_small": (3.0, 0.1, (0.15, 0.3, 0.5, 1.0), 1.0),
+    "table2_small": (3.0, 0.075, (0.3, 0.6, 0.9), 1.0),
+    "table5_small": (3.43, 0.57, (0.57, 0.86, 1.71), 64 / 224),
+    "pneumonia": (1.5, 0.1, (0.25, 0.5, 1.0), math.sqrt(28 * 28 / 3072)),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_tables_have_the_same_rows_at_radii_scaled_to_their_images(name: str) -> None:
+    eps, delta, tried, scale = SMALL[name]
+    check_rows(name, eps, delta, tried, steps=10)
+    paper = PAPER.get(name.removesuffix("_small"), CIFAR)
+    assert eps == pytest.approx(scale * paper.eps, rel=0.02)
+    levels = load_config(name).evaluate.eps
+    assert levels == pytest.approx([scale * level for level in paper.levels], rel=0.02)
+
+
+@pytest.mark.parametrize("name", [n for n in packaged() if n.startswith("table")])
+def test_every_table_has_sat_at_its_best_radius_on_validation(name: str) -> None:
+    (tuned,) = [row for row in rows(load_config(name)) if row.label == "SAT tuned"]
+    assert tuned.tuned == ("eps",)
+    assert len(tuned.candidates) >= 3
 
 
 def test_the_training_radius_follows_equation_13() -> None:

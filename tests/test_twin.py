@@ -12,6 +12,7 @@ import torch
 from nets import cnn, seeded
 from torch import Tensor, nn
 from twins.bpgd_twin import bpgd_twin, ima_step_twin
+from twins.released_twin import released_step_twin
 
 from ima import IMA, Classification, bpgd
 from ima.norms import get_norm
@@ -161,3 +162,51 @@ def test_an_ima_step_is_its_twins(
     assert 0 < counts["crossed"] < counts["noisy_samples"] <= counts["correct"] < 20
     if net == "batch norm":
         assert counts["noisy_samples"] < counts["correct"]
+
+
+@pytest.mark.parametrize("net", ["relu", "tanh, two classes"])
+@each_norm
+@pytest.mark.parametrize("bounds", [None, (0.0, 1.0)], ids=["free", "bounded"])
+def test_a_step_as_released_is_its_twins(net: str, norm: float, bounds: Any) -> None:
+    seen: set[str] = set()
+    for seed in (30, 31):
+        model = NETS[net](seed).double().train()
+        twin = copy.deepcopy(model)
+        x, y, distance = problem(model, seed, norm, batch=20)
+        settings: dict[str, Any] = {
+            "eps": float(distance.max()) * 0.95,
+            "delta": float(distance.mean()) * 0.1,
+            "norm": norm,
+            "bounds": bounds,
+            "steps": 10,
+        }
+        method = IMA(num_samples=50, variant="released", seed=seed, **settings)
+        ids = torch.randperm(50, generator=seeded(0))[:20]
+        for table in (method.margins, method.next):
+            table.update(ids, distance)
+        before = method.margins.values.clone()
+        # The noise that the method will draw, for the samples that it will attack.
+        generator, unit = torch.Generator(), torch.zeros_like(x)
+        generator.set_state(method.generator.get_state())
+        right = copy.deepcopy(model)(x).argmax(1) == y
+        ones = torch.ones(int(right.sum()), dtype=x.dtype)
+        unit[right] = get_norm(norm).random(x[right], ones, generator)
+
+        step = method(model, x, y, ids)
+        loss, margins, what = released_step_twin(
+            twin, x, y, before[ids].double(), unit=unit, **settings
+        )
+        torch.testing.assert_close(step.loss, loss, rtol=0, atol=1e-9)
+        assert torch.equal(method.margins.values, before)
+        method.end_epoch(0, 10)
+        found = method.margins.values[ids].double()
+        torch.testing.assert_close(found, margins, rtol=1e-6, atol=1e-7)
+        step.loss.backward()
+        loss.backward()
+        for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+            assert ours.grad is not None
+            assert theirs.grad is not None
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-6, atol=1e-9)
+        assert int(step.metrics["crossed"]) == sum(one in ("crossed", "back") for one in what)
+        seen |= set(what)
+    assert {"wrong", "inside", "crossed"} <= seen
