@@ -181,6 +181,34 @@ def test_training_lowers_the_loss(row: Row, problem: Problem) -> None:
     assert clean_loss(model, x, y) < 0.8 * before or (row.method is CustomizedAT and learnt)
 
 
+class Pair(nn.Module):
+    """A network of one logit z as one of two, 0 and z."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.inner(x)
+        return torch.cat([torch.zeros_like(z), z], 1)
+
+
+@each_method
+def test_one_logit_trains_as_the_pair_of_zero_and_it(row: Row) -> None:
+    x, y = two_clouds((6,), 2)
+    x, y = x.double(), y.clone()
+    y[::4] = 1 - y[::4]
+    one = mlp((6,), 1).double()
+    two = Pair(copy.deepcopy(one))
+    steps = [row.build()(model, x, y, torch.arange(len(x))) for model in (one, two)]
+    for name, value in steps[0].metrics.items():
+        assert float(value) == pytest.approx(float(steps[1].metrics[name]), rel=1e-6), name
+    for step in steps:
+        step.loss.backward()
+    for first, second in zip(grads(one), grads(two), strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-6, atol=1e-9)
+
+
 @each_method
 def test_a_small_segmentation_is_learnt(row: Row) -> None:
     model = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 2, 1))
