@@ -19,6 +19,7 @@ from ima.data import Part, load
 from ima.evaluation.checks_results import Checks
 from ima.evaluation.checks_table import CHECKS
 from ima.evaluation.distances import Distances
+from ima.evaluation.finders import FINDERS
 from ima.evaluation.results import Results
 from ima.evaluation.segmentation_results import SegmentationResults
 from ima.training.checkpoint import save_weights
@@ -429,6 +430,7 @@ def test_what_ran_out_of_time_goes_on_at_every_step(
 ) -> None:
     keep = {k: v for k, v in CHECKS.items() if k in ("one-step", "monotone")}
     monkeypatch.setattr("ima.evaluation.checks.CHECKS", keep)
+    monkeypatch.setattr("ima.evaluation.minimal.FINDERS", FINDERS[:1])
     save_weights(work / "w.pt.safetensors", honest.state_dict())
     words = (
         *("evaluate", "w.pt.safetensors", "--model", "theirs:net", "--data", "theirs:batches"),

@@ -633,47 +633,50 @@ from ima.training.loop import fit
 from ima.training.pace import Pace
 from ima.training.run import Run
 
-for batches in map(int, sys.argv[2:]):
-    budget = Batches(batches)
-    try:
-        fit(Run.open(Path(sys.argv[1])), watcher=Spend(budget), device="cpu", devices=2,
-            budget=budget)
-    except OutOfTime:
-        pass
+for folder, *budgets in (words.split(",") for words in sys.argv[1:]):
+    for batches in map(int, budgets):
+        budget = Batches(batches)
+        try:
+            fit(Run.open(Path(folder)), watcher=Spend(budget), device="cpu", devices=2,
+                budget=budget)
+        except OutOfTime:
+            pass
 """
 
 
-# The curriculum counts in every process what went well in the epoch; TRADES attacks, with running
-# statistics, before the training pass that brings them together.
-@pytest.mark.parametrize("method", ["curriculum", "trades"])
-def test_two_processes_stopped_within_an_epoch_continue_to_the_bit(
-    method: str, tmp_path: Path
-) -> None:
+def test_two_processes_stopped_within_an_epoch_continue_to_the_bit(tmp_path: Path) -> None:
     (tmp_path / "pair.py").write_text(PAIR)
-    runs: list[Run] = []
-    for name, budgets in (("whole", ["100"]), ("stopped", ["3", "100"])):
-        data = f"data={{name: arrays, path: '{npz(tmp_path / 'd.npz', 256)}', augment: [flip]}}"
-        small = ["train.batch_size=64", f"network={{name: '{__name__}:dropping'}}"]
-        run = new(tmp_path / name, data, *small, method=method, epochs=1)
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-                *("--nproc-per-node", "2", "pair.py", str(run.folder), *budgets),
-            ],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(tmp_path)]),
-            },
-            timeout=280,
-        )
-        assert done.returncode == 0, done.stderr
-        runs.append(run)
-    assert len(runs[1].epochs()) == 1
-    assert_equal_runs(*runs)
+    data = f"data={{name: arrays, path: '{npz(tmp_path / 'd.npz', 256)}', augment: [flip]}}"
+    small = ["train.batch_size=64", f"network={{name: '{__name__}:dropping'}}"]
+    # The curriculum counts in every process what went well in the epoch; TRADES attacks, with
+    # running statistics, before the training pass that brings them together.
+    methods = ("curriculum", "trades")
+    runs = {
+        (method, name): new(tmp_path / method / name, data, *small, method=method, epochs=1)
+        for method in methods
+        for name in ("whole", "stopped")
+    }
+    budgets = {"whole": "100", "stopped": "3,100"}
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", "2", "pair.py"),
+            *(f"{run.folder},{budgets[name]}" for (_, name), run in runs.items()),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(tmp_path)]),
+        },
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    for method in methods:
+        assert len(runs[method, "stopped"].epochs()) == 1
+        assert_equal_runs(runs[method, "whole"], runs[method, "stopped"])
 
 
 # --- What the settings do -------------------------------------------------------------------------
