@@ -32,7 +32,8 @@ def provenance(
     picked = "epochs and tuned options" if any(p.tuned for p in plans) else "epochs"
     return (
         f"Made by `ima compare {' '.join(words)}`: "
-        f"{len(runs)} runs at {_made_at(runs)}. {_samples(runs)}All methods share "
+        f"{len(runs)} run{'s' if len(runs) > 1 else ''} at {_made_at(runs)}. "
+        f"{_samples(runs)}All methods share "
         f"{_network(config)}, {_optimizer(config)}, {_loop(config)}, {_augmentation(config)} and "
         f"the data's order{unless}; "
         f"{picked} were picked on the validation part. Images lie in 0 to 1, and noise is measured "
