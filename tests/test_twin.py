@@ -54,6 +54,13 @@ def problem(
     return x, y, share * score.detach() / dual
 
 
+def assert_same_gradients(model: nn.Module, twin: nn.Module) -> None:
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-6, atol=1e-9)
+
+
 @each_net
 @each_algorithm
 @each_norm
@@ -150,10 +157,7 @@ def test_an_ima_step_is_its_twins(
 
     step.loss.backward()
     loss.backward()
-    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
-        assert ours.grad is not None
-        assert theirs.grad is not None
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-6, atol=1e-9)
+    assert_same_gradients(model, twin)
     for ours, theirs in zip(model.buffers(), twin.buffers(), strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -203,10 +207,7 @@ def test_a_step_as_released_is_its_twins(net: str, norm: float, bounds: Any) -> 
         torch.testing.assert_close(found, margins, rtol=1e-6, atol=1e-7)
         step.loss.backward()
         loss.backward()
-        for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
-            assert ours.grad is not None
-            assert theirs.grad is not None
-            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-6, atol=1e-9)
+        assert_same_gradients(model, twin)
         assert int(step.metrics["crossed"]) == sum(one in ("crossed", "back") for one in what)
         seen |= set(what)
     assert {"wrong", "inside", "crossed"} <= seen
