@@ -64,21 +64,19 @@ CT = Paper(
     tried=(2.0, 3.0, 6.0),
 )  # fmt: skip
 PAPER = {"table1": CIFAR, "table2": SVHN, "table5": CT}
-SAME = {"table4": SVHN, "fig6": CIFAR, "fig7": SVHN, "fig8": CT}
+SAME = {"table4": CIFAR, "fig6": SVHN, "fig7": CIFAR, "fig8": CT}
 """Experiments with the recipe of a table."""
+RADII = (1.0, 2.0, 3.0)
 SWEPT: dict[str, dict[str, tuple[str, tuple[float, ...]]]] = {
-    "table4": {
-        "SAT": ("eps", (0.3, 0.6, 0.9, 1.5, 3.0)),
-        "IMA": ("eps", (0.6, 0.9, 1.5, 2.0)),
-    },
-    "fig6": {"IMA": ("eps", (0.5, 1.0, 2.0, 3.0))},
-    "fig7": {"IMA": ("delta", (0.02, 0.04, 0.06, 0.1, 0.2))},
-    "fig8": {
-        "SAT": ("eps", (1.0, 3.0, 6.0, 9.0, 12.0)),
-        "IMA": ("eps", (3.0, 6.0, 9.0, 12.0, 15.0)),
-    },
+    "table4": {"IMA": ("eps", RADII), "MMA": ("eps", RADII), "SAT": ("eps", RADII)},
+    "fig6": {"SAT": ("eps", (0.1, 0.3, 0.6, 0.9, 1.2, 1.5, 2.0, 3.0))},
+    "fig7": {"IMA": ("delta", (0.005, 0.01, 0.02, 0.03, 0.06, 0.1, 0.2, 0.3))},
+    "fig8": {"SAT": ("eps", (0.5, 1.0, 2.0, 3.0, 4.5, 6.0, 9.0, 12.0))},
 }
-"""The option that a row of a figure goes over, and its values, which are this library's."""
+"""The option that a row goes over, and its values: Table 4's are the paper's, of the figures the
+ends and what their text names."""
+LEVELS = {"table4": (0.5,), "fig7": (0.5,)}
+"""The noise of the accuracies, where it is not that of the table with the recipe."""
 
 
 def has(model: Any, wanted: dict[str, Any]) -> None:
@@ -87,14 +85,14 @@ def has(model: Any, wanted: dict[str, Any]) -> None:
     assert {key: found[key] for key in wanted} == wanted
 
 
-def check_recipe(name: str, paper: Paper) -> None:
+def check_recipe(name: str, paper: Paper, levels: tuple[float, ...] | None = None) -> None:
     config = load_config(name)
     assert config.norm == "L2"
     assert config.network.model_dump() == paper.network
     has(config.data, paper.data)
     has(config.optimizer, paper.optimizer)
     assert (config.train.batch_size, config.train.epochs) == (paper.batch, paper.epochs)
-    assert config.evaluate.eps == paper.levels
+    assert config.evaluate.eps == (paper.levels if levels is None else levels)
     assert config.evaluate.samples is None
 
 
@@ -148,9 +146,13 @@ def test_tables_have_the_settings_of_the_paper(name: str) -> None:
 @pytest.mark.parametrize("name", SAME)
 def test_sweeps_have_the_recipe_of_their_table(name: str) -> None:
     paper = SAME[name]
-    check_recipe(name, paper)
+    check_recipe(name, paper, LEVELS.get(name))
     config = load_config(name)
-    assert config.train.epochs - config.train.standard_epochs == paper.own
+    made = {row.label: row for row in rows(config)}
+    for title, row in made.items():
+        train = row.candidates[0].train
+        if title.startswith("IMA"):
+            assert train.epochs - train.standard_epochs == paper.own
     found = {row.label: row for row in config.compare if row.sweep}
     assert {label: tuple(row.sweep.items()) for label, row in found.items()} == {
         label: (swept,) for label, swept in SWEPT[name].items()
@@ -160,9 +162,22 @@ def test_sweeps_have_the_recipe_of_their_table(name: str) -> None:
         wanted = {key: value for key, value in fixed.items() if key not in row.sweep}
         assert row.method.model_dump() == {"name": label.lower(), **wanted}
     others = {row.label: row for row in config.compare if not row.sweep}
-    assert others.keys() == ({"Standard", "SAT tuned"} if name == "table4" else set())
+    assert others.keys() == ({"SAT tuned"} if name == "table4" else set())
     if others:
         assert others["SAT tuned"].tune == {"eps": paper.tried}
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"), [("table4", 1.0), ("fig6", 1.0), ("fig7", 100 / 30), ("fig8", 64 / 224)]
+)
+def test_small_sweeps_go_over_the_same_values_scaled(name: str, scale: float) -> None:
+    # Radii to the size of the images, expansions to the number of IMA's epochs.
+    big, small = load_config(name), load_config(f"{name}_small")
+    for one, other in zip(big.compare, small.compare, strict=True):
+        for key, values in one.sweep.items():
+            assert other.sweep[key] == pytest.approx([scale * v for v in values], rel=0.03)
+    resized = 1.0 if name == "fig7" else scale
+    assert small.evaluate.eps == pytest.approx([resized * e for e in big.evaluate.eps], rel=0.02)
 
 
 SMALL: dict[str, tuple[float, float, tuple[float, ...], float]] = {
@@ -214,7 +229,7 @@ def test_every_experiment_has_a_small_sibling_with_the_same_rows() -> None:
 def test_margins_can_reach_their_cap(name: str) -> None:
     # The paper's own schedule for SVHN is the exception, and the config check says so.
     said = warnings(load_config(name))
-    assert bool(said) == (name in ("table2", "table4", "fig7"))
+    assert bool(said) == (name == "table2")
 
 
 def test_one_config_compares_every_method() -> None:

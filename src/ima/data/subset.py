@@ -80,7 +80,7 @@ SUBSETS: dict[str, SubsetRow] = {
                 "test": (Stretch(cifar10.STEMS[5], 0, BATCH),),
             },
             "cifar-10/cifar10_subset.npz",
-            ("table1_small", "fig6_small"),
+            ("table1_small", "table4_small", "fig7_small"),
             "a5de402bc66d088d02c7338d28fa4a1977b9069d0ff04f288d070e3e2970eab6",
         ),
         SubsetRow(
@@ -93,7 +93,7 @@ SUBSETS: dict[str, SubsetRow] = {
                 "test": (Stretch(svhn.FILES[0], TEST_FROM, TEST_TO),),
             },
             "svhn-cropped/svhn_subset.npz",
-            ("table2_small", "table4_small", "fig7_small"),
+            ("table2_small", "fig6_small"),
             "132c068dee1726d393fd6dee3dce132eeb16038ffbd39544230c692a4a470f4f",
         ),
     )
