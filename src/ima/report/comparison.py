@@ -10,6 +10,7 @@ from typing import Any
 from ima.files import write_text
 from ima.report import figures, summary
 from ima.report.inputs import Series
+from ima.report.paper import paper_table
 from ima.report.summary import Seeds
 from ima.report.tables import Table, to_csv, to_latex, to_markdown, to_text
 
@@ -81,6 +82,9 @@ def write(folder: Path, entries: Sequence[Entry], frame: Frame) -> str:
         page.append(to_markdown(table))
         write_text(folder / f"table-{which}.csv", to_csv(table))
         write_text(folder / f"table-{which}.tex", to_latex(table))
+    theirs = paper_table(frame.name)
+    if theirs is not None:
+        page.append(to_markdown(theirs))
     times = _times(trained, frame)
     if times is not None:
         texts.append(to_text(times))

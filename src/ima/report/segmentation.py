@@ -16,6 +16,7 @@ from ima.report.cells import ABSENT, Cell, Measure, Table
 from ima.report.html.numbers import attack_name
 from ima.report.html.scrub import scrub
 from ima.report.inputs import Curve
+from ima.report.paper import paper_table
 from ima.report.segmented import (
     Key,
     Run,
@@ -212,7 +213,8 @@ def write_comparison(folder: Path, runs: Sequence[Segmented], frame: Frame) -> s
         drawn["overlays"] = figure, said + of_whole(first)
     made = [f"Made by `{frame.command}`."] if frame.command else []
     page = [f"# {frame.name}\n", *(f"{line}\n" for line in (*made, *settings_told(named)))]
-    page += map(to_markdown, tables)
+    theirs = paper_table(frame.name)
+    page += map(to_markdown, tables if theirs is None else [*tables, theirs])
     # Those of an earlier call that this one does not draw would stand beside its page.
     for name in ("curves", "overlays"):
         for suffix in ("png", "svg"):
