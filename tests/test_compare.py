@@ -161,6 +161,12 @@ def test_a_comparison_leaves_tables_and_pictures(made: Made) -> None:
     assert str(made.folder / "table.md") in made.printed
 
 
+def test_the_page_says_which_rule_picked_whose_epochs(made: Made) -> None:
+    noisy = "the geometric mean of clean accuracy and accuracy under PGD-10 at 0.25"
+    said = f"picked the epochs by clean accuracy (Plain); by {noisy} (SAT, Tuned, IMA)."
+    assert said in (made.folder / "table.md").read_text().replace("\\", "")
+
+
 def test_the_table_holds_the_means_of_the_runs(made: Made) -> None:
     for which in ("best", "last"):
         with (made.folder / f"table-{which}.csv").open(newline="") as file:

@@ -156,6 +156,28 @@ def test_wilson_refuses_what_is_no_share_and_passes_on_what_is_unknown() -> None
             wilson(share, n)
 
 
+def test_the_page_says_which_rule_picked_whose_epoch(tmp_path: Path) -> None:
+    found = results(10, 9, {0.5: 6, 1.0: 0})
+    picks = {"ima": {}, "sat": {"epoch": "7 of 30", "picked by": "the mean"}}
+    picks["standard"] = {"epoch": "30 of 30", "picked by": "clean accuracy"}
+    for name, said in picks.items():
+        about = dataclasses.replace(found, settings={**found.settings, **said})
+        run(tmp_path / name, config(name), about, about)
+    make([tmp_path / name for name in picks], tmp_path / "page.html")
+    # Runs from before there were two rules do not say by which they were picked.
+    old = "the geometric mean of clean accuracy and accuracy under PGD-10"
+    assert tables(tree(tmp_path / "page.html"))["Which epoch was evaluated"][1:] == [
+        ["IMA", "\N{EN DASH}", old],
+        ["SAT", "7 of 30", "the mean"],
+        ["standard", "30 of 30", "clean accuracy"],
+    ]
+    make([tmp_path / "sat"], tmp_path / "page.md")
+    assert re.search(r"\| SAT +\| +7 of 30 +\| +the mean +\|", (tmp_path / "page.md").read_text())
+    # A file of results from elsewhere was picked by nobody knows what.
+    found.to_html(tmp_path / "own.html")
+    assert "Which epoch was evaluated" not in tables(tree(tmp_path / "own.html"))
+
+
 def test_the_worst_case_has_the_name_that_evaluations_give_it() -> None:
     from ima.evaluation.evaluate import WORST as GIVEN
 

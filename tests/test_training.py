@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import ima.training.loop as loop
 import ima.training.state as state
-from ima import pgd
+from ima import Results, pgd
 from ima.budget import OUT_OF_TIME, Budget, OutOfTime
 from ima.data import DATASETS, Part, Splits, load
 from ima.methods import METHODS, SAT
@@ -38,6 +38,7 @@ from ima.training.evaluating import evaluate_run
 from ima.training.loop import fit
 from ima.training.measuring import measure_margins
 from ima.training.pace import Pace
+from ima.training.picking import picked
 from ima.training.run import Run
 from ima.training.samples import same_samples, trace
 from ima.training.state import Best
@@ -877,6 +878,100 @@ def test_best_is_by_score_then_clean_accuracy_then_the_later_epoch(
     assert (best.epoch, best.score, best.clean) == (ranked, *rows[ranked])
     assert improved[0]
     assert max(epoch for epoch, better in enumerate(improved) if better) == ranked
+
+
+PICKING = [(0.5, 0.5), (0.9, 0.1), (0.8, 0.3), (0.9, 0.0)]
+"""Clean accuracy and that under noise, epoch by epoch: the mean is highest in the first."""
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """Validation finds these accuracies, whatever was trained."""
+
+    def validate(*_: Any) -> tuple[float, float]:
+        return PICKING[len(run.epochs())]
+
+    monkeypatch.setattr("ima.training.loop.validate", validate)
+
+
+def picks(run: Run) -> int:
+    """The epoch whose weights were kept, which all that a run says must name."""
+    epoch = load_state(run.state)["best"]["epoch"]
+    assert run.picked()["epoch"] == epoch
+    assert picked(run)["epoch"] == f"{epoch + 1} of {len(PICKING)}"
+    return epoch
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_only_methods_without_noise_are_picked_by_clean_accuracy(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gentle = chosen(name, **({"eps": 0.3, "steps": 1} if "eps" in taken(name) else {}))
+    run = new(tmp_path / "run", gentle, method=name, epochs=len(PICKING))
+    scripted(monkeypatch, run)
+
+    class Keep(Watch):
+        def epoch(self, epoch: int, row: Mapping[str, float]) -> None:
+            shutil.copy(run.weights("last"), tmp_path / f"{epoch}.safetensors")
+
+    train(run, watcher=Keep())
+    # Of two epochs as good as each other the later one.
+    clean = name == "standard"
+    assert picks(run) == (3 if clean else 0)
+    kept = load_weights(tmp_path / f"{3 if clean else 0}.safetensors")
+    assert same(load_weights(run.weights("best")), kept)
+    mean = "the geometric mean of clean accuracy and accuracy under PGD-10 at "
+    assert picked(run)["picked by"].startswith("clean accuracy" if clean else mean)
+    # The table of epochs keeps its columns, whatever picks.
+    assert [row["val_score"] for row in run.epochs()] == [math.sqrt(c * n) for c, n in PICKING]
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "expected"),
+    [
+        # The first epochs of a method with noise are not its own.
+        ("sat", ["train.standard_epochs=1"], 2),
+        ("standard", ["train.standard_epochs=1"], 3),
+        ("standard", ["train.ema=0.5"], 3),
+    ],
+)
+def test_the_rule_is_the_methods_own_whatever_else_is_set(
+    method: str,
+    overrides: list[str],
+    expected: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = new(tmp_path / "run", *overrides, method=method, epochs=len(PICKING))
+    scripted(monkeypatch, run)
+    train(run)
+    assert picks(run) == expected
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_a_run_keeps_the_rule_that_it_began_with(
+    old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new(tmp_path / "run", method="standard", epochs=len(PICKING))
+    scripted(monkeypatch, run)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, watcher=Watch(after=1))
+    if old:
+        # As states were from before there were two rules.
+        state = load_state(run.state)
+        state["best"] = {"epoch": 0, "score": 0.5, "clean": 0.5}
+        save_state(run.state, state)
+    train(Run.open(run.folder))
+    assert picks(run) == (0 if old else 3)
+    assert picked(run)["picked by"].startswith("the geometric" if old else "clean accuracy")
+    results = evaluate_run(run, "best", attacks=[], device="cpu")
+    told = Results.from_csv(run.results("best")).settings
+    assert (
+        {k: results.settings[k] for k in picked(run)}
+        == picked(run)
+        == {k: told[k] for k in ("epoch", "picked by")}
+    )
+    last = evaluate_run(run, "last", attacks=[], device="cpu").settings
+    assert "picked by" not in last
 
 
 def test_the_best_weights_are_those_of_the_best_row(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def compare(
     from ima.training.origin import (
         about_data,
         comparable,
+        epochs_picked,
         parts,
         provenance,
         recipes,
@@ -105,6 +106,7 @@ def compare(
         *about_data(plans),
         *(p.remark() for p in plans if p.tuned or p.chosen().diverged()),
         *parts(one for entry in entries for one in entry.best),
+        *epochs_picked(plans),
         *recipes(plans),
         *untimed(plans),
         provenance(plans, loaded, chosen_seeds, overrides, config),

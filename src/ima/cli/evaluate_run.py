@@ -31,7 +31,7 @@ def evaluate_run(
     from ima.cli.checking import tell
     from ima.report import white
     from ima.report.distances import told
-    from ima.report.summary import results_table
+    from ima.report.summary import epoch_told, results_table
     from ima.report.tables import to_text
     from ima.training import evaluating
     from ima.training.checking import check_run, checks_path
@@ -57,7 +57,8 @@ def evaluate_run(
                 )
                 print(f"{run.results(name)}")
                 note = "" if name == evaluating.VALIDATION else run.config().note
-                print(to_text(results_table([(name, [results])], note)))
+                notes = filter(None, (note, epoch_told(results)))
+                print(to_text(results_table([(name, [results])], " ".join(notes))))
                 if noise := white.told(results):
                     print(noise)
             if distances:

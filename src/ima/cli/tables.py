@@ -17,9 +17,17 @@ def show(what: Literal["methods", "attacks", "data", "networks", "checks", "conf
     rows: list[tuple[str, str, str]]
     if what == "methods":
         from ima.methods import METHODS
+        from ima.training.picking import RULES
 
         limits = {True: "", False: " Not for segmentation."}
-        rows = [(r.name, r.summary + limits[r.segmentation], r.paper) for r in METHODS.values()]
+        rows = [
+            (
+                r.name,
+                f"{r.summary}{limits[r.segmentation]} Epoch by {RULES[r.picks].told('noise')}.",
+                r.paper,
+            )
+            for r in METHODS.values()
+        ]
     elif what == "attacks":
         from ima.evaluation.attacks import ATTACKS
         from ima.evaluation.segment_attacks import SEGMENT_ATTACKS

@@ -43,8 +43,10 @@ def train(
 
     budget = None if time_budget is None else Budget.parse(time_budget)
     from ima.cli.progress import watch
+    from ima.evaluation.results import PICKED
     from ima.training.config import load_config, warnings
     from ima.training.loop import fit
+    from ima.training.picking import picked
     from ima.training.run import Run, leads
 
     if (config is None) == (resume is None):
@@ -81,10 +83,11 @@ def train(
     if not leads():
         return
     rows = run.epochs()
-    best = run.picked()
+    best, told = run.picked(), picked(run)
     for which, row in (("best", best), ("last", rows[-1])):
         print(
             f"{which}: epoch {int(row['epoch']) + 1}, validation clean {row['val_accuracy']:.1%}, "
             f"PGD-10 at {loaded.evaluate.middle:g}: {row['val_pgd']:.1%}"
         )
+    print(f"best: picked by {told[PICKED]}")
     print(f"next: ima evaluate {run.folder}")

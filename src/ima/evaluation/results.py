@@ -180,6 +180,15 @@ FILE = "weights file"
 """The setting that tells the file of weights from others: a digest of it."""
 
 
+EPOCH = "epoch"
+"""The setting that tells of which epoch the weights are, such as `7 of 30`."""
+
+PICKED = "picked by"
+"""The setting that tells by what validation picked this epoch, such as `clean accuracy`."""
+
+PICKED_OLD = "the geometric mean of clean accuracy and accuracy under PGD-10"
+"""What picked the epochs of runs whose results do not say: there was no other rule."""
+
 TEST = "test"
 """The part of the data whose results do not say of which they are."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ima.methods.ates import ATES
 from ima.methods.base import Method, Step
@@ -23,7 +23,11 @@ from ima.methods.trades import TRADES
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One method: name in configs, label in tables, class, paper, one sentence, and its limits."""
+    """One method: name in configs, label in tables, class, paper, one sentence, and its limits.
+
+    picks: the row of `ima.training.picking.RULES` by which validation picks its epoch: "clean" for
+    a method that trains on no noise.
+    """
 
     name: str
     label: str
@@ -31,6 +35,7 @@ class MethodRow:
     paper: str
     summary: str
     segmentation: bool
+    picks: Literal["mean", "clean"] = "mean"
 
 
 METHODS = {
@@ -43,6 +48,7 @@ METHODS = {
             "-",
             "The loss on clean samples.",
             segmentation=True,
+            picks="clean",
         ),
         MethodRow(
             "sat",

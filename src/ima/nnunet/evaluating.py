@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ima.budget import Budget
 from ima.evaluation.partial import discard
-from ima.evaluation.results import FILE
+from ima.evaluation.results import FILE, PICKED
 from ima.evaluation.segmentation_results import CASES, DIGEST, SegmentationResults
 from ima.evaluation.segments_on_disk import ATTACKS, Sheet, attack_segmentation
 from ima.nnunet.cases import BATCH, Cases
@@ -17,6 +17,9 @@ from ima.nnunet.paper import by_dataset
 from ima.nnunet.trained import Trained
 
 NAME = "results_nnunet.csv"
+
+DICE = "the moving mean of Dice without noise, on patches of the validation cases"
+"""By what nnU-Net picks its best weights, with whatever method they were trained."""
 
 
 def default_eps(dataset: str) -> tuple[float, ...]:
@@ -88,6 +91,7 @@ def _about(trained: Trained, cases: Cases) -> dict[str, str]:
         "plans": trained.plans.plans_name,
         "fold": trained.folder.name.removeprefix("fold_"),
         "weights": trained.which,
+        **({PICKED: DICE} if trained.which == "best" else {}),
         FILE: trained.digest,
         "nnunetv2": version("nnunetv2"),
         "samples are": (

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ima.evaluation.results import CLEAN, Results, mean_and_std
+from ima.evaluation.results import CLEAN, EPOCH, PICKED, Results, mean_and_std
 from ima.report.inputs import Curve, ExampleRow, MarginHistory, Series
 from ima.report.tables import Cell, Measure, Table
 
@@ -48,6 +48,14 @@ def count(rows: Sequence[tuple[str, Seeds]]) -> str:
     shown = dict.fromkeys(n if n == whole else n + of + whole for n, of, whole in words)
     parts = dict.fromkeys(r.settings.get("part", "test") for _, seeds in rows for r in seeds)
     return f"n = {' or '.join(shown)} {' and '.join(parts) or 'test'} samples"
+
+
+def epoch_told(results: Results) -> str:
+    """Of which epoch the weights are and what picked it, in a sentence; empty where unknown."""
+    told = results.settings
+    if EPOCH not in told or PICKED not in told:
+        return ""
+    return f"Epoch {told[EPOCH]}, picked on validation by {told[PICKED]}."
 
 
 def times_table(rows: Sequence[tuple[str, Sequence[float]]], standard: str, caption: str) -> Table:

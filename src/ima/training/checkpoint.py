@@ -38,11 +38,11 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def peek(path: Path, name: str) -> Any:
-    """One value at the top of what `save_state` wrote, such as a number, its tensors unread."""
+    """One value at the top of what `save_state` wrote, which holds no tensors: none is read."""
     try:
         with safe_open(path, framework="pt") as file:
             tree = json.loads((file.metadata() or {})["tree"])
-            return dict(tree["dict"])[name]
+            return _unpack(dict(tree["dict"])[name], {})
     except (SafetensorError, OSError, LookupError, ValueError) as error:
         raise CheckpointError(
             f"{path} is damaged or no state of a training ({error!r}); train again"

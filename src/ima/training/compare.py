@@ -6,7 +6,6 @@ was stopped continues where it was, and runs that two rows share are made once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from ima.training.checkpoint import CheckpointError, peek
 from ima.training.children import Report, Work, work_off
 from ima.training.config import Config, ConfigError, Named, parse
 from ima.training.evaluating import VALIDATION, part
+from ima.training.picking import rule
 from ima.training.rows import Row, rows
 from ima.training.run import Run
 
@@ -88,8 +88,8 @@ class Plan:
         settings, asked = Results.from_csv(run.results(VALIDATION)).settings, run.config().evaluate
         return (
             f"{self.label}: validation (n = {settings['samples'].split()[0]}) picked the best of "
-            f"{listed}, by the geometric mean of clean accuracy and accuracy under "
-            f"{asked.attacks[0]} at {asked.middle:g}.{self._at_the_edge()}"
+            f"{listed}, by {rule(run.config()).told(f'{asked.attacks[0]} at {asked.middle:g}')}."
+            f"{self._at_the_edge()}"
         )
 
     def _how_diverged(self) -> str:
@@ -253,13 +253,14 @@ def _untested(run: Run) -> str | None:
 
 
 def validation_score(run: Run) -> float:
-    """Geometric mean of the best weights' clean accuracy on validation and that under attack.
+    """How the best weights do on validation: by what picks the method's epochs, see `picking`.
 
     The attack is the tables' first one: PGD-10, which picks the epochs, is fooled where training
     has only made gradients useless to it.
     """
     found = Results.from_csv(run.results(VALIDATION))
-    return math.sqrt(found.accuracy() * found.accuracy(found.attacks[0], found.eps[0]))
+    noisy = found.accuracy(found.attacks[0], found.eps[0])
+    return rule(run.config()).score(found.accuracy(), noisy)
 
 
 def unique(runs: Iterable[Run]) -> list[Run]:

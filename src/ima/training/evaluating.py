@@ -24,6 +24,7 @@ from ima.files import digest
 from ima.training.build import BOUNDS, build_fabric, build_model, load_into
 from ima.training.checkpoint import load_weights
 from ima.training.config import Config
+from ima.training.picking import picked
 from ima.training.run import Run
 from ima.training.samples import splits_of
 
@@ -95,6 +96,8 @@ def evaluate_run(
     )
     rows = tuple(replace(row, id=int(chosen[row.id])) for row in results.rows)
     settings = {**results.settings, "samples": subject.counted(), FILE: subject.file}
+    if which != "last":
+        settings |= picked(run)
     if tuning:
         settings["part"] = VALIDATION
     results = Results(rows, results.norm, settings)

@@ -3,7 +3,7 @@
 for each epoch:
     for each batch: loss = method(model, x, y, ids); backward; optimiser step
     accuracy on the validation part: clean, and under PGD-10 at the middle noise radius
-    save; keep the weights of the best epoch
+    save; keep the weights of the best epoch (`ima.training.picking`)
 with a time budget: before a batch or validation that may not fit, save and stop
 """
 
@@ -47,6 +47,7 @@ from ima.training.config import Config
 from ima.training.events import Events
 from ima.training.lock import Lock
 from ima.training.pace import Pace
+from ima.training.picking import RULES, rule_name
 from ima.training.run import Run
 from ima.training.samples import splits_of, trace
 from ima.training.signals import held_back
@@ -134,7 +135,8 @@ def _prepared(
     data = [fabric.to_device(part) for part in (splits.train.images, splits.train.targets)]
     timed = [row["val_seconds"] for row in run.epochs() if "val_seconds" in row]
     pace = Pace(budget, timed[-1] if timed else None)
-    state = State(model, wrapped, optimizer, average, method)
+    best = Best(picks=rule_name(config))
+    state = State(model, wrapped, optimizer, average, method, best)
     return _Trainer(fabric, run, config, splits, Part(*data), state, watcher, pace)
 
 
@@ -305,8 +307,9 @@ class _Trainer:
         run, state = self.run, self.state
         if epoch == self.config.train.standard_epochs:
             # Validation picks among the method's own epochs.
-            state.best = Best()
-        better = state.best.improved(epoch, row["val_score"], row["val_accuracy"])
+            state.best = Best(picks=state.best.picks)
+        score = RULES[state.best.picks].score(row["val_accuracy"], row["val_pgd"])
+        better = state.best.improved(epoch, score, row["val_accuracy"])
         if not self.fabric.is_global_zero:
             return
         if better:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from ima.evaluation.results import Results
+from ima.evaluation.results import PICKED, Results
 from ima.training.compare import Candidate, Plan, unique
 from ima.training.config import Config
+from ima.training.picking import picked
 from ima.training.run import PLACE, Run, environment
 
 
@@ -46,6 +47,20 @@ def about_data(plans: Sequence[Plan]) -> list[str]:
     runs = unique(run for p in plans for run in p.chosen().runs)
     notes = [str(one.get("data", "")) for run in runs for one in _all(run.environment())]
     return [note for note in dict.fromkeys(notes) if note]
+
+
+def epochs_picked(plans: Sequence[Plan]) -> list[str]:
+    """By what validation picked the rows' epochs, in one sentence; none where no run tells."""
+    found: dict[str, list[str]] = {}
+    for one in plans:
+        for words in dict.fromkeys(picked(run).get(PICKED) for run in one.chosen().runs):
+            if words is not None:
+                found.setdefault(words, []).append(one.label)
+    told = [
+        words if len(found) == 1 else f"{words} ({', '.join(dict.fromkeys(labels))})"
+        for words, labels in found.items()
+    ]
+    return [f"Validation picked the epochs by {'; by '.join(told)}."] if told else []
 
 
 def provenance_of(run: Run, command: str) -> str:

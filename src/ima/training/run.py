@@ -32,6 +32,7 @@ from typing import Any
 import yaml
 
 from ima.files import whole, write_text
+from ima.training.checkpoint import peek
 from ima.training.config import Config, ConfigError, parse
 
 PLACE = ("system", "processor", "cores", "threads", "device")
@@ -190,10 +191,9 @@ class Run:
         return _read_rows(self.metrics)
 
     def picked(self) -> dict[str, float]:
-        """The row of the epoch that validation picked, of the method's own epochs."""
-        rows, standard = self.epochs(), self.config().train.standard_epochs
-        own = [row for row in rows if row["epoch"] >= standard] or rows
-        return max(own, key=lambda row: (row["val_score"], row["val_accuracy"], row["epoch"]))
+        """The row of the epoch that validation picked; CheckpointError where no state tells."""
+        best = peek(self.state, "best")["epoch"]
+        return next(row for row in self.epochs() if row["epoch"] == best)
 
     def add_epoch(self, row: Mapping[str, float]) -> None:
         """Add one epoch's metrics; rows of this epoch and later ones are replaced."""

@@ -20,11 +20,16 @@ from ima.training.checkpoint import load_state, save_state
 
 @dataclass
 class Best:
-    """The epoch that validation picks: by score, then clean accuracy, then the later one."""
+    """The epoch that validation picks: by score, then clean accuracy, then the later one.
+
+    picks: the row of `ima.training.picking.RULES` that makes the score; "mean" in states from
+    before there were several.
+    """
 
     epoch: int = -1
     score: float = -1.0
     clean: float = -1.0
+    picks: str = "mean"
 
     def improved(self, epoch: int, score: float, clean: float) -> bool:
         """Whether this epoch is better; then it is the best from now on."""

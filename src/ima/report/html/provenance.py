@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from ima.evaluation.results import CLEAN, FILE, NETWORK, Results
+from ima.evaluation.results import CLEAN, EPOCH, FILE, NETWORK, PICKED, PICKED_OLD, Results
 from ima.report.html.blocks import Block, Code, Grid, Prose
 from ima.report.html.numbers import WORST, attack_name, attacks_of, named
 from ima.report.html.scrub import scrub
@@ -16,7 +16,7 @@ from ima.report.html.verdict import Judged
 PLACE = ("ima", "commit", "python", "torch", "numpy", "device", "processor", "cores", "threads")
 ABSENT = "–"
 
-APART = (NETWORK, FILE, "samples", "part", "seed", "seconds", "bounds")
+APART = (NETWORK, FILE, EPOCH, PICKED, "samples", "part", "seed", "seconds", "bounds")
 """Settings of an evaluation that the page shows elsewhere, or that nobody reads."""
 
 Told: TypeAlias = tuple[str, Sequence[Mapping[str, Any]]]
@@ -40,6 +40,7 @@ def how_measured(judged: Sequence[Judged]) -> tuple[Block, ...]:
     ran = dict.fromkeys((attack_name(a), one[a]) for a in attacks for one in told if a in one)
     if ran:
         blocks.append(Grid("What the attacks ran", ("attack", "what it ran"), tuple(ran), False))
+    blocks += _epochs(judged)
     blocks.append(_evaluations(judged))
     trained = [(one.entry.label, [s.environment for s in one.entry.sources]) for one in judged]
     blocks += _grid("Where it was trained", PLACE, trained)
@@ -67,6 +68,24 @@ def _evaluations(judged: Sequence[Judged]) -> Grid:
     samples = f"{judged[0].part} samples"
     columns = ("network", "training seeds", samples, "bounds", "seed of the attacks")
     return Grid("How it was evaluated", columns, rows, False)
+
+
+def _epochs(judged: Sequence[Judged]) -> tuple[Grid, ...]:
+    """Which rule picked which epoch, a row a network; nothing where none is of picked weights."""
+    rows = tuple(
+        (
+            one.entry.label,
+            _each(r.settings.get(EPOCH, "") for r in one.entry.main),
+            _each(r.settings.get(PICKED, old) for r in one.entry.main),
+        )
+        for one in judged
+        if one.entry.which == "best"
+        for old in [PICKED_OLD if one.entry.config else ""]
+    )
+    if all(picked == ABSENT for _, _, picked in rows):
+        return ()
+    columns = ("network", "epoch", "picked on validation by")
+    return (Grid("Which epoch was evaluated", columns, rows, False),)
 
 
 def _samples(results: Results, n: int) -> str:
