@@ -26,6 +26,7 @@ from ima.evaluation.segmentation_results import (
     WORST,
     SegmentationResults,
 )
+from ima.methods import Standard
 from ima.report.segmentation import of_whole
 from ima.report.segmented import count
 from ima.tasks import Segmentation
@@ -97,9 +98,13 @@ def make(
     kind: str = "2d",
     patch: list[int] | None = None,
     channels: int = 1,
+    trainer_class: type[Any] | None = None,
     **raw: Any,
 ) -> Path:
-    """The folder of an untrained network, saved by nnU-Net's own trainer; nnUNet_raw is set."""
+    """The folder of an untrained network, saved by nnU-Net's own trainer; nnUNet_raw is set.
+
+    trainer_class: another one, perhaps of this library.
+    """
     made = tiny.Folders(root)
     data = tiny.make_raw(made.raw, cases=1, test_cases=3, channels=channels, **raw)
     for name, value in made.environment().items():
@@ -123,9 +128,12 @@ def make(
     }
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+    from ima.nnunet.slices import Ids
+
     dataset_json = json.loads((data / "dataset.json").read_text())
     torch.manual_seed(0)
-    trainer = nnUNetTrainer(
+    trainer_class = nnUNetTrainer if trainer_class is None else trainer_class
+    trainer = trainer_class(
         {**plans, "continue_training": False}, kind, 0, dataset_json, torch.device("cpu")
     )
     # The trainer looks how preprocessed data are stored.
@@ -133,6 +141,9 @@ def make(
     stored.mkdir(parents=True)
     (stored / "case.b2nd").touch()
     trainer.initialize()
+    if hasattr(trainer, "ids"):
+        # What a trainer of this library keeps, without data that it has seen.
+        trainer.ids, trainer.method = Ids(("case",), (1,)), Standard(task=trainer.task())
     # As after an epoch: nnU-Net logs numbers of numpy.
     trainer.logger.log("mean_fg_dice", np.float64(0.5), 0)
     trainer.logger.log("train_losses", np.mean([np.float32(0.5)]), 0)
@@ -140,7 +151,7 @@ def make(
     trainer.save_checkpoint(str(fold / "checkpoint_final.pth"))
     (fold.parent / "plans.json").write_text(json.dumps(plans))
     (fold.parent / "dataset.json").write_text(json.dumps(dataset_json))
-    assert fold.parent == made.trained(TRAINER, kind)
+    assert fold.parent == made.trained(trainer_class.__name__, kind)
     return fold.parent
 
 

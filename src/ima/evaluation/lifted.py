@@ -139,7 +139,7 @@ def _rectangles(channels: int, size: int) -> list[tuple[int, int, int]]:
 
 
 def _square_works(height: int, width: int) -> bool:
-    """Whether Square's first tiles, of a fifth of the height, fit (all but Linf): from `start` on."""
+    """Whether Square's first tiles, of a fifth of the height, fit from `start` on; not in Linf."""
     if min(height, width) < 5:
         return False
     tile = height // 5
