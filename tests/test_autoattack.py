@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from nets import Linear2, cnn, mlp, seeded
+from own_norms import summed
 from pyautoattack import AutoAttack, checks
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
@@ -491,6 +492,14 @@ def test_data_without_one_range_is_refused(bounds: Any, words: str, name: str) -
     data = TensorDataset(x, said(mlp((8,)), x))
     with pytest.raises(ValueError, match=words):
         evaluate(mlp((8,)), data, [0.1], ["pgd-2", name], bounds=bounds)
+
+
+@pytest.mark.parametrize("name", ["autoattack", "autoattack+"])
+def test_norms_that_the_library_does_not_know_are_refused(name: str) -> None:
+    x = torch.rand(4, 8, generator=seeded(0))
+    data, asked = TensorDataset(x, said(mlp((8,)), x)), {"norm": summed("mine"), "bounds": (0, 1)}
+    with pytest.raises(ValueError, match=r"knows noise in L1, L2, Linf, not in the norm 'mine'"):
+        evaluate(mlp((8,)), data, [0.1], ["pgd-2", name], **asked)
 
 
 def test_other_tasks_are_refused() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from nets import Linear2, Pixels, cnn, seeded
+from own_norms import summed
 from test_cli import call
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -342,6 +343,16 @@ def test_square_says_why_it_is_not_run() -> None:
     data = TensorDataset(x, model(x).argmax(1).detach())
     with pytest.raises(NotRun, match="Square needs bounds"):
         probe("black-box", bench(model, data, bounds=None))
+
+
+def test_square_is_not_run_in_a_norm_of_a_users_own() -> None:
+    x = torch.rand(10, 1, 8, 8, generator=seeded(0))
+    model = cnn(outputs=2)
+    data = TensorDataset(x, model(x).argmax(1).detach())
+    asked = {"norm": summed("mine"), "bounds": (0, 1), "steps": 2, "samples": 10}
+    checks = {c.name: c for c in run_checks(model, data, [0.5], **asked).checks}
+    assert checks["black-box"].tripped is None
+    assert "not in the norm 'mine'" in checks["black-box"].sentence
 
 
 @pytest.mark.parametrize(

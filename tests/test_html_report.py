@@ -156,6 +156,38 @@ def test_wilson_refuses_what_is_no_share_and_passes_on_what_is_unknown() -> None
             wilson(share, n)
 
 
+@pytest.mark.parametrize(
+    ("norm", "said", "measured"),
+    [
+        ("L1", "L₁ (the sum of the sizes of all changes)", lambda d: np.abs(d).sum()),
+        ("L2", "L₂ (the root", lambda d: np.sqrt((d.astype(np.float64) ** 2).sum())),
+        ("l∞", "L∞ (the largest change", lambda d: np.abs(d).max()),
+        ("Linf", "L∞ (the largest change", lambda d: np.abs(d).max()),
+        ("L3", "L3 (a norm of the user's own; sizes in it are those of the evaluation)", None),
+    ],
+)
+def test_pictures_are_measured_in_their_norm_or_not_at_all(
+    norm: str, said: str, measured: Callable[[Any], float] | None, tmp_path: Path
+) -> None:
+    found = dataclasses.replace(results(10, 9, {0.5: 6, 1.0: 0}), norm=norm)
+    arrays = images({0: 0.5, 1: 1.0})
+    made = run(tmp_path / "ima", {**config("ima"), "norm": norm}, found)
+    np.savez(made / "evaluation" / "examples.npz", allow_pickle=False, **arrays)
+    make([made], tmp_path / "page.html")
+    page = tree(tmp_path / "page.html")
+    assert said in page.text
+    pictured = [rows for title, rows in tables(page).items() if "before and after" in title]
+    assert pictured
+    for head, *rows in pictured:
+        sizes = [row[head.index(cell)] for row in rows for cell in head if "size" in cell]
+        number = 0 if measured is None else 1
+        assert len(sizes) == number * len(rows)
+        if measured is not None:
+            noise = arrays["noisy"] - arrays["clean"]
+            assert set(sizes) <= {f"{measured(one):.3g}" for one in noise}
+    assert ("size 0." in page.text or "size 1" in page.text) or measured is None
+
+
 def test_the_page_says_which_rule_picked_whose_epoch(tmp_path: Path) -> None:
     found = results(10, 9, {0.5: 6, 1.0: 0})
     picks = {"ima": {}, "sat": {"epoch": "7 of 30", "picked by": "the mean"}}

@@ -26,6 +26,7 @@ from ima.evaluation.segmentation_results import (
     WORST,
     SegmentationResults,
 )
+from ima.methods import Standard
 from ima.report.segmentation import of_whole
 from ima.report.segmented import count
 from ima.tasks import Segmentation
@@ -97,9 +98,13 @@ def make(
     kind: str = "2d",
     patch: list[int] | None = None,
     channels: int = 1,
+    trainer_class: type[Any] | None = None,
     **raw: Any,
 ) -> Path:
-    """The folder of an untrained network, saved by nnU-Net's own trainer; nnUNet_raw is set."""
+    """The folder of an untrained network, saved by nnU-Net's own trainer; nnUNet_raw is set.
+
+    trainer_class: another one, perhaps of this library.
+    """
     made = tiny.Folders(root)
     data = tiny.make_raw(made.raw, cases=1, test_cases=3, channels=channels, **raw)
     for name, value in made.environment().items():
@@ -123,9 +128,12 @@ def make(
     }
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+    from ima.nnunet.slices import Ids
+
     dataset_json = json.loads((data / "dataset.json").read_text())
     torch.manual_seed(0)
-    trainer = nnUNetTrainer(
+    trainer_class = nnUNetTrainer if trainer_class is None else trainer_class
+    trainer = trainer_class(
         {**plans, "continue_training": False}, kind, 0, dataset_json, torch.device("cpu")
     )
     # The trainer looks how preprocessed data are stored.
@@ -133,6 +141,9 @@ def make(
     stored.mkdir(parents=True)
     (stored / "case.b2nd").touch()
     trainer.initialize()
+    if hasattr(trainer, "ids"):
+        # What a trainer of this library keeps, without data that it has seen.
+        trainer.ids, trainer.method = Ids(("case",), (1,)), Standard(task=trainer.task())
     # As after an epoch: nnU-Net logs numbers of numpy.
     trainer.logger.log("mean_fg_dice", np.float64(0.5), 0)
     trainer.logger.log("train_losses", np.mean([np.float32(0.5)]), 0)
@@ -140,7 +151,7 @@ def make(
     trainer.save_checkpoint(str(fold / "checkpoint_final.pth"))
     (fold.parent / "plans.json").write_text(json.dumps(plans))
     (fold.parent / "dataset.json").write_text(json.dumps(dataset_json))
-    assert fold.parent == made.trained(TRAINER, kind)
+    assert fold.parent == made.trained(trainer_class.__name__, kind)
     return fold.parent
 
 
@@ -551,6 +562,146 @@ def test_test_cases_that_are_not_there(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("nnUNet_raw", str(raw))
     with pytest.raises(FileNotFoundError, match="test cases need images and labels"):
         Cases(trained)
+
+
+# --- Files of other formats -----------------------------------------------------------------------
+
+
+def other_files(folder: Path, reader: str, ending: str, channels: int = 3) -> Path:
+    """The same network, for files of another format.
+
+    Returns the raw data's folder, whose test cases are gone.
+    """
+    plans = json.loads((folder / "plans.json").read_text())
+    (folder / "plans.json").write_text(json.dumps(plans | {"image_reader_writer": reader}))
+    description = json.loads((folder / "dataset.json").read_text())
+    names = {str(c): name for c, name in enumerate("RGB"[:channels])}
+    changed = {"file_ending": ending, "channel_names": names}
+    (folder / "dataset.json").write_text(json.dumps(description | changed))
+    raw = folder.parents[2] / "raw" / tiny.DATASET
+    for part in ("imagesTs", "labelsTs"):
+        for file in (raw / part).iterdir():
+            file.unlink()
+    return raw
+
+
+def png(path: Path, image: np.ndarray) -> None:
+    from PIL import Image
+
+    Image.fromarray(image).save(path)
+
+
+def colours(seed: int, channels: int = 3) -> np.ndarray:
+    drawn = np.random.default_rng(seed).integers(0, 256, (20, 24, channels))
+    return drawn.astype(np.uint8)
+
+
+def square() -> np.ndarray:
+    labels = np.zeros((20, 24), np.uint8)
+    labels[5:12, 6:15], labels[6:9, 8:12] = 1, 2
+    return labels
+
+
+@pytest.mark.parametrize("files", ["one in colour", "one a channel", "several cases"])
+def test_pictures_are_read_as_nnunet_reads_them(
+    files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ima.nnunet.cases import Cases
+    from ima.nnunet.evaluating import evaluate_trained
+    from ima.nnunet.trained import Trained
+
+    folder = make(tmp_path, monkeypatch, channels=3)
+    raw = other_files(folder, "NaturalImage2DIO", ".png")
+    cases = ["a", "a_0000", "b.c"] if files == "several cases" else ["a"]
+    for number, case in enumerate(cases):
+        picture = colours(number)
+        if files == "one a channel":
+            for c in range(3):
+                png(raw / "imagesTs" / f"{case}_{c:04d}.png", picture[..., c])
+        else:
+            png(raw / "imagesTs" / f"{case}_0000.png", picture)
+        png(raw / "labelsTs" / f"{case}.png", square())
+    trained = Trained.open(folder)
+    found = Cases(trained)
+    assert found.names == [(case, 0) for case in cases]
+    for number, (x, y) in enumerate(found):
+        image = colours(number).transpose(2, 0, 1)[:, None].astype(np.float32)
+        mean, std = (f(image, axis=(1, 2, 3), keepdims=True) for f in (np.mean, np.std))
+        np.testing.assert_allclose(x.numpy(), ((image - mean) / std)[None, :, 0], atol=1e-4)
+        np.testing.assert_array_equal(y.numpy(), square()[None])
+    results, where = evaluate_trained(trained, [1.0], ["pgd-2"], device="cpu")
+    assert len(list(results.of())) == len(cases)
+    with np.load(where / "overlays.npz") as kept:
+        assert kept["clean"].shape[1:] == (20, 24)
+
+
+@pytest.mark.parametrize(
+    ("image", "labels", "error", "text"),
+    [
+        (colours(0, 4), square(), ValueError, "case a has 4 channels in a_0000.png"),
+        (colours(0)[..., 0], square(), FileNotFoundError, "has no image .*a_0001.png"),
+        (colours(0), np.stack([square()] * 3, -1), ValueError, "case a has 3 labels .* expected 1"),
+        (colours(0)[:10], square(), ValueError, "case a "),
+    ],
+)
+def test_pictures_of_other_channels_are_refused(
+    image: np.ndarray,
+    labels: np.ndarray,
+    error: type[Exception],
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ima.nnunet.cases import Cases
+    from ima.nnunet.trained import Trained
+
+    folder = make(tmp_path, monkeypatch, channels=3)
+    raw = other_files(folder, "NaturalImage2DIO", ".png")
+    png(raw / "imagesTs" / "a_0000.png", image)
+    png(raw / "labelsTs" / "a.png", labels)
+    with pytest.raises(error, match=text):
+        Cases(Trained.open(folder))
+
+
+def test_volumes_of_tiff_bring_their_spacing_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tifffile
+
+    from ima.nnunet.cases import Cases
+    from ima.nnunet.trained import Trained
+
+    folder = make(tmp_path, monkeypatch, channels=2, kind="3d_fullres", patch=[8, 16, 16])
+    raw = other_files(folder, "Tiff3DIO", ".tif", channels=2)
+    drawn = np.random.default_rng(0).normal(size=(2, 4, 12, 14)).astype(np.float32)
+    labels = np.zeros((4, 12, 14), np.uint8)
+    labels[:, 3:9, 4:8] = 1
+    for c in range(2):
+        tifffile.imwrite(raw / "imagesTs" / f"a_{c:04d}.tif", drawn[c])
+    tifffile.imwrite(raw / "labelsTs" / "a.tif", labels)
+    for part in ("imagesTs", "labelsTs"):
+        # Slices 6 mm apart: nnU-Net makes twice as many of the plans' 3 mm.
+        (raw / part / "a.json").write_text(json.dumps({"spacing": [6.0, 1.0, 1.0]}))
+    ((x, y),) = list(Cases(Trained.open(folder)))
+    assert x.shape == (1, 2, 8, 12, 14) and y.shape == (1, 8, 12, 14)
+    assert set(y.unique().tolist()) == {0, 1}
+
+
+def test_the_reader_is_the_one_that_the_data_set_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ima.nnunet.cases import Cases
+    from ima.nnunet.trained import Trained
+
+    folder = make(tmp_path, monkeypatch, channels=2)
+    ((x, y), *_) = list(Cases(Trained.open(folder)))
+    plans = json.loads((folder / "plans.json").read_text())
+    # SimpleITK writes rows from the right and from the front, which the second reader turns.
+    for reader, turned in (("NibabelIO", ()), ("NibabelIOWithReorient", (-1, -2))):
+        (folder / "plans.json").write_text(json.dumps(plans | {"image_reader_writer": reader}))
+        ((again, labels), *_) = list(Cases(Trained.open(folder)))
+        torch.testing.assert_close(again.flip(turned), x)
+        assert torch.equal(labels.flip(turned), y)
 
 
 def test_labels_that_the_network_does_not_know(folder: Path) -> None:

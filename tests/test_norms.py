@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from nets import seeded
-from torch import Tensor
+from own_norms import summed
+from torch import Generator, Tensor, nn
+from torch.utils.data import TensorDataset
 
+from ima import evaluate, minimal
+from ima.norm_names import known_norm
 from ima.norms import L2, LINF, Norm, get_norm, per_sample
 
 SHAPES = [(3,), (3, 5), (2, 3, 4), (2, 3, 4, 2), (2, 1, 3, 2, 2)]
@@ -176,3 +181,56 @@ def test_per_sample_broadcasts_over_every_rank(shape: tuple[int, ...]) -> None:
     product = per_sample(values, torch.ones(shape)) * torch.ones(shape)
     assert product.shape == shape
     assert product.reshape(shape[0], -1)[:, 0].tolist() == values.tolist()
+
+
+# --- Names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "size"),
+    [("L1", "L₁", 7.0), ("l1", "L₁", 7.0), ("L2", "L₂", 5.0), ("2", "L₂", 5.0), ("L∞", "L∞", 4.0),
+     ("Linf", "L∞", 4.0), ("inf", "L∞", 4.0)],
+)  # fmt: skip
+def test_a_name_tells_how_to_measure(name: str, label: str, size: float) -> None:
+    known = known_norm(name)
+    assert known is not None
+    assert (known.label, known.size(np.array([[3.0, 0.0], [0.0, -4.0]]))) == (label, size)
+
+
+@pytest.mark.parametrize("name", ["mine", "L1.5", "L", "", "Mahalanobis", "L12"])
+def test_any_other_name_is_of_a_users_own(name: str) -> None:
+    assert known_norm(name) is None
+
+
+@pytest.mark.parametrize("name", ["Linf", "l2", "2", "L₂", "", " "])
+def test_a_name_of_another_norm_or_none_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"the name {name!r} and the order 1.0; expected"):
+        summed(name)
+    assert replace(summed("mine"), name="L1").name == "L1"
+
+
+@pytest.mark.parametrize("name", ["L1", "mine"])
+def test_a_norm_of_a_users_own_gives_its_own_distances(name: str) -> None:
+    # Of a linear model: the distance of the logits over the largest weight.
+    model = nn.Linear(6, 2)
+    weights = torch.tensor([1.0, -2.0, 0.5, 0.0, 1.5, -1.0])
+    with torch.no_grad():
+        model.weight.copy_(torch.stack([weights, torch.zeros(6)]))
+        model.bias.zero_()
+    x = torch.rand(24, 6, generator=Generator().manual_seed(1))
+    y = model(x).argmax(1)
+    true = (x @ weights).abs() / 2
+    data, norm = TensorDataset(x, y), summed(name)
+    bounds = (-9, 9)
+    found = minimal(model, data, [0.05, 0.3, 1.0], norm=norm, bounds=bounds)
+    assert found.norm == name
+    assert ("fab" in found.settings["attacks"].split(", ")) == (name == "L1")
+    values = torch.tensor(found.values)
+    assert (values >= true - 1e-6).all()
+    assert (values - true).max() < 0.02
+    results = evaluate(model, data, [0.1, 0.4], ["pgd-20", "ifgsm-10"], norm=norm, bounds=bounds)
+    assert results.norm == name
+    for eps in (0.1, 0.4):
+        assert results.accuracy("pgd-20", eps) == pytest.approx(float((true > eps).float().mean()))
+    for row in results.rows:
+        assert math.isnan(row.distance) or row.distance <= row.eps + 1e-6

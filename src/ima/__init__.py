@@ -5,17 +5,23 @@ Importing this package loads nothing heavy; each name is loaded when it is first
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    # What type checkers read; a test compares it with the table below.
     from ima.attacks import Attacked as Attacked
     from ima.attacks import Nearest as Nearest
     from ima.attacks import bpgd as bpgd
     from ima.attacks import ddn as ddn
     from ima.attacks import ifgsm as ifgsm
     from ima.attacks import pgd as pgd
+    from ima.budget import Budget as Budget
+    from ima.budget import OutOfTime as OutOfTime
     from ima.data.indexed import Indexed as Indexed
+    from ima.evaluation.checks import run_checks as run_checks
+    from ima.evaluation.checks_results import Checks as Checks
     from ima.evaluation.distances import Distances as Distances
     from ima.evaluation.evaluate import evaluate as evaluate
     from ima.evaluation.minimal import minimal as minimal
@@ -43,86 +49,37 @@ if TYPE_CHECKING:
     from ima.tasks import Classification as Classification
     from ima.tasks import Segmentation as Segmentation
     from ima.tasks import Task as Task
+else:
+    # Hidden from type checkers, which would take any name at all for one of `__getattr__`'s.
+    from importlib import import_module
 
-__version__ = "0.1.0"
+    _HOMES = {
+        name: home
+        for home, names in {
+            "ima.attacks": "Attacked Nearest bpgd ddn ifgsm pgd",
+            "ima.budget": "Budget OutOfTime",
+            "ima.data.indexed": "Indexed",
+            "ima.evaluation.checks": "run_checks",
+            "ima.evaluation.checks_results": "Checks",
+            "ima.evaluation.distances": "Distances",
+            "ima.evaluation.evaluate": "evaluate",
+            "ima.evaluation.minimal": "minimal",
+            "ima.evaluation.results": "Results",
+            "ima.evaluation.segmentation_results": "SegmentationResults",
+            "ima.margins": "Margins",
+            "ima.methods": "ATES DAT FAT GAIRAT IAAT IMA MART MMA SAT TRADES CurriculumAT "
+            "CustomizedAT Method Standard Step",
+            "ima.norms": "L2 LINF Norm",
+            "ima.tasks": "Classification Segmentation Task",
+        }.items()
+        for name in names.split()
+    }
+    __all__ = ["__version__", *_HOMES]
 
-_HOMES = {
-    "Attacked": "ima.attacks",
-    "Classification": "ima.tasks",
-    "ATES": "ima.methods",
-    "DAT": "ima.methods",
-    "FAT": "ima.methods",
-    "GAIRAT": "ima.methods",
-    "IAAT": "ima.methods",
-    "MART": "ima.methods",
-    "MMA": "ima.methods",
-    "TRADES": "ima.methods",
-    "CurriculumAT": "ima.methods",
-    "CustomizedAT": "ima.methods",
-    "Distances": "ima.evaluation.distances",
-    "IMA": "ima.methods",
-    "Indexed": "ima.data.indexed",
-    "L2": "ima.norms",
-    "LINF": "ima.norms",
-    "Margins": "ima.margins",
-    "Method": "ima.methods",
-    "Nearest": "ima.attacks",
-    "Norm": "ima.norms",
-    "SAT": "ima.methods",
-    "Segmentation": "ima.tasks",
-    "SegmentationResults": "ima.evaluation.segmentation_results",
-    "Standard": "ima.methods",
-    "Step": "ima.methods",
-    "Task": "ima.tasks",
-    "Results": "ima.evaluation.results",
-    "bpgd": "ima.attacks",
-    "ddn": "ima.attacks",
-    "evaluate": "ima.evaluation.evaluate",
-    "ifgsm": "ima.attacks",
-    "minimal": "ima.evaluation.minimal",
-    "pgd": "ima.attacks",
-}
+    def __getattr__(name):
+        if name not in _HOMES:
+            raise AttributeError(f"module 'ima' has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)
 
-__all__ = [
-    "ATES",
-    "DAT",
-    "FAT",
-    "GAIRAT",
-    "IAAT",
-    "IMA",
-    "L2",
-    "LINF",
-    "MART",
-    "MMA",
-    "SAT",
-    "TRADES",
-    "Attacked",
-    "Classification",
-    "CurriculumAT",
-    "CustomizedAT",
-    "Distances",
-    "Indexed",
-    "Margins",
-    "Method",
-    "Nearest",
-    "Norm",
-    "Results",
-    "Segmentation",
-    "SegmentationResults",
-    "Standard",
-    "Step",
-    "Task",
-    "__version__",
-    "bpgd",
-    "ddn",
-    "evaluate",
-    "ifgsm",
-    "minimal",
-    "pgd",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'ima' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    def __dir__():
+        return sorted({*globals(), *__all__})

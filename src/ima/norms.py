@@ -13,18 +13,23 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from ima.norm_names import known_norm
+
 
 @dataclass(frozen=True)
 class Norm:
     """A norm on samples `(B, *dims)` and what an attack needs of it.
 
-    name: as written in tables, `"L2"` or `"Linf"`; order: p; dual: q with 1/p + 1/q = 1.
+    name: as written in tables, `"L2"` or `"Linf"`, or one of your own; order: p; dual: q with
+        1/p + 1/q = 1.
     size(d) -> (B,): the norm of every sample.
     direction(g) -> like g: the unit step that raises `<g, d>` the most; 0 where g is exactly 0,
         finite and of full length for the smallest and the largest gradients.
     project(d, radius) -> like d: d pulled into the ball of `radius`, a `(B,)` tensor; radius 0
         gives 0.
     random(like, radius, generator) -> like `like`: uniform in the ball of `radius`.
+
+    Raises ValueError for an empty name, and for that of a norm of another order.
     """
 
     name: str
@@ -34,6 +39,16 @@ class Norm:
     direction: Callable[[Tensor], Tensor]
     project: Callable[[Tensor, Tensor], Tensor]
     random: Callable[[Tensor, Tensor, Generator | None], Tensor]
+
+    def __post_init__(self) -> None:
+        # Tables and pages know a norm by its name alone.
+        known = known_norm(self.name)
+        if not self.name.strip() or (known is not None and known.order != self.order):
+            expected = "a name" if known is None else f"order {known.order:g}, or another name"
+            raise ValueError(
+                f"a norm has the name {self.name!r} and the order {self.order!r}; expected "
+                f"{expected}"
+            )
 
 
 def get_norm(norm: Norm | float | str) -> Norm:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ima.attacks.inputs import Model, check_radius, check_samples, no_trace
 from ima.attacks.walk import Attacked, forward, into
-from ima.evaluation.lifted import Lifted, layout, plain_layout, unit_box
+from ima.evaluation.lifted import Lifted, in_library, layout, plain_layout, unit_box
 from ima.evaluation.setting import Setting
 from ima.norms import Norm, per_sample
 from ima.tasks import Classification, Task, Tree
@@ -78,8 +78,8 @@ def autoattack(name: str) -> Callable[[Model, Tensor, Tree, float, int, Setting]
 
     run(model, x, y, eps, steps, setting): steps are not read. The seed is the generator's, the
     same for every part and radius; as with a random start, noise depends on the batch.
-    Raises ValueError without bounds, see `unit_box`, and TypeError for other tasks than
-    classification.
+    Raises ValueError without bounds, see `unit_box`, and for norms that the authors' code does not
+    know; TypeError for other tasks than classification.
     """
 
     def run(model: Model, x: Tensor, y: Tree, eps: float, steps: int, setting: Setting) -> Attacked:
@@ -88,7 +88,7 @@ def autoattack(name: str) -> Callable[[Model, Tensor, Tree, float, int, Setting]
             raise TypeError(
                 f"AutoAttack attacks classifiers, but the task is {task!r}; use pgd-100"
             )
-        shape = tuple(x.shape[1:])
+        called, shape = in_library(norm), tuple(x.shape[1:])
         with no_trace(model, x) as inner, random_state_kept():
             # Copies, because tensors of inference mode cannot take part in gradients.
             x, y = x.detach().clone(), y.clone().long()
@@ -105,7 +105,7 @@ def autoattack(name: str) -> Callable[[Model, Tensor, Tree, float, int, Setting]
                     break
                 build = _BUILD[part]
                 seed = setting.generator.initial_seed()
-                attack = build(lifted, eps=eps / float(width), norm=norm.name, seed=seed)
+                attack = build(lifted, eps=eps / float(width), norm=called, seed=seed)
                 images = attack.perturb(lifted.up(x[left]), y[left])
                 found = lifted.down(images.detach())
                 noisy[left], crossed[left] = look_again(

@@ -17,8 +17,9 @@ from ima.attacks.inputs import Model, check_samples
 from ima.attacks.walk import forward
 from ima.evaluation.attacks import find_attack
 from ima.evaluation.autoattack import ITERATIONS, TARGETS, free_fab
-from ima.evaluation.lifted import Lifted, plain_layout, unit_box
+from ima.evaluation.lifted import Lifted, in_library, plain_layout, unit_box
 from ima.evaluation.setting import Setting
+from ima.norm_names import known_norm
 from ima.tasks import Classification
 
 PGD = "pgd-100"
@@ -68,7 +69,7 @@ def _fab(
     shape = tuple(x.shape[1:])
     lifted = Lifted(model, shape, plain_layout(shape), low, width, x.dtype, classes)
     nearest, size = x.clone(), torch.full_like(known, torch.inf)
-    fab = free_fab(lifted, norm=norm.name, n_iter=ITERATIONS)
+    fab = free_fab(lifted, norm=in_library(norm), n_iter=ITERATIONS)
     for target in range(2, min(TARGETS, classes - 1) + 2):
         fab.target_class = target
         # One run itself: its `perturb` keeps points within a radius only.
@@ -85,6 +86,8 @@ def _fab_lacks(setting: Setting) -> str:
         return "classification only"
     if setting.bounds is None:
         return "needs bounds"
+    if known_norm(setting.norm.name) is None:
+        return "L1, L2 and Linf only"
     low, high = (torch.as_tensor(bound) for bound in setting.bounds)
     try:
         unit_box((low, high))

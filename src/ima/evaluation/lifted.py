@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ima.attacks.inputs import Model
+from ima.norm_names import NORM_NAMES, known_norm
 from ima.norms import Norm
 from ima.tasks import Classification
 
@@ -102,6 +103,17 @@ def unit_box(bounds: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
     return low.clone(), width.amax()
 
 
+def in_library(norm: Norm) -> str:
+    """The norm as the authors' code calls it; ValueError for one that it does not know."""
+    known = known_norm(norm.name)
+    if known is None:
+        raise ValueError(
+            f"AutoAttack knows noise in {', '.join(row.name for row in NORM_NAMES)}, not in the "
+            f"norm {norm.name!r}; use pgd-100, which takes any"
+        )
+    return known.name
+
+
 def layout(shape: Sequence[int], norm: Norm) -> tuple[int, int, int] | None:
     """(C, H, W) in which Square can attack samples (B, *shape); None where there is no such.
 
@@ -111,7 +123,8 @@ def layout(shape: Sequence[int], norm: Norm) -> tuple[int, int, int] | None:
     natural = [(math.prod(shape[:-2]), shape[-2], shape[-1])] if len(shape) > 1 else []
     signals = _rectangles(shape[0], math.prod(shape[1:])) if len(shape) > 1 else []
     flat = _rectangles(1, math.prod(shape))
-    works = [c for c in (*natural, *signals, *flat) if norm.name != "L2" or _square_works(*c[1:])]
+    tiled = in_library(norm) != "Linf"
+    works = [c for c in (*natural, *signals, *flat) if not tiled or _square_works(*c[1:])]
     return max(works, key=lambda c: min(c[1], c[2], 5), default=None)
 
 
@@ -126,7 +139,7 @@ def _rectangles(channels: int, size: int) -> list[tuple[int, int, int]]:
 
 
 def _square_works(height: int, width: int) -> bool:
-    """Whether Square's first L2 tiles fit: of a fifth of the height, side by side from `start`."""
+    """Whether Square's first tiles, of a fifth of the height, fit from `start` on; not in Linf."""
     if min(height, width) < 5:
         return False
     tile = height // 5

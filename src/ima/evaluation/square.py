@@ -12,7 +12,7 @@ from torch import Tensor
 from ima.attacks.inputs import Model, check_samples, no_trace
 from ima.attacks.walk import Attacked, forward
 from ima.evaluation.autoattack import look_again, random_state_kept
-from ima.evaluation.lifted import Lifted, layout, unit_box
+from ima.evaluation.lifted import Lifted, in_library, layout, unit_box
 from ima.evaluation.setting import Setting
 from ima.tasks import Classification, Tree
 
@@ -22,6 +22,7 @@ def why_not(x: Tensor, setting: Setting) -> str:
     if not isinstance(setting.task, Classification):
         return "Square reads the logits of classes, which this task does not have"
     try:
+        in_library(setting.norm)
         unit_box(check_samples(x, setting.bounds))
     except ValueError as error:
         return str(error).replace("AutoAttack", "Square").partition(";")[0]
@@ -54,7 +55,7 @@ def square(
         if len(left):
             attack = SquareAttack(
                 lifted,
-                norm=setting.norm.name,
+                norm=in_library(setting.norm),
                 eps=eps / float(width),
                 n_queries=queries,
                 p_init=0.8,

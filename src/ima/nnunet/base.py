@@ -26,6 +26,7 @@ from ima.methods import IMA, Standard
 from ima.methods.base import Method
 from ima.nnunet.checkpoints import best_dice, check_fold, complete, read
 from ima.nnunet.environment import check_version
+from ima.nnunet.networks import builder_of, network_told, portrait
 from ima.nnunet.settings import Settings, reach, used_by
 from ima.nnunet.slices import Ids, slices_told
 from ima.tasks import Segmentation, tree_map
@@ -174,20 +175,25 @@ class Trainer(nnUNetTrainer):
         """nnU-Net's checkpoint with what the method needs to continue, in one file.
 
         nnU-Net's predictor takes it for one of its own trainer, whose network it is, and needs
-        neither this library nor nnUNet_extTrainer.
+        neither this library nor nnUNet_extTrainer; but for a subclass with a network of its own,
+        which it looks for by name, see `builder_of`.
         """
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)
             return
         ids, method = self._prepare()
+        network: Any = self.network
         ours = {
             "trainer": type(self).__name__,
             "settings": self.settings.as_dict(),
             "method": method.state_dict(),
             "cases": list(ids.cases),
             "slices": list(ids.slices),
+            "network": portrait(
+                network, int(self.num_input_channels or 0), self.configuration_manager.patch_size
+            ),
         }
-        complete(super().save_checkpoint, filename, ours)
+        complete(super().save_checkpoint, filename, ours, builder_of(type(self)))
 
     def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
         """Continue (`--c`) with the margins as they were; or load a network, as nnU-Net does.
@@ -243,6 +249,7 @@ class Trainer(nnUNetTrainer):
                     self.num_iterations_per_epoch,
                 )
             )
+        lines += network_told(self)
         if self.settings.seed is not None:
             lines.append(
                 "seed: a run that is not stopped repeats itself with nnUNet_n_proc_DA=0; "

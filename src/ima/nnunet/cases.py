@@ -8,6 +8,7 @@ for each case: nnU-Net's own preprocessor (transpose, crop, normalise, resample)
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ class Cases:
         self.flat = len(trained.patch) == 2
         self.where = OWN if images is None or labels is None else _named(images, labels)
         self.files = _files(trained, images, labels)
+        self.channels = len(trained.dataset_json["channel_names"])
         self.preprocessor: Any = trained.stage.preprocessor_class(verbose=False)
         counts: list[int] = []
         marks: list[str] = []
@@ -105,10 +107,13 @@ class Cases:
                 dict(trained.dataset_json),
             )
         except Exception as error:
+            self._check_channels(case)
             raise ValueError(
                 f"case {case} cannot be preprocessed as in training: {error!r}; expected images "
                 f"and labels like those of {trained.dataset}, as in {label}"
             ) from error
+        if len(data) != self.channels or len(seg) != 1:
+            self._check_channels(case)
         # Voxels that nnU-Net marks as outside of the body are background, as in training.
         image, truth = np.asarray(data, np.float32), np.maximum(np.asarray(seg)[0], 0)
         if self.flat:
@@ -124,6 +129,31 @@ class Cases:
         found = torch.from_numpy(truth.astype(np.int64))
         x = torch.from_numpy(np.ascontiguousarray(image))
         return x, self._regions(found, case)
+
+    def _check_channels(self, case: str) -> None:
+        """Raise where nnU-Net's reader finds other channels in a case's files than are expected.
+
+        FileNotFoundError where a file is missing, else ValueError: one file may hold several, as a
+        picture in colour does.
+        """
+        files, label = self.files[case]
+        reader: Any = self.trained.plans.image_reader_writer_class()
+        try:
+            found = len(reader.read_images([str(path) for path in files])[0])
+            layers = len(reader.read_seg(str(label))[0])
+        except Exception:
+            return
+        if found < self.channels and len(files) < self.channels:
+            ending, names = str(self.trained.dataset_json["file_ending"]), {f.name for f in files}
+            wanted = [f"{case}_{channel:04d}{ending}" for channel in range(self.channels)]
+            missing = next(name for name in wanted if name not in names)
+            raise FileNotFoundError(f"{label} has no image {files[0].parent / missing}")
+        for what, number, expected in (("channels", found, self.channels), ("labels", layers, 1)):
+            if number != expected:
+                raise ValueError(
+                    f"case {case} has {number} {what} in {', '.join(f.name for f in files)} and "
+                    f"{label.name}, as {type(reader).__name__} reads them; expected {expected}"
+                )
 
     def _regions(self, truth: Tensor, case: str) -> Tensor:
         """Labels (n, *S) as the task's targets; ValueError for unknown ones."""
@@ -151,15 +181,18 @@ def _files(
     images, labels = _folders(trained, images, labels)
     description = trained.dataset_json
     ending = str(description["file_ending"])
-    channels = range(len(description["channel_names"]))
+    # As nnU-Net gathers them: its reader knows how many channels a file holds.
+    beside: dict[str, list[Path]] = {}
+    for path in sorted(images.glob(f"*{ending}")):
+        numbered = re.fullmatch(r"(.*)_\d{4}", path.name.removesuffix(ending))
+        if numbered is not None:
+            beside.setdefault(numbered[1], []).append(path)
     found: dict[str, tuple[list[Path], Path]] = {}
     for label in sorted(labels.glob(f"*{ending}")):
         case = label.name.removesuffix(ending)
-        files = [images / f"{case}_{channel:04d}{ending}" for channel in channels]
-        missing = [file for file in files if not file.is_file()]
-        if missing:
-            raise FileNotFoundError(f"{label} has no image {missing[0]}")
-        found[case] = files, label
+        if case not in beside:
+            raise FileNotFoundError(f"{label} has no image {images / f'{case}_0000{ending}'}")
+        found[case] = beside[case], label
     if not found:
         raise FileNotFoundError(
             f"{labels} holds no labels (*{ending}); there is nothing to test on"

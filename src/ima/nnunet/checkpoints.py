@@ -1,6 +1,6 @@
 """nnU-Net's checkpoints with what a training method needs to continue, and which folds there are.
 
-The key `ima` holds plain values and tensors: trainer, settings, method, cases, slices.
+The key `ima` holds plain values and tensors: trainer, settings, method, cases, slices, network.
 """
 
 from __future__ import annotations
@@ -46,17 +46,20 @@ def check_fold(preprocessed: str, dataset: str, fold: int | str) -> None:
         raise ValueError(f"fold is {fold!r}, but {where} with {folds} folds: {known}; or 'all'")
 
 
-def complete(save: Callable[[Any], None], filename: str, ours: dict[str, Any]) -> None:
+def complete(
+    save: Callable[[Any], None], filename: str, ours: dict[str, Any], builder: str
+) -> None:
     """Write the checkpoint that `save` writes, with `ours` under the key `ima`, in one piece.
 
-    The file can be read with `torch.load(..., weights_only=True)`.
+    builder: the trainer that nnU-Net is to ask for the network. The file can be read with
+    `torch.load(..., weights_only=True)`.
     """
     memory = io.BytesIO()
     save(memory)
     memory.seek(0)
     # Written a moment ago by this process.
     checkpoint = torch.load(memory, map_location="cpu", weights_only=False)
-    checkpoint["trainer_name"] = "nnUNetTrainer"
+    checkpoint["trainer_name"] = builder
     # Through a handle: torch writes a name that it is given into the file.
     with whole(Path(filename)) as beside, beside.open("wb") as file:
         torch.save(_plain({**checkpoint, KEY: ours}), file)

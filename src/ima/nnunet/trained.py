@@ -1,7 +1,8 @@
 """A trained nnU-Net as a folder: its network, built from the plans, with the weights of a fold.
 
-No trainer is looked up and no code is unpickled: the checkpoint may hold tensors, numbers and
-strings only, and the network's class must be one of nnU-Net's architectures.
+No code is unpickled: the checkpoint may hold tensors, numbers and strings only, and the network's
+class must be one of nnU-Net's architectures. A trainer is looked up where it builds a network of
+its own, by name, among nnU-Net's and those in the user's folders of nnUNet_extTrainer.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import math
 import pydoc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ima.files import digest
+from ima.nnunet.networks import (
+    OWN,
+    PLAIN,
+    build,
+    builder_of,
+    check_portrait,
+    find_builder,
+    takes,
+)
 from ima.tasks import Segmentation
 
 if TYPE_CHECKING:
@@ -69,7 +79,8 @@ class Trained:
     """One fold of a trained nnU-Net.
 
     folder: the fold's; trainer: its name; configuration: such as `"2d"`; which: `"final"` or
-    `"best"` weights; weights: the network's state_dict; digest: of the checkpoint's file.
+    `"best"` weights; weights: the network's state_dict; digest: of the checkpoint's file; builder:
+    the trainer that builds the network; kept: what the checkpoint keeps of it, see `portrait`.
     """
 
     folder: Path
@@ -80,6 +91,8 @@ class Trained:
     dataset_json: Mapping[str, Any]
     weights: Mapping[str, Tensor]
     digest: str
+    builder: str = PLAIN
+    kept: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @staticmethod
     def open(
@@ -130,6 +143,8 @@ class Trained:
             dataset_json,
             weights,
             of_file,
+            _builder(checkpoint),
+            {} if ours is None else ours.get("network", {}),
         )
 
     @property
@@ -182,9 +197,13 @@ class Trained:
                 _ours(options[key], LAYERS)
         channels = determine_num_input_channels(self.plans, stage, dict(self.dataset_json))
         heads = self.labels.num_segmentation_heads
-        network = get_network_from_plans(
-            name, options, imported, channels, heads, allow_init=False, deep_supervision=False
-        )
+        trainer = None if self.builder == PLAIN else find_builder(self.builder)
+        if trainer is None or builder_of(trainer) == PLAIN:
+            network = get_network_from_plans(
+                name, options, imported, channels, heads, allow_init=False, deep_supervision=False
+            )
+        else:
+            network = build(trainer, self.plans, stage, channels, heads)
         try:
             network.load_state_dict(dict(self.weights))
         except RuntimeError as error:
@@ -192,10 +211,29 @@ class Trained:
                 f"the weights in {self.folder} do not fit the network of its plans; {self.trainer} "
                 f"may build another one: {error}"
             ) from error
-        strides = np.prod(np.array(options.get("strides", [self.patch]), dtype=int), axis=0)
-        return Padded(
-            network, self.patch, np.broadcast_to(strides, len(self.patch)).tolist()
-        ).eval()
+        check_portrait(
+            network,
+            self.kept,
+            channels,
+            self.patch,
+            f"the network that {self.builder} builds is not that of {self.folder}",
+        )
+        total = np.prod(np.array(options.get("strides", [self.patch]), dtype=int), axis=0)
+        strides = np.broadcast_to(total, len(self.patch)).tolist()
+        if not takes(network, channels, [p + s for p, s in zip(self.patch, strides, strict=True)]):
+            # One of a trainer's own may halve its input more often than the plans say.
+            strides = self.patch
+        return Padded(network, self.patch, strides).eval()
+
+
+def _builder(checkpoint: Mapping[str, Any]) -> str:
+    """The trainer whose network it is."""
+    ours = checkpoint.get("ima")
+    if ours is None or "network" in ours:
+        return str(checkpoint.get("trainer_name", PLAIN))
+    # Such files said that the network was nnU-Net's, whoever built it.
+    trainer = str(ours["trainer"])
+    return PLAIN if OWN.fullmatch(trainer) else trainer
 
 
 def _fold(folder: Path, fold: str | None, which: str) -> Path:

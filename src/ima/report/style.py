@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ima.norm_names import known_norm
 from ima.report.inputs import Array
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ def styled() -> Any:
 
 def norm_name(norm: str) -> str:
     """The norm as readers know it: "2" or "l2" is L₂, "inf" or "linf" is L∞, others stay."""
-    known = {"2": "L₂", "l2": "L₂", "l₂": "L₂", "inf": "L∞", "linf": "L∞", "l∞": "L∞"}
-    return known.get(norm.strip().lower(), norm)
+    known = known_norm(norm)
+    return norm if known is None else known.label
 
 
 def place(panel: Figure | SubFigure, x: float, y: float, width: float, height: float) -> Axes:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ima.evaluation.distances import Distances
 from ima.evaluation.results import CLEAN, Results, aimed, mean_and_std, wilson
-from ima.report.style import norm_name
+from ima.norm_names import known_norm
 
 WORST = "worst case"
 """The attack of which an evaluation says that any attack broke a sample."""
@@ -168,12 +168,10 @@ def enough(found: Distances, share: float) -> float:
 
 def named(norm: str) -> str:
     """The norm, and what it means."""
-    about = {
-        "L₂": "the root of the summed squares of all changes",
-        "L∞": "the largest change of a single value",
-    }
-    name = norm_name(norm)
-    return f"{name} ({about[name]})" if name in about else name
+    known = known_norm(norm)
+    if known is None:
+        return f"{norm} (a norm of the user's own; sizes in it are those of the evaluation)"
+    return f"{known.label} ({known.about})"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ima.norm_names import known_norm
 from ima.report.html.blocks import Grid, Picture, Strip
 from ima.report.inputs import Array
 from ima.report.strip import noise_factor
@@ -102,7 +103,7 @@ def _strip(
     eps: float,
     norm: str,
 ) -> Strip:
-    unit = norm_name(norm)
+    unit, known = norm_name(norm), known_norm(norm)
     rows = [
         (label, found, _row(p, sample, eps))
         for (label, found), p in zip(loaded, places, strict=True)
@@ -116,7 +117,7 @@ def _strip(
         clean, noisy = _image(found["clean"][i]), _image(found["noisy"][i])
         noise, radius = noisy - clean, float(found["eps"][i])
         before, after = (_name(names, found[k][i]) for k in ("clean_prediction", "prediction"))
-        size = _size(noise, norm)
+        size = () if known is None else (f"{known.size(noise):.3g}",)
         enlarged = 0.5 + factor * noise
         drawn.append(
             (
@@ -126,14 +127,16 @@ def _strip(
                     Picture(
                         _png(enlarged),
                         f"The noise against {label}, times {factor:g}; gray is none",
-                        f"size {size:.3g}",
+                        "".join(f"size {one}" for one in size),
                     ),
                     _picture(noisy, f"Sample {sample} with noise against {label}", after, truth),
                 ),
             )
         )
-        numbers.append((label, f"{radius:g}", f"{size:.3g}", before, after))
-    columns = ("network", f"radius ({unit})", f"size of the noise ({unit})", "before", "after")
+        numbers.append((label, f"{radius:g}", *size, before, after))
+    # In a norm of a user's own, nobody here can measure.
+    measured = () if known is None else (f"size of the noise ({unit})",)
+    columns = ("network", f"radius ({unit})", *measured, "before", "after")
     grid = Grid(
         f"Sample {sample}, true class {truth}: predictions before and after",
         columns,
@@ -158,11 +161,6 @@ def _picture(image: Array, alt: str, prediction: str, truth: str) -> Picture:
     right = prediction == truth
     said = f"{alt}: predicted {prediction}, which is {'right' if right else 'wrong'}"
     return Picture(_png(image), said, prediction, "right" if right else "wrong")
-
-
-def _size(noise: Array, norm: str) -> float:
-    flat = np.abs(noise.astype(np.float64)).ravel()
-    return float(flat.max() if norm.lower() == "linf" else np.sqrt((flat**2).sum()))
 
 
 def _image(sample: Array) -> Array:
