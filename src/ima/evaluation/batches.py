@@ -102,7 +102,8 @@ class Batches:
     def __iter__(self) -> Iterator[Part]:
         items = self._items() if self.again else self.iterator
         came = 0
-        for came, batch in enumerate(self._batches(items), start=1):
+        for batch in self._batches(items):
+            came += 1
             yield batch
         # Each worker of a stream's loader rounds its own number up.
         if self.total and came != self.total and _workers(self.data) < 2:

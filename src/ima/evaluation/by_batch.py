@@ -100,8 +100,10 @@ def by_batch(
 
     settings: what else decides the rows; a record of other settings, seed, batch size or weights
     is dropped. read: makes a row of its values. naming: ids and cases that must fit the samples.
-    before: is shown the first batch, on the model's device, before any work. Raises ValueError for an empty data set, and for a
-    budget that no batch fits into; OutOfTime when it is spent.
+    before: is shown the first batch, on the model's device, before any work.
+
+    Raises ValueError for an empty data set, and for a budget that no batch fits into; OutOfTime
+    when it is spent.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     record, network = None, fingerprint(model)

@@ -126,8 +126,8 @@ def evaluate(
 
     Raises ValueError for an empty data set, unknown attacks, inputs outside bounds, outputs that do
     not fit the labels, an item that may be one sample or a batch of several, and ids, names or
-    classes that do not fit; TypeError for data of another kind; FloatingPointError where the model's output is not finite;
-    OutOfTime when the budget is spent.
+    classes that do not fit; TypeError for data of another kind; FloatingPointError where the
+    model's output is not finite; OutOfTime when the budget is spent.
     """
     if isinstance(task, Segmentation):
         return evaluate_segmentation(

@@ -86,7 +86,9 @@ def minimal(
     about = {"attacks": ", ".join(names), "radii": ", ".join(f"{size:g}" for size in sizes)}
     if left_out:
         about["left out"] = ", ".join(left_out)
-    rows = (Distance(r.id, r.label, r.prediction, r.distance, r.attack) for r in naming.rows(done.rows))
+    rows = (
+        Distance(r.id, r.label, r.prediction, r.distance, r.attack) for r in naming.rows(done.rows)
+    )
     return Distances(tuple(rows), norm.name, about | done.about())
 
 

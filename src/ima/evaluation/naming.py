@@ -14,7 +14,6 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from ima.evaluation.batches import Batches
-from ima.evaluation.segmentation_results import SegmentRow
 
 Names: TypeAlias = Sequence[str | int] | Sequence[tuple[str, int]] | str | int
 """Of the samples' cases; or where an item of the data holds it, a key or a place."""
@@ -188,9 +187,7 @@ def _listed(what: str, given: Any) -> list[Any]:
 
 def _distinct(what: str, found: Sequence[Any]) -> None:
     if twice := [one for one, count in Counter(found).items() if count > 1]:
-        raise ValueError(
-            f"{what} hold {twice[0]!r} more than once; expected another for each"
-        )
+        raise ValueError(f"{what} hold {twice[0]!r} more than once; expected another for each")
 
 
 def _whole(one: Any) -> bool:
@@ -200,8 +197,3 @@ def _whole(one: Any) -> bool:
 def _unequal(what: str, given: int, samples: int, more: str = "") -> str:
     came = " ".join(filter(None, [f"{samples}", more]))
     return f"{what} are {given} for {came} samples; expected one for every sample"
-
-
-def own_cases(rows: Sequence[SegmentRow]) -> bool:
-    """Whether nothing says the cases: each sample has one that is called as its id."""
-    return all(row.slice < 0 and row.case == str(row.id) for row in rows)

@@ -79,6 +79,11 @@ class Results:
             found[name] = (eps, sum(broken.values()) - wrong, len(broken) - wrong)
         return found
 
+    def flips(self, name: str) -> list[Row]:
+        """The rows of white noise of this name, of samples that are right without it."""
+        wrong = {row.id for row in self.of() if row.broken}
+        return [row for row in self.rows if row.attack == name and row.id not in wrong]
+
     def accuracy(self, attack: str = CLEAN, eps: float = 0.0) -> float:
         """Share of all samples that stand; NaN where nothing was run.
 
@@ -196,6 +201,16 @@ CLASSES = "classes"
 
 NETWORK = "network"
 """The setting of an evaluation that tells the network's weights from others: a digest of them."""
+
+
+def named(settings: Mapping[str, str]) -> list[str]:
+    """The names of classes that settings hold; none where they hold none that can be read."""
+    try:
+        found = json.loads(settings.get(CLASSES, "[]"))
+    except ValueError:
+        return []
+    return [str(name) for name in found] if isinstance(found, list) else []
+
 
 FILE = "weights file"
 """The setting that tells the file of weights from others: a digest of it."""

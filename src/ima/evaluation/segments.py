@@ -126,4 +126,3 @@ def evaluate_segmentation(
     about |= {"empty slices": EMPTY_SLICES, **dimensions, **said}
     about |= {"bounds": within(bounds), **done.about()}
     return SegmentationResults(tuple(rows), named, norm.name, about)
-

@@ -333,7 +333,7 @@ def _check_one_hot(target: Tensor) -> None:
 
 def _scaled(target: Tensor, channels: int, regions: bool) -> str:
     """What may be meant by values that no target has."""
-    found = {float(value) for value in target.unique()[:channels + 3]}
+    found = {float(value) for value in target.unique()[: channels + 3]}
     if found <= {0.0, 255.0}:
         other = "" if regions else "; where it marks pixels to ignore, ignore_label=255"
         return f": where 255 marks the foreground, pass (y > 0){other}"
