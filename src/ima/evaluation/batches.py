@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -230,7 +231,17 @@ def _case(item: Any, case: str | int, count: int | None) -> list[str]:
         raise ValueError(
             f"the cases at {case!r} are {len(listed)} for {count} samples; expected one for each"
         )
-    return [str(one.item() if isinstance(one, Tensor) else one) for one in listed]
+    return [named(one.item() if isinstance(one, Tensor) else one) for one in listed]
+
+
+def named(case: Any) -> str:
+    """The name of a case, text or a whole number; TypeError for what is none."""
+    if isinstance(case, bool) or not isinstance(case, str | Integral) or case == "":
+        raise TypeError(
+            f"the case of a sample is {case!r}; expected a name, or a whole number, such as a "
+            "patient's"
+        )
+    return str(case)
 
 
 def _several(item: Any, keys: Keys) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from ima.evaluation.batches import Batches
+from ima.evaluation.batches import Batches, named
 
 Names: TypeAlias = Sequence[str | int] | Sequence[tuple[str, int]] | str | int
 """Of the samples' cases; or where an item of the data holds it, a key or a place."""
@@ -160,17 +160,13 @@ def _names(names: Any) -> list[tuple[str, int]] | None:
     found = [tuple(one) if isinstance(one, list) else one for one in _listed("names", names)]
     pairs = [one for one in found if isinstance(one, tuple)]
     for one in found:
-        case, at = one if isinstance(one, tuple) and len(one) == 2 else (one, 0)
-        if not (isinstance(case, str) or _whole(case)) or not _whole(at):
-            raise TypeError(
-                f"names hold {one!r}; expected a case's name for every sample, or pairs of case "
-                "and number of the slice"
-            )
+        if isinstance(one, tuple) and (len(one) != 2 or not _whole(one[1])):
+            raise TypeError(f"names hold {one!r}; expected pairs of case and number of the slice")
     if pairs and len(pairs) < len(found):
         raise TypeError("names hold names and pairs; expected all of one kind")
     if not pairs:
-        return numbered(list(map(str, found)))
-    both = [(str(case), int(at)) for case, at in pairs]
+        return numbered([named(one) for one in found])
+    both = [(named(case), int(at)) for case, at in pairs]
     _distinct("names", both)
     return both
 

@@ -62,7 +62,7 @@ class Reader:
         shape, truth = tuple(x.shape), tuple(leaves(y)[0].shape)
         raise ValueError(
             f"the data's first item has x of shape {shape} and y of shape {truth}: it may be one "
-            f"sample, or a batch of {len(x)} samples of shape {shape[1:]}, and the network takes "
+            f"sample, or a batch of {len(x)}, each of shape {shape[1:]}, and the network takes "
             "both; say which: for samples pass a data set, such as TensorDataset(x, y), or "
             "DataLoader(samples, batch_size=16); for batches the DataLoader that makes them, or "
             "TensorDataset(torch.cat(all x), torch.cat(all y))"

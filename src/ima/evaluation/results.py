@@ -97,7 +97,7 @@ class Results:
         return {row.id: row.broken for row in self.of(attack, eps)}
 
     def interval(self, attack: str = CLEAN, eps: float = 0.0) -> tuple[float, float]:
-        """A 95 % interval of `accuracy`, as shares, of how much a test set of this size leaves open.
+        """A 95 % interval of `accuracy`, as shares: what a test set of this size leaves open.
 
         Wilson's; where rows name their cases, of as many samples as these are worth (see
         `effective`). NaN where nothing was run.
@@ -296,7 +296,7 @@ def worth(rows: Iterable[Row]) -> float | None:
 
 
 def effective(cases: Sequence[tuple[int, int]]) -> float:
-    """How many independent samples those of some cases are worth: their number over the design effect.
+    """How many independent samples those of some cases are worth: n over the design effect.
 
     cases: how many samples of each stand, and how many there are. The design effect is the
     variance of the share, as a ratio whose residuals are summed by case (Cochran, Sampling

@@ -134,9 +134,8 @@ def load_foreign(
     splits = None if ":" in data else load(data)
     samples = _imported(data) if splits is None else splits.test
     x, y = peek(samples, KEYS)
-    network = _loaded(
-        weights, checkpoint, model, sample_shapes(x, y), splits, channels, num_classes
-    )
+    shapes = sample_shapes(x, y)
+    network = _loaded(weights, checkpoint, model, shapes, splits, channels, num_classes)
     network = build_fabric(device).to_device(network).eval()
     place = next((p.device for p in network.parameters()), torch.device("cpu"))
     first = next(iter(Batches(samples, 1, KEYS, Reader(network, _Guess(ignore_label, regions)))))
