@@ -139,7 +139,7 @@ def load_foreign(
     network = build_fabric(device).to_device(network).eval()
     place = next((p.device for p in network.parameters()), torch.device("cpu"))
     first = next(iter(Batches(samples, 1, KEYS, Reader(network, _Guess(ignore_label, regions)))))
-    x, y = first.x[:1], tree_map(lambda t: t[:1], first.y)
+    x, y = first.x, first.y
     try:
         output = look(network, x.to(place))
     except (RuntimeError, TypeError, ValueError) as error:
@@ -151,7 +151,9 @@ def load_foreign(
         bounds = BOUNDS
     task = _task(output, y, ignore_label, regions)
     task.check(output, tree_map(lambda t: t.to(place), y))
-    classes = _named(samples, _numbered(task, output)) if splits is None else splits.classes
+    background = isinstance(task, Segmentation) and not task.regions
+    numbered = _numbered(task, output)
+    classes = _named(samples, numbered, background) if splits is None else splits.classes
     masks = ""
     if isinstance(task, Segmentation) and regions is not None:
         masks = "taken as regions, as asked for" if regions else "taken as labels, as asked for"
@@ -251,12 +253,12 @@ def _numbered(task: Classification | Segmentation, output: Tree) -> tuple[str, .
     return tuple(f"class {number}" for number in range(1, channels))
 
 
-def _named(data: Any, numbered: tuple[str, ...]) -> tuple[str, ...]:
-    """The data's own names of classes, where they are as many; with the background or without."""
+def _named(data: Any, numbered: tuple[str, ...], background: bool) -> tuple[str, ...]:
+    """The data's own names of classes, where they are as many; background: may stand first."""
     own = getattr(data, "classes", None) or getattr(_inside(data), "classes", None)
     if not isinstance(own, list | tuple) or not all(isinstance(name, str) for name in own):
         return numbered
-    foreground = own[1:] if len(own) == len(numbered) + 1 else own
+    foreground = own[1:] if background and len(own) == len(numbered) + 1 else own
     fits = len(foreground) == len(numbered) == len(set(foreground))
     return tuple(foreground) if fits else numbered
 
