@@ -183,11 +183,20 @@ def test_labels_of_samples_and_of_batches_are_told_apart(kind: str) -> None:
     x, y = vectors()
     y[0] = (y[0] + 1) % 3
     data = {**KINDS, **LABELS}[kind]
+    expected = evaluate(linear(), TensorDataset(x, y), 0.3, ["ifgsm-2"])
+    found = evaluate(linear(), data(x, y), 0.3, ["ifgsm-2"])
+    assert expected.accuracy() == 8 / 9 and 0 < expected.accuracy("ifgsm-2", 0.3) < 8 / 9
+    assert [row.broken for row in found.rows] == [row.broken for row in expected.rows]
+    assert [(row.id, row.label) for row in found.of()] == list(enumerate(y.tolist()))
+
+
+@pytest.mark.parametrize("kind", ["list of samples", "loader of a stream"])
+def test_smallest_noise_is_found_on_data_of_every_kind(kind: str) -> None:
+    x, y = vectors(4)
     expected = minimal(linear(), TensorDataset(x, y), 0.3)
-    found = minimal(linear(), data(x, y), 0.3)
-    assert [row.id for row in found.rows] == list(range(9))
+    found = minimal(linear(), KINDS[kind](x, y), 0.3, ids=[7, 5, 3, 1])
+    assert [row.id for row in found.rows] == [7, 5, 3, 1]
     np.testing.assert_allclose(found.values, expected.values, atol=1e-3)
-    assert [row.label for row in found.rows] == y.tolist()
 
 
 @pytest.mark.parametrize("kind", ["list of samples", "loader of a stream", "stream of samples"])
