@@ -310,7 +310,7 @@ def test_a_length_that_is_wrong_is_said(loader: bool, said: int, given: int) -> 
     x, y = vectors(40)
     data: Any = Counted(pairs(x, y), said)
     calls: list[tuple[int, int]] = []
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="batches|IterableDataset") as warned:
         found = evaluate(
             linear(),
             DataLoader(data, batch_size=10) if loader else data,

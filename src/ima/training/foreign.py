@@ -22,7 +22,7 @@ from ima.attacks.inputs import Bounds
 from ima.attacks.walk import look
 from ima.data import Splits, load
 from ima.evaluation.batches import Batches, peek
-from ima.evaluation.masks import TRUTH, one_hot
+from ima.evaluation.masks import one_hot
 from ima.evaluation.naming import Names
 from ima.evaluation.reading import Reader, sample_shapes
 from ima.networks import build
@@ -41,8 +41,8 @@ class Foreign:
 
     built, named: what builds the network, and the data, as they were asked for; classes: their
     names, numbers where nobody named them; of a segmentation network the foreground's. names: of
-    the samples' cases, as `ima.evaluate` takes them; masks: how they were taken, where it was
-    asked for.
+    the samples' cases, as `ima.evaluate` takes them; channels: what those of a segmentation network
+    are, where it was asked for.
     """
 
     checkpoint: Path
@@ -55,7 +55,7 @@ class Foreign:
     bounds: Bounds
     norm: str
     names: Names | None = None
-    masks: str = ""
+    channels: str = ""
 
     def told(self) -> dict[str, str]:
         """What was loaded, and with what it is evaluated, for the record."""
@@ -66,7 +66,7 @@ class Foreign:
             "weights": self.checkpoint.name,
             "model": self.built,
             "data": self.named,
-            **({TRUTH: self.masks} if self.masks else {}),
+            **({"channels": self.channels} if self.channels else {}),
             **{name: str(place[name]) for name in names if place[name] is not None},
         }
 
@@ -154,13 +154,11 @@ def load_foreign(
     background = isinstance(task, Segmentation) and not task.regions
     numbered = _numbered(task, output)
     classes = _named(samples, numbered, background) if splits is None else splits.classes
-    masks = ""
-    if isinstance(task, Segmentation) and regions is not None:
-        masks = "taken as regions, as asked for" if regions else "taken as labels, as asked for"
+    asked = {None: "", True: "regions, as asked for", False: "classes, as asked for"}
     return Foreign(
         *(checkpoint, network, model, samples, data, classes, task, bounds, norm),
         _cases(samples, cases),
-        masks,
+        asked[regions],
     )
 
 
