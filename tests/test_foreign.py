@@ -22,9 +22,10 @@ from ima.evaluation.distances import Distances
 from ima.evaluation.finders import FINDERS
 from ima.evaluation.results import Results
 from ima.evaluation.segmentation_results import SegmentationResults
+from ima.tasks import Segmentation
 from ima.training.checkpoint import save_weights
 from ima.training.foreign import load_foreign
-from ima.training.foreign_evaluating import data_digest, evaluate_foreign
+from ima.training.foreign_evaluating import data_digest, evaluate_foreign, segment_foreign
 
 CODE = """
 import torch
@@ -134,6 +135,59 @@ def regions():
 def volumes():
     x, y = squares(8, 3)
     return [(x, y[:, None])]
+
+def listed():
+    return list(zip(*squares()))
+
+def listed_regions():
+    x, y = squares()
+    return list(zip(x, y[:, None].float()))
+
+def listed_volumes():
+    x, y = squares(8, 3)
+    return list(zip(x, y[:, None]))
+
+def one_hot(kind=float):
+    x, y = squares()
+    return x, torch.stack([1 - y, y], 1)
+
+def hot_samples():
+    from torch.utils.data import TensorDataset
+    return TensorDataset(*one_hot())
+
+def hot_list():
+    x, y = one_hot()
+    return list(zip(x, y.float()))
+
+def hot_batches():
+    x, y = one_hot()
+    return [(x, y.bool())]
+
+def hot_at_first():
+    x, y = one_hot()
+    y[3] = 0
+    return list(zip(x, y))
+
+def overlapping():
+    x, y = squares()
+    return list(zip(x, torch.stack([y, y], 1)))
+
+class Told(list):
+    cases = ["a", "a", "b", "b", "c"]
+    classes = ["background", "square"]
+
+def told():
+    return Told(listed())
+
+def with_cases():
+    x, y = squares()
+    return [{"image": a, "label": b, "who": n} for a, b, n in zip(x, y, "aabbc")]
+
+cases = tuple("aabbc")
+
+def digits_of_people():
+    x, y = samples().tensors
+    return [(a, b, i // 8) for i, (a, b) in enumerate(zip(x, y))]
 """
 
 
@@ -537,6 +591,97 @@ def test_a_segmentation_network_is_told_by_its_answer(
     ).read_text(encoding="utf-8")
     (network,) = json.loads((work / "page.json").read_text())["networks"]
     assert [c["name"] for c in network["checks"]["checks"]] == list(checks)
+
+
+def loaded(work: Path, data: str, channels: int = 2, dims: int = 2, **more: Any) -> Any:
+    weights = work / "w.safetensors"
+    save_weights(weights, bright(dims, channels))
+    model = {(2, 2): "Conv", (2, 1): "region_net", (3, 2): "volumes_net"}[dims, channels]
+    return load_foreign(weights, f"theirs:{model}", f"theirs:{data}", device="cpu", **more)
+
+
+@pytest.mark.parametrize(
+    ("data", "channels", "dims", "regions", "asked"),
+    [
+        ("listed", 2, 2, False, None),
+        ("listed_regions", 1, 2, True, None),
+        ("listed_regions", 2, 2, False, None),
+        ("listed_volumes", 2, 3, False, None),
+        ("hot_samples", 2, 2, False, None),
+        ("hot_list", 2, 2, False, None),
+        ("hot_batches", 2, 2, False, None),
+        ("hot_list", 2, 2, True, True),
+        ("overlapping", 2, 2, True, None),
+        ("listed", 2, 2, False, False),
+    ],
+)
+def test_masks_say_whether_they_are_labels_or_regions(
+    data: str, channels: int, dims: int, regions: bool, asked: bool | None, work: Path
+) -> None:
+    foreign = loaded(work, data, channels, dims, regions=asked)
+    assert foreign.task == Segmentation(regions=regions)
+    if asked is None and data != "overlapping":
+        found = segment_foreign(foreign, (2.0,), ("ifgsm-1",))
+        assert len(found.of()) == 5 and found.adi() == 1.0
+        said = "one-hot, taken as labels" if data.startswith("hot") else ""
+        assert found.settings.get("masks", "").startswith(said)
+        assert ("masks" in found.settings) == bool(said)
+    else:
+        assert asked is None or "asked for" in foreign.told()["channels"]
+
+
+def test_masks_that_may_be_either_ask_for_a_word(work: Path, honest: nn.Module) -> None:
+    save_weights(work / "h.safetensors", honest.state_dict())
+    with pytest.raises(ValueError, match=r"if the first is the background.*say --regions"):
+        loaded(work, "hot_list", 1)
+    assert loaded(work, "hot_list", 1, regions=True).task.regions
+    with pytest.raises(ValueError, match="regions is for labels of pixels"):
+        load_foreign(work / "h.safetensors", "theirs:net", "theirs:samples", regions=True)
+    foreign = loaded(work, "hot_at_first")
+    with pytest.raises(ValueError, match=r"not every pixel is 1 in one of them.*--regions"):
+        segment_foreign(foreign, (2.0,), ("ifgsm-1",))
+    foreign = loaded(work, "hot_list", regions=True)
+    weights = bright(2, 2)
+    weights["conv.bias"] = weights["conv.bias"] - 100
+    foreign.model.load_state_dict(weights)
+    with pytest.warns(UserWarning, match="looks like softmax"):
+        found = segment_foreign(foreign, (2.0,), ("ifgsm-1",))
+    assert "looks like softmax" in found.settings["masks"]
+
+
+@pytest.mark.parametrize(
+    ("data", "cases"),
+    [
+        ("told", None),
+        ("with_cases", "who"),
+        ("listed", "theirs:cases"),
+        ("slices", "theirs:cases"),
+    ],
+)
+def test_cases_are_said_on_the_command_line(data: str, cases: str | None, work: Path) -> None:
+    save_weights(work / "w.safetensors", bright(2, 2))
+    words = ("evaluate", "w.safetensors", "--model", "theirs:Conv", "--data", f"theirs:{data}")
+    more = () if cases is None else ("--cases", cases)
+    said = call(*words, *more, "--eps", "2", "--attacks", "ifgsm-1", "--device", "cpu")
+    assert said.code == 0, said.err
+    assert "Intervals are over 3 cases" in said.out
+    found = SegmentationResults.from_csv(work / "w.safetensors-evaluation" / "results_w.csv")
+    assert found.cases == ("a", "b", "c")
+    assert found.classes == (("square",) if data == "told" else ("class 1",))
+
+
+def test_a_classifier_has_cases_too(work: Path, honest: nn.Module) -> None:
+    save_weights(work / "w.safetensors", honest.state_dict())
+    words = ("evaluate", "w.safetensors", "--model", "theirs:net", "--data")
+    more = ("--eps", "0.4", "--attacks", "pgd-1", "--device", "cpu")
+    said = call(*words, "theirs:digits_of_people", *more, "--cases", "2")
+    assert said.code == 0 and "Intervals are over 5 cases" in said.out, said.err
+    found = Results.from_csv(work / "w.safetensors-evaluation" / "results.csv")
+    assert len({row.case for row in found.rows}) == 5
+    said = call(*words, "theirs:digits_of_people", *more)
+    assert said.code == 0 and "Every sample is taken for a case of its own" in said.out
+    said = call(*words, "theirs:digits_of_people", *more, "--cases", "who")
+    assert said.code == 1 and "at 'who' of every sample" in said.err
 
 
 def test_a_segmentation_network_has_no_smallest_noise(work: Path) -> None:

@@ -423,6 +423,52 @@ def test_labels_that_do_not_fit_are_refused() -> None:
         )
 
 
+ONE_HOT = torch.cat([1 - (BY_HAND > 0).float(), (BY_HAND > 0).float()], 1)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.int64, torch.uint8, torch.bool])
+def test_one_hot_masks_are_labels(kind: torch.dtype) -> None:
+    labels = [(BY_HAND, (BY_HAND > 0).long())]
+    hot = [(BY_HAND, ONE_HOT.to(kind))]
+    task, shown = Segmentation(), list[SegmentExample]()
+    expected = evaluate(PixelByPixel(), labels, 0.4, ATTACKS, task=task)
+    found = evaluate(PixelByPixel(), hot, 0.4, ATTACKS, task=task, keep=shown.append)
+    assert plain(found) == plain(expected)
+    assert found.settings["masks"].startswith("one-hot, taken as labels")
+    assert all(example.truth.shape == (4, 4) for example in shown)
+    deep = [(BY_HAND, [ONE_HOT.to(kind), ONE_HOT[..., ::2, ::2].to(kind)])]
+    assert evaluate(Scales(PixelByPixel()), deep, 0.4, task=task).adi() == expected.adi()
+    logits = PixelByPixel()(BY_HAND)
+    for name in ("loss", "objective", "score", "correct", "dice", "dice_per_class"):
+        of = getattr(task, name)
+        assert torch.equal(of(logits, ONE_HOT.to(kind)), of(logits, (BY_HAND[:, 0] > 0).long()))
+
+
+@pytest.mark.parametrize(
+    ("masks", "task", "words"),
+    [
+        (0 * ONE_HOT, Segmentation(), r"pixels in \[0\] channels.*regions=True"),
+        (255 * ONE_HOT, Segmentation(), r"values up to 255"),
+        (255 * ONE_HOT[:, 1:], Segmentation(), r"pass \(y > 0\); .*ignore_label=255"),
+        (255 * ONE_HOT, Segmentation(regions=True), r"pass \(y > 0\)$"),
+    ],
+)
+def test_masks_that_are_no_labels_are_refused(
+    masks: Tensor, task: Segmentation, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        evaluate(PixelByPixel(), [(BY_HAND, masks)], 0.4, ["ifgsm-1"], task=task)
+
+
+def test_one_hot_masks_of_a_softmax_network_are_no_regions() -> None:
+    data, task = [(BY_HAND, ONE_HOT)], Segmentation(regions=True)
+    with pytest.warns(UserWarning, match=r"looks like softmax.*without regions"):
+        found = evaluate(PixelByPixel(), data, 0.4, ["ifgsm-1"], task=task)
+    assert "looks like softmax" in found.settings["masks"]
+    with pytest.warns(UserWarning, match=r"2 channels for 1 of the output.*y\[:, 1:\]"):
+        evaluate(OneChannel(), data, 0.4, ["ifgsm-1"], task=task)
+
+
 # --- Stopped and continued ------------------------------------------------------------------------
 
 

@@ -28,6 +28,8 @@ def evaluate(
     channels: int | None = None,
     num_classes: int | None = None,
     ignore_label: int | None = None,
+    regions: bool | None = None,
+    cases: str | None = None,
     images: Path | None = None,
     labels: Path | None = None,
     samples: int | None = None,
@@ -76,7 +78,7 @@ def evaluate(
         `ima list networks`.
     data:
         For a network from elsewhere: module:function that gives a data set of (x, y), or a name
-        of `ima list data`, whose test part is taken.
+        of `ima list data`, whose test part is taken. Its attribute `classes` names the classes.
     norm:
         For a network from elsewhere: 2 or linf; 2 if not given.
     bounds:
@@ -89,6 +91,14 @@ def evaluate(
         module:function is called without arguments, for data by name with both numbers.
     ignore_label:
         For a segmentation network from elsewhere: the label of pixels that count nowhere.
+    regions:
+        For a segmentation network from elsewhere: each channel is a region through a sigmoid
+        (--regions), or a class through softmax (--no-regions); as the masks have it if not given,
+        where one-hot masks, every pixel in one channel, mean classes.
+    cases:
+        For a network from elsewhere: from which case (patient) each sample is, as intervals need
+        it: module:name of a list or of a function that gives one, a key of the data's dicts, or a
+        place in its tuples such as 2; the data's attribute `cases` if not given.
     images:
         For a trained nnU-Net: a folder of other test images, in nnU-Net's file names.
     labels:
@@ -122,8 +132,10 @@ def evaluate(
         "--channels": channels,
         "--num-classes": num_classes,
         "--ignore-label": ignore_label,
+        "--regions": regions,
+        "--cases": cases,
     }
-    cases = {
+    of_nnunet = {
         "--images": images,
         "--labels": labels,
         "--samples": samples,
@@ -152,7 +164,7 @@ def evaluate(
             budget=budget,
         )
         return
-    if given := [name for name, value in cases.items() if value is not None]:
+    if given := [name for name, value in of_nnunet.items() if value is not None]:
         raise ValueError(f"{given[0]} belongs to a trained nnU-Net; say --nnunet FOLDER too")
     if run is None:
         raise ValueError(
@@ -174,6 +186,8 @@ def evaluate(
             channels=channels,
             num_classes=num_classes,
             ignore_label=ignore_label,
+            regions=regions,
+            cases=cases,
             device=device,
             seed=seed,
             distances=distances,

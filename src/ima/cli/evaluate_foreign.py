@@ -26,6 +26,8 @@ def evaluate_foreign(
     channels: int | None,
     num_classes: int | None,
     ignore_label: int | None,
+    regions: bool | None,
+    cases: str | None,
     device: str,
     seed: int,
     distances: bool,
@@ -61,6 +63,8 @@ def evaluate_foreign(
         channels=channels,
         num_classes=num_classes,
         ignore_label=ignore_label,
+        regions=regions,
+        cases=cases,
         device=device,
     )
     segments = isinstance(foreign.task, Segmentation)
@@ -105,6 +109,7 @@ def _classify(
     foreign: Foreign, eps: Sequence[float], attacks: Sequence[str], seed: int, budget: Budget | None
 ) -> None:
     from ima.cli.batches import lines
+    from ima.report.cases import told_cases
     from ima.report.summary import results_table
     from ima.report.tables import to_text
     from ima.report.white import told
@@ -115,12 +120,15 @@ def _classify(
     print(f"{foreign.results}")
     print(to_text(results_table([(foreign.checkpoint.stem, [results])], "")))
     print(told(results))
+    print(told_cases([results]))
 
 
 def _segment(
     foreign: Foreign, eps: Sequence[float], attacks: Sequence[str], seed: int, budget: Budget | None
 ) -> None:
     from ima.cli.batches import lines
+    from ima.evaluation.masks import TRUTH
+    from ima.report.cases import told_cases
     from ima.report.segmentation import adi_table, class_tables
     from ima.report.tables import to_text
     from ima.training.foreign_evaluating import segment_foreign
@@ -131,3 +139,6 @@ def _segment(
     runs = [(foreign.checkpoint.stem, results)]
     for table in (adi_table(runs), *class_tables(runs)):
         print(to_text(table))
+    if masks := results.settings.get(TRUTH):
+        print(f"masks: {masks}")
+    print(told_cases([results]))

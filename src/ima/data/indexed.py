@@ -22,7 +22,7 @@ class Indexed(Dataset[Any]):
     def __init__(self, data: Dataset[Any] | Sequence[Any]) -> None:
         came = type(data).__name__
         # Streams first: some define a length, and still have no stable numbering of samples.
-        if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
+        if isinstance(data, IterableDataset | Mapping) or not hasattr(data, "__getitem__"):
             raise TypeError(
                 f"Indexed got {came}, which cannot be indexed, so its samples have no ids; "
                 "give a map-style data set, with __getitem__ and __len__"

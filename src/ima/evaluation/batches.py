@@ -1,58 +1,374 @@
-"""What `evaluate` takes as data, as batches (x, y)."""
+"""What `evaluate` takes as data, as batches (x, y).
+
+data set, list of samples, or stream of samples: batches of one size, in their order
+loader, list of batches, or any iterable of batches: as they come
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from numbers import Integral
+from pathlib import Path
+from typing import Any, TypeAlias
 
+import numpy as np
 from torch import Generator, Tensor
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
     default_collate,  # pyright: ignore[reportUnknownVariableType]
 )
 
-from ima.tasks import plain
+from ima.evaluation.partial import mark
+from ima.evaluation.reading import Reader, as_tensor
+from ima.tasks import Tree
+
+Keys: TypeAlias = tuple[str, str]
 
 
-def batches(data: Any, batch_size: int) -> Any:
-    """An iterable of batches: of a data set, in its order; batches stay as they are."""
-    first: Any = data[0] if isinstance(data, list | tuple) and data else None
-    if _is_batch(first):
-        return data
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        samples: Any = data
-        # A generator of its own: a loader without one draws from the global random state.
-        own = Generator()
-        loader = DataLoader(samples, batch_size=batch_size, generator=own, collate_fn=_together)
-        return loader if len(samples) else ()
-    return data
+@dataclass(frozen=True)
+class Part:
+    """One batch: x (B, *dims), targets y, and what names the samples' cases, None if not asked."""
+
+    x: Tensor
+    y: Tree
+    cases: tuple[str, ...] | None
 
 
-def pair(batch: Any, keys: tuple[str, str]) -> tuple[Tensor, Tensor]:
-    """Samples x and labels y of a batch; TypeError where it holds none."""
-    if isinstance(batch, dict) and set(keys) <= batch.keys():
-        return plain(batch[keys[0]]), plain(batch[keys[1]])
-    if not isinstance(batch, list | tuple) or len(batch) < 2:
-        came = f"a dict with {list(batch)}" if isinstance(batch, dict) else type(batch).__name__
+class Batches:
+    """A user's data as batches, each time it is iterated over.
+
+    total: batches, 0 where unknown; ordered: whether samples come in the data set's order. A
+    loader that shuffles is read in order.
+    reader: tells samples from batches; case: where an item says its case: a key of dicts, or a
+    place in tuples.
+
+    Raises TypeError for what is no such data, ValueError for an item that may be either.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        batch_size: int,
+        keys: Keys,
+        reader: Reader,
+        case: str | int | None = None,
+    ) -> None:
+        refuse(data)
+        data = _in_order(data) if isinstance(data, DataLoader) else data
+        self.keys, self.case, self.batch_size = keys, case, batch_size
+        self.data, self.again = data, indexable(data)
+        if self.again:
+            start = list(islice(self._items(), 1))
+        else:
+            # A generator gives its first item once.
+            self.iterator = iter(data)
+            start = list(islice(self.iterator, max(1, _workers(data))))
+            _told_apart(start, data, keys)
+            self.iterator = chain(start, self.iterator)
+        self.kind = self._kind(start[0], reader) if start else "none"
+        size, step = _length(data), batch_size if self.kind == "samples" else 1
+        self.total = -(-size // step)
+        self.ordered = not isinstance(data, DataLoader) or _sequential(data)
+
+    def _kind(self, first: Any, reader: Reader) -> str:
+        if isinstance(self.data, DataLoader) and self.data.batch_sampler is not None:
+            return "batches"
+        if _several(first, self.keys):
+            return "batches"
+        # A data set gives samples, whatever else they may look like.
+        otherwise = None if isinstance(self.data, list | tuple) or not self.again else True
+        sample = reader.is_sample(*pair(first, self.keys), otherwise=otherwise)
+        return "samples" if sample else "batches"
+
+    def samples(self) -> int | None:
+        """How many there are, None where only reading them all would tell."""
+        data: Any = self.data
+        if self.kind == "samples" and (self.again or _length(data)):
+            return _length(data)
+        if self.again:
+            return sum(len(_mates(item, self.keys).x) for item in self._items())
+        known = isinstance(data, DataLoader) and type(data.batch_sampler) is BatchSampler
+        if not known or isinstance(data.dataset, IterableDataset):
+            return None
+        size = _length(data.sampler)
+        return size // data.batch_size * data.batch_size if data.drop_last else size
+
+    def __iter__(self) -> Iterator[Part]:
+        items = self._items() if self.again else self.iterator
+        came = 0
+        for batch in self._batches(items):
+            came += 1
+            yield batch
+        # Each worker of a stream's loader rounds its own number up.
+        if self.total and came != self.total and _workers(self.data) < 2:
+            warnings.warn(
+                f"the data said that they have {self.total} batches and gave {came}; the figures "
+                "are of the samples that came",
+                stacklevel=4,
+            )
+
+    def _items(self) -> Iterator[Any]:
+        size = _length(self.data)
+        for i in range(size):
+            try:
+                item = self.data[i]
+            except IndexError as error:
+                raise ValueError(
+                    f"the data say that they hold {size} items, but item {i} cannot be read: "
+                    f"{error or type(error).__name__}; correct __len__ or __getitem__"
+                ) from error
+            yield item
+
+    def _batches(self, items: Iterable[Any]) -> Iterator[Part]:
+        if self.kind != "samples":
+            for item in items:
+                yield _mates(item, self.keys, self.case)
+            return
+        items = iter(items)
+        while some := list(islice(items, self.batch_size)):
+            yield _together(some, self.keys, self.case)
+
+
+def pair(item: Any, keys: Keys) -> tuple[Tensor, Tree]:
+    """Samples x and targets y of a batch or of one sample; TypeError where it holds none."""
+    x, y = map(as_tensor, _raw(item, keys))
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"the data gave a {type(x).__name__} of {len(x)} as x; expected one tensor: for a "
+            "network of several inputs put them into one, along the channels"
+        )
+    return x, y
+
+
+def peek(data: Any, keys: Keys) -> tuple[Tensor, Tree]:
+    """The first item of data that can be read again, as `pair`; of several in a list the first."""
+    refuse(data)
+    first = data[0] if indexable(data) and len(data) else next(iter(data), None)
+    if first is None:
+        raise ValueError("the data set is empty; there is nothing to evaluate")
+    while _several(first, keys):
+        first = _unzipped(first)[0]
+    return pair(first, keys)
+
+
+def few(data: Any, keys: Keys, count: int) -> list[tuple[Tensor, Tree]]:
+    """The first items of data that can be read again: `count`, one where they are not indexed."""
+    if not indexable(data):
+        return [peek(data, keys)]
+    items = (data[i] for i in range(min(count, len(data))))
+    return [(part.x, part.y) for part in (_mates(item, keys) for item in items)]
+
+
+def refuse(data: Any) -> None:
+    """Raise TypeError for what is no data set, and no iterable of batches."""
+    wanted = "expected a data set of (x, y), or an iterable of batches (x, y)"
+    if isinstance(data, Tensor | np.ndarray):
+        raise TypeError(
+            f"data is one {type(data).__name__} of shape {tuple(data.shape)}, without targets; "
+            f"{wanted}: TensorDataset(x, y)"
+        )
+    if isinstance(data, Mapping):
+        raise TypeError(
+            f"data is a dict with the keys {list(data)}; {wanted}: of whole tensors make "
+            "TensorDataset(x, y), of several data sets pass one"
+        )
+    if isinstance(data, list | tuple) and data:
+        if isinstance(data[0], Tensor | np.ndarray):
+            raise TypeError(
+                f"data is a {type(data).__name__} of {len(data)} tensors; {wanted}: of all samples "
+                "x and all targets y make TensorDataset(x, y)"
+            )
+        if _zipped(data):
+            raise TypeError(
+                f"data is a list of {len(data[0])} samples and one of their targets; {wanted}: "
+                "list(zip(x, y)) makes pairs of them"
+            )
+    readable = hasattr(data, "__iter__") or hasattr(data, "__getitem__")
+    if isinstance(data, str | bytes | Path) or not readable:
+        raise TypeError(f"data is a {type(data).__name__}; {wanted}")
+
+
+def indexable(data: Any) -> bool:
+    """Whether it has a length, and items that can be asked for by number."""
+    if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
+        return False
+    return _says(data)
+
+
+def _raw(item: Any, keys: Keys) -> tuple[Any, Any]:
+    if isinstance(item, Mapping) and set(keys) <= item.keys():
+        return item[keys[0]], item[keys[1]]
+    if isinstance(item, str | Mapping) or not isinstance(item, list | tuple) or len(item) < 2:
+        came = f"a dict with {list(item)}" if isinstance(item, Mapping) else type(item).__name__
         raise TypeError(
             f"the data gave {came}; expected (x, y), or a dict with the keys {keys}: pass a data "
             "set, or an iterable of batches, of these"
         )
-    return plain(batch[0]), plain(batch[1])
+    return item[0], item[1]
 
 
-def _together(samples: list[Any]) -> Any:
+def _case(item: Any, case: str | int, count: int | None) -> list[str]:
+    """The names of the cases of `count` samples, or of one sample if None."""
     try:
-        return default_collate(samples)
+        found = item[case]
+    except (KeyError, IndexError, TypeError) as error:
+        has = list(item) if isinstance(item, Mapping) else f"{len(item)} values"
+        raise ValueError(
+            f"the cases are to be at {case!r} of every sample, but one holds {has}; say another "
+            "key or place"
+        ) from error
+    if count is None:
+        found = [found]
+    listed: list[Any] = found.tolist() if isinstance(found, Tensor | np.ndarray) else list(found)
+    if isinstance(found, str) or len(listed) != (1 if count is None else count):
+        raise ValueError(
+            f"the cases at {case!r} are {len(listed)} for {count} samples; expected one for each"
+        )
+    return [named(one.item() if isinstance(one, Tensor) else one) for one in listed]
+
+
+def named(case: Any) -> str:
+    """The name of a case, text or a whole number; TypeError for what is none."""
+    if isinstance(case, bool) or not isinstance(case, str | Integral) or case == "":
+        raise TypeError(
+            f"the case of a sample is {case!r}; expected a name, or a whole number, such as a "
+            "patient's"
+        )
+    return str(case)
+
+
+def _several(item: Any, keys: Keys) -> bool:
+    """Whether an item holds whole samples, as loaders whose collate function makes lists give."""
+    if not isinstance(item, list | tuple) or not item:
+        return False
+    return _zipped(item) or all(_paired(one, keys) for one in item)
+
+
+def _paired(item: Any, keys: Keys) -> bool:
+    if isinstance(item, Mapping):
+        return set(keys) <= item.keys()
+    return isinstance(item, list | tuple) and len(item) > 1 and _array(item[0])
+
+
+def _zipped(item: Any) -> bool:
+    """Whether it is (all x, all y) as two lists, rather than two pairs.
+
+    Raises ValueError where it may be either.
+    """
+    if len(item) != 2 or not all(isinstance(one, list | tuple) for one in item):
+        return False
+    xs, ys = item
+    if len(xs) != len(ys) or len(xs) < 2 or not all(map(_array, xs)):
+        return False
+    alike = len({(tuple(x.shape), str(x.dtype)) for x in xs}) == 1
+    if not alike or not _array(ys[0]):
+        return alike
+    if (tuple(ys[0].shape), str(ys[0].dtype)) != (tuple(xs[0].shape), str(xs[0].dtype)):
+        return True
+    if isinstance(item, tuple):
+        raise ValueError(
+            "the data gave two lists of tensors of one shape, which may be two pairs (x, y), or "
+            "all x and all y: give a list of pairs, or collate them into tensors"
+        )
+    return False
+
+
+def _unzipped(item: Any) -> list[Any]:
+    return list(zip(*item, strict=True)) if _zipped(item) else list(item)
+
+
+def _array(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray)
+
+
+def _mates(item: Any, keys: Keys, case: str | int | None = None) -> Part:
+    """A batch as it came, or as a list of samples."""
+    if _several(item, keys):
+        return _together(_unzipped(item), keys, case)
+    x, y = pair(item, keys)
+    return Part(x, y, None if case is None else tuple(_case(item, case, len(x))))
+
+
+def _together(samples: Sequence[Any], keys: Keys, case: str | int | None) -> Part:
+    """Samples as one batch; ValueError where they have several shapes."""
+    pairs = [pair(sample, keys) for sample in samples]
+    try:
+        x, y = default_collate(pairs)
     except RuntimeError as error:
         raise ValueError(
             f"the samples do not fit into one batch ({error}); bring them to one size, or pass a "
             "list of batches, each of one size"
         ) from error
+    cases = None if case is None else tuple(name for s in samples for name in _case(s, case, None))
+    return Part(x, y, cases)
 
 
-def _is_batch(item: Any) -> bool:
-    """Whether an item of a list holds a label for each of several samples."""
-    labels = item[1] if isinstance(item, list | tuple) and len(item) > 1 else None
-    if isinstance(labels, list | tuple) and labels:
-        labels = labels[0]  # Of several scales, as deep supervision has them.
-    return isinstance(labels, Tensor) and labels.ndim > 0
+def _in_order(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """The loader; where it shuffles all of a data set, one that reads it in order."""
+    sampler, size = loader.sampler, loader.batch_size
+    shuffles = isinstance(sampler, RandomSampler) and not sampler.replacement
+    if not shuffles or type(loader.batch_sampler) not in (BatchSampler, type(None)):
+        return loader
+    if _length(sampler) != _length(loader.dataset):
+        return loader
+    return DataLoader(
+        loader.dataset,
+        batch_size=size,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        drop_last=loader.drop_last,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        prefetch_factor=loader.prefetch_factor,
+        generator=Generator(),
+    )
+
+
+def _sequential(loader: DataLoader[Any]) -> bool:
+    if isinstance(loader.dataset, IterableDataset):
+        return True
+    plain = type(loader.batch_sampler) in (BatchSampler, type(None))
+    return plain and isinstance(loader.sampler, SequentialSampler | list | tuple | range)
+
+
+def _length(data: Any) -> int:
+    """Its length, 0 where it has none: a loader over a stream defines one that raises."""
+    return len(data) if _says(data) else 0
+
+
+def _says(data: Any) -> bool:
+    """Whether it says how long it is."""
+    try:
+        len(data)
+    except (TypeError, NotImplementedError):
+        return False
+    return True
+
+
+def _workers(data: Any) -> int:
+    """How many processes read a stream: each reads all of it that does not ask which it is."""
+    if isinstance(data, DataLoader) and isinstance(data.dataset, IterableDataset):
+        return data.num_workers
+    return 0
+
+
+def _told_apart(start: Sequence[Any], data: Any, keys: Keys) -> None:
+    """Raise ValueError where every worker gives the same batch: all samples would count twice."""
+    if _workers(data) < 2 or len(start) < _workers(data):
+        return
+    parts = [_mates(item, keys) for item in start]
+    if len({mark(part.x, part.y) for part in parts}) == 1:
+        raise ValueError(
+            f"the loader's {_workers(data)} workers all read the whole stream, so that every "
+            "sample would count several times; split it by torch.utils.data.get_worker_info, or "
+            "take num_workers=0"
+        )

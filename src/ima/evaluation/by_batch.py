@@ -19,8 +19,10 @@ from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds
 from ima.budget import Budget, OutOfTime
-from ima.evaluation.batches import batches, pair
+from ima.evaluation.batches import Batches
+from ima.evaluation.naming import Naming
 from ima.evaluation.partial import Batch, Partial, R, fingerprint, kept, mark
+from ima.evaluation.reading import Reader
 from ima.evaluation.results import NETWORK, Row
 from ima.norms import Norm
 from ima.tasks import Task, Tree, tree_map
@@ -83,6 +85,7 @@ def by_batch(
     work: Work[R],
     settings: Mapping[str, Any],
     *,
+    task: Task,
     batch_size: int,
     seed: int,
     keys: tuple[str, str],
@@ -90,12 +93,17 @@ def by_batch(
     partial: Path | None,
     budget: Budget | None,
     read: Callable[..., Any] = Row,
+    naming: Naming | None = None,
+    before: Callable[[Tensor, Tree], None] | None = None,
 ) -> Done[R]:
     """The rows of every batch; arguments as of `evaluate`.
 
     settings: what else decides the rows; a record of other settings, seed, batch size or weights
-    is dropped. read: makes a row of its values. Raises ValueError for an empty data set, and for a
-    budget that no batch fits into; OutOfTime when it is spent.
+    is dropped. read: makes a row of its values. naming: ids and cases that must fit the samples.
+    before: is shown the first batch, on the model's device, before any work.
+
+    Raises ValueError for an empty data set, and for a budget that no batch fits into; OutOfTime
+    when it is spent.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     record, network = None, fingerprint(model)
@@ -106,10 +114,16 @@ def by_batch(
     slowest = max((batch.seconds for batch in known), default=0.0)
     rows: list[R] = []
     seconds, offset, first = 0.0, 0, None
-    parts = batches(data, batch_size)
-    total = len(parts) if hasattr(parts, "__len__") else 0
-    for number, batch in enumerate(parts):
-        x, y = pair(batch, keys)
+    naming = Naming() if naming is None else naming
+    parts = Batches(data, batch_size, keys, Reader(model, task), naming.key)
+    naming.check(parts)
+    total = parts.total
+    for number, part in enumerate(parts):
+        x, y = part.x, part.y
+        total = total if number < total else 0
+        naming.add(offset, len(x), part.cases)
+        if number == 0 and before is not None:
+            before(x.to(device), tree_map(lambda t: t.to(device), y))
         ids = range(offset, offset + len(x))
         offset += len(x)
         sign = "" if record is None else mark(x, y)
@@ -134,7 +148,11 @@ def by_batch(
         seconds += finished.seconds
         first = x[:1].to(device) if first is None else first
     if first is None or not rows:
-        raise ValueError("the data set is empty; there is nothing to evaluate")
+        raise ValueError(
+            "the data set is empty; there is nothing to evaluate (what was read before and gives "
+            "its samples once, such as a generator, is empty too)"
+        )
+    naming.end(offset)
     return Done(tuple(rows), network, offset, seed, seconds, first)
 
 

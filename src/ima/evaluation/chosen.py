@@ -10,7 +10,8 @@ from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds, check_samples
 from ima.attacks.walk import look
-from ima.evaluation.batches import batches, pair
+from ima.evaluation.batches import Batches
+from ima.evaluation.reading import Reader
 from ima.tasks import Task, leaves
 
 BATCH = 250
@@ -50,8 +51,8 @@ def choose(
     source = Generator().manual_seed(seed)
     kept: list[Tensor] = []
     right = total = 0
-    for batch in batches(data, BATCH):
-        x, y = pair(batch, keys)
+    for part in Batches(data, BATCH, keys, Reader(model, task)):
+        x, y = part.x, part.y
         if not isinstance(y, Tensor):
             raise ValueError(
                 "the checks need one target a sample; the data gave a list of them, as deep "
@@ -78,10 +79,10 @@ def choose(
         right, total = right + int(correct.sum()), total + len(x)
         # Every sample draws a lot, and the lowest stay: one pass, also over data without a length.
         lots = torch.rand(len(x), generator=source).to(device)
-        new = [part[correct] for part in (lots, x, y)]
+        new = [of_batch[correct] for of_batch in (lots, x, y)]
         kept = [torch.cat(parts) for parts in zip(kept, new, strict=True)] if kept else new
         index = kept[0].argsort()[:samples].sort().values
-        kept = [part[index] for part in kept]
+        kept = [of_all[index] for of_all in kept]
     if not kept or len(kept[0]) < LEAST:
         raise ValueError(
             f"the model is right on {right} of {total} samples; the checks need at least {LEAST}: "

@@ -7,6 +7,7 @@ for each batch:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -21,14 +22,15 @@ from ima.evaluation.attacks import AttackRow, find_attack
 from ima.evaluation.autoattack import describe
 from ima.evaluation.by_batch import by_batch, in_words, measured_in, within
 from ima.evaluation.lifted import unit_box
+from ima.evaluation.naming import Names, Naming, check_classes, fit_classes
 from ima.evaluation.one_batch import WORST, Example, attack_batch
-from ima.evaluation.results import CLEAN, Results, Row
+from ima.evaluation.results import CLASSES, CLEAN, Results, Row
 from ima.evaluation.segment_batch import SegmentExample
 from ima.evaluation.segmentation_results import SegmentationResults
 from ima.evaluation.segments import evaluate_segmentation
 from ima.evaluation.setting import Setting
 from ima.norms import Norm, get_norm
-from ima.tasks import Classification, Segmentation, Task
+from ima.tasks import Classification, Segmentation, Task, Tree, tree_map
 
 
 @overload
@@ -44,6 +46,9 @@ def evaluate(  # pyright: ignore[reportOverlappingOverload]  # a Segmentation is
     batch_size: int | None = ...,
     seed: int = ...,
     keys: tuple[str, str] = ...,
+    ids: Sequence[int] | None = ...,
+    names: Names | None = ...,
+    classes: Sequence[str] | None = ...,
     keep: Callable[[SegmentExample], None] | None = ...,
     progress: Callable[[int, int], None] | None = ...,
     partial: Path | None = ...,
@@ -64,6 +69,9 @@ def evaluate(
     batch_size: int | None = ...,
     seed: int = ...,
     keys: tuple[str, str] = ...,
+    ids: Sequence[int] | None = ...,
+    names: Names | None = ...,
+    classes: Sequence[str] | None = ...,
     keep: Callable[[Example], None] | None = ...,
     progress: Callable[[int, int], None] | None = ...,
     partial: Path | None = ...,
@@ -83,6 +91,9 @@ def evaluate(
     batch_size: int | None = None,
     seed: int = 0,
     keys: tuple[str, str] = ("image", "label"),
+    ids: Sequence[int] | None = None,
+    names: Names | None = None,
+    classes: Sequence[str] | None = None,
     keep: Callable[[Any], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     partial: Path | None = None,
@@ -90,13 +101,20 @@ def evaluate(
 ) -> Results | SegmentationResults:
     """The model's predictions on every sample: clean, and under each attack at each eps.
 
-    data: a map-style data set of (x, y), or an iterable of batches (x, y); eps: noise radii in
+    data: a data set or a list of (x, y), a DataLoader, or any finite iterable of samples or
+    batches (x, y); one that shuffles is read in the order of its data set. eps: noise radii in
     x's units and `norm`, above 0; attacks: names such as `"pgd-100"`; bounds: of x's entries;
-    seed: of all noise; keys: where x and y are in batches that are dicts. keep is called with
+    seed: of all noise; keys: where x and y are in items that are dicts. keep is called with
     every sample that an attack with a radius was tried on; progress with (batches done, batches,
     0 where unknown). A sample broken at a smaller eps stays broken at a larger one, and is not
     attacked again. With several attacks, `"worst case"` counts a sample as broken when any broke
     it.
+
+    ids: of the samples in the rows, their places if None. names: the case (patient) of every
+    sample, or pairs of case and slice; or where an item holds it, a dict's key or a tuple's place.
+    Samples of one case are alike: with names, intervals are over cases; without, every sample is
+    taken for a case of its own, and where several are of one patient they come out too narrow.
+    classes: their names, in segmentation of the foreground's.
 
     batch_size: 256 if None. With `task=Segmentation(...)`: what `evaluate_segmentation` says, in
     batches of 16 if None.
@@ -106,9 +124,10 @@ def evaluate(
     keep is not called for finished batches again. The file stays; delete it when done.
     budget: no batch is begun that may not fit into it, judged by the slowest so far.
 
-    Raises ValueError for an empty data set, unknown attacks, inputs outside bounds and outputs
-    that do not fit the labels; FloatingPointError where the model's output is not finite;
-    OutOfTime when the budget is spent.
+    Raises ValueError for an empty data set, unknown attacks, inputs outside bounds, outputs that do
+    not fit the labels, an item that may be one sample or a batch of several, and ids, names or
+    classes that do not fit; TypeError for data of another kind; FloatingPointError where the
+    model's output is not finite; OutOfTime when the budget is spent.
     """
     if isinstance(task, Segmentation):
         return evaluate_segmentation(
@@ -122,11 +141,16 @@ def evaluate(
             batch_size=16 if batch_size is None else batch_size,
             seed=seed,
             keys=keys,
+            ids=ids,
+            names=names,
+            classes=classes,
             keep=keep,
             progress=progress,
             partial=partial,
             budget=budget,
         )
+    naming, named = Naming.of(ids, names), check_classes(classes)
+    keep = naming.kept(keep)
     radii = sorted(set(torch.as_tensor(eps, dtype=torch.float64).flatten().tolist()))
     if not all(0 < radius < float("inf") for radius in radii):
         raise ValueError(f"eps are {radii}; expected finite noise radii above 0")
@@ -138,29 +162,40 @@ def evaluate(
     norm = get_norm(norm)
     if bounds is None and any(row.whole for _, row, _ in found):
         unit_box(None)
-    names = [name for name, *_ in found]
-    settings = {"attacks": names, "eps": radii, **measured_in(norm, bounds, task)}
+    told = [name for name, *_ in found]
+    settings = {"attacks": told, "eps": radii, **measured_in(norm, bounds, task)}
 
     def work(x: Tensor, y: Tensor, ids: range, source: Generator) -> list[Row]:
         setting = Setting(norm, task, bounds, source)
         return attack_batch(model, x, y, ids, radii, found, setting, keep)
+
+    def before(x: Tensor, y: Tree) -> None:
+        output = look(model, x[:1])
+        task.check(output, tree_map(lambda t: t[:1], y))
+        if isinstance(task, Classification):
+            fit_classes(named, task.logits(output).shape[1], "classes")
 
     done = by_batch(
         model,
         data,
         work,
         settings,
+        task=task,
         batch_size=256 if batch_size is None else batch_size,
         seed=seed,
         keys=keys,
         progress=progress,
         partial=partial,
         budget=budget,
+        naming=naming,
+        before=before if named else None,
     )
-    rows = list(done.rows)
-    order = {CLEAN: 0, **{name: 1 + i for i, name in enumerate([*names, WORST])}}
+    rows = naming.rows(done.rows)
+    order = {CLEAN: 0, **{name: 1 + i for i, name in enumerate([*told, WORST])}}
     rows.sort(key=lambda row: (order[row.attack], row.eps, row.id))
     about = _about(model, done.first, found, norm) | {"bounds": within(bounds)} | done.about()
+    if named:
+        about[CLASSES] = json.dumps(named, ensure_ascii=False)
     return Results(tuple(rows), norm.name, about)
 
 

@@ -26,6 +26,7 @@ from ima.budget import Budget
 from ima.evaluation.by_batch import by_batch, measured_in
 from ima.evaluation.distances import NONE, Distance, Distances
 from ima.evaluation.finders import FINDERS, Finder
+from ima.evaluation.naming import Naming
 from ima.evaluation.results import CLEAN, Row
 from ima.evaluation.setting import Setting
 from ima.norms import Norm, get_norm, per_sample
@@ -43,6 +44,7 @@ def minimal(
     batch_size: int = 256,
     seed: int = 0,
     keys: tuple[str, str] = ("image", "label"),
+    ids: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
     partial: Path | None = None,
     budget: Budget | None = None,
@@ -56,6 +58,7 @@ def minimal(
     sizes = sorted(set(torch.as_tensor(radii, dtype=torch.float64).flatten().tolist()))
     if not sizes or not all(0 < radius < float("inf") for radius in sizes):
         raise ValueError(f"radii are {sizes}; expected finite noise radii above 0, one or more")
+    naming = Naming.of(ids, None)
     task, norm = Classification() if task is None else task, get_norm(norm)
     probe = Setting(norm, task, bounds, Generator())
     ran = [finder for finder in FINDERS if not finder.lacks(probe)]
@@ -71,17 +74,21 @@ def minimal(
         data,
         work,
         settings,
+        task=task,
         batch_size=batch_size,
         seed=seed,
         keys=keys,
         progress=progress,
         partial=partial,
         budget=budget,
+        naming=naming,
     )
     about = {"attacks": ", ".join(names), "radii": ", ".join(f"{size:g}" for size in sizes)}
     if left_out:
         about["left out"] = ", ".join(left_out)
-    rows = (Distance(r.id, r.label, r.prediction, r.distance, r.attack) for r in done.rows)
+    rows = (
+        Distance(r.id, r.label, r.prediction, r.distance, r.attack) for r in naming.rows(done.rows)
+    )
     return Distances(tuple(rows), norm.name, about | done.about())
 
 

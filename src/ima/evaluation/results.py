@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,8 @@ class Row:
     id, label: of the sample; attack: its name, `"clean"` for no noise; eps: the noise radius;
     prediction: on the noisy sample (on the clean one where no attack succeeded); broken: the
     prediction is wrong, on the clean sample or with noise of at most eps; distance: the size of
-    the noise found, NaN where none broke the sample. For white noise eps is its amplitude.
+    the noise found, NaN where none broke the sample. For white noise eps is its amplitude. case:
+    whose sample it is, empty where nobody said.
     """
 
     id: int
@@ -37,9 +38,12 @@ class Row:
     prediction: int
     broken: bool
     distance: float
+    case: str = ""
 
 
 FIELDS = ("id", "label", "attack", "eps", "prediction", "broken", "distance")
+CASE = "case"
+"""The column that files have where cases are known."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +79,33 @@ class Results:
             found[name] = (eps, sum(broken.values()) - wrong, len(broken) - wrong)
         return found
 
+    def flips(self, name: str) -> list[Row]:
+        """The rows of white noise of this name, of samples that are right without it."""
+        wrong = {row.id for row in self.of() if row.broken}
+        return [row for row in self.rows if row.attack == name and row.id not in wrong]
+
     def accuracy(self, attack: str = CLEAN, eps: float = 0.0) -> float:
         """Share of all samples that stand; NaN where nothing was run.
 
         A sample that is wrong without noise counts as broken under every attack.
         """
-        broken = [row.broken for row in self._of(attack, eps)]
+        broken = [row.broken for row in self.of(attack, eps)]
         return 1 - sum(broken) / len(broken) if broken else float("nan")
 
     def broken(self, attack: str, eps: float) -> dict[int, bool]:
         """Whether each sample, by id, is broken."""
-        return {row.id: row.broken for row in self._of(attack, eps)}
+        return {row.id: row.broken for row in self.of(attack, eps)}
+
+    def interval(self, attack: str = CLEAN, eps: float = 0.0) -> tuple[float, float]:
+        """A 95 % interval of `accuracy`, as shares: what a test set of this size leaves open.
+
+        Wilson's; where rows name their cases, of as many samples as these are worth (see
+        `effective`). NaN where nothing was run.
+        """
+        rows = self.of(attack, eps)
+        if not rows:
+            return math.nan, math.nan
+        return interval(self.accuracy(attack, eps), len(rows), worth(rows))
 
     def by_class(self, attack: str = CLEAN, eps: float = 0.0) -> dict[int, tuple[int, int]]:
         """For each class, by its index, how many of its samples stand and how many there are.
@@ -93,12 +113,13 @@ class Results:
         Of two classes, the share of one is the sensitivity, that of the other the specificity.
         """
         found: dict[int, tuple[int, int]] = {}
-        for row in self._of(attack, eps):
+        for row in self.of(attack, eps):
             standing, n = found.get(row.label, (0, 0))
             found[row.label] = standing + (not row.broken), n + 1
         return dict(sorted(found.items()))
 
-    def _of(self, attack: str, eps: float) -> list[Row]:
+    def of(self, attack: str = CLEAN, eps: float = 0.0) -> list[Row]:
+        """The rows of one attack at one radius."""
         near = (k for k in self._groups if k[0] == attack and same_radius(k[1], eps))
         return [row for key in near for row in self._groups[key]]
 
@@ -118,9 +139,10 @@ class Results:
             if self.settings:
                 file.write(f"# {json.dumps(dict(self.settings))}\r\n")
             writer = csv.writer(file)
-            writer.writerow((*FIELDS, "norm"))
+            fields = (*FIELDS, CASE) if any(row.case for row in self.rows) else FIELDS
+            writer.writerow((*fields, "norm"))
             for row in self.rows:
-                values = (getattr(row, name) for name in FIELDS)
+                values = (getattr(row, name) for name in fields)
                 writer.writerow(
                     [int(v) if isinstance(v, bool) else v for v in values] + [self.norm]
                 )
@@ -149,11 +171,12 @@ class Results:
                 header, *records = list(csv.reader(file)) or [[]]
         except (ValueError, csv.Error) as error:
             raise ValueError(f"{path} is no results file: {error}") from error
-        if tuple(header) != (*FIELDS, "norm"):
+        if tuple(header) not in ((*FIELDS, "norm"), (*FIELDS, CASE, "norm")):
             raise ValueError(f"{path} is no results file: its columns are {header}")
         norm = records[0][-1] if records else ""
         try:
-            return Results(tuple(_row(record, norm) for record in records), norm, settings)
+            rows = tuple(_row(record, norm, len(header)) for record in records)
+            return Results(rows, norm, settings)
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); evaluate the model again") from error
 
@@ -173,8 +196,21 @@ def is_white(attack: str) -> bool:
     return attack.partition("-")[0] == "white"
 
 
+CLASSES = "classes"
+"""The setting that holds the names of classes, as a JSON list."""
+
 NETWORK = "network"
 """The setting of an evaluation that tells the network's weights from others: a digest of them."""
+
+
+def named(settings: Mapping[str, str]) -> list[str]:
+    """The names of classes that settings hold; none where they hold none that can be read."""
+    try:
+        found = json.loads(settings.get(CLASSES, "[]"))
+    except ValueError:
+        return []
+    return [str(name) for name in found] if isinstance(found, list) else []
+
 
 FILE = "weights file"
 """The setting that tells the file of weights from others: a digest of it."""
@@ -240,16 +276,65 @@ def read_settings(line: str) -> dict[str, str]:
     return {str(key): str(value) for key, value in found.items()}
 
 
-def _row(record: list[str], norm: str) -> Row:
-    if len(record) != len(FIELDS) + 1 or record[-1] != norm or record[5] not in ("0", "1"):
+def _row(record: list[str], norm: str, columns: int) -> Row:
+    if len(record) != columns or record[-1] != norm or record[5] not in ("0", "1"):
         raise ValueError(f"a row is {','.join(record)!r}")
-    id_, label, attack, eps, prediction, broken, distance, _ = record
+    id_, label, attack, eps, prediction, broken, distance, *case = record[:-1]
     return Row(
-        int(id_), int(label), attack, float(eps), int(prediction), broken == "1", float(distance)
+        int(id_),
+        int(label),
+        attack,
+        float(eps),
+        int(prediction),
+        broken == "1",
+        float(distance),
+        *case,
     )
 
 
-def wilson(share: float, n: int) -> tuple[float, float]:
+def worth(rows: Iterable[Row]) -> float | None:
+    """How many independent samples rows are worth, by their cases; None where these are unknown."""
+    counts: dict[str, list[int]] = {}
+    for row in rows:
+        if not row.case:
+            return None
+        count = counts.setdefault(row.case, [0, 0])
+        count[0] += not row.broken
+        count[1] += 1
+    return effective([(standing, n) for standing, n in counts.values()])
+
+
+def effective(cases: Sequence[tuple[int, int]]) -> float:
+    """How many independent samples those of some cases are worth: n over the design effect.
+
+    cases: how many samples of each stand, and how many there are. The design effect is the
+    variance of the share, as a ratio whose residuals are summed by case (Cochran, Sampling
+    Techniques, 1977), over that of as many independent samples. Where all samples are alike it is
+    not known, and every case counts as one sample. 0 for fewer than two cases.
+    """
+    n, standing = sum(size for _, size in cases), sum(right for right, _ in cases)
+    if len(cases) < 2:
+        return 0.0
+    if standing in (0, n):
+        return float(len(cases))
+    share = standing / n
+    squares = math.fsum((right - share * size) ** 2 for right, size in cases)
+    variance = len(cases) / (len(cases) - 1) * squares / n**2
+    # No more than there are, and one at least: few cases may agree by chance.
+    return float(min(n, max(1.0, share * (1 - share) / variance if variance > 0 else n)))
+
+
+def interval(share: float, n: int, samples: float | None) -> tuple[float, float]:
+    """The 95 % interval of a share of n samples that are worth so many, n if None.
+
+    Everything where they are worth nothing.
+    """
+    if samples is None:
+        return wilson(share, n)
+    return wilson(share, samples) if samples >= 1 else (0.0, 1.0)
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
     """The 95 % interval of a share that was measured on n samples, as shares.
 
     Wilson, Journal of the American Statistical Association, 1927: it holds near 0 and 1 too, where

@@ -115,6 +115,7 @@ def _attacked(
             f"the model's output is not finite on batch of samples {ids[0]} to "
             f"{ids[-1]}; its weights or its inputs are damaged, and no Dice can be stated"
         )
+    y = task.labels(output, y)
     clean = _state(x, x, output, y, setting, task)
     truth = task.foreground(output, y).flatten(2)
     pixels, present = truth.any(1).sum(1).tolist(), truth.any(2).sum(1).tolist()

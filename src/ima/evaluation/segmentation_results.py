@@ -109,6 +109,11 @@ class SegmentationResults:
         """The cases that samples are from, in their order."""
         return tuple(dict.fromkeys(row.case for row in self.rows))
 
+    @property
+    def knows_cases(self) -> bool:
+        """Whether somebody said the cases; otherwise each is called as its sample's id."""
+        return any(row.slice >= 0 or row.case != str(row.id) for row in self.rows)
+
     def of(self, attack: str = CLEAN, eps: float | None = 0.0) -> tuple[SegmentRow, ...]:
         """The rows of one attack at one radius; at any if eps is None (white noise has one)."""
         return tuple(

@@ -17,8 +17,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds
+from ima.attacks.walk import look
 from ima.budget import Budget
 from ima.evaluation.by_batch import by_batch, in_words, measured_in, within
+from ima.evaluation.masks import about_masks
+from ima.evaluation.naming import Names, Naming, check_classes, fit_classes
 from ima.evaluation.results import CLEAN
 from ima.evaluation.segment_attacks import find_segment_attack
 from ima.evaluation.segment_batch import SegmentExample, attack_batch
@@ -30,7 +33,10 @@ from ima.evaluation.segmentation_results import (
 )
 from ima.evaluation.setting import Setting
 from ima.norms import Norm, get_norm
-from ima.tasks import Segmentation, Tree
+from ima.tasks import Segmentation, Tree, tree_map
+
+FEW = 4
+"""So many samples are looked at before all work, for what can be said at once."""
 
 
 def evaluate_segmentation(
@@ -45,7 +51,8 @@ def evaluate_segmentation(
     batch_size: int = 16,
     seed: int = 0,
     keys: tuple[str, str] = ("image", "label"),
-    names: Sequence[tuple[str, int]] | None = None,
+    ids: Sequence[int] | None = None,
+    names: Names | None = None,
     classes: Sequence[str] | None = None,
     keep: Callable[[SegmentExample], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -54,14 +61,16 @@ def evaluate_segmentation(
 ) -> SegmentationResults:
     """The Dice of every sample: clean, and the lowest that each attack finds at each eps.
 
-    data: a map-style data set of (x, y), x (C, *S) and y as the task's targets, of MONAI's dicts
-    too; or an iterable of batches of these, each of one shape; attacks: names such as
-    `"pgd-100"`, see `SEGMENT_ATTACKS`; names: case and slice of every sample, read when its turn
-    comes, the sample's number and -1 if None; classes: names of the foreground classes. keep is
+    data: samples are (x, y), x (C, *S) and y as the task's targets, or MONAI's dicts; batches are
+    of one shape each; attacks: names such as `"pgd-100"`, see `SEGMENT_ATTACKS`; names: without
+    slices these are counted within a case, -1 where every case has one sample; the case is the
+    sample's id if None; classes: names of the foreground classes. keep is
     called with every sample under every attack but white noise. A sample's Dice at an eps is at
     most that at a smaller one, whose ball lies inside. With several attacks, `"worst case"` has for
     every sample the lowest Dice of all. Other arguments, and what is raised, as of `ima.evaluate`.
     """
+    naming, given = Naming.of(ids, names), check_classes(classes)
+    keep = naming.kept(keep)
     radii = sorted(set(torch.as_tensor(eps, dtype=torch.float64).flatten().tolist()))
     if not all(0 < radius < float("inf") for radius in radii):
         raise ValueError(f"eps are {radii}; expected finite noise radii above 0")
@@ -77,15 +86,25 @@ def evaluate_segmentation(
     }
 
     def work(x: Tensor, y: Tree, ids: range, source: Generator) -> list[SegmentRow]:
-        where = [(str(i), -1) if names is None else names[i] for i in ids]
+        where = [(str(i), -1) for i in ids]
         setting = Setting(norm, task, bounds, source)
         return attack_batch(model, x, y, ids, where, radii, found, setting, task, keep)
+
+    said: dict[str, str] = {}
+
+    def before(x: Tensor, y: Tree) -> None:
+        few = tree_map(lambda t: t[:FEW], y)
+        output = look(model, x[:FEW])
+        task.check(output, few)
+        fit_classes(given, len(task.dice_per_class(output, few)[0]), "foreground classes")
+        said.update(about_masks(output, few, task))
 
     done = by_batch(
         model,
         data,
         work,
         settings,
+        task=task,
         batch_size=batch_size,
         seed=seed,
         keys=keys,
@@ -93,24 +112,17 @@ def evaluate_segmentation(
         partial=partial,
         budget=budget,
         read=SegmentRow.of,
+        naming=naming,
+        before=before,
     )
     white = [name for name, row, _ in found if row.amplitude is not None]
     aimed = [name for name, *_ in found if name not in white]
     order = {name: i for i, name in enumerate([CLEAN, *white, *aimed, WORST])}
-    rows = sorted(done.rows, key=lambda row: (order[row.attack], row.eps, row.id))
-    named = _named(classes, len(rows[0].per_class))
+    rows = sorted(naming.rows(done.rows), key=lambda row: (order[row.attack], row.eps, row.id))
+    count = len(rows[0].per_class)
+    named = given or tuple(f"class {number}" for number in range(1, count + 1))
     dimensions = {"dimensions": str(done.first.ndim - 2)}
     about = {name: in_words(row.summary, steps) for name, row, steps in found}
-    about |= {"empty slices": EMPTY_SLICES, **dimensions, "bounds": within(bounds), **done.about()}
+    about |= {"empty slices": EMPTY_SLICES, **dimensions, **said}
+    about |= {"bounds": within(bounds), **done.about()}
     return SegmentationResults(tuple(rows), named, norm.name, about)
-
-
-def _named(classes: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    if classes is None:
-        return tuple(f"class {number}" for number in range(1, count + 1))
-    if len(classes) != count or len(set(classes)) != count:
-        raise ValueError(
-            f"classes are {list(classes)}; the network has {count} foreground classes, so expected "
-            "as many different names"
-        )
-    return tuple(classes)

@@ -14,6 +14,7 @@ from torch import nn
 
 from ima.attacks.inputs import Bounds
 from ima.budget import Budget
+from ima.evaluation.naming import Names
 from ima.evaluation.noise import WHITE_NOISE
 from ima.evaluation.overlays import Overlays
 from ima.evaluation.segment_attacks import find_segment_attack
@@ -56,7 +57,7 @@ def attack_segmentation(
     bounds: Bounds = None,
     batch_size: int = 16,
     seed: int = 0,
-    names: Sequence[tuple[str, int]] | None = None,
+    names: Names | None = None,
     classes: Sequence[str] | None = None,
     settings: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,

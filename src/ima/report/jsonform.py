@@ -12,6 +12,7 @@ import numpy as np
 
 from ima import __version__
 from ima.evaluation.results import CLEAN, Results, is_white
+from ima.report.cases import told_cases
 from ima.report.html.classes import class_names, class_scores
 from ima.report.html.entries import Entry, data_name
 from ima.report.html.numbers import Score, Scores, enough, radii_of, scores
@@ -31,7 +32,8 @@ def to_json(entries: Sequence[Entry]) -> str:
     `robustbench` holds one record a noise radius, as in RobustBench's model_info: accuracies there
     are percent as text, `autoattack_acc` only where AutoAttack ran, with `autoattack_parts` where
     these were not the standard four: for two or three classes they cannot be. Everywhere else
-    accuracies are shares in 0..1, with n and the ends of the 95 % Wilson interval; `by_class` has
+    accuracies are shares in 0..1, with n and the ends of the 95 % Wilson interval, and `intervals`
+    says whether these are over cases; `by_class` has
     those of each class, for the main weights. White noise's eps is a share of the bounds' width,
     with `size` in words where that is not one.
     """
@@ -40,6 +42,7 @@ def to_json(entries: Sequence[Entry]) -> str:
         "format": "ima report 1",
         "ima": __version__,
         "verdict": sentences(judged).replace("\u00a0", " "),
+        "intervals": told_cases([results for entry in entries for results in entry.main]),
         "networks": [_network(one) for one in judged],
     }
     return json.dumps(_plain(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

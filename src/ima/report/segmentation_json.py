@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ima import __version__
+from ima.report.cases import told_cases
 from ima.report.html.checks import scrubbed
 from ima.report.html.scrub import scrub
 from ima.report.html.segmentation_verdict import Seen, sentences
@@ -27,6 +28,7 @@ def to_json(runs: Sequence[Segmented]) -> str:
         "ima": __version__,
         "verdict": sentences(seen),
         "convention": empties(runs[0].results),
+        "intervals": told_cases([run.results for run in runs]),
         "networks": [_network(one) for one in seen],
     }
     return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -216,14 +216,16 @@ def count(results: SegmentationResults) -> str:
     empty = sum(row.pixels == 0 for row in clean)
     bare = f", {empty} without foreground" if empty else ""
     cases = len(results.cases)
-    of_cases = f" of {cases} case{'s' if cases > 1 else ''}" if unit == "slices" else ""
+    several = unit == "slices" or (results.knows_cases and cases < len(clean))
+    of_cases = f" of {cases} case{'s' if cases > 1 else ''}" if several else ""
     return f"{len(clean)} {unit}{part}{of_cases}{bare}"
 
 
 def in_volumes(results: SegmentationResults) -> bool:
     """Whether samples are volumes, whole or a part of a case, rather than slices or images."""
-    flat = results.settings.get("dimensions") == "2"
-    return not flat and all(row.slice < 0 for row in results.rows)
+    dimensions = results.settings.get("dimensions")
+    # Several volumes of one case are counted like slices.
+    return dimensions == "3" or (dimensions != "2" and all(row.slice < 0 for row in results.rows))
 
 
 def in_patches(results: SegmentationResults) -> bool:

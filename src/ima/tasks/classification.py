@@ -44,10 +44,9 @@ class Classification:
                 if isinstance(target, Tensor)
                 else type(target).__name__
             )
-            one = isinstance(target, Tensor) and target.numel() == len(output)
             raise TypeError(
                 f"targets are {came}; expected integer class labels of shape (batch,)"
-                + (": y.reshape(-1).long() makes them of these" if one else "")
+                + _made(output, target)
             )
         if output.ndim not in (1, 2) or len(output) != len(target) or output.numel() == 0:
             raise ValueError(
@@ -63,6 +62,7 @@ class Classification:
             raise ValueError(
                 f"label {int(target[where])} (sample {where} of the batch) is out of range; the "
                 f"model's output has {classes} classes, so labels must be 0 to {classes - 1}"
+                + (": they seem to count from 1, pass y - 1" if int(target.min()) > 0 else "")
             )
 
     def loss(self, output: Tree, target: Tree) -> Tensor:
@@ -107,6 +107,18 @@ class Classification:
     def divergence(self, clean: Tree, noisy: Tree, target: Tree = None) -> Tensor:
         """KL(p || q) of the class probabilities of two outputs, (B,), in nats; no target needed."""
         return kl(*(log_probabilities(_logits(output)) for output in (clean, noisy)))
+
+
+def _made(output: Tensor, target: object) -> str:
+    """How labels are made of such targets, where one may know."""
+    if not isinstance(target, Tensor):
+        return ""
+    if target.numel() == len(output):
+        return ": y.reshape(-1).long() makes them of these"
+    one_hot = target.ndim == 2 and bool(((target == 0) | (target == 1)).all())
+    if one_hot and bool((target.sum(1) == 1).all()):
+        return ": these are one-hot, y.argmax(1) makes them of these"
+    return ""
 
 
 def _classes(output: Tensor) -> int:

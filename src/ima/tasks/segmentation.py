@@ -47,8 +47,8 @@ class Segmentation:
     """Labels or regions for every pixel; for any number of spatial dimensions.
 
     Outputs are logits (B, C, *S), through softmax, with the background first; or a list of them,
-    full resolution first (deep supervision). Targets are labels, (B, *S) or (B, 1, *S), or a list
-    of them, one a scale.
+    full resolution first (deep supervision). Targets are labels, (B, *S) or (B, 1, *S), or one-hot,
+    (B, C, *S) with every pixel in one channel; or a list of them, one a scale.
 
     threshold: a sample is correct where its Dice is above, 0 to 1. regions: every channel is one
     region through a sigmoid, also a single one; targets are one-hot, (B, R, *S), or (B, R + 1, *S)
@@ -94,6 +94,12 @@ class Segmentation:
             )
         for logits, truth in zip(outputs, targets, strict=False):
             self._check(logits, truth)
+
+    def labels(self, output: Tree, target: Tree) -> Tree:
+        """The targets, one-hot ones as labels (B, *S); regions as they are."""
+        if isinstance(target, list | tuple):
+            return [self.labels(full(output), one) for one in target]
+        return _labels(full(output), target) if not self.regions else target
 
     def loss(self, output: Tree, target: Tree) -> Tensor:
         """Cross-entropy minus soft Dice of every sample, (B,), summed over weighted scales.
@@ -245,7 +251,7 @@ class Segmentation:
             there = target[:, :regions].bool()
             labels = there.to(precise(logits))
             return labels, there if valid is None else there & valid, valid
-        labels = target.reshape(len(target), *logits.shape[2:]).long()
+        labels = _labels(logits, target).reshape(len(target), *logits.shape[2:]).long()
         valid = None
         if self.ignore_label is not None:
             valid = (labels != self.ignore_label)[:, None]
@@ -279,6 +285,9 @@ class Segmentation:
             if self.regions
             else [(batch, *image), (batch, 1, *image)]
         )
+        if not self.regions and tuple(target.shape) == (batch, channels, *image):
+            _check_one_hot(target)
+            return
         if tuple(target.shape) not in fits:
             raise ValueError(
                 f"targets have shape {tuple(target.shape)} for an output of {tuple(logits.shape)}; "
@@ -287,6 +296,7 @@ class Segmentation:
         wrong = (target != 0) & (target != 1) if self.regions else self._strange(target, channels)
         if bool(wrong.any()):
             kind = "0 or 1" if self.regions else f"labels 0 to {channels - 1}"
+            kind += _scaled(target, channels, self.regions)
             raise ValueError(
                 f"targets hold {float(target[wrong][0]):g}; the model's output has {channels} "
                 f"channels, so expected {kind}"
@@ -298,3 +308,35 @@ class Segmentation:
         labels = target.long()
         wrong = (labels < 0) | (labels >= classes) | (target != labels)
         return wrong if self.ignore_label is None else wrong & (labels != self.ignore_label)
+
+
+def _labels(logits: Tensor, target: Tensor) -> Tensor:
+    """One-hot targets of the output's shape as labels (B, *S); others as they are."""
+    # An image as large as there are channels may look so too, but has a dimension less.
+    if target.ndim != logits.ndim or target.shape[1] == 1:
+        return target
+    return target.to(torch.uint8).argmax(1)
+
+
+def _check_one_hot(target: Tensor) -> None:
+    """Raise ValueError unless every pixel is 1 in one channel and 0 in the others."""
+    there = target != 0
+    if bool((there & (target != 1)).any()) or bool((there.sum(1) != 1).any()):
+        counts = sorted(set(there.sum(1).flatten().tolist()))[:3]
+        raise ValueError(
+            f"targets have shape {tuple(target.shape)}, a channel for each of the model's, but not "
+            f"every pixel is 1 in one of them and 0 in the others (pixels in {counts} channels, "
+            f"values up to {float(target.max()):g}); for regions that overlap or leave pixels out "
+            "pass Segmentation(regions=True), on the command line --regions"
+        )
+
+
+def _scaled(target: Tensor, channels: int, regions: bool) -> str:
+    """What may be meant by values that no target has."""
+    found = {float(value) for value in target.unique()[: channels + 3]}
+    if found <= {0.0, 255.0}:
+        other = "" if regions else "; where it marks pixels to ignore, ignore_label=255"
+        return f": where 255 marks the foreground, pass (y > 0){other}"
+    if not regions and found == {float(label) for label in range(1, channels + 1)}:
+        return ": they seem to count from 1, pass y - 1"
+    return ""

@@ -7,6 +7,7 @@ segmentation network's. Results lie beside the weights, in a folder of their own
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,16 +16,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from ima.attacks.inputs import Bounds
 from ima.attacks.walk import look
 from ima.data import Splits, load
-from ima.evaluation.batches import batches, pair
+from ima.evaluation.batches import Batches, peek
+from ima.evaluation.masks import one_hot
+from ima.evaluation.naming import Names
+from ima.evaluation.reading import Reader, sample_shapes
 from ima.networks import build
 from ima.tasks import Classification, Segmentation, Tree, full, tree_map
 from ima.training.build import BOUNDS, build_fabric, load_into
 from ima.training.checkpoint import load_weights
 from ima.training.run import environment
+
+KEYS = ("image", "label")
+"""Where x and y are in items that are dicts."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,9 @@ class Foreign:
     """A network with its weights on the device, and the data that it is judged by.
 
     built, named: what builds the network, and the data, as they were asked for; classes: their
-    names, numbers where nobody named them; of a segmentation network the foreground's.
+    names, numbers where nobody named them; of a segmentation network the foreground's. names: of
+    the samples' cases, as `ima.evaluate` takes them; channels: what those of a segmentation network
+    are, where it was asked for.
     """
 
     checkpoint: Path
@@ -44,6 +54,8 @@ class Foreign:
     task: Classification | Segmentation
     bounds: Bounds
     norm: str
+    names: Names | None = None
+    channels: str = ""
 
     def told(self) -> dict[str, str]:
         """What was loaded, and with what it is evaluated, for the record."""
@@ -54,6 +66,7 @@ class Foreign:
             "weights": self.checkpoint.name,
             "model": self.built,
             "data": self.named,
+            **({"channels": self.channels} if self.channels else {}),
             **{name: str(place[name]) for name in names if place[name] is not None},
         }
 
@@ -95,6 +108,8 @@ def load_foreign(
     channels: int | None = None,
     num_classes: int | None = None,
     ignore_label: int | None = None,
+    regions: bool | None = None,
+    cases: str | None = None,
     device: str = "auto",
 ) -> Foreign:
     """The network and its data.
@@ -105,7 +120,12 @@ def load_foreign(
     name of `ima list networks`. data:
     `module:function`, which returns a data set of (x, y) or a list of batches; or a name of
     `ima list data`, of which the test part is taken. bounds: (0, 1) for data by name, none else.
-    ignore_label: of pixels that count nowhere, for a segmentation network with labels.
+    ignore_label: of pixels that count nowhere, for a segmentation network with labels. regions:
+    whether each channel is a region through a sigmoid, for a segmentation network; if None, as the
+    masks of the first sample have it: one-hot ones, every pixel in one channel, mean labels. cases:
+    `module:name` of a list of the samples' cases, or a function that gives one; or a key of the
+    data's dicts, or a place in its tuples; if None the data's own attribute `cases`, where it has
+    one. Classes are called as the data's attribute `classes` says, where that fits.
 
     Raises FileNotFoundError or ValueError that says what cannot be loaded, and for weights that do
     not fit the network, and for a network that does not take the data.
@@ -113,11 +133,13 @@ def load_foreign(
     weights = load_weights(checkpoint)
     splits = None if ":" in data else load(data)
     samples = _imported(data) if splits is None else splits.test
-    x, y = pair(next(iter(batches(samples, 1)), None), ("image", "label"))
-    network = _network(model, tuple(x.shape[1:]), splits, channels, num_classes)
-    load_into(network, weights, checkpoint)
+    x, y = peek(samples, KEYS)
+    shapes = sample_shapes(x, y)
+    network = _loaded(weights, checkpoint, model, shapes, splits, channels, num_classes)
     network = build_fabric(device).to_device(network).eval()
     place = next((p.device for p in network.parameters()), torch.device("cpu"))
+    first = next(iter(Batches(samples, 1, KEYS, Reader(network, _Guess(ignore_label, regions)))))
+    x, y = first.x, first.y
     try:
         output = look(network, x.to(place))
     except (RuntimeError, TypeError, ValueError) as error:
@@ -127,13 +149,56 @@ def load_foreign(
         ) from error
     if bounds is None and splits is not None:
         bounds = BOUNDS
-    task = _task(output, y, ignore_label)
+    task = _task(output, y, ignore_label, regions)
     task.check(output, tree_map(lambda t: t.to(place), y))
-    classes = _numbered(task, output) if splits is None else splits.classes
-    return Foreign(checkpoint, network, model, samples, data, classes, task, bounds, norm)
+    background = isinstance(task, Segmentation) and not task.regions
+    numbered = _numbered(task, output)
+    classes = _named(samples, numbered, background) if splits is None else splits.classes
+    asked = {None: "", True: "regions, as asked for", False: "classes, as asked for"}
+    return Foreign(
+        *(checkpoint, network, model, samples, data, classes, task, bounds, norm),
+        _cases(samples, cases),
+        asked[regions],
+    )
 
 
-def _task(output: Tree, target: Tree, ignore_label: int | None) -> Classification | Segmentation:
+@dataclass(frozen=True)
+class _Guess:
+    """What tells whether an item is a sample or a batch, before the task is known."""
+
+    ignore_label: int | None
+    regions: bool | None
+
+    def check(self, output: Tree, target: Tree) -> None:
+        """Raise where output and target do not fit together, whatever the task."""
+        _task(output, target, self.ignore_label, self.regions).check(output, target)
+
+
+def _loaded(
+    weights: Mapping[str, Tensor],
+    checkpoint: Path,
+    model: str,
+    shapes: Sequence[tuple[int, ...]],
+    splits: Splits | None,
+    channels: int | None,
+    num_classes: int | None,
+) -> nn.Module:
+    """The network with its weights, for samples of the first of these shapes that it fits."""
+    refused: list[Exception] = []
+    for shape in shapes:
+        try:
+            network = _network(model, shape, splits, channels, num_classes)
+            load_into(network, weights, checkpoint)
+        except (ValueError, RuntimeError) as error:
+            refused.append(error)
+            continue
+        return network
+    raise refused[0]
+
+
+def _task(
+    output: Tree, target: Tree, ignore_label: int | None, regions: bool | None = None
+) -> Classification | Segmentation:
     """What a network does, by its answer: logits (B, K) or (B,), or a map of them."""
     try:
         logits, truth = full(output), full(target)
@@ -146,17 +211,35 @@ def _task(output: Tree, target: Tree, ignore_label: int | None) -> Classificatio
             "network into a module which returns its logits alone"
         )
     if logits.ndim < 3:
-        if ignore_label is not None:
+        asked = {"ignore_label": ignore_label, "regions": regions}
+        if given := [name for name, value in asked.items() if value is not None]:
             raise ValueError(
-                "ignore_label is for labels of pixels; this network gives one answer a sample, of "
+                f"{given[0]} is for labels of pixels; this network gives one answer a sample, of "
                 f"shape {tuple(logits.shape[1:])}: leave it out"
             )
         return Classification()
-    one_hot = truth.ndim == logits.ndim and truth.shape[1] > 1
-    if logits.shape[1] > 1 and not one_hot:
-        return Segmentation(ignore_label=ignore_label)
-    # A channel for each region: as many in the labels, or one more for pixels to ignore.
-    return Segmentation(regions=True, ignore_label=ignore_label)
+    if regions is None:
+        regions = _are_regions(logits.shape[1], truth.detach().cpu(), logits.ndim)
+    return Segmentation(regions=regions, ignore_label=ignore_label)
+
+
+def _are_regions(channels: int, masks: Tensor, dims: int) -> bool:
+    """Whether masks have a channel for each region, or one more for pixels to ignore.
+
+    ValueError where that may be the background as well.
+    """
+    several = masks.ndim == dims and masks.shape[1] > 1
+    if not several:
+        return channels == 1
+    if not one_hot(masks):
+        return True
+    if masks.shape[1] == channels + 1:
+        raise ValueError(
+            f"the masks have {channels + 1} channels, the network's output {channels}, and every "
+            "pixel is in exactly one: if the first is the background, leave it out, y[1:]; if the "
+            "last marks pixels to ignore, say --regions"
+        )
+    return channels == 1
 
 
 def _numbered(task: Classification | Segmentation, output: Tree) -> tuple[str, ...]:
@@ -166,6 +249,33 @@ def _numbered(task: Classification | Segmentation, output: Tree) -> tuple[str, .
     if task.regions:
         return tuple(f"region {number}" for number in range(1, channels + 1))
     return tuple(f"class {number}" for number in range(1, channels))
+
+
+def _named(data: Any, numbered: tuple[str, ...], background: bool) -> tuple[str, ...]:
+    """The data's own names of classes, where they are as many; background: may stand first."""
+    own = getattr(data, "classes", None) or getattr(_inside(data), "classes", None)
+    if not isinstance(own, list | tuple) or not all(isinstance(name, str) for name in own):
+        return numbered
+    foreground = own[1:] if background and len(own) == len(numbered) + 1 else own
+    fits = len(foreground) == len(numbered) == len(set(foreground))
+    return tuple(foreground) if fits else numbered
+
+
+def _cases(data: Any, asked: str | None) -> Names | None:
+    """What names the samples' cases: what was asked for, or what the data say themselves."""
+    if asked is None:
+        own = getattr(data, "cases", None)
+        own = getattr(_inside(data), "cases", None) if own is None else own
+        return own if hasattr(own, "__len__") else None
+    if ":" not in asked:
+        return int(asked) if asked.isdigit() else asked
+    found = _found(asked)
+    return found() if inspect.isroutine(found) else found
+
+
+def _inside(data: Any) -> Any:
+    """The data set that a loader reads."""
+    return data.dataset if isinstance(data, DataLoader) else None
 
 
 def _network(

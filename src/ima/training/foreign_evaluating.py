@@ -17,7 +17,7 @@ from torch.utils.data import TensorDataset
 from ima.budget import Budget
 from ima.data import Part
 from ima.evaluation.attacks import ATTACKS
-from ima.evaluation.batches import batches, pair
+from ima.evaluation.batches import few
 from ima.evaluation.by_batch import within
 from ima.evaluation.checks import run_checks
 from ima.evaluation.checks_results import Checks
@@ -32,7 +32,7 @@ from ima.evaluation.segmentation_results import SegmentationResults
 from ima.evaluation.segments_on_disk import Sheet, attack_segmentation
 from ima.tasks import Classification, Segmentation
 from ima.training.evaluating import EXAMPLES, load_subject
-from ima.training.foreign import Foreign
+from ima.training.foreign import KEYS, Foreign
 from ima.training.run import Run
 
 FEW = 16
@@ -65,6 +65,8 @@ def evaluate_foreign(
         norm=foreign.norm,
         bounds=foreign.bounds,
         seed=seed,
+        names=foreign.names,
+        classes=foreign.classes,
         keep=examples.keep,
         progress=after_batch,
         partial=record,
@@ -98,6 +100,7 @@ def segment_foreign(
         norm=foreign.norm,
         bounds=foreign.bounds,
         seed=seed,
+        names=foreign.names,
         classes=foreign.classes,
         settings=foreign.told(),
         progress=progress,
@@ -197,7 +200,7 @@ def data_digest(data: Any) -> str:
         return mark(data.images, data.targets)
     if isinstance(data, TensorDataset) and len(data.tensors) > 1:
         return mark(*data.tensors[:2])
-    return mark(*pair(next(iter(batches(data, FEW))), ("image", "label")))
+    return " ".join(mark(x, y) for x, y in few(data, KEYS, FEW))
 
 
 def _measured(foreign: Foreign) -> dict[str, str]:

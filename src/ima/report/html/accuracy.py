@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from itertools import groupby, product
 
-from ima.evaluation.results import CLEAN, mean_and_std
+from ima.evaluation.results import CLEAN, Row
+from ima.report.cases import told_cases
 from ima.report.html.blocks import Block, Grid, Prose, Two
 from ima.report.html.numbers import (
-    Score,
     Scores,
     attack_name,
     attacks_of,
     interval,
     lacking,
     radii_of,
+    score,
     scores,
 )
 from ima.report.html.sources import WEIGHTS
@@ -71,11 +73,16 @@ def _white(judged: Sequence[Judged]) -> tuple[Block, ...]:
         for size, _, _ in white.values()
     )
     found = [(label, [white for white, _ in seeds if white]) for label, seeds in tried]
+    flips = {
+        (one.entry.label, name): [r.flips(name) for r in one.entry.main if name in r.white]
+        for one in judged
+        for name in dict.fromkeys(name for r in one.entry.main for name in r.white)
+    }
     names = dict.fromkeys(name for _, seeds in found for white in seeds for name in white)
     for label, seeds in found:
         if not seeds:
             continue
-        cells = [_flips([white[name][1:] for white in seeds if name in white]) for name in names]
+        cells = [_flips(flips.get((label, name), [])) for name in names]
         right = min((n for white in seeds for _, _, n in white.values()), default=0)
         rows.append((label, str(right), *cells))
     if not names:
@@ -88,13 +95,13 @@ def _white(judged: Sequence[Judged]) -> tuple[Block, ...]:
     return (Grid(caption, columns, tuple(rows)),)
 
 
-def _flips(seeds: Sequence[tuple[int, int]]) -> str | Two:
-    known = [(flipped / right, right) for flipped, right in seeds if right]
+def _flips(seeds: Sequence[Sequence[Row]]) -> str | Two:
+    known = [rows for rows in seeds if rows]
     if not known:
         return "–"
-    mean, std = mean_and_std(share for share, _ in known)
-    score = Score(mean, std, min(n for _, n in known), len(known))
-    return Two(str(score), interval(score))
+    standing = score(known)
+    flipped = replace(standing, share=1 - standing.share)
+    return Two(str(flipped), interval(flipped))
 
 
 def _note(judged: Sequence[Judged]) -> str:
@@ -109,7 +116,8 @@ def _note(judged: Sequence[Judged]) -> str:
     )
     return (
         "A sample that is wrong without noise counts as wrong under every attack. Intervals: 95 %, "
-        f"Wilson; they say how much a test set of this size leaves open.{seeds}"
+        f"Wilson; they say how much a test set of this size leaves open.{seeds} "
+        + told_cases([results for one in judged for results in one.entry.main])
     )
 
 

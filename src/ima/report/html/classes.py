@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ima.evaluation.results import CLEAN, Results, mean_and_std
+from ima.evaluation.results import CLEAN, Results, Row, named
 from ima.report.html.blocks import Block, Grid, Prose, Two
-from ima.report.html.numbers import Score, attack_name, headline, interval, radii_told
+from ima.report.html.numbers import Score, attack_name, headline, interval, radii_told, score
 from ima.report.html.verdict import Judged
 from ima.report.style import norm_name
 
@@ -19,21 +19,22 @@ MOST = 24
 
 def class_scores(seeds: Sequence[Results], attack: str, eps: float) -> dict[int, Score]:
     """The accuracy of each class, by its index, mean over the seeds."""
-    found: dict[int, list[tuple[int, int]]] = {}
+    found: dict[int, list[list[Row]]] = {}
     for results in seeds:
-        for label, counted in results.by_class(attack, eps).items():
-            found.setdefault(label, []).append(counted)
-    made: dict[int, Score] = {}
-    for label, counts in sorted(found.items()):
-        mean, std = mean_and_std(standing / n for standing, n in counts)
-        made[label] = Score(mean, std, min(n for _, n in counts), len(counts))
-    return made
+        of_label: dict[int, list[Row]] = {}
+        for row in results.of(attack, eps):
+            of_label.setdefault(row.label, []).append(row)
+        for label, rows in of_label.items():
+            found.setdefault(label, []).append(rows)
+    return {label: score(of_seeds) for label, of_seeds in sorted(found.items())}
 
 
 def class_names(judged: Sequence[Judged]) -> dict[int, str]:
     """The names of the classes by their index, as far as an evaluation kept them."""
     kept = (s.examples for one in judged for s in one.entry.sources if s.examples)
-    return {i: str(name) for i, name in enumerate(next(kept, {}).get("classes", ()))}
+    told = (named(r.settings) for one in judged for r in one.entry.main)
+    names = [*next(kept, {}).get("classes", ())] or next(filter(None, told), [])
+    return {i: str(name) for i, name in enumerate(names)}
 
 
 def class_tables(judged: Sequence[Judged]) -> tuple[Block, ...]:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 
 from ima.evaluation.distances import Distances
-from ima.evaluation.results import CLEAN, Results, aimed, mean_and_std, wilson
+from ima.evaluation.results import (
+    CLEAN,
+    Results,
+    Row,
+    aimed,
+    mean_and_std,
+    worth,
+)
+from ima.evaluation.results import (
+    interval as interval_of,
+)
 from ima.norm_names import known_norm
 
 WORST = "worst case"
@@ -26,7 +36,8 @@ ABBREVIATIONS = ("pgd", "ifgsm", "ddn", "fab")
 class Score:
     """An accuracy, 0..1: mean and standard deviation over seeds, each measured on n samples.
 
-    clean: the mean accuracy of these same seeds without noise, NaN where nobody needs it.
+    clean: the mean accuracy of these same seeds without noise, NaN where nobody needs it. worth:
+    how many independent samples they are worth, by their cases; n where None.
     """
 
     share: float
@@ -34,11 +45,12 @@ class Score:
     n: int
     seeds: int
     clean: float = math.nan
+    worth: float | None = None
 
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval for n samples; seeds share the samples, so they do not narrow it."""
-        return wilson(self.share, self.n)
+        return interval_of(self.share, self.n, self.worth)
 
     def __str__(self) -> str:
         spread = "" if self.std is None else f" ± {100 * self.std:.1f}"
@@ -51,23 +63,33 @@ Scores: TypeAlias = Mapping[tuple[str, float], Score]
 
 def scores(seeds: Sequence[Results]) -> Scores:
     """The accuracies of one method, from one pass over its rows."""
-    found: dict[tuple[str, float], list[tuple[int, int, float]]] = {}
+    found: dict[tuple[str, float], list[tuple[list[Row], float]]] = {}
     for results in seeds:
-        counts: dict[tuple[str, float], list[int]] = {}
+        groups: dict[tuple[str, float], list[Row]] = {}
         for row in results.rows:
-            count = counts.setdefault((row.attack, row.eps), [0, 0])
-            count[0] += not row.broken
-            count[1] += 1
-        right, total = counts.get((CLEAN, 0.0), (0, 0))
-        clean = right / total if total else math.nan
-        for key, (standing, n) in counts.items():
-            found.setdefault(key, []).append((standing, n, clean))
+            groups.setdefault((row.attack, row.eps), []).append(row)
+        rows = groups.get((CLEAN, 0.0), [])
+        clean = _standing(rows) / len(rows) if rows else math.nan
+        for key, of_key in groups.items():
+            found.setdefault(key, []).append((of_key, clean))
     made: dict[tuple[str, float], Score] = {}
-    for key, counted in found.items():
-        mean, std = mean_and_std(standing / n for standing, n, _ in counted)
-        clean, _ = mean_and_std(of_seed for *_, of_seed in counted)
-        made[key] = Score(mean, std, min(n for _, n, _ in counted), len(counted), clean)
+    for key, of_seeds in found.items():
+        clean, _ = mean_and_std(of_seed for _, of_seed in of_seeds)
+        made[key] = replace(score([rows for rows, _ in of_seeds]), clean=clean)
     return made
+
+
+def score(seeds: Sequence[Sequence[Row]]) -> Score:
+    """The share of rows that stand, mean over seeds, each with at least one row."""
+    mean, std = mean_and_std(_standing(rows) / len(rows) for rows in seeds)
+    samples = [worth(rows) for rows in seeds]
+    known = [one for one in samples if one is not None]
+    least = min(known) if len(known) == len(samples) else None
+    return Score(mean, std, min(map(len, seeds)), len(seeds), worth=least)
+
+
+def _standing(rows: Sequence[Row]) -> int:
+    return sum(not row.broken for row in rows)
 
 
 def attacks_of(all_scores: Sequence[Scores]) -> list[str]:

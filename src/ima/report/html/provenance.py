@@ -7,7 +7,16 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from ima.evaluation.results import CLEAN, EPOCH, FILE, NETWORK, PICKED, PICKED_OLD, Results
+from ima.evaluation.results import (
+    CLASSES,
+    CLEAN,
+    EPOCH,
+    FILE,
+    NETWORK,
+    PICKED,
+    PICKED_OLD,
+    Results,
+)
 from ima.report.html.blocks import Block, Code, Grid, Prose
 from ima.report.html.numbers import WORST, attack_name, attacks_of, named
 from ima.report.html.scrub import scrub
@@ -16,7 +25,7 @@ from ima.report.html.verdict import Judged
 PLACE = ("ima", "commit", "python", "torch", "numpy", "device", "processor", "cores", "threads")
 ABSENT = "–"
 
-APART = (NETWORK, FILE, EPOCH, PICKED, "samples", "part", "seed", "seconds", "bounds")
+APART = (NETWORK, FILE, CLASSES, EPOCH, PICKED, "samples", "part", "seed", "seconds", "bounds")
 """Settings of an evaluation that the page shows elsewhere, or that nobody reads."""
 
 Told: TypeAlias = tuple[str, Sequence[Mapping[str, Any]]]

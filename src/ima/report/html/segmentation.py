@@ -11,6 +11,7 @@ import numpy as np
 
 from ima.evaluation.results import CLEAN, is_white
 from ima.evaluation.segmentation_results import WORST
+from ima.report.cases import told_cases
 from ima.report.cells import ABSENT
 from ima.report.html import charts, sources
 from ima.report.html.blocks import Block, Chart, Grid, Page, Prose, Section, Two
@@ -116,7 +117,8 @@ def _dice(seen: Sequence[Seen]) -> tuple[Block, ...]:
     text = (
         f"{DEFINED}. The convention: {empties(first)}. “All classes” counts only samples whose "
         "truth holds every foreground class. Intervals: 95 %, from how much the cases differ, as "
-        "slices of one case are alike; too narrow for few cases."
+        "slices of one case are alike; too narrow for few cases. "
+        + told_cases([one.run.results for one in seen])
     )
     if len(seen) > 1:
         text += f" “Average” is {AVERAGED}."

@@ -1,0 +1,56 @@
+"""What masks mean: labels as one-hot, or regions; and what speaks against how they are taken."""
+
+from __future__ import annotations
+
+import warnings
+
+from torch import Tensor
+
+from ima.tasks import Segmentation, Tree, full
+
+CLEARER = 0.1
+"""By so large a share of the pixels the largest output must fit better to be spoken of."""
+
+TRUTH = "masks"
+"""The setting that says how masks were taken, where that is not as they are."""
+
+
+def one_hot(masks: Tensor) -> bool:
+    """Whether every pixel of masks (B, K, *S), K at least 2, is in exactly one channel."""
+    if masks.ndim < 3 or masks.shape[1] < 2:
+        return False
+    there = masks != 0
+    return bool(((masks == 1) | ~there).all()) and bool((there.sum(1) == 1).all())
+
+
+def about_masks(output: Tree, target: Tree, task: Segmentation) -> dict[str, str]:
+    """What is to be said of how these masks are taken, as settings of results.
+
+    Warns where they look like another thing than the task takes them for.
+    """
+    logits, masks = full(output), full(target)
+    if masks.ndim != logits.ndim or not one_hot(masks):
+        return {}
+    if not task.regions:
+        return {TRUTH: "one-hot, taken as labels: the largest output decides"}
+    channels = logits.shape[1]
+    if masks.shape[1] == channels + 1:
+        doubt = (
+            f"masks have {channels + 1} channels for {channels} of the output, and every pixel is "
+            "in exactly one; the last is taken for pixels to ignore: if the first is the "
+            "background, leave it out, y[:, 1:]"
+        )
+    else:
+        truth = masks.argmax(1)
+        largest = float((logits.argmax(1) == truth).float().mean())
+        above = float(((logits > 0) == masks.bool()).all(1).float().mean())
+        if largest - above < CLEARER:
+            return {}
+        doubt = (
+            "every pixel is in exactly one of the masks, and the network's largest output fits "
+            f"them at {100 * largest:.0f} % of pixels, outputs above 0 at {100 * above:.0f} %: it "
+            "looks like softmax over classes; pass Segmentation() without regions"
+        )
+    # The caller of the caller's caller knows what was passed.
+    warnings.warn(doubt, stacklevel=5)
+    return {TRUTH: f"taken as regions; but {doubt}"}
