@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 Tree: TypeAlias = Any
@@ -35,6 +36,32 @@ def plain(tree: Tree) -> Tree:
     return tree_map(lambda tensor: tensor.as_subclass(Tensor), tree)
 
 
+def described(output: Any) -> str:
+    """What a model returned instead of a tensor, for an error: its type, and the keys of a dict."""
+    name = type(output).__name__
+    return f"{name} with the keys {', '.join(map(str, output))}" if isinstance(output, dict) else name
+
+
+def targets(tree: Tree) -> Tree:
+    """Targets as plain tensors, in int64 where their integers are of a kind that torch compares
+    with no others.
+
+    Raises TypeError for what is no tensor, nor a list or dict of tensors.
+    """
+    try:
+        return tree_map(_common, tree)
+    except TypeError as error:
+        raise TypeError(
+            f"y is a {type(tree).__name__}; expected a tensor of targets, or a list or dict of "
+            "tensors: torch.as_tensor(y)"
+        ) from error
+
+
+def sound(output: Tree) -> bool:
+    """Whether an output can be judged: finite, or -inf beside a finite logit (masked on purpose)."""
+    return all(_sound(leaf) for leaf in leaves(output))
+
+
 def leaves(tree: Tree) -> list[Tensor]:
     """All tensors of a tree, in a fixed order."""
     found: list[Tensor] = []
@@ -52,3 +79,19 @@ def full(tree: Tree) -> Tensor:
             f"{type(tree).__name__}"
         )
     return tree
+
+
+def _common(target: Tensor) -> Tensor:
+    target = target.as_subclass(Tensor)
+    return target.long() if target.dtype in _RARE else target
+
+
+def _sound(leaf: Tensor) -> bool:
+    finite = torch.isfinite(leaf)
+    if bool(finite.all()):
+        return True
+    judged = finite | torch.isneginf(leaf)
+    return leaf.ndim > 1 and bool(judged.all() & finite.any(1).all())
+
+
+_RARE = (torch.uint16, torch.uint32, torch.uint64)
