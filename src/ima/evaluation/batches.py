@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Generator, Tensor
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
 from torch.utils.data import (
     DataLoader,
     default_collate,  # pyright: ignore[reportUnknownVariableType]
 )
 
-from ima.tasks import plain
+from ima.tasks import plain, targets
 
 
 def batches(data: Any, batch_size: int) -> Any:
@@ -30,14 +32,32 @@ def batches(data: Any, batch_size: int) -> Any:
 def pair(batch: Any, keys: tuple[str, str]) -> tuple[Tensor, Tensor]:
     """Samples x and labels y of a batch; TypeError where it holds none."""
     if isinstance(batch, dict) and set(keys) <= batch.keys():
-        return plain(batch[keys[0]]), plain(batch[keys[1]])
+        return _samples(batch[keys[0]]), _targets(batch[keys[1]])
     if not isinstance(batch, list | tuple) or len(batch) < 2:
         came = f"a dict with {list(batch)}" if isinstance(batch, dict) else type(batch).__name__
         raise TypeError(
             f"the data gave {came}; expected (x, y), or a dict with the keys {keys}: pass a data "
             "set, or an iterable of batches, of these"
         )
-    return plain(batch[0]), plain(batch[1])
+    return _samples(batch[0]), _targets(batch[1])
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """The device of a model's weights; None, which moves nothing, for a model without."""
+    state = (*model.parameters(), *model.buffers())
+    return state[0].device if state else None
+
+
+def _samples(x: Any) -> Tensor:
+    if isinstance(x, np.ndarray):
+        return torch.as_tensor(x)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x is a {type(x).__name__}; expected a tensor of samples (B, *dims)")
+    return plain(x)
+
+
+def _targets(y: Any) -> Any:
+    return targets(torch.as_tensor(y) if isinstance(y, np.ndarray) else y)
 
 
 def _together(samples: list[Any]) -> Any:

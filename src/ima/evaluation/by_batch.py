@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds
 from ima.budget import Budget, OutOfTime
-from ima.evaluation.batches import batches, pair
+from ima.evaluation.batches import batches, device_of, pair
 from ima.evaluation.partial import Batch, Partial, R, fingerprint, kept, mark
 from ima.evaluation.results import NETWORK, Row
 from ima.norms import Norm
@@ -97,7 +97,7 @@ def by_batch(
     is dropped. read: makes a row of its values. Raises ValueError for an empty data set, and for a
     budget that no batch fits into; OutOfTime when it is spent.
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     record, network = None, fingerprint(model)
     if partial is not None:
         own = {"seed": seed, "batch size": batch_size, "weights": network}
@@ -121,7 +121,7 @@ def by_batch(
             started = time.monotonic()
             # A generator of its own for every batch: its noise does not depend on the others.
             source = Generator().manual_seed(seed * 1_000_003 + number)
-            new = work(x.to(device), tree_map(lambda t: t.to(device), y), ids, source)
+            new = work(x.to(device=device), tree_map(lambda t: t.to(device=device), y), ids, source)
             finished = Batch(sign, time.monotonic() - started, tuple(new))
             slowest = max(slowest, finished.seconds)
             if progress is not None:
@@ -132,7 +132,7 @@ def by_batch(
             progress(number + 1, total)
         rows += finished.rows
         seconds += finished.seconds
-        first = x[:1].to(device) if first is None else first
+        first = x[:1].to(device=device) if first is None else first
     if first is None or not rows:
         raise ValueError("the data set is empty; there is nothing to evaluate")
     return Done(tuple(rows), network, offset, seed, seconds, first)

@@ -10,8 +10,8 @@ from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds, check_samples
 from ima.attacks.walk import look
-from ima.evaluation.batches import batches, pair
-from ima.tasks import Task, leaves
+from ima.evaluation.batches import batches, device_of, pair
+from ima.tasks import Task, sound
 
 BATCH = 250
 
@@ -46,7 +46,7 @@ def choose(
     Raises ValueError for data without at least three of them, and as `ima.evaluate` does for
     samples, labels and outputs that do not fit.
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     source = Generator().manual_seed(seed)
     kept: list[Tensor] = []
     right = total = 0
@@ -57,7 +57,7 @@ def choose(
                 "the checks need one target a sample; the data gave a list of them, as deep "
                 "supervision has it: check the network with its full resolution alone"
             )
-        x, y = x.to(device), y.to(device)
+        x, y = x.to(device=device), y.to(device=device)
         if kept and x.shape[1:] != kept[1].shape[1:]:
             raise ValueError(
                 f"samples {total} to {total + len(x) - 1} have shape {tuple(x.shape[1:])}, earlier "
@@ -68,7 +68,7 @@ def choose(
         check_samples(x, bounds)
         output = look(model, x)
         task.check(output, y)
-        if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves(output)):
+        if not sound(output):
             raise FloatingPointError(
                 f"the model's output is not finite on batch of samples {total} to "
                 f"{total + len(x) - 1}; its weights or its inputs are damaged, and nothing can be "
