@@ -46,7 +46,8 @@ def search(
     """The last bracket on every segment, as shares in [0, 1] of the way from inside to outside.
 
     inside, outside: (B, *dims), the first classified correctly, the second not; scores: the
-    task's scores at both, (B,) each; x: the clean samples, `inside` if None. Returns (correct end, wrong end), (B,) each, one cell apart.
+    task's scores at both, (B,) each; x: the clean samples, `inside` if None. Returns (correct end,
+    wrong end), (B,) each, one cell apart.
     """
     # Half precision cannot count to 1024.
     low = torch.zeros(len(inside), dtype=precise(inside), device=inside.device)

@@ -86,7 +86,8 @@ def bpgd(
             if here.step == 0:
                 task.check(output, target)
             right = task.correct(output, target)
-            last_score[index], score[index] = score[index], task.score(output, target).to(precise(x))
+            last_score[index] = score[index]
+            score[index] = task.score(output, target).to(precise(x))
             wrong_once[index] |= ~right
             if here.step > 0:
                 return torch.zeros_like(right) if algorithm == 3 else ~right
@@ -115,7 +116,8 @@ def bpgd(
         if len(left):
             output, target = forward(model, walked.x[left]), take(y, left)
             crossed[left] = ~task.correct(output, target)
-            last_score[left], score[left] = score[left], task.score(output, target).to(precise(x))
+            last_score[left] = score[left]
+            score[left] = task.score(output, target).to(precise(x))
 
         noisy = torch.where(per_sample(correct, x), walked.x, x)
         (index,) = crossed.nonzero(as_tuple=True)

@@ -36,28 +36,34 @@ class Network:
 
     def __call__(self, x: Tensor) -> Any:
         """The output at x, (B, *dims); x stays as it is."""
-        return _handed(self.run, x.to(self.given), self.taken)
+        return handed(self.run, x.to(self.given), self.taken)
 
 
-def call(model: Any, x: Tensor) -> Any:
-    """The model's output at a copy of x, (B, *dims), in the precision that the model takes."""
-    return _handed(model, x, taken_by(model, x))
+def taken_by(module: Any, x: Tensor) -> torch.dtype:
+    """The precision in which x, (B, *dims), is given to a module: its own, if the module takes it.
 
-
-def taken_by(model: Any, x: Tensor) -> torch.dtype:
-    """The precision in which x reaches the model: its weights', where it has none of x's own.
-
-    Within autocast, which casts by itself, only float64 is cast here.
+    Else that of the weights. A module with weights of x's precision is not tried.
     """
-    if not isinstance(model, nn.Module):
+    if not isinstance(module, nn.Module):
         return x.dtype
-    found = [p.dtype for p in model.parameters() if p.dtype in PRECISIONS]
-    found = found or [b.dtype for b in model.buffers() if b.dtype in PRECISIONS]
-    if not found or x.dtype in found:
-        return x.dtype
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        return x.dtype
-    return found[0]
+    found = [p.dtype for p in module.parameters() if p.dtype in PRECISIONS]
+    found = found or [b.dtype for b in module.buffers() if b.dtype in PRECISIONS]
+    return x.dtype if not found or x.dtype in found or _takes(module, x) else found[0]
+
+
+def _takes(module: nn.Module, x: Tensor) -> bool:
+    flags = [(m, m.training) for m in module.modules() if hasattr(m, "training")]
+    try:
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.no_grad():
+            for m, _ in flags:
+                m.training = False
+            module(x[:1].detach().clone())
+    except RuntimeError:
+        return False
+    finally:
+        for m, training in flags:
+            m.training = training
+    return True
 
 
 def as_seen(model: Model, point: Tensor, x: Tensor) -> Tensor:
@@ -74,7 +80,8 @@ def as_seen(model: Model, point: Tensor, x: Tensor) -> Tensor:
     return point
 
 
-def _handed(model: Model, x: Tensor, dtype: torch.dtype) -> Any:
+def handed(model: Model, x: Tensor, dtype: torch.dtype) -> Any:
+    """The model's output, on x's device, at a copy of x in this precision."""
     # A copy: networks exist that normalise their input in place, and x is a leaf or the user's.
     output = model(x.clone() if x.dtype == dtype else x.to(dtype))
     if isinstance(output, Tensor):

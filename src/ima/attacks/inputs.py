@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from ima.attacks.entering import Model, Network, differentiable, taken_by
+from ima.attacks.entering import Model, Network, differentiable, handed, taken_by
 from ima.tasks.pixels import precise
 
 Bounds: TypeAlias = tuple[float | Tensor, float | Tensor] | None
@@ -142,6 +142,14 @@ def _in_precision(model: Any, module: Any) -> Any:
             return precision.convert_output(module(precision.convert_input(x)))
 
     return forward
+
+
+def call(model: Any, x: Tensor) -> Any:
+    """The model's output at x, (B, *dims), with its graph; x stays as it is.
+
+    The model gets a copy that it may write to, in a precision that it takes.
+    """
+    return handed(model, x, taken_by(inside(model), x))
 
 
 @contextmanager

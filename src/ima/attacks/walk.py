@@ -122,8 +122,9 @@ def walk(
     """Walk every sample up the objective's gradient inside its ball.
 
     x: (B, *dims), already checked, as is the model's output; radius, step_size: (B,), in float32
-    where x is shorter; start: the first point, x if None; objective: `task.objective` if None; stop: no sample stops if None;
-    jitter: added to every step before the projection; mode: see `no_trace`.
+    where x is shorter; start: the first point, x if None; objective: `task.objective` if None;
+    stop: no sample stops if None; jitter: added to every step before the projection; mode: see
+    `no_trace`.
     """
     objective = task.objective if objective is None else objective
     with no_trace(model, x, mode) as module:

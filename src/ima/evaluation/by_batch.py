@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
-import torch
 from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds

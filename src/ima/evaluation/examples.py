@@ -79,7 +79,9 @@ class Examples:
 
 def _arrays(examples: Sequence[Example]) -> dict[str, NDArray[Any]]:
     columns = {name: np.array([getattr(e, name) for e in examples]) for name in NUMBERS}
-    images = {n: np.stack([wide(getattr(e, n)).numpy() for e in examples]) for n in ("clean", "noisy")}
+    # NumPy has no bfloat16.
+    pairs = {n: [wide(getattr(e, n)).numpy() for e in examples] for n in ("clean", "noisy")}
+    images = {name: np.stack(found) for name, found in pairs.items()}
     return {"attack": np.array([e.attack for e in examples]), **columns, **images}
 
 

@@ -18,7 +18,6 @@ from ima.attacks.inputs import Model
 from ima.norms import Norm
 from ima.tasks import Classification
 
-
 BELOW = 10.0
 """So far below the lowest other logit stands one that is masked with -inf."""
 

@@ -10,8 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ima.attacks.entering import call
-from ima.attacks.inputs import Bounds
+from ima.attacks.inputs import Bounds, call
 from ima.norms import Norm, get_norm
 from ima.tasks import Classification, Task, Tree, plain, targets
 
@@ -109,7 +108,8 @@ def train_pass(model: nn.Module, x: Tensor, y: Tree, task: Task) -> Tree:
         task.check(output, y)
     except TypeError as error:
         # Networks with auxiliary heads return more in training mode only.
-        raise TypeError(f"in training mode, {error}" if model.training else str(error)) from error
+        mode = "in training mode, " if model.training and str(error).startswith("the model") else ""
+        raise TypeError(f"{mode}{error}") from error
     return output
 
 

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ima.attacks.bpgd import bpgd
-from ima.attacks.entering import call
-from ima.attacks.inputs import Bounds
+from ima.attacks.inputs import Bounds, call
 from ima.margins import Margins
 from ima.methods.base import Step, count, finite, one_of, positive, size, train_pass
 from ima.methods.noisy import Adaptive

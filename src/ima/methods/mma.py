@@ -20,8 +20,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ima.attacks.entering import as_seen, call
-from ima.attacks.inputs import Bounds, Model, no_trace
+from ima.attacks.entering import as_seen
+from ima.attacks.inputs import Bounds, Model, call, no_trace
 from ima.attacks.walk import forward, into
 from ima.margins import Margins
 from ima.methods.base import Step, count, finite, positive, train_pass

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ima.attacks.entering import call
-from ima.attacks.inputs import Bounds, check_radius, check_samples, check_steps
+from ima.attacks.inputs import Bounds, call, check_radius, check_samples, check_steps
 from ima.attacks.walk import walk
 from ima.methods.base import Setting, Stateless, Step, arrived, positive, train_pass
 from ima.methods.noisy import report

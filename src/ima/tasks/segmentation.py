@@ -259,7 +259,8 @@ class Segmentation:
             came = logits.dtype if isinstance(logits, Tensor) else described(logits)
             raise TypeError(
                 f"the model returned {came}; segmentation expects floating-point logits of shape "
-                "(batch, classes, *image), or a list of them: wrap the model so that it returns them"
+                "(batch, classes, *image), or a list of them: wrap the model so that it returns "
+                "these"
             )
         if not isinstance(target, Tensor):
             raise TypeError(f"targets are {type(target).__name__}; expected tensors of labels")

@@ -39,14 +39,14 @@ def plain(tree: Tree) -> Tree:
 def described(output: Any) -> str:
     """What a model returned instead of a tensor, for an error: its type, and the keys of a dict."""
     name = type(output).__name__
-    return f"{name} with the keys {', '.join(map(str, output))}" if isinstance(output, dict) else name
+    keys = ", ".join(map(str, output)) if isinstance(output, dict) else ""
+    return f"{name} with the keys {keys}" if keys else name
 
 
 def targets(tree: Tree) -> Tree:
-    """Targets as plain tensors, in int64 where their integers are of a kind that torch compares
-    with no others.
+    """Targets as plain tensors, their unsigned integers (but uint8) in int64.
 
-    Raises TypeError for what is no tensor, nor a list or dict of tensors.
+    Torch can store those kinds and do little else with them. Raises TypeError for what is no tensor, nor a list or dict of tensors.
     """
     try:
         return tree_map(_common, tree)
@@ -58,7 +58,7 @@ def targets(tree: Tree) -> Tree:
 
 
 def sound(output: Tree) -> bool:
-    """Whether an output can be judged: finite, or -inf beside a finite logit (masked on purpose)."""
+    """Whether an output can be judged: finite, or masked with -inf beside a finite logit."""
     return all(_sound(leaf) for leaf in leaves(output))
 
 
