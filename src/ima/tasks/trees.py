@@ -46,7 +46,8 @@ def described(output: Any) -> str:
 def targets(tree: Tree) -> Tree:
     """Targets as plain tensors, their unsigned integers (but uint8) in int64.
 
-    Torch can store those kinds and do little else with them. Raises TypeError for what is no tensor, nor a list or dict of tensors.
+    Torch can store those kinds and do little else with them. Raises TypeError for what is no
+    tensor, nor a list or dict of tensors.
     """
     try:
         return tree_map(_common, tree)
