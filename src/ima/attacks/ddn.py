@@ -22,7 +22,7 @@ from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
 from ima.attacks.walk import Attacked, Objective, ascent, detached, forward, into
 from ima.norms import Norm, get_norm, per_sample
-from ima.tasks import Classification, Task, Tree, targets, tree_map
+from ima.tasks import Classification, Task, Tree, output_map, targets, tree_map
 from ima.tasks.pixels import wide
 
 SHRINK = 0.05
@@ -91,7 +91,7 @@ def ddn(
         for step in range(steps):
             leaf = seen.detach().requires_grad_()
             output = model(leaf)
-            there = tree_map(detached, output)
+            there = output_map(detached, output)
             if step == 0:
                 task.check(there, y)
                 correct = task.correct(there, y)

@@ -26,7 +26,7 @@ from torch import Tensor
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Model, no_trace
 from ima.norms import Norm, per_sample
-from ima.tasks import Task, Tree, leaves, take, tree_map
+from ima.tasks import Task, Tree, leaves, output_map, take, tree_map
 from ima.tasks.pixels import wide
 
 Objective: TypeAlias = Callable[[Tree, Tree], Tensor]
@@ -93,7 +93,7 @@ class Walked:
 @torch.no_grad()
 def forward(model: Model, x: Tensor) -> Tree:
     """The model's output without a graph, in float32 where it is shorter."""
-    return tree_map(_widen, model(x))
+    return output_map(_widen, model(x))
 
 
 def look(model: Model, x: Tensor) -> Tree:
@@ -142,7 +142,7 @@ def walk(
             output = module(leaf)
             here = Here(
                 step,
-                tree_map(detached, output),
+                output_map(detached, output),
                 y,
                 index,
                 seen.detach() - x,

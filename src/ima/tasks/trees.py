@@ -19,7 +19,8 @@ def tree_map(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
     if isinstance(tree, dict):
         return {key: tree_map(function, value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [tree_map(function, value) for value in tree]
+        found = [tree_map(function, value) for value in tree]
+        return found if isinstance(tree, list) else tuple(found)
     raise TypeError(
         f"expected a tensor, or a list or dict of tensors, but got {type(tree).__name__}; "
         "let the model return one of these"
@@ -41,6 +42,17 @@ def described(output: Any) -> str:
     name = type(output).__name__
     keys = ", ".join(map(str, output)) if isinstance(output, dict) else ""
     return f"{name} with the keys {keys}" if keys else name
+
+
+def output_map(function: Callable[[Tensor], Tensor], output: Any) -> Tree:
+    """`function` applied to every tensor of a model's output; TypeError that says what came."""
+    try:
+        return tree_map(function, output)
+    except TypeError as error:
+        raise TypeError(
+            f"the model returned {described(output)}; expected a tensor, or a list or dict of "
+            "tensors: wrap the model so that it returns one of these"
+        ) from error
 
 
 def targets(tree: Tree) -> Tree:
