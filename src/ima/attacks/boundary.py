@@ -18,10 +18,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Model
 from ima.attacks.walk import forward, into
 from ima.norms import per_sample
 from ima.tasks import Task, Tree, take
+from ima.tasks.pixels import precise, wide
 
 ROUNDS = 11
 """Forward passes at most: one more than halvings need."""
@@ -39,18 +41,20 @@ def search(
     *,
     task: Task,
     bounds: tuple[Tensor, Tensor] | None,
+    x: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The last bracket on every segment, as shares in [0, 1] of the way from inside to outside.
 
     inside, outside: (B, *dims), the first classified correctly, the second not; scores: the
-    task's scores at both, (B,) each. Returns (correct end, wrong end), (B,) each, one cell apart.
+    task's scores at both, (B,) each; x: the clean samples, `inside` if None. Returns (correct end,
+    wrong end), (B,) each, one cell apart.
     """
     # Half precision cannot count to 1024.
-    precise = torch.promote_types(inside.dtype, torch.float32)
-    low = torch.zeros(len(inside), dtype=precise, device=inside.device)
+    low = torch.zeros(len(inside), dtype=precise(inside), device=inside.device)
     high = torch.full_like(low, CELLS)
     low_score, high_score = (score.to(low.dtype).clone() for score in scores)
     rising = torch.zeros_like(low, dtype=torch.bool)
+    x = inside if x is None else x
     rounds = 0
     while True:
         (index,) = (high - low > 1).nonzero(as_tuple=True)
@@ -61,7 +65,8 @@ def search(
         # Both sides of the probe must be small enough for halvings to finish in time.
         reach = 2 ** (ROUNDS - rounds - 1)
         probe = torch.minimum(torch.maximum(probe, b - reach), a + reach)
-        point = between(inside[index], outside[index], probe / CELLS, bounds)
+        ends = inside[index], outside[index]
+        point = between(model, *ends, probe / CELLS, bounds, x[index])
         output, target = forward(model, point), take(y, index)
         right, score = task.correct(output, target), task.score(output, target).to(low.dtype)
         low[index], high[index] = torch.where(right, probe, a), torch.where(right, b, probe)
@@ -72,11 +77,24 @@ def search(
 
 
 def between(
-    inside: Tensor, outside: Tensor, share: Tensor, bounds: tuple[Tensor, Tensor] | None
+    model: Model,
+    inside: Tensor,
+    outside: Tensor,
+    share: Tensor,
+    bounds: tuple[Tensor, Tensor] | None,
+    x: Tensor,
 ) -> Tensor:
-    """The points at `share` (B,) of the way from inside to outside."""
-    point = inside + per_sample(share, inside) * (outside - inside)
-    return into(point.to(inside.dtype), bounds)
+    """The points at `share` (B,) of the way from inside to outside, as `model` sees them.
+
+    x: the clean samples, (B, *dims), towards which points are rounded.
+    """
+    start, end = wide(inside), wide(outside)
+    point = into(start + per_sample(share, inside) * (end - start), bounds)
+    seen = as_seen(model, point, wide(x))
+    if seen is not point:
+        # A sum that rounds below the end itself would be the grid's value before it.
+        seen = torch.where(per_sample(share >= 1, inside), end, seen)
+    return seen.to(inside.dtype)
 
 
 def _middle(low: Tensor, high: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ from ima.attacks.boundary import between, search
 from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
 from ima.attacks.walk import Attacked, Here, forward, into, walk
 from ima.norms import Norm, get_norm, per_sample
-from ima.tasks import Classification, Task, Tree, take
+from ima.tasks import Classification, Task, Tree, take, targets
+from ima.tasks.pixels import precise, wide
 
 
 def bpgd(
@@ -63,19 +64,20 @@ def bpgd(
     if side not in ("inside", "middle"):
         raise ValueError(f"side is {side!r}; expected 'inside' or 'middle'")
     box, radius = check_samples(x, bounds), check_radius(eps, x)
+    y = targets(y)
     if not isinstance(random_start, int | float) or not 0 <= random_start <= 1:
         raise ValueError(f"random_start is {random_start!r}; expected a share, 0 to 1")
 
     with no_trace(model, x, mode) as model:
         x = x.detach().clone()
         start, correct = None, torch.ones(len(x), dtype=torch.bool, device=x.device)
-        clean_score = score = last_score = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+        clean_score = score = last_score = torch.zeros(len(x), dtype=precise(x), device=x.device)
         if random_start:
-            start = into(x + norm.random(x, random_start * radius, generator), box)
+            start = into(wide(x) + norm.random(wide(x), random_start * radius, generator), box)
             output = forward(model, x)
             task.check(output, y)
             correct = task.correct(output, y)
-            clean_score = task.score(output, y).to(x.dtype)
+            clean_score = task.score(output, y).to(precise(x))
         score, last_score = clean_score.clone(), clean_score.clone()
         wrong_once = torch.zeros_like(correct)
 
@@ -84,7 +86,8 @@ def bpgd(
             if here.step == 0:
                 task.check(output, target)
             right = task.correct(output, target)
-            last_score[index], score[index] = score[index], task.score(output, target).to(x.dtype)
+            last_score[index] = score[index]
+            score[index] = task.score(output, target).to(precise(x))
             wrong_once[index] |= ~right
             if here.step > 0:
                 return torch.zeros_like(right) if algorithm == 3 else ~right
@@ -113,7 +116,8 @@ def bpgd(
         if len(left):
             output, target = forward(model, walked.x[left]), take(y, left)
             crossed[left] = ~task.correct(output, target)
-            last_score[left], score[left] = score[left], task.score(output, target).to(x.dtype)
+            last_score[left] = score[left]
+            score[left] = task.score(output, target).to(precise(x))
 
         noisy = torch.where(per_sample(correct, x), walked.x, x)
         (index,) = crossed.nonzero(as_tuple=True)
@@ -128,9 +132,10 @@ def bpgd(
                 (first_score, score[index]),
                 task=task,
                 bounds=box,
+                x=x[index],
             )
             share = low if side == "inside" else (low + high) / 2
-            noisy[index] = between(first, outside, share, box)
+            noisy[index] = between(model, first, outside, share, box, x[index])
         if crossing == "any":
             crossed |= correct & wrong_once
     return Attacked(noisy, crossed, correct, walked.stuck)

@@ -18,10 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
 from ima.attacks.walk import Attacked, Objective, ascent, detached, forward, into
 from ima.norms import Norm, get_norm, per_sample
-from ima.tasks import Classification, Task, Tree, tree_map
+from ima.tasks import Classification, Task, Tree, output_map, targets, tree_map
+from ima.tasks.pixels import wide
 
 SHRINK = 0.05
 """By this share the size falls after a wrong point, and grows after a right one."""
@@ -71,28 +73,29 @@ def ddn(
     if not bool((first > 0).all()):
         raise ValueError(f"radius has entries of 0: {first.tolist()[:8]}; expected above 0")
 
+    y = targets(y)
     with no_trace(model, x) as model:
         y = tree_map(lambda t: t.clone() if t.is_inference() else t, y)
-        x = x.detach().clone()
+        given, x = x.dtype, wide(x.detach().clone())
         nearest, distance = x.clone(), torch.full_like(first, torch.inf)
         correct = torch.ones(len(x), dtype=torch.bool, device=x.device)
         stuck = torch.zeros_like(correct)
         size, largest = first, _farthest(x, norm, box)
-        point = x
+        point = seen = x
 
         def keep(wrong: Tensor) -> None:
-            far = norm.size(point - x)
+            far = norm.size(seen - x)
             closer = wrong & (far < distance)
-            nearest[closer], distance[closer] = point[closer], far[closer]
+            nearest[closer], distance[closer] = seen[closer], far[closer]
 
         for step in range(steps):
-            leaf = point.detach().requires_grad_()
+            leaf = seen.detach().requires_grad_()
             output = model(leaf)
-            seen = tree_map(detached, output)
+            there = output_map(detached, output)
             if step == 0:
-                task.check(seen, y)
-                correct = task.correct(seen, y)
-            wrong = ~task.correct(seen, y)
+                task.check(there, y)
+                correct = task.correct(there, y)
+            wrong = ~task.correct(there, y)
             keep(wrong)
             direction = norm.direction(ascent(output, leaf, y, objective)[0])
             stuck |= norm.size(direction) == 0
@@ -102,10 +105,11 @@ def ddn(
             length = norm.size(moved)
             scale = size / torch.where(length > 0, length, 1)
             point = into(x + per_sample(scale, x) * moved, box)
-        keep(~task.correct(forward(model, point), y))
+            seen = as_seen(model, point, x)
+        keep(~task.correct(forward(model, seen), y))
     found = torch.isfinite(distance)
     distance = torch.where(found, distance, torch.nan)
-    return Nearest(nearest, found, correct, stuck, distance)
+    return Nearest(nearest.to(given), found, correct, stuck, distance)
 
 
 def _farthest(x: Tensor, norm: Norm, box: tuple[Tensor, Tensor] | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, Literal, TypeAlias
@@ -11,18 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from ima.attacks.entering import Model, Network, differentiable, handed, taken_by
+from ima.tasks.pixels import precise
+
 Bounds: TypeAlias = tuple[float | Tensor, float | Tensor] | None
 """Lowest and highest value of a sample's entries: two numbers, two tensors that broadcast against
 a sample, or None where values have no bounds (z-scored data)."""
-
-Model: TypeAlias = Callable[[Tensor], Any]
 
 SLACK = 1e-5
 """Share of the bounds' width by which inputs may lie outside: resizing rounds."""
 
 
 def check_samples(x: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor] | None:
-    """The bounds as tensors on x's device, or None.
+    """The bounds as tensors on x's device, in float32 where x is shorter, or None.
 
     x: (B, *dims), floating. Raises TypeError for other dtypes, and ValueError for an empty batch,
     for bounds that are no pair or not in order, and for entries that are not finite or outside.
@@ -41,7 +42,10 @@ def check_samples(x: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor] | None:
         return None
     low, high = _bound_tensors(x, bounds)
     slack = torch.where(torch.isfinite(high - low), SLACK * (high - low), 0)
-    inside = (x >= low - slack) & (x <= high + slack)
+    # Samples that were clamped in half precision may lie on the bound as that rounds it.
+    lowest = torch.minimum(low - slack, low.to(x.dtype))
+    highest = torch.maximum(high + slack, high.to(x.dtype))
+    inside = (x >= lowest) & (x <= highest)
     flags = torch.stack([inside.all(), (low < high).all()]).tolist()
     if not flags[1]:
         raise ValueError(f"bounds are {bounds!r}; expected (low, high) with low < high everywhere")
@@ -56,7 +60,7 @@ def check_samples(x: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor] | None:
 def _bound_tensors(x: Tensor, bounds: Any) -> tuple[Tensor, Tensor]:
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise ValueError(f"bounds are {bounds!r}; expected a pair (low, high), or None")
-    low, high = (torch.as_tensor(b, dtype=x.dtype, device=x.device) for b in bounds)
+    low, high = (torch.as_tensor(b, dtype=precise(x), device=x.device) for b in bounds)
     for bound in (low, high):
         try:
             fits = torch.broadcast_shapes(bound.shape, x.shape[1:]) == x.shape[1:]
@@ -71,12 +75,12 @@ def _bound_tensors(x: Tensor, bounds: Any) -> tuple[Tensor, Tensor]:
 
 
 def check_radius(eps: float | Tensor, x: Tensor, name: str = "eps") -> Tensor:
-    """`eps` as one radius a sample, (B,), in x's dtype and on its device.
+    """`eps` as one radius a sample, (B,), on x's device, in its dtype or float32.
 
     Raises ValueError unless it is one number or (B,) numbers, none negative and all finite.
     """
     try:
-        radius = torch.as_tensor(eps, dtype=x.dtype, device=x.device).detach()
+        radius = torch.as_tensor(eps, dtype=precise(x), device=x.device).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"{name} is {eps!r}; expected one number, or one radius for each sample"
@@ -140,27 +144,43 @@ def _in_precision(model: Any, module: Any) -> Any:
     return forward
 
 
+def call(model: Any, x: Tensor) -> Any:
+    """The model's output at x, (B, *dims), with its graph; x stays as it is.
+
+    The model gets a copy that it may write to, in a precision that it takes.
+    """
+    return handed(model, x, taken_by(inside(model), x))
+
+
 @contextmanager
 def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -> Generator[Model]:
     """Within: the module inside `model`, in evaluation mode, with gradients enabled.
 
+    It takes points of any precision, and hands the module a copy of each in the precision that it
+    takes; see `as_seen`. What cannot change its mode (a frozen TorchScript module) stays as it is.
     Afterwards, also after an exception: the flag of every module, the global random state and
     autocast's cache are as before. Parameter gradients and running statistics are never touched.
     mode: `"train"` leaves the modules' flags alone, so running statistics do move and samples
     meet in batch statistics; for methods whose published code attacks like that.
     """
     module = inside(model)
-    flags = [(m, m.training) for m in module.modules()] if isinstance(module, nn.Module) else []
+    modules = list(module.modules()) if isinstance(module, nn.Module) else []
+    # A frozen TorchScript module has no such flag.
+    flags = [(m, m.training) for m in modules if hasattr(m, "training")]
     devices = [x.device] if x.is_cuda else []
     try:
         with (
             torch.random.fork_rng(devices=devices),
             torch.inference_mode(False),
             torch.enable_grad(),
+            differentiable(),
         ):
             for m, _ in flags if mode == "eval" else ():
                 m.training = False
-            yield _in_precision(model, module)
+            if isinstance(model, Network):
+                yield model
+            else:
+                yield Network(_in_precision(model, module), x.dtype, taken_by(module, x))
     finally:
         for m, training in flags:
             m.training = training

@@ -13,7 +13,8 @@ from torch import Generator, Tensor
 from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
 from ima.attacks.walk import Attacked, Here, Objective, forward, into, walk
 from ima.norms import Norm, get_norm
-from ima.tasks import Classification, Task, Tree, take
+from ima.tasks import Classification, Task, Tree, take, targets
+from ima.tasks.pixels import wide
 
 
 def pgd(
@@ -48,6 +49,7 @@ def pgd(
     if stop not in ("wrong", "never"):
         raise ValueError(f"stop is {stop!r}; expected 'wrong' or 'never'")
     box, radius = check_samples(x, bounds), check_radius(eps, x)
+    y = targets(y)
     stride = 2.5 * radius / steps if step_size is None else check_radius(step_size, x, "step_size")
 
     with no_trace(model, x) as model:
@@ -55,7 +57,9 @@ def pgd(
         output = forward(model, x)
         task.check(output, y)
         correct = task.correct(output, y)
-        start = into(x + norm.random(x, radius, generator), box) if random_start else x
+        start = x
+        if random_start:
+            start = into(wide(x) + norm.random(wide(x), radius, generator), box)
 
         def wrong(here: Here) -> Tensor:
             return ~task.correct(here.output, here.target)

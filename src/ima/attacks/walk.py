@@ -9,7 +9,8 @@
 
 One forward and one backward pass an iteration, on the samples that still walk; the test of a
 point reads the forward pass that its own gradient needs anyway. Samples never influence each
-other, because the model is in evaluation mode.
+other, because the model is in evaluation mode. Points are kept in float32 where the samples are
+shorter; the network gets them rounded towards the clean sample, and only such points are returned.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Model, no_trace
 from ima.norms import Norm, per_sample
-from ima.tasks import Task, Tree, leaves, take, tree_map
+from ima.tasks import Task, Tree, leaves, output_map, take, tree_map
+from ima.tasks.pixels import wide
 
 Objective: TypeAlias = Callable[[Tree, Tree], Tensor]
 Jitter: TypeAlias = Callable[[int, Tensor], Tensor]
@@ -90,7 +93,7 @@ class Walked:
 @torch.no_grad()
 def forward(model: Model, x: Tensor) -> Tree:
     """The model's output without a graph, in float32 where it is shorter."""
-    return tree_map(_widen, model(x))
+    return output_map(_widen, model(x))
 
 
 def look(model: Model, x: Tensor) -> Tree:
@@ -118,29 +121,31 @@ def walk(
 ) -> Walked:
     """Walk every sample up the objective's gradient inside its ball.
 
-    x: (B, *dims), already checked, as is the model's output; radius, step_size: (B,); start: the
-    first point, x if None; objective: `task.objective` if None; stop: no sample stops if None;
-    jitter: added to every step before the projection; mode: see `no_trace`.
+    x: (B, *dims), already checked, as is the model's output; radius, step_size: (B,), in float32
+    where x is shorter; start: the first point, x if None; objective: `task.objective` if None;
+    stop: no sample stops if None; jitter: added to every step before the projection; mode: see
+    `no_trace`.
     """
     objective = task.objective if objective is None else objective
     with no_trace(model, x, mode) as module:
         # Tensors made in inference mode cannot take part in a backward pass; clones can.
         y = tree_map(lambda t: t.clone() if t.is_inference() else t, y)
-        x = x.detach().clone()
+        given, x = x.dtype, wide(x.detach().clone())
         final, before = x.clone(), x.clone()
         stopped_at = torch.full((len(x),), steps, device=x.device)
         stuck = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         index = torch.arange(len(x), device=x.device)
-        point, previous = (x if start is None else start.detach().clone()), x
+        point, previous = (x if start is None else wide(start.detach().clone())), x
         for step in range(steps):
-            leaf = point.detach().requires_grad_()
+            seen = as_seen(module, point, x)
+            leaf = seen.detach().requires_grad_()
             output = module(leaf)
             here = Here(
                 step,
-                tree_map(detached, output),
+                output_map(detached, output),
                 y,
                 index,
-                point.detach() - x,
+                seen.detach() - x,
                 partial(ascent, output, leaf, y, objective),
             )
             go = torch.arange(len(index), device=x.device)
@@ -149,22 +154,23 @@ def walk(
                 (go,) = (~halt).nonzero(as_tuple=True)
                 if len(go) < len(index):
                     gone = index[halt]
-                    final[gone], before[gone], stopped_at[gone] = point[halt], previous[halt], step
+                    final[gone], before[gone], stopped_at[gone] = seen[halt], previous[halt], step
                 if len(go) == 0:
-                    return Walked(final, before, stopped_at, stuck)
+                    return Walked(final.to(given), before.to(given), stopped_at, stuck)
             gradient, _ = here.rise
             if len(go) < len(index):
                 index, x, point, gradient = index[go], x[go], point[go], gradient[go]
+                seen = seen[go]
                 radius, step_size, y = radius[go], step_size[go], take(y, go)
             direction = norm.direction(gradient)
             stuck[index] |= norm.size(direction) == 0
-            previous = point
+            previous = seen
             moved = point + per_sample(step_size, point) * direction
             if jitter is not None:
                 moved = moved + jitter(step, index)
             point = into(x + norm.project(moved - x, radius), bounds)
-        final[index], before[index] = point, previous
-    return Walked(final, before, stopped_at, stuck)
+        final[index], before[index] = as_seen(module, point, x), previous
+    return Walked(final.to(given), before.to(given), stopped_at, stuck)
 
 
 def into(x: Tensor, bounds: tuple[Tensor, Tensor] | None) -> Tensor:

@@ -19,12 +19,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Model, check_radius, check_samples, no_trace
 from ima.attacks.walk import Attacked, forward, into
 from ima.evaluation.lifted import Lifted, in_library, layout, plain_layout, unit_box
 from ima.evaluation.setting import Setting
 from ima.norms import Norm, per_sample
 from ima.tasks import Classification, Task, Tree
+from ima.tasks.pixels import precise, wide
 
 ITERATIONS = 100
 QUERIES = 5000
@@ -97,7 +99,7 @@ def autoattack(name: str) -> Callable[[Model, Tensor, Tree, float, int, Setting]
             output = forward(inner, x)
             correct, classes = task.correct(output, y), task.logits(output).shape[1]
             image = layout(shape, norm) or plain_layout(shape)
-            lifted = Lifted(inner, shape, image, low, width, x.dtype, classes)
+            lifted = Lifted(inner, shape, image, low, width, precise(x), classes)
             noisy, crossed = x.clone(), ~correct
             for part in parts(name, classes, shape, norm):
                 (left,) = (~crossed).nonzero(as_tuple=True)
@@ -106,7 +108,7 @@ def autoattack(name: str) -> Callable[[Model, Tensor, Tree, float, int, Setting]
                 build = _BUILD[part]
                 seed = setting.generator.initial_seed()
                 attack = build(lifted, eps=eps / float(width), norm=called, seed=seed)
-                images = attack.perturb(lifted.up(x[left]), y[left])
+                images = attack.perturb(lifted.up(wide(x[left])), y[left])
                 found = lifted.down(images.detach())
                 noisy[left], crossed[left] = look_again(
                     inner, x[left], y[left], found, eps, norm, task, box
@@ -130,10 +132,13 @@ def look_again(
 
     Nothing is taken on trust: what is not finite becomes the clean sample and counts as standing.
     """
-    finite = torch.isfinite(norm.size(found - x))
-    found = torch.where(per_sample(finite, x), found, x)
-    noisy = into(x + norm.project(found - x, check_radius(eps, x)), box)
-    inside = norm.size(noisy - x) <= eps * (1 + 1e-5) + 1e-6
+    clean = wide(x)
+    finite = torch.isfinite(norm.size(found - clean))
+    found = torch.where(per_sample(finite, clean), found, clean)
+    noisy = into(clean + norm.project(found - clean, check_radius(eps, x)), box)
+    noisy = as_seen(model, noisy, clean)
+    inside = norm.size(noisy - clean) <= eps * (1 + 1e-5) + 1e-6
+    noisy = noisy.to(x.dtype)
     return noisy, finite & inside & ~task.correct(forward(model, noisy), y)
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from torch import Generator, Tensor
+import torch
+from torch import Generator, Tensor, nn
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -27,7 +28,7 @@ from torch.utils.data import (
 
 from ima.evaluation.partial import mark
 from ima.evaluation.reading import Reader, as_tensor
-from ima.tasks import Tree
+from ima.tasks import Tree, targets
 
 Keys: TypeAlias = tuple[str, str]
 
@@ -144,7 +145,7 @@ def pair(item: Any, keys: Keys) -> tuple[Tensor, Tree]:
             f"the data gave a {type(x).__name__} of {len(x)} as x; expected one tensor: for a "
             "network of several inputs put them into one, along the channels"
         )
-    return x, y
+    return x, targets(y)
 
 
 def peek(data: Any, keys: Keys) -> tuple[Tensor, Tree]:
@@ -212,6 +213,12 @@ def _raw(item: Any, keys: Keys) -> tuple[Any, Any]:
             "set, or an iterable of batches, of these"
         )
     return item[0], item[1]
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """The device of a model's weights; None, which moves nothing, for a model without."""
+    state = (*model.parameters(), *model.buffers())
+    return state[0].device if state else None
 
 
 def _case(item: Any, case: str | int, count: int | None) -> list[str]:

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
-import torch
 from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds
 from ima.budget import Budget, OutOfTime
-from ima.evaluation.batches import Batches
+from ima.evaluation.batches import Batches, device_of
 from ima.evaluation.naming import Naming
 from ima.evaluation.partial import Batch, Partial, R, fingerprint, kept, mark
 from ima.evaluation.reading import Reader
@@ -105,7 +104,7 @@ def by_batch(
     Raises ValueError for an empty data set, and for a budget that no batch fits into; OutOfTime
     when it is spent.
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     record, network = None, fingerprint(model)
     if partial is not None:
         own = {"seed": seed, "batch size": batch_size, "weights": network}
@@ -123,7 +122,7 @@ def by_batch(
         total = total if number < total else 0
         naming.add(offset, len(x), part.cases)
         if number == 0 and before is not None:
-            before(x.to(device), tree_map(lambda t: t.to(device), y))
+            before(x.to(device=device), tree_map(lambda t: t.to(device=device), y))
         ids = range(offset, offset + len(x))
         offset += len(x)
         sign = "" if record is None else mark(x, y)
@@ -135,7 +134,7 @@ def by_batch(
             started = time.monotonic()
             # A generator of its own for every batch: its noise does not depend on the others.
             source = Generator().manual_seed(seed * 1_000_003 + number)
-            new = work(x.to(device), tree_map(lambda t: t.to(device), y), ids, source)
+            new = work(x.to(device=device), tree_map(lambda t: t.to(device=device), y), ids, source)
             finished = Batch(sign, time.monotonic() - started, tuple(new))
             slowest = max(slowest, finished.seconds)
             if progress is not None:
@@ -146,7 +145,7 @@ def by_batch(
             progress(number + 1, total)
         rows += finished.rows
         seconds += finished.seconds
-        first = x[:1].to(device) if first is None else first
+        first = x[:1].to(device=device) if first is None else first
     if first is None or not rows:
         raise ValueError(
             "the data set is empty; there is nothing to evaluate (what was read before and gives "

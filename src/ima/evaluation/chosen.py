@@ -10,9 +10,9 @@ from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds, check_samples
 from ima.attacks.walk import look
-from ima.evaluation.batches import Batches
+from ima.evaluation.batches import Batches, device_of
 from ima.evaluation.reading import Reader
-from ima.tasks import Task, leaves
+from ima.tasks import Task, sound
 
 BATCH = 250
 
@@ -47,7 +47,7 @@ def choose(
     Raises ValueError for data without at least three of them, and as `ima.evaluate` does for
     samples, labels and outputs that do not fit.
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     source = Generator().manual_seed(seed)
     kept: list[Tensor] = []
     right = total = 0
@@ -58,7 +58,7 @@ def choose(
                 "the checks need one target a sample; the data gave a list of them, as deep "
                 "supervision has it: check the network with its full resolution alone"
             )
-        x, y = x.to(device), y.to(device)
+        x, y = x.to(device=device), y.to(device=device)
         if kept and x.shape[1:] != kept[1].shape[1:]:
             raise ValueError(
                 f"samples {total} to {total + len(x) - 1} have shape {tuple(x.shape[1:])}, earlier "
@@ -69,7 +69,7 @@ def choose(
         check_samples(x, bounds)
         output = look(model, x)
         task.check(output, y)
-        if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves(output)):
+        if not sound(output):
             raise FloatingPointError(
                 f"the model's output is not finite on batch of samples {total} to "
                 f"{total + len(x) - 1}; its weights or its inputs are damaged, and nothing can be "
@@ -78,7 +78,7 @@ def choose(
         correct = task.correct(output, y)
         right, total = right + int(correct.sum()), total + len(x)
         # Every sample draws a lot, and the lowest stay: one pass, also over data without a length.
-        lots = torch.rand(len(x), generator=source).to(device)
+        lots = torch.rand(len(x), generator=source).to(x.device)
         new = [of_batch[correct] for of_batch in (lots, x, y)]
         kept = [torch.cat(parts) for parts in zip(kept, new, strict=True)] if kept else new
         index = kept[0].argsort()[:samples].sort().values

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ima.evaluation.one_batch import Example
 from ima.evaluation.partial import key_of
 from ima.files import write_arrays
+from ima.tasks.pixels import wide
 
 NUMBERS = ("id", "eps", "label", "prediction", "clean_prediction")
 
@@ -78,7 +79,9 @@ class Examples:
 
 def _arrays(examples: Sequence[Example]) -> dict[str, NDArray[Any]]:
     columns = {name: np.array([getattr(e, name) for e in examples]) for name in NUMBERS}
-    images = {n: np.stack([getattr(e, n).numpy() for e in examples]) for n in ("clean", "noisy")}
+    # NumPy has no bfloat16.
+    pairs = {n: [wide(getattr(e, n)).numpy() for e in examples] for n in ("clean", "noisy")}
+    images = {name: np.stack(found) for name, found in pairs.items()}
     return {"attack": np.array([e.attack for e in examples]), **columns, **images}
 
 

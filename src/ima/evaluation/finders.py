@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ima.attacks import ddn
+from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Model, check_samples
 from ima.attacks.walk import forward
 from ima.evaluation.attacks import find_attack
@@ -21,6 +22,7 @@ from ima.evaluation.lifted import Lifted, in_library, plain_layout, unit_box
 from ima.evaluation.setting import Setting
 from ima.norm_names import known_norm
 from ima.tasks import Classification
+from ima.tasks.pixels import precise, wide
 
 PGD = "pgd-100"
 
@@ -67,17 +69,18 @@ def _fab(
     low, width = unit_box(check_samples(x, setting.bounds))
     classes = task.logits(forward(model, x[:1])).shape[1]
     shape = tuple(x.shape[1:])
-    lifted = Lifted(model, shape, plain_layout(shape), low, width, x.dtype, classes)
+    lifted = Lifted(model, shape, plain_layout(shape), low, width, precise(x), classes)
     nearest, size = x.clone(), torch.full_like(known, torch.inf)
     fab = free_fab(lifted, norm=in_library(norm), n_iter=ITERATIONS)
     for target in range(2, min(TARGETS, classes - 1) + 2):
         fab.target_class = target
         # One run itself: its `perturb` keeps points within a radius only.
-        point = lifted.down(fab.attack_single_run(lifted.up(x), y, is_targeted=True).detach())
+        run = fab.attack_single_run(lifted.up(wide(x)), y, is_targeted=True)
+        point = as_seen(model, lifted.down(run.detach()), wide(x))
         wrong = ~task.correct(forward(model, point), y)
-        far = torch.where(wrong, norm.size(point - x).to(size.dtype), torch.inf)
+        far = torch.where(wrong, norm.size(point - wide(x)).to(size.dtype), torch.inf)
         closer = far < size
-        nearest[closer], size[closer] = point[closer], far[closer]
+        nearest[closer], size[closer] = point[closer].to(x.dtype), far[closer]
     return nearest
 
 

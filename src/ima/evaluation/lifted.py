@@ -19,6 +19,9 @@ from ima.norm_names import NORM_NAMES, known_norm
 from ima.norms import Norm
 from ima.tasks import Classification
 
+BELOW = 10.0
+"""So far below the lowest other logit stands one that is masked with -inf."""
+
 
 @dataclass(frozen=True)
 class Lifted:
@@ -55,7 +58,11 @@ class Lifted:
             return self._logits(images).clone()
 
     def _logits(self, images: Tensor) -> Tensor:
-        return Classification().logits(self.model(self.down(images))).float()
+        logits = Classification().logits(self.model(self.down(images))).float()
+        masked = logits.isneginf()
+        # Losses of the library subtract logits: masked ones become low finite ones.
+        low = torch.where(masked, torch.inf, logits.detach()).amin(1, keepdim=True) - BELOW
+        return torch.where(masked, low, logits)
 
 
 class _Isolated(torch.autograd.Function):

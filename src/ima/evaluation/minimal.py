@@ -20,6 +20,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ima.attacks.boundary import CELLS, between, search
+from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Bounds, Model, check_samples, no_trace
 from ima.attacks.walk import forward, into
 from ima.budget import Budget
@@ -30,7 +31,8 @@ from ima.evaluation.naming import Naming
 from ima.evaluation.results import CLEAN, Row
 from ima.evaluation.setting import Setting
 from ima.norms import Norm, get_norm, per_sample
-from ima.tasks import Classification, Task
+from ima.tasks import Classification, Task, sound
+from ima.tasks.pixels import precise, wide
 
 
 def minimal(
@@ -108,20 +110,21 @@ def _of_batch(
         x, y = x.detach().clone(), y.clone()
         output = forward(inner, x)
         task.check(output, y)
-        if not bool(torch.isfinite(output).all()):
+        if not sound(output):
             raise FloatingPointError(
                 f"the model's output is not finite on samples {ids[0]} to {ids[-1]}; its weights "
                 "or its inputs are damaged, and no distance can be stated"
             )
         prediction, wrong = task.predict(output), ~task.correct(output, y)
-        distance = torch.where(wrong, 0.0, torch.inf).to(setting.norm.size(x).dtype)
+        distance = torch.where(wrong, 0.0, torch.inf).to(precise(x))
         names = [CLEAN if w else NONE for w in wrong.tolist()]
         (right,) = (~wrong).nonzero(as_tuple=True)
         for finder in finders if len(right) else ():
             clean, target, known = x[right], y[right], distance[right]
             found = finder.find(inner, clean, target, known, radii, setting)
-            point, said, usable = _tightened(inner, clean, target, into(found, box), task, box)
-            far = setting.norm.size(point - clean)
+            found = as_seen(inner, into(wide(found), box), wide(clean)).to(x.dtype)
+            point, said, usable = _tightened(inner, clean, target, found, task, box)
+            far = setting.norm.size(wide(point) - wide(clean))
             closer = usable & (far < known)
             distance[right[closer]] = far[closer]
             prediction[right[closer]] = said[closer]
@@ -158,7 +161,7 @@ def _tightened(
     left, step = torch.ones_like(index, dtype=torch.bool), 1 / CELLS
     while bool(left.any()):
         # In another batch a sum may round differently: a point that is right now moves on.
-        candidate = between(inside, outside, share, box)
+        candidate = between(model, inside, outside, share, box, inside)
         output = forward(model, candidate)
         wrong = ~task.correct(output, target)
         settled = left & (wrong | (share >= 1))

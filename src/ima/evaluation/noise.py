@@ -13,11 +13,13 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Model, check_radius, check_samples, check_steps, no_trace
 from ima.attacks.walk import Attacked, forward, into
 from ima.evaluation.setting import Setting
 from ima.norms import LINF, per_sample
-from ima.tasks import Task, Tree
+from ima.tasks import Task, Tree, targets
+from ima.tasks.pixels import wide
 
 AMPLITUDE = 0.05
 """Of the paper's white noise, for pixels from 0 to 1."""
@@ -39,7 +41,7 @@ def white_noise(
     Raises ValueError or TypeError for inputs outside bounds, wrong shapes, labels out of range.
     """
     draw, box = white(x, amplitude, setting), check_samples(x, setting.bounds)
-    return _first_wrong(model, x, y, lambda: x + draw(), draws, setting.task, box)
+    return _first_wrong(model, x, y, lambda: wide(x) + draw(), draws, setting.task, box)
 
 
 def white(x: Tensor, amplitude: float, setting: Setting) -> Callable[[], Tensor]:
@@ -53,6 +55,7 @@ def white(x: Tensor, amplitude: float, setting: Setting) -> Callable[[], Tensor]
         )
     source = Generator().manual_seed(setting.generator.initial_seed())
 
+    x = wide(x)
     return lambda: LINF.random(x, x.new_ones(len(x)), source) * reach
 
 
@@ -63,7 +66,7 @@ def noise_in_ball(
     box, radius = check_samples(x, setting.bounds), check_radius(eps, x)
 
     def draw() -> Tensor:
-        return x + setting.norm.random(x, radius, setting.generator)
+        return wide(x) + setting.norm.random(wide(x), radius, setting.generator)
 
     return _first_wrong(model, x, y, draw, draws, setting.task, box)
 
@@ -78,13 +81,14 @@ def _first_wrong(
     box: tuple[Tensor, Tensor] | None,
 ) -> Attacked:
     check_steps(draws)
+    y = targets(y)
     with no_trace(model, x) as inner:
         output = forward(inner, x)
         task.check(output, y)
         correct = task.correct(output, y)
         found, ever = x.clone(), torch.zeros_like(correct)
         for _ in range(draws):
-            noisy = into(draw(), box)
+            noisy = as_seen(inner, into(draw(), box), wide(x)).to(x.dtype)
             wrong = ~task.correct(forward(inner, noisy), y)
             found = torch.where(per_sample(wrong & ~ever, x), noisy, found)
             ever = ever | wrong

@@ -13,6 +13,8 @@ from ima.attacks.walk import look
 from ima.evaluation.attacks import AttackRow
 from ima.evaluation.results import CLEAN, Row
 from ima.evaluation.setting import Setting
+from ima.tasks import sound
+from ima.tasks.pixels import wide
 
 WORST = "worst case"
 
@@ -46,7 +48,7 @@ def attack_batch(
     check_samples(x, setting.bounds)
     output = look(model, x)
     task.check(output, y)
-    if not bool(torch.isfinite(output).all()):
+    if not sound(output):
         raise FloatingPointError(
             f"the model's output is not finite on batch of samples {ids[0]} to {ids[-1]}; its "
             "weights or its inputs are damaged, and no accuracy can be stated"
@@ -65,7 +67,7 @@ def attack_batch(
                 # The second look decides: it is what the prediction and the picture show.
                 crossed = result.crossed & ~task.correct(output, y[left])
                 prediction[left], broken[left] = task.predict(output), crossed
-                far = norm.size(result.x - x[left])
+                far = norm.size(wide(result.x) - wide(x[left]))
                 distance[left] = torch.where(crossed, far.to(distance.dtype), torch.nan)
                 shown = keep is not None and row.amplitude is None
                 for i, at in enumerate(left.tolist() if shown else []):

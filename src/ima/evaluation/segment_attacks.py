@@ -18,11 +18,13 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor
 
+from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Model, check_radius, check_samples, no_trace
 from ima.attacks.walk import Here, Objective, forward, into, walk
 from ima.evaluation.noise import AMPLITUDE, white
 from ima.evaluation.setting import Setting
 from ima.tasks import Segmentation, Tree, take
+from ima.tasks.pixels import wide
 
 
 class Lowest:
@@ -47,7 +49,8 @@ class Lowest:
         before = self.dice[index]
         lower = (dice < before) | ((dice == before) & (score < self.score[index]))
         at = index[lower]
-        self.noisy[at], self.dice[at], self.score[at] = noisy[lower], dice[lower], score[lower]
+        self.noisy[at], self.dice[at] = noisy[lower].to(self.noisy.dtype), dice[lower]
+        self.score[at] = score[lower]
         return dice
 
 
@@ -106,7 +109,7 @@ def _noise(
         y,
         lowest,
         draws,
-        lambda: setting.norm.random(x, radius, setting.generator),
+        lambda: setting.norm.random(wide(x), radius, setting.generator),
         setting,
     )
 
@@ -130,7 +133,7 @@ def _climb(
     """PGD with every objective, from x and from a random point; every point counts."""
     radius, step_size = check_radius(eps, x), 10 * eps / steps
     for objective in objectives:
-        noise = setting.norm.random(x, radius, setting.generator)
+        noise = setting.norm.random(wide(x), radius, setting.generator)
         for start in (None, noise):
             _walk(model, x, y, lowest, start, eps, steps, step_size, objective, setting)
 
@@ -157,7 +160,7 @@ def _walk(
     box = check_samples(x, setting.bounds)
 
     def look(here: Here) -> Tensor:
-        noisy = x[here.index] + here.offset
+        noisy = wide(x)[here.index] + here.offset
         return lowest.look(left[here.index], noisy, here.output, here.target) == 0
 
     with no_trace(model, x) as inner:
@@ -171,7 +174,7 @@ def _walk(
             norm=setting.norm,
             task=setting.task,
             bounds=box,
-            start=None if start is None else into(x + start[left], box),
+            start=None if start is None else into(wide(x) + start[left], box),
             objective=objective,
             stop=None if last else look,
         )
@@ -191,7 +194,7 @@ def _draw(
     box = check_samples(x, setting.bounds)
     with no_trace(model, x) as inner:
         for _ in range(draws):
-            noisy, left = into(x + noise(), box), lowest.left
+            noisy, left = as_seen(inner, into(wide(x) + noise(), box), wide(x)), lowest.left
             if len(left) == 0:
                 return
             lowest.look(left, noisy[left], forward(inner, noisy[left]), take(y, left))

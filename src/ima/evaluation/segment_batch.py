@@ -8,14 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ima.attacks.inputs import check_samples
+from ima.attacks.entering import as_seen
+from ima.attacks.inputs import check_radius, check_samples, no_trace
 from ima.attacks.walk import into, look
 from ima.evaluation.results import CLEAN
 from ima.evaluation.segment_attacks import Lowest, SegmentAttack
 from ima.evaluation.segmentation_results import WORST, SegmentRow
 from ima.evaluation.setting import Setting
 from ima.norms import per_sample
-from ima.tasks import Segmentation, Tree, full, leaves, tree_map
+from ima.tasks import Segmentation, Tree, full, sound, tree_map
+from ima.tasks.pixels import wide
 
 SLACK = 1e-4
 """Share of the radius by which noise may be larger: float32 rounds."""
@@ -110,7 +112,7 @@ def _attacked(
     check_samples(x, setting.bounds)
     output = look(model, x)
     task.check(output, y)
-    if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves(output)):
+    if not sound(output):
         raise FloatingPointError(
             f"the model's output is not finite on batch of samples {ids[0]} to "
             f"{ids[-1]}; its weights or its inputs are damaged, and no Dice can be stated"
@@ -159,12 +161,15 @@ def _again(
     Nothing is taken on trust: what is not finite or not inside becomes the clean sample.
     """
     norm, box, noisy = setting.norm, check_samples(x, setting.bounds), lowest.noisy
+    clean, noisy = wide(x), wide(noisy)
     if radius is not None:
-        within = x.new_full((len(x),), radius)
-        noisy = into(x + norm.project(noisy - x, within), box)
-        usable = norm.size(noisy - x) <= radius * (1 + SLACK)
+        noisy = into(clean + norm.project(noisy - clean, check_radius(radius, x)), box)
+        with no_trace(model, x) as inner:
+            noisy = as_seen(inner, noisy, clean)
+        usable = norm.size(noisy - clean) <= radius * (1 + SLACK)
     else:
-        usable = torch.isfinite(norm.size(noisy - x))
+        usable = torch.isfinite(norm.size(noisy - clean))
+    noisy = noisy.to(x.dtype)
     noisy = torch.where(per_sample(usable, x), noisy, x)
     output = look(model, noisy)
     return _state(x, noisy, output, y, setting, task)
@@ -177,7 +182,7 @@ def _state(
     # As the task's Dice: 0 where the output is not a number.
     broken = per_sample(full(output).isnan().flatten(1).any(1), per_class)
     per_class = torch.where(broken & ~per_class.isnan(), 0.0, per_class)
-    size = setting.norm.size(noisy - x)
+    size = setting.norm.size(wide(noisy) - wide(x))
     return _State(noisy, task.dice(output, y), size, per_class, task.predict(output))
 
 

@@ -15,6 +15,7 @@ from ima.evaluation.autoattack import look_again, random_state_kept
 from ima.evaluation.lifted import Lifted, in_library, layout, unit_box
 from ima.evaluation.setting import Setting
 from ima.tasks import Classification, Tree
+from ima.tasks.pixels import precise, wide
 
 
 def why_not(x: Tensor, setting: Setting) -> str:
@@ -50,7 +51,7 @@ def square(
         noisy, crossed = x.clone(), ~correct
         image = layout(x.shape[1:], setting.norm)
         assert image is not None
-        lifted = Lifted(inner, tuple(x.shape[1:]), image, low, width, x.dtype, classes)
+        lifted = Lifted(inner, tuple(x.shape[1:]), image, low, width, precise(x), classes)
         (left,) = correct.nonzero(as_tuple=True)
         if len(left):
             attack = SquareAttack(
@@ -63,7 +64,7 @@ def square(
                 resc_schedule=True,
                 seed=setting.generator.initial_seed(),
             )
-            found = lifted.down(attack.perturb(lifted.up(x[left]), y[left]).detach())
+            found = lifted.down(attack.perturb(lifted.up(wide(x[left])), y[left]).detach())
             noisy[left], crossed[left] = look_again(
                 inner, x[left], y[left], found, eps, setting.norm, task, box
             )

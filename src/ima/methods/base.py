@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ima.attacks.inputs import Bounds
+from ima.attacks.inputs import Bounds, call
 from ima.norms import Norm, get_norm
-from ima.tasks import Classification, Task, Tree
+from ima.tasks import Classification, Task, Tree, plain, targets
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,28 @@ class Setting:
     def of(norm: Norm | float | str, bounds: Bounds, task: Task | None) -> Setting:
         """The setting that a user's arguments describe; raises ValueError for an unknown norm."""
         return Setting(get_norm(norm), bounds, Classification() if task is None else task)
+
+
+def arrived(x: Any, y: Tree) -> tuple[Tensor, Tree]:
+    """A batch as plain tensors; TypeError that names x or y where they are none."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x is a {type(x).__name__}; expected a tensor: torch.as_tensor(x)")
+    return plain(x), targets(y)
+
+
+def train_pass(model: nn.Module, x: Tensor, y: Tree, task: Task) -> Tree:
+    """The model's output at x in the mode that it is in, with its graph; x stays as it is.
+
+    Raises ValueError or TypeError where output and targets do not fit together.
+    """
+    output = call(model, x)
+    try:
+        task.check(output, y)
+    except TypeError as error:
+        # Networks with auxiliary heads return more in training mode only.
+        mode = "in training mode, " if model.training and str(error).startswith("the model") else ""
+        raise TypeError(f"{mode}{error}") from error
+    return output
 
 
 def positive(**values: float) -> None:

@@ -32,6 +32,7 @@ from ima.methods.base import Step, positive
 from ima.methods.noisy import Noisy, radii
 from ima.norms import Norm, per_sample
 from ima.tasks import Task, Tree
+from ima.tasks.pixels import wide
 
 PATIENCE = 10 / 300
 """The published code's 10 epochs without progress, as a share of its longest run."""
@@ -98,7 +99,7 @@ class CurriculumAT(Noisy):
         strength = self.lesson.strength
         quota = chunks(len(x), strength).to(x.device)
         attacked = per_sample(quota > 0, x)
-        start = torch.where(attacked, self._start(x, radius, box), x)
+        start = torch.where(attacked, self._start(x, radius, box), wide(x))
 
         def done(here: Here) -> Tensor:
             return here.step >= quota[here.index]

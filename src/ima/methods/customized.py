@@ -113,12 +113,20 @@ class CustomizedAT(Adaptive):
 
     def _soften(self, output: Tree, y: Tensor, radius: Tensor) -> Tensor:
         logits = self.task.logits(output)
-        return soft_labels(y, dirichlet(logits, self.generator), self.softness * radius)
+        draw = dirichlet(logits, self.generator)
+        masked = logits.isneginf()
+        if bool(masked.any()):
+            # A class that is masked has no share, or the loss would be infinite.
+            draw = torch.where(masked, 0, draw)
+            draw = draw / draw.sum(1, keepdim=True)
+        return soft_labels(y, draw, self.softness * radius)
 
     def _losses(self, output: Tree, target: Tree) -> Tensor:
         label, y = target
         logits = self.task.logits(output)
-        soft = -(label.to(logits.dtype) * log_probabilities(logits)).sum(1)
+        label = label.to(logits.dtype)
+        # Nothing times minus infinity is nothing.
+        soft = -torch.where(label == 0, 0, label * log_probabilities(logits)).sum(1)
         if self.loss == "ce":
             return soft
         return soft + (-self.task.score(output, y)).clamp_min(-KAPPA)

@@ -26,6 +26,7 @@ from ima.methods.base import Step
 from ima.methods.noisy import Noisy, radii
 from ima.norms import Norm, gaussian
 from ima.tasks import Task, Tree
+from ima.tasks.pixels import wide
 
 CUTS = (50 / 120, 90 / 120)
 """Shares of the run after which the dynamic tau grows from 0 to 1, and to 2."""
@@ -86,7 +87,7 @@ class FAT(Noisy):
 
         def jitter(step: int, index: Tensor) -> Tensor:
             # Drawn for the whole batch: a sample's noise must not depend on who has stopped.
-            return self.omega * gaussian(x, self.generator)[index]
+            return self.omega * gaussian(wide(x), self.generator)[index]
 
         start = self._start(x, radius, box)
         walked = self._walk(

@@ -24,12 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from ima.attacks.bpgd import bpgd
-from ima.attacks.inputs import Bounds
+from ima.attacks.inputs import Bounds, call
 from ima.margins import Margins
-from ima.methods.base import Step, count, finite, one_of, positive, size
+from ima.methods.base import Step, count, finite, one_of, positive, size, train_pass
 from ima.methods.noisy import Adaptive
 from ima.norms import Norm
 from ima.tasks import Classification, Task, Tree, take
+from ima.tasks.pixels import wide
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,7 @@ class IMA(Adaptive):
         x, y, _ = self._prepare(x, y, ids)
         margins = self.margins.of(ids, x)
 
-        output = model(x)
-        task.check(output, y)
+        output = train_pass(model, x, y, task)
         clean = task.loss(output, y)
         right = task.correct(output, y)
 
@@ -195,7 +195,7 @@ class IMA(Adaptive):
 
         # One pass over the whole batch: batch statistics need company, and processes must agree
         # on the number of passes.
-        noisy_output = model(noisy)
+        noisy_output = call(model, noisy)
         at_noise = task.loss(noisy_output, y)
         if choices.noisy_loss == "all":
             second = torch.where(attacked, at_noise, clean)
@@ -207,7 +207,7 @@ class IMA(Adaptive):
         table = self.margins if choices.update == "step" else self.next
         # At the end of an epoch the updates of several visits add up.
         kept = table.of(ids, x)
-        reached = (norm.size(noisy - x).to(kept.dtype) + kept) / 2
+        reached = (norm.size(wide(noisy) - wide(x)).to(kept.dtype) + kept) / 2
         missed = kept / 2 if choices.misclassified == "halve" else kept
         moved = torch.where(crossed, reached, kept + self.delta)
         table.update(ids.to(x.device), torch.where(attacked, moved, missed))

@@ -20,13 +20,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ima.attacks.inputs import Bounds, Model, no_trace
+from ima.attacks.entering import as_seen
+from ima.attacks.inputs import Bounds, Model, call, no_trace
 from ima.attacks.walk import forward, into
 from ima.margins import Margins
-from ima.methods.base import Step, count, finite, positive
+from ima.methods.base import Step, count, finite, positive, train_pass
 from ima.methods.noisy import Adaptive, Box, classes_only, report
 from ima.norms import Norm, per_sample
 from ima.tasks import Classification, Task, Tree
+from ima.tasks.pixels import precise, wide
 
 ROUNDS = 10
 REACH = 1.05
@@ -77,21 +79,20 @@ class MMA(Adaptive):
         task = self.task
         x, y, box = self._prepare(x, y, ids)
         stored = self.margins.of(ids, x)
-        output = model(x)
-        task.check(output, y)
+        output = train_pass(model, x, y, task)
         clean = task.loss(output, y)
         sure = task.soft_margin(output, y) > 0
 
         noisy, found = x.detach().clone(), torch.zeros_like(stored)
         stuck = torch.zeros_like(sure)
-        radius = stored.clamp_min(self.eps_min).to(x.dtype)
+        radius = stored.clamp_min(self.eps_min).to(precise(x))
         # Drawn for the whole batch: a sample's noise must not depend on which others are right.
         start = self._start(x, radius, box) if self.random_start else x
         (index,) = sure.nonzero(as_tuple=True)
         if len(index):
             at = self._search(model, x[index], y[index], radius[index], start[index], box)
             noisy[index], found[index], stuck[index] = at
-        at_noise = model(noisy)
+        at_noise = call(model, noisy)
         losses = task.loss(at_noise, y)
         finite(losses.sum())
         hard = torch.where(~sure | (found < self.eps), losses, 0).mean()
@@ -122,11 +123,12 @@ class MMA(Adaptive):
             start=start,
             objective=lambda output, target: -task.soft_margin(output, target),
         )
-        along = (walked.x - x) / per_sample(radius, x)
-        with no_trace(model, x) as inner:
-            margins = bisect(inner, task, x, y, along, walked.x, radius, REACH * self.eps, box)
-        found = into(x + per_sample(margins, x) * along, box)
-        return found, margins.float(), walked.stuck
+        given, first, x = x.dtype, wide(walked.x), wide(x)
+        along = (first - x) / per_sample(radius, x)
+        with no_trace(model, x.to(given)) as inner:
+            margins = bisect(inner, task, x, y, along, first, radius, REACH * self.eps, box)
+            found = as_seen(inner, into(x + per_sample(margins, x) * along, box), x)
+        return found.to(given), margins.float(), walked.stuck
 
 
 def bisect(
@@ -151,5 +153,5 @@ def bisect(
         low = torch.where(inside, torch.maximum(low, e), low)
         high = torch.where(inside, high, torch.minimum(high, e))
         e = (low + high) / 2
-        probe = into(x + per_sample(e, x) * along, box)
+        probe = as_seen(model, into(x + per_sample(e, x) * along, box), x)
     return e

@@ -18,9 +18,10 @@ from torch import Generator, Tensor, nn
 from ima.attacks.inputs import Bounds, check_samples, check_steps
 from ima.attacks.walk import Jitter, Objective, Stop, Walked, into, look, walk
 from ima.margins import Margins
-from ima.methods.base import Setting, Step, count, finite, positive, size
+from ima.methods.base import Setting, Step, arrived, count, finite, positive, size, train_pass
 from ima.norms import Norm, gaussian
-from ima.tasks import Classification, Task, Tree, plain
+from ima.tasks import Classification, Task, Tree
+from ima.tasks.pixels import precise, wide
 
 Box = tuple[Tensor, Tensor] | None
 
@@ -114,7 +115,7 @@ class Noisy:
     def _prepare(self, x: Tensor, y: Tree, ids: Tensor) -> tuple[Tensor, Tree, Box]:
         if self.scheduled and self.epochs == UNKNOWN and isinstance(ids, Tensor):
             self._miss(ids)
-        x, y = plain(x), plain(y)
+        x, y = arrived(x, y)
         return x, y, check_samples(x, self.setting.bounds)
 
     def _miss(self, ids: Tensor) -> None:
@@ -134,10 +135,12 @@ class Noisy:
 
     def _start(self, x: Tensor, radius: Tensor, box: Box) -> Tensor:
         """Points uniform in the balls of `radius` (B,) around x, inside the bounds."""
+        x = wide(x)
         return into(x + self.setting.norm.random(x, radius.to(x.dtype), self.generator), box)
 
     def _tiny_start(self, x: Tensor, box: Box) -> Tensor:
         """Points beside x: where an objective is flat at x itself, a walk must not start there."""
+        x = wide(x)
         return into(x + TINY * gaussian(x, self.generator), box)
 
     def _walk(
@@ -159,9 +162,9 @@ class Noisy:
             model,
             x,
             y,
-            radius.to(x.dtype),
+            radius.to(precise(x)),
             steps=self.steps if steps is None else steps,
-            step_size=step_size.to(x.dtype),
+            step_size=step_size.to(precise(x)),
             norm=self.setting.norm,
             task=self.setting.task,
             bounds=box,
@@ -196,7 +199,7 @@ class Noisy:
         if None; more: further metrics.
         """
         task = self.setting.task
-        output = model(noisy)
+        output = train_pass(model, noisy, y, task)
         losses = task.loss(output, y) if each is None else each(output)
         loss = (losses if weights is None else weights * losses).mean()
         return report(loss, right, task.correct(output, y), stuck, **more)
@@ -209,7 +212,7 @@ class Adaptive(Noisy):
 
     def _radii(self, ids: Tensor, x: Tensor) -> Tensor:
         """The margins of a batch, in x's precision or a higher one: small growth must not round."""
-        return self.margins.of(ids, x).to(torch.promote_types(x.dtype, torch.float32))
+        return self.margins.of(ids, x).to(precise(x))
 
     def state_dict(self) -> dict[str, Any]:
         """The margins, and where schedules and noise stand."""
@@ -241,7 +244,7 @@ def report(loss: Tensor, right: Tensor, still: Tensor, stuck: Tensor, **more: Te
 
 def radii(x: Tensor, eps: float) -> Tensor:
     """One radius for every sample, (B,)."""
-    return torch.full((len(x),), eps, dtype=x.dtype, device=x.device)
+    return torch.full((len(x),), eps, dtype=precise(x), device=x.device)
 
 
 def classes_only(task: Task, method: str) -> Classification:

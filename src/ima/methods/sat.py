@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ima.attacks.inputs import Bounds, check_radius, check_samples, check_steps
+from ima.attacks.inputs import Bounds, call, check_radius, check_samples, check_steps
 from ima.attacks.walk import walk
-from ima.methods.base import Setting, Stateless, Step, positive
+from ima.methods.base import Setting, Stateless, Step, arrived, positive, train_pass
 from ima.methods.noisy import report
 from ima.norms import Norm
-from ima.tasks import Task, Tree, plain
+from ima.tasks import Task, Tree
 
 
 class SAT(Stateless):
@@ -52,10 +52,9 @@ class SAT(Stateless):
         FloatingPointError for NaN.
         """
         setting = self.setting
-        x, y = plain(x), plain(y)
+        x, y = arrived(x, y)
         box, radius = check_samples(x, setting.bounds), check_radius(self.eps, x)
-        output = model(x)
-        setting.task.check(output, y)
+        output = train_pass(model, x, y, setting.task)
         walked = walk(
             model,
             x,
@@ -67,7 +66,7 @@ class SAT(Stateless):
             task=setting.task,
             bounds=box,
         )
-        noisy_output = model(walked.x)
+        noisy_output = call(model, walked.x)
         clean, noisy = setting.task.loss(output, y), setting.task.loss(noisy_output, y)
         right, still = setting.task.correct(output, y), setting.task.correct(noisy_output, y)
         return report((clean.mean() + noisy.mean()) / 2, right, still, walked.stuck)

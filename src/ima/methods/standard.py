@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ima.methods.base import Stateless, Step, count, finite, size
-from ima.tasks import Classification, Task, Tree, plain
+from ima.methods.base import Stateless, Step, arrived, count, finite, size, train_pass
+from ima.tasks import Classification, Task, Tree
 
 
 class Standard(Stateless):
@@ -27,9 +27,8 @@ class Standard(Stateless):
 
         Raises ValueError for outputs and targets that do not fit, FloatingPointError for NaN.
         """
-        x, y = plain(x), plain(y)
-        output = model(x)
-        self.task.check(output, y)
+        x, y = arrived(x, y)
+        output = train_pass(model, x, y, self.task)
         loss = finite(self.task.loss(output, y).mean())
         metrics = {
             "samples": size(x),

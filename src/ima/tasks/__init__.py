@@ -5,7 +5,7 @@ from __future__ import annotations
 from ima.tasks.classification import Classification
 from ima.tasks.segmentation import Segmentation
 from ima.tasks.task import Compares, Task
-from ima.tasks.trees import Tree, full, leaves, plain, take, tree_map
+from ima.tasks.trees import Tree, full, leaves, output_map, plain, sound, take, targets, tree_map
 
 __all__ = [
     "Classification",
@@ -15,7 +15,10 @@ __all__ = [
     "Tree",
     "full",
     "leaves",
+    "output_map",
     "plain",
+    "sound",
     "take",
+    "targets",
     "tree_map",
 ]

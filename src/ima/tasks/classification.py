@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ima.tasks.divergence import kl, log_probabilities
-from ima.tasks.trees import Tree
+from ima.tasks.trees import Tree, described
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Classification:
         """Raise ValueError or TypeError where output and target do not fit together."""
         if not isinstance(output, Tensor):
             raise TypeError(
-                f"the model returned {type(output).__name__}; classification expects logits as "
-                "one tensor of shape (batch, classes)"
+                f"the model returned {described(output)}; classification expects logits as one "
+                "tensor of shape (batch, classes): wrap the model so that it returns them"
             )
         if not output.is_floating_point():
             raise TypeError(f"the model returned {output.dtype}; expected floating-point logits")

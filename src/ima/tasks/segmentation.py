@@ -27,7 +27,7 @@ from ima.tasks.pixels import (
     scale_weights,
     wide,
 )
-from ima.tasks.trees import Tree, full
+from ima.tasks.trees import Tree, described, full
 
 SMOOTH = 1e-5
 """nnU-Net's: added to numerator and denominator of soft Dice."""
@@ -86,7 +86,8 @@ class Segmentation:
         if isinstance(output, list | tuple) and len(outputs) != len(targets):
             raise ValueError(
                 f"the model returned {len(outputs)} scales for {len(targets)} targets; expected "
-                "one target for every scale"
+                "one target for every scale, or full resolution alone: wrap the model so that it "
+                "returns that"
             )
         if self.weights is not None and len(outputs) not in (1, len(self.weights)):
             raise ValueError(
@@ -261,10 +262,11 @@ class Segmentation:
 
     def _check(self, logits: Tree, target: Tree) -> None:
         if not isinstance(logits, Tensor) or not logits.is_floating_point():
-            came = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
+            came = logits.dtype if isinstance(logits, Tensor) else described(logits)
             raise TypeError(
                 f"the model returned {came}; segmentation expects floating-point logits of shape "
-                "(batch, classes, *image), or a list of them"
+                "(batch, classes, *image), or a list of them: wrap the model so that it returns "
+                "these"
             )
         if not isinstance(target, Tensor):
             raise TypeError(f"targets are {type(target).__name__}; expected tensors of labels")

@@ -80,6 +80,19 @@ def build_model(config: Config, splits: Splits) -> nn.Module:
     return builder(splits.channels, splits.num_classes, **options)
 
 
+def copyable(model: nn.Module) -> nn.Module:
+    """The model, fit to be copied: without graphs on what hooks left in it.
+
+    The old `weight_norm` and `spectral_norm` keep a weight that is computed, and of which nothing
+    copies; the next pass computes it anew.
+    """
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                vars(module)[name] = value.detach()
+    return model
+
+
 def check_fits(fabric: Fabric, model: nn.Module, name: str, splits: Splits) -> None:
     """Raise ValueError where the network cannot take a training image, or has too few outputs."""
     # On the device of the training, where the network goes anyway.

@@ -27,7 +27,7 @@ from ima.evaluation.naming import Names
 from ima.evaluation.reading import Reader, sample_shapes
 from ima.networks import build
 from ima.tasks import Classification, Segmentation, Tree, full, tree_map
-from ima.training.build import BOUNDS, build_fabric, load_into
+from ima.training.build import BOUNDS, build_fabric, copyable, load_into
 from ima.training.checkpoint import load_weights
 from ima.training.run import environment
 
@@ -291,7 +291,7 @@ def _network(
         found = _found(name)
         if isinstance(found, nn.Module):
             # Another call may put other weights into it.
-            return deepcopy(found)
+            return deepcopy(copyable(found))
         signature = _signature(name, found)
         if not signature.parameters or (num_classes is None and channels is None):
             return _called(name, found, signature)

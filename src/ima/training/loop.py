@@ -38,6 +38,7 @@ from ima.training.build import (
     build_model,
     build_optimizer,
     check_fits,
+    copyable,
     describe,
     learning_rate,
     load_into,
@@ -130,7 +131,7 @@ def _prepared(
     average = None
     if config.train.ema is not None:
         average = AveragedModel(
-            model, multi_avg_fn=get_ema_multi_avg_fn(config.train.ema), use_buffers=True
+            copyable(model), multi_avg_fn=get_ema_multi_avg_fn(config.train.ema), use_buffers=True
         )
     data = [fabric.to_device(part) for part in (splits.train.images, splits.train.targets)]
     timed = [row["val_seconds"] for row in run.epochs() if "val_seconds" in row]

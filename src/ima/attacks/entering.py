@@ -1,0 +1,153 @@
+"""How a network is called: with a copy that it may write to, in the precision that it takes.
+
+noise is kept in float32 (in float64 where the samples are), whatever the network takes
+what enters = x + noise on the network's grid: the next value on the way to x
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import torch
+import torch.utils.checkpoint as checkpointing
+from torch import Tensor, nn
+
+from ima.tasks.trees import leaves, tree_map
+
+Model = Callable[[Tensor], Any]
+
+PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as attacks call it: on samples of any precision, of which it sees its own.
+
+    given: the precision of the caller's samples; taken: that of what the network takes.
+    """
+
+    run: Model
+    given: torch.dtype
+    taken: torch.dtype
+
+    def __call__(self, x: Tensor) -> Any:
+        """The output at x, (B, *dims); x stays as it is."""
+        return handed(self.run, x.to(self.given), self.taken)
+
+
+def taken_by(module: Any, x: Tensor) -> torch.dtype:
+    """The precision in which x, (B, *dims), is given to a module: its own, if the module takes it.
+
+    Else that of the weights. A module with weights of x's precision is not tried.
+    """
+    if not isinstance(module, nn.Module):
+        return x.dtype
+    found = [p.dtype for p in module.parameters() if p.dtype in PRECISIONS]
+    found = found or [b.dtype for b in module.buffers() if b.dtype in PRECISIONS]
+    return x.dtype if not found or x.dtype in found or _takes(module, x) else found[0]
+
+
+def _takes(module: nn.Module, x: Tensor) -> bool:
+    flags = [(m, m.training) for m in module.modules() if hasattr(m, "training")]
+    try:
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.no_grad():
+            for m, _ in flags:
+                m.training = False
+            module(x[:1].detach().clone())
+    except RuntimeError:
+        return False
+    finally:
+        for m, training in flags:
+            m.training = training
+    return True
+
+
+def as_seen(model: Model, point: Tensor, x: Tensor) -> Tensor:
+    """The points as the network sees them, on its grid and that of the samples; like `point`.
+
+    point, x: (B, *dims), in float32 or float64. An entry becomes the last value of the grid on the
+    way to it from x, or x's own where there is none: noise never grows, so that the point stays in
+    every ball around x and in bounds that hold x.
+    """
+    if isinstance(model, Network):
+        for dtype in (model.taken, model.given):
+            if dtype != point.dtype and torch.promote_types(dtype, point.dtype) == point.dtype:
+                point = _towards(point, x, dtype)
+    return point
+
+
+def handed(model: Model, x: Tensor, dtype: torch.dtype) -> Any:
+    """The model's output, on x's device, at a copy of x in this precision."""
+    # A copy: networks exist that normalise their input in place, and x is a leaf or the user's.
+    output = model(x.clone() if x.dtype == dtype else x.to(dtype))
+    if isinstance(output, Tensor):
+        return output if output.device == x.device else output.to(x.device)
+    # What is no tree is named where outputs are checked.
+    try:
+        away = any(leaf.device != x.device for leaf in leaves(output))
+    except TypeError:
+        return output
+    return tree_map(lambda leaf: leaf.to(x.device), output) if away else output
+
+
+def _towards(point: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+    low, high = torch.minimum(point, x), torch.maximum(point, x)
+    near = point.to(dtype)
+    # Where the nearest value lies beyond the point: the one before it.
+    before = _next(near, up=x > point)
+    found = x
+    for value in (before.to(point.dtype), near.to(point.dtype)):
+        found = torch.where((value >= low) & (value <= high), value, found)
+    return found
+
+
+def _next(values: Tensor, *, up: Tensor) -> Tensor:
+    """The neighbours of `values` on their own grid, the higher where `up`, else the lower."""
+    # As integers, the values of one sign count up from 0.
+    kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
+    bits = values.view(kind)
+    away = torch.where(up, values > 0, values < 0)
+    smallest = torch.where(up, 1, torch.iinfo(kind).min + 1).to(kind)
+    return torch.where(values == 0, smallest, torch.where(away, bits + 1, bits - 1)).view(
+        values.dtype
+    )
+
+
+class _Plain:
+    """In the place of reentrant checkpointing, which refuses `torch.autograd.grad`."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        """The same outputs, gradients and savings of memory."""
+        return checkpointing.checkpoint(
+            function, *args, use_reentrant=False, preserve_rng_state=preserve
+        )
+
+
+_LOCK = Lock()
+_REENTRANT: Any = checkpointing.CheckpointFunction
+_within = 0
+
+
+@contextmanager
+def differentiable() -> Generator[None]:
+    """Within: checkpoints do what `torch.autograd.grad` can differentiate, whatever they ask for.
+
+    Reentrant ones would need `backward`, and add to the gradients of parameters.
+    """
+    global _within
+    # Threads may attack at the same time: the last one to leave restores.
+    with _LOCK:
+        _within += 1
+        checkpointing.CheckpointFunction = _Plain
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _within -= 1
+            if _within == 0:
+                checkpointing.CheckpointFunction = _REENTRANT
