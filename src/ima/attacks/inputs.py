@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from ima.attacks.statistics import told_apart
+
 Bounds: TypeAlias = tuple[float | Tensor, float | Tensor] | None
 """Lowest and highest value of a sample's entries: two numbers, two tensors that broadcast against
 a sample, or None where values have no bounds (z-scored data)."""
@@ -125,7 +127,8 @@ def _casts(model: Any) -> bool:
     return type(model).__name__ == "_FabricModule"
 
 
-def _in_precision(model: Any, module: Any) -> Any:
+def in_precision(model: Any, module: Any) -> Any:
+    """`module`, from inside `model`, in the precision that Fabric's wrapper around it sets."""
     # Fabric's wrapper casts and autocasts in its forward, which the module inside does not see.
     while model is not module and not _casts(model):
         model = _unwrapped(model)
@@ -157,10 +160,11 @@ def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -
             torch.random.fork_rng(devices=devices),
             torch.inference_mode(False),
             torch.enable_grad(),
+            told_apart(module),
         ):
             for m, _ in flags if mode == "eval" else ():
                 m.training = False
-            yield _in_precision(model, module)
+            yield in_precision(model, module)
     finally:
         for m, training in flags:
             m.training = training

@@ -20,20 +20,25 @@ from torch import Generator, Tensor, nn
 from ima.attacks.inputs import Bounds
 from ima.budget import Budget, OutOfTime
 from ima.evaluation.batches import batches, pair
+from ima.evaluation.mates import meet
 from ima.evaluation.partial import Batch, Partial, R, fingerprint, kept, mark
+from ima.evaluation.remarks import as_setting
 from ima.evaluation.results import NETWORK, Row
+from ima.evaluation.watch import Counts, Watched, Watcher, refuse, verdict
 from ima.norms import Norm
 from ima.tasks import Task, Tree, tree_map
 
-Work = Callable[[Tensor, Tree, range, Generator], list[R]]
-"""work(x, y, ids, source) -> rows: of one batch, on the model's device; source: of all noise."""
+Work = Callable[[Watched, Tensor, Tree, range, Generator], list[R]]
+"""work(model, x, y, ids, source) -> rows: of one batch, on the model's device; source: of all noise;
+model: with a watcher, which is told what the work finds."""
 
 
 @dataclass(frozen=True)
 class Done(Generic[R]):
     """The rows of all batches, in order.
 
-    network: a digest of its weights; first: the first sample, (1, *dims), on the device.
+    network: a digest of its weights; first: the first sample, (1, *dims), on the device; remarks:
+    what leaves the rows in doubt.
     """
 
     rows: tuple[R, ...]
@@ -42,6 +47,7 @@ class Done(Generic[R]):
     seed: int
     seconds: float
     first: Tensor
+    remarks: tuple[str, ...]
 
     def about(self) -> dict[str, str]:
         """How it was made, for the record."""
@@ -50,6 +56,7 @@ class Done(Generic[R]):
             "samples": str(self.samples),
             "seed": str(self.seed),
             "seconds": f"{self.seconds:.1f}",
+            **as_setting(self.remarks),
         }
 
 
@@ -83,6 +90,7 @@ def by_batch(
     work: Work[R],
     settings: Mapping[str, Any],
     *,
+    task: Task,
     batch_size: int,
     seed: int,
     keys: tuple[str, str],
@@ -94,8 +102,9 @@ def by_batch(
     """The rows of every batch; arguments as of `evaluate`.
 
     settings: what else decides the rows; a record of other settings, seed, batch size or weights
-    is dropped. read: makes a row of its values. Raises ValueError for an empty data set, and for a
-    budget that no batch fits into; OutOfTime when it is spent.
+    is dropped. read: makes a row of its values. Raises ValueError for an empty data set, for
+    outputs that the task takes wrong decisions on, and for a budget that no batch fits into;
+    OutOfTime when it is spent.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     record, network = None, fingerprint(model)
@@ -105,7 +114,9 @@ def by_batch(
     known: list[Batch[R]] = [] if record is None else record.batches
     slowest = max((batch.seconds for batch in known), default=0.0)
     rows: list[R] = []
-    seconds, offset, first = 0.0, 0, None
+    seconds, offset, first, met = 0.0, 0, None, None
+    watcher, counts = Watcher(), Counts()
+    watched = Watched(model, watcher)
     parts = batches(data, batch_size)
     total = len(parts) if hasattr(parts, "__len__") else 0
     for number, batch in enumerate(parts):
@@ -114,6 +125,10 @@ def by_batch(
         offset += len(x)
         sign = "" if record is None else mark(x, y)
         finished = None if record is None else record.find(number, sign)
+        if met is None:
+            met = meet(model, x.to(device))
+            watcher.start(task, met)
+            refuse(watcher.kind, met.end)
         if finished is None:
             if budget is not None and budget.left() < slowest:
                 budget.require(slowest, "a batch")
@@ -121,8 +136,10 @@ def by_batch(
             started = time.monotonic()
             # A generator of its own for every batch: its noise does not depend on the others.
             source = Generator().manual_seed(seed * 1_000_003 + number)
-            new = work(x.to(device), tree_map(lambda t: t.to(device), y), ids, source)
-            finished = Batch(sign, time.monotonic() - started, tuple(new))
+            watcher.begin(len(x))
+            new = work(watched, x.to(device), tree_map(lambda t: t.to(device), y), ids, source)
+            seen = watcher.counts()
+            finished = Batch(sign, time.monotonic() - started, tuple(new), seen)
             slowest = max(slowest, finished.seconds)
             if progress is not None:
                 progress(number + 1, total)
@@ -131,11 +148,13 @@ def by_batch(
         elif progress is not None:
             progress(number + 1, total)
         rows += finished.rows
+        counts += finished.counts
         seconds += finished.seconds
         first = x[:1].to(device) if first is None else first
-    if first is None or not rows:
+    if first is None or met is None or not rows:
         raise ValueError("the data set is empty; there is nothing to evaluate")
-    return Done(tuple(rows), network, offset, seed, seconds, first)
+    remarks = verdict(counts, watcher.kind, met)
+    return Done(tuple(rows), network, offset, seed, seconds, first, remarks)
 
 
 def _out_of_time(

@@ -22,11 +22,13 @@ from ima.evaluation.autoattack import describe
 from ima.evaluation.by_batch import by_batch, in_words, measured_in, within
 from ima.evaluation.lifted import unit_box
 from ima.evaluation.one_batch import WORST, Example, attack_batch
+from ima.evaluation.remarks import warn
 from ima.evaluation.results import CLEAN, Results, Row
 from ima.evaluation.segment_batch import SegmentExample
 from ima.evaluation.segmentation_results import SegmentationResults
 from ima.evaluation.segments import evaluate_segmentation
 from ima.evaluation.setting import Setting
+from ima.evaluation.watch import Watched
 from ima.norms import Norm, get_norm
 from ima.tasks import Classification, Segmentation, Task
 
@@ -141,15 +143,16 @@ def evaluate(
     names = [name for name, *_ in found]
     settings = {"attacks": names, "eps": radii, **measured_in(norm, bounds, task)}
 
-    def work(x: Tensor, y: Tensor, ids: range, source: Generator) -> list[Row]:
-        setting = Setting(norm, task, bounds, source)
-        return attack_batch(model, x, y, ids, radii, found, setting, keep)
+    def work(watched: Watched, x: Tensor, y: Tensor, ids: range, source: Generator) -> list[Row]:
+        setting = Setting(norm, task, bounds, source, watched.watcher)
+        return attack_batch(watched, x, y, ids, radii, found, setting, keep)
 
     done = by_batch(
         model,
         data,
         work,
         settings,
+        task=task,
         batch_size=256 if batch_size is None else batch_size,
         seed=seed,
         keys=keys,
@@ -157,6 +160,7 @@ def evaluate(
         partial=partial,
         budget=budget,
     )
+    warn(done.remarks, stacklevel=2)
     rows = list(done.rows)
     order = {CLEAN: 0, **{name: 1 + i for i, name in enumerate([*names, WORST])}}
     rows.sort(key=lambda row: (order[row.attack], row.eps, row.id))

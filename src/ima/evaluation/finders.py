@@ -17,8 +17,9 @@ from ima.attacks.inputs import Model, check_samples
 from ima.attacks.walk import forward
 from ima.evaluation.attacks import find_attack
 from ima.evaluation.autoattack import ITERATIONS, TARGETS, free_fab
-from ima.evaluation.lifted import Lifted, plain_layout, unit_box
+from ima.evaluation.lifted import Broken, Lifted, plain_layout, unit_box
 from ima.evaluation.setting import Setting
+from ima.norms import per_sample
 from ima.tasks import Classification
 
 PGD = "pgd-100"
@@ -66,7 +67,8 @@ def _fab(
     low, width = unit_box(check_samples(x, setting.bounds))
     classes = task.logits(forward(model, x[:1])).shape[1]
     shape = tuple(x.shape[1:])
-    lifted = Lifted(model, shape, plain_layout(shape), low, width, x.dtype, classes)
+    broken = Broken(x, norm)
+    lifted = Lifted(model, shape, plain_layout(shape), low, width, x.dtype, classes, broken)
     nearest, size = x.clone(), torch.full_like(known, torch.inf)
     fab = free_fab(lifted, norm=norm.name, n_iter=ITERATIONS)
     for target in range(2, min(TARGETS, classes - 1) + 2):
@@ -77,7 +79,7 @@ def _fab(
         far = torch.where(wrong, norm.size(point - x).to(size.dtype), torch.inf)
         closer = far < size
         nearest[closer], size[closer] = point[closer], far[closer]
-    return nearest
+    return torch.where(per_sample(broken.far < size, x), broken.points, nearest)
 
 
 def _fab_lacks(setting: Setting) -> str:

@@ -26,8 +26,10 @@ from ima.budget import Budget
 from ima.evaluation.by_batch import by_batch, measured_in
 from ima.evaluation.distances import NONE, Distance, Distances
 from ima.evaluation.finders import FINDERS, Finder
+from ima.evaluation.remarks import warn
 from ima.evaluation.results import CLEAN, Row
 from ima.evaluation.setting import Setting
+from ima.evaluation.watch import Watched
 from ima.norms import Norm, get_norm, per_sample
 from ima.tasks import Classification, Task
 
@@ -62,8 +64,9 @@ def minimal(
     left_out = [f"{f.name} ({f.lacks(probe)})" for f in FINDERS if f.lacks(probe)]
     names = [finder.name for finder in ran]
 
-    def work(x: Tensor, y: Tensor, ids: range, source: Generator) -> list[Row]:
-        return _of_batch(model, x, y, ids, sizes, ran, Setting(norm, task, bounds, source))
+    def work(watched: Watched, x: Tensor, y: Tensor, ids: range, source: Generator) -> list[Row]:
+        setting = Setting(norm, task, bounds, source, watched.watcher)
+        return _of_batch(watched, x, y, ids, sizes, ran, setting)
 
     settings = {"distances": names, "radii": sizes, **measured_in(norm, bounds, task)}
     done = by_batch(
@@ -71,6 +74,7 @@ def minimal(
         data,
         work,
         settings,
+        task=task,
         batch_size=batch_size,
         seed=seed,
         keys=keys,
@@ -78,6 +82,7 @@ def minimal(
         partial=partial,
         budget=budget,
     )
+    warn(done.remarks, stacklevel=2)
     about = {"attacks": ", ".join(names), "radii": ", ".join(f"{size:g}" for size in sizes)}
     if left_out:
         about["left out"] = ", ".join(left_out)
@@ -106,6 +111,7 @@ def _of_batch(
                 f"the model's output is not finite on samples {ids[0]} to {ids[-1]}; its weights "
                 "or its inputs are damaged, and no distance can be stated"
             )
+        setting.watcher.clean(output, y, task)
         prediction, wrong = task.predict(output), ~task.correct(output, y)
         distance = torch.where(wrong, 0.0, torch.inf).to(setting.norm.size(x).dtype)
         names = [CLEAN if w else NONE for w in wrong.tolist()]
@@ -118,6 +124,8 @@ def _of_batch(
             closer = usable & (far < known)
             distance[right[closer]] = far[closer]
             prediction[right[closer]] = said[closer]
+            if bool(closer.any()):
+                setting.watcher.noisy(right[closer], forward(inner, point[closer]), task)
             for at in right[closer].tolist():
                 names[at] = finder.name
     distance = torch.where(torch.isfinite(distance), distance, torch.nan)

@@ -19,6 +19,7 @@ from torch import Generator, Tensor, nn
 from ima.attacks.inputs import Bounds
 from ima.budget import Budget
 from ima.evaluation.by_batch import by_batch, in_words, measured_in, within
+from ima.evaluation.remarks import warn
 from ima.evaluation.results import CLEAN
 from ima.evaluation.segment_attacks import find_segment_attack
 from ima.evaluation.segment_batch import SegmentExample, attack_batch
@@ -29,6 +30,7 @@ from ima.evaluation.segmentation_results import (
     SegmentRow,
 )
 from ima.evaluation.setting import Setting
+from ima.evaluation.watch import Watched
 from ima.norms import Norm, get_norm
 from ima.tasks import Segmentation, Tree
 
@@ -76,16 +78,19 @@ def evaluate_segmentation(
         **measured_in(norm, bounds, task),
     }
 
-    def work(x: Tensor, y: Tree, ids: range, source: Generator) -> list[SegmentRow]:
+    def work(
+        watched: Watched, x: Tensor, y: Tree, ids: range, source: Generator
+    ) -> list[SegmentRow]:
         where = [(str(i), -1) if names is None else names[i] for i in ids]
-        setting = Setting(norm, task, bounds, source)
-        return attack_batch(model, x, y, ids, where, radii, found, setting, task, keep)
+        setting = Setting(norm, task, bounds, source, watched.watcher)
+        return attack_batch(watched, x, y, ids, where, radii, found, setting, task, keep)
 
     done = by_batch(
         model,
         data,
         work,
         settings,
+        task=task,
         batch_size=batch_size,
         seed=seed,
         keys=keys,
@@ -94,6 +99,7 @@ def evaluate_segmentation(
         budget=budget,
         read=SegmentRow.of,
     )
+    warn(done.remarks, stacklevel=2)
     white = [name for name, row, _ in found if row.amplitude is not None]
     aimed = [name for name, *_ in found if name not in white]
     order = {name: i for i, name in enumerate([CLEAN, *white, *aimed, WORST])}

@@ -1,0 +1,56 @@
+"""Remarks: plain sentences about what leaves the figures of an evaluation in doubt.
+
+They stand among an evaluation's settings, under one key, so that files carry them. Readable
+without torch.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+
+REMARKS = "remarks"
+"""The setting that holds them: a JSON list of sentences."""
+
+
+class Doubt(UserWarning):
+    """The figures of an evaluation are in doubt."""
+
+
+def remarks_of(settings: Mapping[str, str]) -> tuple[str, ...]:
+    """The sentences that settings hold; none in files from before there were any."""
+    text = settings.get(REMARKS, "")
+    try:
+        found = json.loads(text) if text else []
+    except ValueError:
+        found = text
+    return tuple(map(str, found if isinstance(found, list) else [found]))
+
+
+def as_setting(remarks: Sequence[str]) -> dict[str, str]:
+    """The setting of these sentences; empty where there are none."""
+    return {REMARKS: json.dumps(list(remarks), ensure_ascii=False)} if remarks else {}
+
+
+def united(each: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
+    """The remarks of several networks by label, as sentences: `Label: remark.`; "" is no label."""
+    found = dict.fromkeys((label, remark) for label, remarks in each for remark in remarks)
+    return [f"{label}: {remark}." if label else f"{capital(remark)}." for label, remark in found]
+
+
+def beside(each: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """The same as lines under a printed table, each behind `Remark:`; empty where there are none."""
+    return "\n".join(f"Remark: {sentence}" for sentence in united(each))
+
+
+def capital(text: str) -> str:
+    """The text with its first letter as at the start of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
+def warn(remarks: Sequence[str], stacklevel: int) -> None:
+    """Warn once of all remarks; of nothing where there are none."""
+    if remarks:
+        text = ". ".join(map(capital, remarks))
+        warnings.warn(f"{text}.", Doubt, stacklevel=stacklevel + 1)
