@@ -29,8 +29,10 @@ from ima.norms import Norm
 from ima.tasks import Task, Tree, tree_map
 
 Work = Callable[[Watched, Tensor, Tree, range, Generator], list[R]]
-"""work(model, x, y, ids, source) -> rows: of one batch, on the model's device; source: of all noise;
-model: with a watcher, which is told what the work finds."""
+"""work(model, x, y, ids, source) -> rows: of one batch, on the model's device.
+
+source: of all noise; model: with a watcher, which is told what the work finds.
+"""
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from ima.attacks.inputs import no_trace
 from ima.attacks.statistics import TORCH_SAYS, named, without_statistics
 from ima.attacks.walk import forward
-from ima.evaluation.ends import End, end_of
 from ima.tasks import Tree, full, leaves
+from ima.tasks.ends import End, end_of
 
 SIZE = 16
 """So many samples are compared at most."""
@@ -28,8 +28,8 @@ SIZE = 16
 LEAST = 1e-3
 """Share of the largest output by which outputs may differ: float32 rounds far below."""
 
-STEPS = 20
-"""The same in steps of a shorter number format."""
+STEPS, KNOWN = 8, 2
+"""The same in steps of a shorter number format; and where modules tell that samples meet."""
 
 TF32 = 2.0**-10
 """The step of the format in which GPUs multiply float32."""
@@ -60,7 +60,8 @@ class Met:
         if self.random:
             # Company and chance cannot be told apart; a layer without statistics can.
             return bool(self.causes)
-        return self.refused or bool((self.apart > self.tolerated).any())
+        far = self.tolerated * (KNOWN / STEPS if self.causes else 1)
+        return self.refused or bool((self.apart > far).any())
 
     def sentence(self) -> str:
         """The remark; empty where samples do not depend on each other."""
@@ -83,7 +84,7 @@ def meet(model: nn.Module, x: Tensor) -> Met:
     """
     try:
         return _met(model, x)
-    except Exception:  # noqa: BLE001  # whatever it is, the work meets it again
+    except Exception:  # whatever it is, the work meets it again
         return Met(False, torch.zeros(1), LEAST, "", False, "unknown", None)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 
 REMARKS = "remarks"
 """The setting that holds them: a JSON list of sentences."""
@@ -34,14 +35,9 @@ def as_setting(remarks: Sequence[str]) -> dict[str, str]:
 
 
 def united(each: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
-    """The remarks of several networks by label, as sentences: `Label: remark.`; "" is no label."""
+    """The remarks of several networks, by label, as sentences; of one whose label is empty too."""
     found = dict.fromkeys((label, remark) for label, remarks in each for remark in remarks)
-    return [f"{label}: {remark}." if label else f"{capital(remark)}." for label, remark in found]
-
-
-def beside(each: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """The same as lines under a printed table, each behind `Remark:`; empty where there are none."""
-    return "\n".join(f"Remark: {sentence}" for sentence in united(each))
+    return [f"Remark{f' on {label}' if label else ''}: {remark}." for label, remark in found]
 
 
 def capital(text: str) -> str:
@@ -49,8 +45,16 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+@contextmanager
+def said_beside() -> Generator[None]:
+    """Within: no warnings of doubts, because the remarks are printed beside the figures."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Doubt)
+        yield
+
+
 def warn(remarks: Sequence[str], stacklevel: int) -> None:
     """Warn once of all remarks; of nothing where there are none."""
     if remarks:
-        text = ". ".join(map(capital, remarks))
-        warnings.warn(f"{text}.", Doubt, stacklevel=stacklevel + 1)
+        text = ". Also: ".join(remarks)
+        warnings.warn(f"the figures are in doubt: {text}.", Doubt, stacklevel=stacklevel + 1)

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from ima.attacks.inputs import in_precision, inside
-from ima.evaluation.ends import End
 from ima.evaluation.mates import Met
 from ima.tasks import Classification, Segmentation, Task, Tree, full, leaves
+from ima.tasks.ends import End
 
 Kind = Literal["one", "classes", "regions", "labels", ""]
 """How a task decides: one logit at 0, the largest of several; regions of pixels at 0, or their
@@ -129,7 +129,8 @@ class Watcher:
         def felt(gradient: Tensor) -> None:
             rows = _rows(gradient).flatten(1)
             usual = torch.isfinite(rows).all(1)
-            self._felt((rows != 0).any(1) & (usual | bad[0] if bad else usual))
+            reached = (rows != 0).any(1) & usual
+            self._felt(reached | bad[0] if bad else reached)
 
         x.register_hook(felt)
         return bad.append
@@ -200,7 +201,9 @@ def usable(output: Tree, task: Task) -> Tensor:
     """Whether the outputs of every sample permit a decision, (B,) bool."""
     if isinstance(task, Classification | Segmentation):
         return task.usable(output)
-    return ~torch.stack([leaf.flatten(1).isnan().any(1) for leaf in map(_rows, leaves(output))]).any(0)
+    return ~torch.stack(
+        [leaf.flatten(1).isnan().any(1) for leaf in map(_rows, leaves(output))]
+    ).any(0)
 
 
 def verdict(counts: Counts, kind: Kind, met: Met) -> tuple[str, ...]:
@@ -264,10 +267,14 @@ def _probabilities(counts: Counts, kind: Kind, end: End) -> str:
 
 
 def _refusal(kind: Kind, seen: str) -> str:
-    what = "the model's only output is a probability and no logit" if kind == "one" else (
-        "the model's outputs are probabilities of regions and no logits"
+    what = (
+        "the model's only output is a probability and no logit"
+        if kind == "one"
+        else ("the model's outputs are probabilities of regions and no logits")
     )
-    wrong = "every sample counts as class 1" if kind == "one" else "every pixel counts as foreground"
+    wrong = (
+        "every sample counts as class 1" if kind == "one" else "every pixel counts as foreground"
+    )
     return (
         f"{what} ({seen}); a logit is decided at 0, so {wrong}. Give the model without its last "
         "sigmoid, or wrap it: logits = torch.logit(p)"

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from ima.evaluation.remarks import REMARKS
 from ima.evaluation.results import CLEAN, FILE, NETWORK, Results
 from ima.report.html.blocks import Block, Code, Grid, Prose
 from ima.report.html.numbers import WORST, attack_name, attacks_of, named
@@ -16,7 +17,7 @@ from ima.report.html.verdict import Judged
 PLACE = ("ima", "commit", "python", "torch", "numpy", "device", "processor", "cores", "threads")
 ABSENT = "–"
 
-APART = (NETWORK, FILE, "samples", "part", "seed", "seconds", "bounds")
+APART = (NETWORK, FILE, REMARKS, "samples", "part", "seed", "seconds", "bounds")
 """Settings of an evaluation that the page shows elsewhere, or that nobody reads."""
 
 Told: TypeAlias = tuple[str, Sequence[Mapping[str, Any]]]
