@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ima.attacks.entering import Model, Network, differentiable, handed, taken_by
+from ima.attacks.statistics import told_apart
 from ima.tasks.pixels import precise
 
 Bounds: TypeAlias = tuple[float | Tensor, float | Tensor] | None
@@ -129,7 +130,8 @@ def _casts(model: Any) -> bool:
     return type(model).__name__ == "_FabricModule"
 
 
-def _in_precision(model: Any, module: Any) -> Any:
+def in_precision(model: Any, module: Any) -> Any:
+    """`module`, from inside `model`, in the precision that Fabric's wrapper around it sets."""
     # Fabric's wrapper casts and autocasts in its forward, which the module inside does not see.
     while model is not module and not _casts(model):
         model = _unwrapped(model)
@@ -174,13 +176,14 @@ def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -
             torch.inference_mode(False),
             torch.enable_grad(),
             differentiable(),
+            told_apart(module),
         ):
             for m, _ in flags if mode == "eval" else ():
                 m.training = False
             if isinstance(model, Network):
                 yield model
             else:
-                yield Network(_in_precision(model, module), x.dtype, taken_by(module, x))
+                yield Network(in_precision(model, module), x.dtype, taken_by(module, x))
     finally:
         for m, training in flags:
             m.training = training

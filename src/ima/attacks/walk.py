@@ -218,6 +218,8 @@ def _matrix(slope: Tensor) -> Tensor:
 
 
 def _widen(tensor: Tensor) -> Tensor:
+    # A model that computes in inference mode gives tensors that no gradient can begin at.
+    tensor = tensor.clone() if tensor.is_inference() else tensor
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 

@@ -17,9 +17,14 @@ STATES = {True: "TRIPPED", False: "passed", None: "not run"}
 
 def tell(found: Checks, path: Path, *, strict: bool) -> None:
     """Print every check, and what to do about those that tripped; exit where `strict` says so."""
+    from ima.evaluation.remarks import REMARKS, united
+
     print(f"{path}")
     for name, value in found.settings.items():
-        print(f"  {name}: {value}")
+        if name != REMARKS:
+            print(f"  {name}: {value}")
+    for remark in united([("", found.remarks)]):
+        print(remark)
     for check in found.checks:
         print(f"{STATES[check.tripped]:<8} {check.title}: {check.sentence}")
         if check.tripped:

@@ -22,7 +22,7 @@ from torch import Tensor
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Model, check_radius, check_samples, no_trace
 from ima.attacks.walk import Attacked, forward, into
-from ima.evaluation.lifted import Lifted, in_library, layout, plain_layout, unit_box
+from ima.evaluation.lifted import Broken, Lifted, in_library, layout, plain_layout, unit_box
 from ima.evaluation.setting import Setting
 from ima.norms import Norm, per_sample
 from ima.tasks import Classification, Task, Tree
@@ -99,7 +99,6 @@ def autoattack(name: str) -> Callable[[Model, Tensor, Tree, float, int, Setting]
             output = forward(inner, x)
             correct, classes = task.correct(output, y), task.logits(output).shape[1]
             image = layout(shape, norm) or plain_layout(shape)
-            lifted = Lifted(inner, shape, image, low, width, precise(x), classes)
             noisy, crossed = x.clone(), ~correct
             for part in parts(name, classes, shape, norm):
                 (left,) = (~crossed).nonzero(as_tuple=True)
@@ -107,9 +106,11 @@ def autoattack(name: str) -> Callable[[Model, Tensor, Tree, float, int, Setting]
                     break
                 build = _BUILD[part]
                 seed = setting.generator.initial_seed()
+                broken = Broken(wide(x[left]), norm)
+                lifted = Lifted(inner, shape, image, low, width, precise(x), classes, broken)
                 attack = build(lifted, eps=eps / float(width), norm=called, seed=seed)
                 images = attack.perturb(lifted.up(wide(x[left])), y[left])
-                found = lifted.down(images.detach())
+                found = broken.within(eps, lifted.down(images.detach()))
                 noisy[left], crossed[left] = look_again(
                     inner, x[left], y[left], found, eps, norm, task, box
                 )
@@ -195,10 +196,27 @@ def free_fab(model: Lifted, **options: Any) -> Any:
     return FABAttack_PT(model, targeted=True, eps=1e4, **options)
 
 
-def _square(model: Lifted, **options: Any) -> Part:
+def square_search(model: Lifted, **options: Any) -> Part:
+    """The library's Square. A margin of exactly 0 counts as broken from its first point on.
+
+    Where all margins are 0 or below after that point, and some are 0, the library goes on with no
+    sample, and stops with an error.
+    """
     from pyautoattack.square import SquareAttack
 
-    return SquareAttack(model, p_init=0.8, n_queries=QUERIES, resc_schedule=False, **options)
+    attack: Any = SquareAttack(model, p_init=0.8, **options)
+    measured = attack.margin_and_loss
+
+    def margin_and_loss(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        margin, loss = measured(x, y)
+        return torch.where(margin == 0, -torch.finfo(margin.dtype).tiny, margin), loss
+
+    attack.margin_and_loss = margin_and_loss
+    return attack
+
+
+def _square(model: Lifted, **options: Any) -> Part:
+    return square_search(model, n_queries=QUERIES, resc_schedule=False, **options)
 
 
 _BUILD: dict[str, Callable[..., Part]] = {

@@ -123,7 +123,10 @@ class Bench:
     def _broken(self, attack: str, eps: float, setting: Setting, x: Tensor, y: Tensor) -> Tensor:
         run = _RUN.get(attack) or _named(attack)
         noisy = run(self, x, y, eps, setting).x
-        return (~self.task.correct(look(self.model, noisy), y)).cpu()
+        output = look(self.model, noisy)
+        everywhere = torch.arange(len(x), device=x.device)
+        self.record.watcher.noisy(everywhere, output, self.task)
+        return (~self.task.correct(output, y)).cpu()
 
     def outputs(self, passes: int = 1) -> list[list[Tensor]]:
         """For each batch what the model gives at the clean samples, in so many passes."""

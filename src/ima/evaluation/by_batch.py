@@ -19,22 +19,29 @@ from torch import Generator, Tensor, nn
 from ima.attacks.inputs import Bounds
 from ima.budget import Budget, OutOfTime
 from ima.evaluation.batches import Batches, device_of
+from ima.evaluation.mates import meet
 from ima.evaluation.naming import Naming
 from ima.evaluation.partial import Batch, Partial, R, fingerprint, kept, mark
 from ima.evaluation.reading import Reader
+from ima.evaluation.remarks import as_setting
 from ima.evaluation.results import NETWORK, Row
+from ima.evaluation.watch import Counts, Watched, Watcher, refuse, verdict
 from ima.norms import Norm
 from ima.tasks import Task, Tree, tree_map
 
-Work = Callable[[Tensor, Tree, range, Generator], list[R]]
-"""work(x, y, ids, source) -> rows: of one batch, on the model's device; source: of all noise."""
+Work = Callable[[Watched, Tensor, Tree, range, Generator], list[R]]
+"""work(model, x, y, ids, source) -> rows: of one batch, on the model's device.
+
+source: of all noise; model: with a watcher, which is told what the work finds.
+"""
 
 
 @dataclass(frozen=True)
 class Done(Generic[R]):
     """The rows of all batches, in order.
 
-    network: a digest of its weights; first: the first sample, (1, *dims), on the device.
+    network: a digest of its weights; first: the first sample, (1, *dims), on the device; remarks:
+    what leaves the rows in doubt.
     """
 
     rows: tuple[R, ...]
@@ -43,6 +50,7 @@ class Done(Generic[R]):
     seed: int
     seconds: float
     first: Tensor
+    remarks: tuple[str, ...]
 
     def about(self) -> dict[str, str]:
         """How it was made, for the record."""
@@ -51,6 +59,7 @@ class Done(Generic[R]):
             "samples": str(self.samples),
             "seed": str(self.seed),
             "seconds": f"{self.seconds:.1f}",
+            **as_setting(self.remarks),
         }
 
 
@@ -101,8 +110,8 @@ def by_batch(
     is dropped. read: makes a row of its values. naming: ids and cases that must fit the samples.
     before: is shown the first batch, on the model's device, before any work.
 
-    Raises ValueError for an empty data set, and for a budget that no batch fits into; OutOfTime
-    when it is spent.
+    Raises ValueError for an empty data set, for outputs that the task takes wrong decisions on,
+    and for a budget that no batch fits into; OutOfTime when it is spent.
     """
     device = device_of(model)
     record, network = None, fingerprint(model)
@@ -112,7 +121,9 @@ def by_batch(
     known: list[Batch[R]] = [] if record is None else record.batches
     slowest = max((batch.seconds for batch in known), default=0.0)
     rows: list[R] = []
-    seconds, offset, first = 0.0, 0, None
+    seconds, offset, first, met = 0.0, 0, None, None
+    watcher, counts = Watcher(), Counts()
+    watched = Watched(model, watcher)
     naming = Naming() if naming is None else naming
     parts = Batches(data, batch_size, keys, Reader(model, task), naming.key)
     naming.check(parts)
@@ -127,6 +138,10 @@ def by_batch(
         offset += len(x)
         sign = "" if record is None else mark(x, y)
         finished = None if record is None else record.find(number, sign)
+        if met is None:
+            met = meet(model, x.to(device=device))
+            watcher.start(task, met)
+            refuse(watcher.kind, met.end)
         if finished is None:
             if budget is not None and budget.left() < slowest:
                 budget.require(slowest, "a batch")
@@ -134,8 +149,11 @@ def by_batch(
             started = time.monotonic()
             # A generator of its own for every batch: its noise does not depend on the others.
             source = Generator().manual_seed(seed * 1_000_003 + number)
-            new = work(x.to(device=device), tree_map(lambda t: t.to(device=device), y), ids, source)
-            finished = Batch(sign, time.monotonic() - started, tuple(new))
+            watcher.begin(len(x))
+            there = tree_map(lambda t: t.to(device=device), y)
+            new = work(watched, x.to(device=device), there, ids, source)
+            seen = watcher.counts()
+            finished = Batch(sign, time.monotonic() - started, tuple(new), seen)
             slowest = max(slowest, finished.seconds)
             if progress is not None:
                 progress(number + 1, total)
@@ -144,15 +162,17 @@ def by_batch(
         elif progress is not None:
             progress(number + 1, total)
         rows += finished.rows
+        counts += finished.counts
         seconds += finished.seconds
         first = x[:1].to(device=device) if first is None else first
-    if first is None or not rows:
+    if first is None or met is None or not rows:
         raise ValueError(
             "the data set is empty; there is nothing to evaluate (what was read before and gives "
             "its samples once, such as a generator, is empty too)"
         )
     naming.end(offset)
-    return Done(tuple(rows), network, offset, seed, seconds, first)
+    remarks = verdict(counts, watcher.kind, met)
+    return Done(tuple(rows), network, offset, seed, seconds, first, remarks)
 
 
 def _out_of_time(

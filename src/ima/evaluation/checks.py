@@ -28,7 +28,9 @@ from ima.evaluation.chosen import LEAST, choose
 from ima.evaluation.lifted import unit_box
 from ima.evaluation.partial import fingerprint, mark
 from ima.evaluation.probes import NotRun
+from ima.evaluation.remarks import as_setting, warn
 from ima.evaluation.results import NETWORK
+from ima.evaluation.watch import Watched, Watcher, verdict
 from ima.norms import Norm, get_norm
 from ima.tasks import Classification, Task
 
@@ -77,7 +79,8 @@ def run_checks(
     rows = {name: find_attack(name)[0] for name in dict.fromkeys(attacks)}
     # White noise has no radius: it is no part of the worst case.
     names = [name for name, row in rows.items() if row.amplitude is None]
-    chosen = choose(model, data, task, bounds, samples, seed, keys)
+    watcher = Watcher()
+    chosen = choose(model, data, task, bounds, samples, seed, keys, watcher)
     if transfer is not None:
         transfer = transfer.to(chosen.x.device)
         _takes(transfer, chosen.x[:1], chosen.y[:1], task)
@@ -95,8 +98,9 @@ def run_checks(
         "transfer": None if transfer is None else fingerprint(transfer),
         **measured_in(norm, bounds, task),
     }
-    record = Record(partial, own, budget)
-    bench = Bench(model, chosen, radii, norm, task, bounds, seed, steps, transfer, names, record)
+    record = Record(partial, own, budget, watcher)
+    watched = Watched(model, watcher)
+    bench = Bench(watched, chosen, radii, norm, task, bounds, seed, steps, transfer, names, record)
     settings = {
         NETWORK: network,
         "samples": f"{bench.n} of the {chosen.correct} that the model has right",
@@ -111,7 +115,9 @@ def run_checks(
         found.append(_check(row, bench))
         if progress is not None:
             progress(len(found), len(CHECKS))
-    return Checks(settings, tuple(found))
+    remarks = verdict(record.counts(chosen.counts), watcher.kind, chosen.met)
+    warn(remarks, stacklevel=2)
+    return Checks({**settings, **as_setting(remarks)}, tuple(found))
 
 
 def _takes(other: nn.Module, x: Tensor, y: Tensor, task: Task) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ima.budget import Budget, OutOfTime
 from ima.evaluation.partial import Batch, Partial, kept
+from ima.evaluation.watch import Counts, Watcher
 
 UNKNOWN = 5
 """So many times as long as the longest so far may take what was not tried before."""
@@ -31,12 +32,19 @@ class Verdict:
 class Record:
     """The finished batches in the file `path`, of checks with these settings.
 
-    path: None keeps nothing; budget: no batch is begun that may not fit into it.
+    path: None keeps nothing; budget: no batch is begun that may not fit into it; watcher: of the
+    model that is attacked.
     """
 
     def __init__(
-        self, path: Path | None, settings: Mapping[str, Any], budget: Budget | None
+        self,
+        path: Path | None,
+        settings: Mapping[str, Any],
+        budget: Budget | None,
+        watcher: Watcher | None = None,
     ) -> None:
+        self.watcher = Watcher() if watcher is None else watcher
+        self.seen: dict[str, Counts] = {}
         self.path, self.budget = path, budget
         self.partial = None if path is None else Partial(path, settings, Verdict)
         self.number, self.began = 0, 0
@@ -53,14 +61,35 @@ class Record:
         if known is None:
             self._admit(attack)
             started = time.monotonic()
+            self.watcher.begin(0)
             found = work()
             rows = tuple(map(Verdict, found.tolist()))
-            known = Batch(mark, time.monotonic() - started, rows)
+            known = Batch(mark, time.monotonic() - started, rows, self.watcher.counts())
             self.began += 1
             if self.partial is not None:
                 self.partial.add(known)
+        # The last part of a batch's name is its number.
+        run = mark.rpartition(", ")[0]
+        self.seen[run] = self.seen.get(run, Counts()) + known.counts
         self.slowest[attack] = max(self.slowest.get(attack, 0), known.seconds)
         return torch.tensor([row.broken for row in known.rows], dtype=torch.bool)
+
+    def counts(self, clean: Counts) -> Counts:
+        """What was seen under all attacks, on the samples that `clean` tells of too.
+
+        A gradient that one attack could follow is one; samples are counted once, not by attack.
+        """
+        each = list(self.seen.values())
+        attacked = max((one.attacked for one in each), default=0)
+        stuck = all(one.still == one.attacked for one in each)
+        return replace(
+            clean,
+            beyond=clean.beyond + sum(one.beyond for one in each),
+            uneven=clean.uneven + sum(one.uneven for one in each),
+            attacked=attacked,
+            still=attacked if stuck else 0,
+            broken=max((one.broken for one in each), default=0),
+        )
 
     def _admit(self, attack: str) -> None:
         """Raise OutOfTime where the next batch may not fit in; ValueError where it never will."""

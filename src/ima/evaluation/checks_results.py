@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ima.evaluation.remarks import remarks_of
 from ima.evaluation.results import wilson
 from ima.files import write_text
 
@@ -38,6 +39,11 @@ class Checks:
 
     settings: Mapping[str, str]
     checks: tuple[Check, ...]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What leaves the evaluation in doubt, as sentences."""
+        return remarks_of(self.settings)
 
     @property
     def tripped(self) -> tuple[str, ...]:

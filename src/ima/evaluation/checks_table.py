@@ -142,6 +142,20 @@ CHECKS = {
             "and report accuracy as an average too.",
         ),
         CheckRow(
+            "batch-mates",
+            "Samples depend on their batch mates",
+            probes.batch_mates,
+            "The outputs of at least three of 16 samples change with the samples that are beside "
+            "them in the batch, by more than 0.1 % of the largest output (0.8 % and 6 % in float16 "
+            "and bfloat16), or a sample alone cannot pass.",
+            "Statistics are taken from the batch in evaluation too, as by BatchNorm without "
+            "running statistics. Accuracy changes with the batch size and the order of samples, "
+            "and an attack follows gradients of one batch and is judged in another.",
+            "Give BatchNorm layers running statistics (track_running_stats=True) and see that all "
+            "of the model is in evaluation mode, or use GroupNorm or LayerNorm. Until then state "
+            "the batch size beside every number.",
+        ),
+        CheckRow(
             "transfer",
             "Noise made for another model beats the attack",
             probes.transfer,

@@ -11,7 +11,9 @@ from torch import Generator, Tensor, nn
 from ima.attacks.inputs import Bounds, check_samples
 from ima.attacks.walk import look
 from ima.evaluation.batches import Batches, device_of
+from ima.evaluation.mates import Met, meet
 from ima.evaluation.reading import Reader
+from ima.evaluation.watch import Counts, Watcher, refuse, verdict
 from ima.tasks import Task, sound
 
 BATCH = 250
@@ -24,13 +26,16 @@ LEAST = 3
 class Chosen:
     """Samples x (n, *dims) and targets y (n, ...), on the model's device.
 
-    correct, total: how many of all samples the model has right.
+    correct, total: how many of all samples the model has right; met, counts: what was seen of its
+    outputs.
     """
 
     x: Tensor
     y: Tensor
     correct: int
     total: int
+    met: Met
+    counts: Counts
 
 
 def choose(
@@ -41,12 +46,15 @@ def choose(
     samples: int,
     seed: int,
     keys: tuple[str, str],
+    watcher: Watcher | None = None,
 ) -> Chosen:
     """At most `samples` samples that the model has right, each with the same chance.
 
-    Raises ValueError for data without at least three of them, and as `ima.evaluate` does for
-    samples, labels and outputs that do not fit.
+    watcher: sees the outputs. Raises ValueError for data without at least three of them, and as
+    `ima.evaluate` does for samples, labels and outputs that do not fit.
     """
+    watcher = Watcher() if watcher is None else watcher
+    met, counts = None, Counts()
     device = device_of(model)
     source = Generator().manual_seed(seed)
     kept: list[Tensor] = []
@@ -75,6 +83,14 @@ def choose(
                 f"{total + len(x) - 1}; its weights or its inputs are damaged, and nothing can be "
                 "said about its accuracy"
             )
+        if met is None:
+            met = meet(model, x)
+            watcher.start(task, met)
+            refuse(watcher.kind, met.end)
+        watcher.begin(len(x))
+        watcher.output(output)
+        watcher.clean(output, y, task)
+        counts += watcher.counts()
         correct = task.correct(output, y)
         right, total = right + int(correct.sum()), total + len(x)
         # Every sample draws a lot, and the lowest stay: one pass, also over data without a length.
@@ -83,10 +99,13 @@ def choose(
         kept = [torch.cat(parts) for parts in zip(kept, new, strict=True)] if kept else new
         index = kept[0].argsort()[:samples].sort().values
         kept = [of_all[index] for of_all in kept]
-    if not kept or len(kept[0]) < LEAST:
+    if met is not None:
+        # Where decisions are wrong, too few samples are right: that is the better reason.
+        verdict(counts, watcher.kind, met)
+    if met is None or not kept or len(kept[0]) < LEAST:
         raise ValueError(
             f"the model is right on {right} of {total} samples; the checks need at least {LEAST}: "
             "see that weights, labels and scaling of the inputs belong together"
         )
     _, x, y = kept
-    return Chosen(x, y, right, total)
+    return Chosen(x, y, right, total, met, counts)

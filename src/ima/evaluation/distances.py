@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ima.evaluation.remarks import remarks_of
 from ima.evaluation.results import CLEAN, read_settings
 from ima.files import whole
 
@@ -46,6 +47,11 @@ class Distances:
     rows: tuple[Distance, ...]
     norm: str
     settings: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What leaves the figures in doubt, as sentences."""
+        return remarks_of(self.settings)
 
     @property
     def values(self) -> NDArray[np.float64]:

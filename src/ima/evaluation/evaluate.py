@@ -24,11 +24,13 @@ from ima.evaluation.by_batch import by_batch, in_words, measured_in, within
 from ima.evaluation.lifted import unit_box
 from ima.evaluation.naming import Names, Naming, check_classes, fit_classes
 from ima.evaluation.one_batch import WORST, Example, attack_batch
+from ima.evaluation.remarks import warn
 from ima.evaluation.results import CLASSES, CLEAN, Results, Row
 from ima.evaluation.segment_batch import SegmentExample
 from ima.evaluation.segmentation_results import SegmentationResults
 from ima.evaluation.segments import evaluate_segmentation
 from ima.evaluation.setting import Setting
+from ima.evaluation.watch import Watched
 from ima.norms import Norm, get_norm
 from ima.tasks import Classification, Segmentation, Task, Tree, tree_map
 
@@ -165,9 +167,9 @@ def evaluate(
     told = [name for name, *_ in found]
     settings = {"attacks": told, "eps": radii, **measured_in(norm, bounds, task)}
 
-    def work(x: Tensor, y: Tensor, ids: range, source: Generator) -> list[Row]:
-        setting = Setting(norm, task, bounds, source)
-        return attack_batch(model, x, y, ids, radii, found, setting, keep)
+    def work(watched: Watched, x: Tensor, y: Tensor, ids: range, source: Generator) -> list[Row]:
+        setting = Setting(norm, task, bounds, source, watched.watcher)
+        return attack_batch(watched, x, y, ids, radii, found, setting, keep)
 
     def before(x: Tensor, y: Tree) -> None:
         output = look(model, x[:1])
@@ -190,6 +192,7 @@ def evaluate(
         naming=naming,
         before=before if named else None,
     )
+    warn(done.remarks, stacklevel=2)
     rows = naming.rows(done.rows)
     order = {CLEAN: 0, **{name: 1 + i for i, name in enumerate([*told, WORST])}}
     rows.sort(key=lambda row: (order[row.attack], row.eps, row.id))

@@ -18,9 +18,10 @@ from ima.attacks.inputs import Model, check_samples
 from ima.attacks.walk import forward
 from ima.evaluation.attacks import find_attack
 from ima.evaluation.autoattack import ITERATIONS, TARGETS, free_fab
-from ima.evaluation.lifted import Lifted, in_library, plain_layout, unit_box
+from ima.evaluation.lifted import Broken, Lifted, in_library, plain_layout, unit_box
 from ima.evaluation.setting import Setting
 from ima.norm_names import known_norm
+from ima.norms import per_sample
 from ima.tasks import Classification
 from ima.tasks.pixels import precise, wide
 
@@ -69,7 +70,8 @@ def _fab(
     low, width = unit_box(check_samples(x, setting.bounds))
     classes = task.logits(forward(model, x[:1])).shape[1]
     shape = tuple(x.shape[1:])
-    lifted = Lifted(model, shape, plain_layout(shape), low, width, precise(x), classes)
+    broken = Broken(wide(x), norm)
+    lifted = Lifted(model, shape, plain_layout(shape), low, width, precise(x), classes, broken)
     nearest, size = x.clone(), torch.full_like(known, torch.inf)
     fab = free_fab(lifted, norm=in_library(norm), n_iter=ITERATIONS)
     for target in range(2, min(TARGETS, classes - 1) + 2):
@@ -81,7 +83,7 @@ def _fab(
         far = torch.where(wrong, norm.size(point - wide(x)).to(size.dtype), torch.inf)
         closer = far < size
         nearest[closer], size[closer] = point[closer].to(x.dtype), far[closer]
-    return nearest
+    return torch.where(per_sample(broken.far < size, x), broken.points.to(x.dtype), nearest)
 
 
 def _fab_lacks(setting: Setting) -> str:

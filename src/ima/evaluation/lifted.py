@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ima.attacks.inputs import Model
 from ima.norm_names import NORM_NAMES, known_norm
-from ima.norms import Norm
+from ima.norms import Norm, per_sample
 from ima.tasks import Classification
 
 BELOW = 10.0
@@ -28,7 +28,8 @@ class Lifted:
     """The model behind the map; as a function, it is what the library attacks.
 
     model: on samples (B, *shape) of `dtype`; image: (C, H, W); low, width: the bounds as
-    low + width * [0, 1]; classes: of the output.
+    low + width * [0, 1]; classes: of the output; broken: takes the points whose output permits no
+    decision.
     """
 
     model: Model
@@ -38,6 +39,7 @@ class Lifted:
     width: Tensor
     dtype: torch.dtype
     classes: int
+    broken: Broken | None = None
 
     def up(self, x: Tensor) -> Tensor:
         """Samples (B, *shape) as float32 images (B, C, H, W) in [0, 1]."""
@@ -58,11 +60,55 @@ class Lifted:
             return self._logits(images).clone()
 
     def _logits(self, images: Tensor) -> Tensor:
-        logits = Classification().logits(self.model(self.down(images))).float()
-        masked = logits.isneginf()
+        x = self.down(images)
+        output = self.model(x)
+        logits = Classification().logits(output).float()
+        bad = ~Classification().usable(output)
+        if self.broken is not None and bool(bad.any()):
+            self.broken.take(x[bad].detach())
         # Losses of the library subtract logits: masked ones become low finite ones.
+        masked = logits.isneginf()
         low = torch.where(masked, torch.inf, logits.detach()).amin(1, keepdim=True) - BELOW
-        return torch.where(masked, low, logits)
+        logits = torch.where(masked, low, logits).clamp(-HUGE, HUGE)
+        # The library knows no outputs without a decision: it takes them for right, or stops. It
+        # gets numbers, and whoever called it gets the points themselves.
+        return torch.where(bad[:, None], 0, logits)
+
+
+HUGE = 1e30
+"""The library computes differences of logits: they must stay finite."""
+
+
+@dataclass
+class Broken:
+    """For every sample the nearest point whose output permits no decision.
+
+    x: the samples (n, *dims); points: like them, where `far` (n,) is finite. A point inside a
+    sample's ball breaks that sample, whichever it was made for.
+    """
+
+    x: Tensor
+    norm: Norm
+    points: Tensor = field(init=False)
+    far: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.points = self.x.clone()
+        self.far = torch.full((len(self.x),), torch.inf, device=self.x.device)
+
+    def take(self, points: Tensor) -> None:
+        """Look at more points (m, *dims)."""
+        a, b = self.x.flatten(1).float(), points.flatten(1).float()
+        exact = "donot_use_mm_for_euclid_dist"
+        far, at = torch.cdist(a, b, self.norm.order, compute_mode=exact).min(1)
+        nearer = far < self.far
+        self.far = torch.where(nearer, far, self.far)
+        self.points = torch.where(per_sample(nearer, self.x), points[at], self.points)
+
+    def within(self, eps: float, other: Tensor) -> Tensor:
+        """The points no farther than eps; of other samples those of `other` (n, *dims)."""
+        near = self.far <= eps * (1 + 1e-5) + 1e-6
+        return torch.where(per_sample(near, self.x), self.points, other)
 
 
 class _Isolated(torch.autograd.Function):
@@ -85,7 +131,8 @@ class _Isolated(torch.autograd.Function):
         (gradient,) = torch.autograd.grad(
             ctx.output, ctx.images, slopes, allow_unused=True, materialize_grads=True
         )
-        return gradient.contiguous(), None
+        # Where an output is not a number neither is its gradient; the library would carry it on.
+        return gradient.contiguous().nan_to_num(0.0, 0.0, 0.0), None
 
 
 def unit_box(bounds: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:

@@ -28,8 +28,10 @@ from ima.evaluation.by_batch import by_batch, measured_in
 from ima.evaluation.distances import NONE, Distance, Distances
 from ima.evaluation.finders import FINDERS, Finder
 from ima.evaluation.naming import Naming
+from ima.evaluation.remarks import warn
 from ima.evaluation.results import CLEAN, Row
 from ima.evaluation.setting import Setting
+from ima.evaluation.watch import Watched
 from ima.norms import Norm, get_norm, per_sample
 from ima.tasks import Classification, Task, sound
 from ima.tasks.pixels import precise, wide
@@ -67,8 +69,9 @@ def minimal(
     left_out = [f"{f.name} ({f.lacks(probe)})" for f in FINDERS if f.lacks(probe)]
     names = [finder.name for finder in ran]
 
-    def work(x: Tensor, y: Tensor, ids: range, source: Generator) -> list[Row]:
-        return _of_batch(model, x, y, ids, sizes, ran, Setting(norm, task, bounds, source))
+    def work(watched: Watched, x: Tensor, y: Tensor, ids: range, source: Generator) -> list[Row]:
+        setting = Setting(norm, task, bounds, source, watched.watcher)
+        return _of_batch(watched, x, y, ids, sizes, ran, setting)
 
     settings = {"distances": names, "radii": sizes, **measured_in(norm, bounds, task)}
     done = by_batch(
@@ -85,6 +88,7 @@ def minimal(
         budget=budget,
         naming=naming,
     )
+    warn(done.remarks, stacklevel=2)
     about = {"attacks": ", ".join(names), "radii": ", ".join(f"{size:g}" for size in sizes)}
     if left_out:
         about["left out"] = ", ".join(left_out)
@@ -115,6 +119,7 @@ def _of_batch(
                 f"the model's output is not finite on samples {ids[0]} to {ids[-1]}; its weights "
                 "or its inputs are damaged, and no distance can be stated"
             )
+        setting.watcher.clean(output, y, task)
         prediction, wrong = task.predict(output), ~task.correct(output, y)
         distance = torch.where(wrong, 0.0, torch.inf).to(precise(x))
         names = [CLEAN if w else NONE for w in wrong.tolist()]
@@ -128,6 +133,8 @@ def _of_batch(
             closer = usable & (far < known)
             distance[right[closer]] = far[closer]
             prediction[right[closer]] = said[closer]
+            if bool(closer.any()):
+                setting.watcher.noisy(right[closer], forward(inner, point[closer]), task)
             for at in right[closer].tolist():
                 names[at] = finder.name
     distance = torch.where(torch.isfinite(distance), distance, torch.nan)

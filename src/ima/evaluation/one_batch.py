@@ -53,6 +53,7 @@ def attack_batch(
             f"the model's output is not finite on batch of samples {ids[0]} to {ids[-1]}; its "
             "weights or its inputs are damaged, and no accuracy can be stated"
         )
+    setting.watcher.clean(output, y, task)
     clean, wrong = task.predict(output), ~task.correct(output, y)
     size = torch.where(wrong, 0.0, torch.nan)
     rows = _rows(ids, y, CLEAN, 0.0, clean, wrong, size)
@@ -64,6 +65,7 @@ def attack_batch(
             if len(left):
                 result = row.run(model, x[left], y[left], radius, steps, setting)
                 output = look(model, result.x)
+                setting.watcher.noisy(left, output, task)
                 # The second look decides: it is what the prediction and the picture show.
                 crossed = result.crossed & ~task.correct(output, y[left])
                 prediction[left], broken[left] = task.predict(output), crossed

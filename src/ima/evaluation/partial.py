@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -17,22 +17,30 @@ import torch
 from torch import Tensor, nn
 
 from ima.evaluation.results import Row
+from ima.evaluation.watch import Counts
 from ima.files import write_text
 from ima.tasks import Tree, leaves
 
 R = TypeVar("R")
 """A kind of rows: a dataclass of numbers and strings."""
 
-FORMAT = "evaluation under way, 1"
+FORMAT = "evaluation under way, 2"
+
+EARLIER = ("evaluation under way, 1",)
+"""Formats whose batches lack what is recorded now; they are done again."""
 
 
 @dataclass(frozen=True)
 class Batch(Generic[R]):
-    """What came out of one batch. mark: of its samples; seconds: that it took."""
+    """What came out of one batch. mark: of its samples; seconds: that it took.
+
+    counts: of what the model gave on the way.
+    """
 
     mark: str
     seconds: float
     rows: tuple[R, ...]
+    counts: Counts = field(default_factory=Counts)
 
 
 class Partial(Generic[R]):
@@ -125,7 +133,7 @@ def _lines(path: Path) -> list[str]:
         return []
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-        ours = json.loads(lines[0])["format"] == FORMAT
+        ours = json.loads(lines[0])["format"] in (FORMAT, *EARLIER)
     except (ValueError, TypeError, LookupError):
         ours, lines = False, []
     if not ours:
@@ -138,13 +146,14 @@ def _lines(path: Path) -> list[str]:
 
 def _line(batch: Batch[Any]) -> str:
     rows = [astuple(row) for row in batch.rows]
-    return json.dumps({"mark": batch.mark, "seconds": batch.seconds, "rows": rows}) + "\n"
+    found = {"mark": batch.mark, "seconds": batch.seconds, "rows": rows}
+    return json.dumps({**found, "counts": asdict(batch.counts)}) + "\n"
 
 
 def _batch(line: str, read: Callable[..., R]) -> Batch[R] | None:
     try:
         found = json.loads(line)
         rows = tuple(read(*values) for values in found["rows"])
-        return Batch(found["mark"], found["seconds"], rows)
+        return Batch(found["mark"], found["seconds"], rows, Counts.of(found["counts"]))
     except (ValueError, TypeError, LookupError):
         return None

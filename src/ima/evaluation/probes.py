@@ -12,6 +12,8 @@ from ima.attacks.inputs import no_trace
 from ima.evaluation.bench import Bench
 from ima.evaluation.checks_results import Evidence, in_words, percent, share
 from ima.evaluation.chosen import LEAST
+from ima.evaluation.mates import meet
+from ima.evaluation.remarks import capital
 from ima.evaluation.square import why_not
 from ima.tasks import Classification
 from ima.tasks.pixels import wide
@@ -178,6 +180,28 @@ def deterministic(bench: Bench) -> Found:
         count >= LEAST,
         f"Two passes over the same {bench.n} samples {told if most else 'give the same outputs'}.",
         {"differ": share(count, bench.n), "largest difference": float(difference.max())},
+    )
+
+
+def batch_mates(bench: Bench) -> Found:
+    """The same samples in other batches."""
+    met = meet(bench.model, bench.chosen.x)
+    if met.random and not met.causes:
+        raise NotRun("two passes over one batch differ, so company cannot be told from chance")
+    n, most = len(met.apart), float(met.apart.max())
+    count = int((met.apart > met.tolerated).sum())
+    told = (
+        f"differ by up to {most:.2g} of the largest output; by more than {met.tolerated:g} for "
+        f"{count}"
+        if most > met.tolerated
+        else "give the same outputs, but for rounding"
+    )
+    alone = " A sample alone cannot pass." if met.refused else ""
+    why = f" {capital(met.causes)}." if met.causes else ""
+    return Found(
+        count >= LEAST or met.refused,
+        f"{n} samples alone, in a pair, in half a batch and in another order {told}.{alone}{why}",
+        {"differ": share(count, n), "largest difference": most},
     )
 
 

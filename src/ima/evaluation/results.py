@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ima.evaluation.remarks import remarks_of
 from ima.files import whole
 
 CLEAN = "clean"
@@ -57,6 +58,11 @@ class Results:
     rows: tuple[Row, ...]
     norm: str
     settings: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What leaves the figures in doubt, as sentences."""
+        return remarks_of(self.settings)
 
     @property
     def attacks(self) -> tuple[str, ...]:

@@ -118,6 +118,7 @@ def _attacked(
             f"{ids[-1]}; its weights or its inputs are damaged, and no Dice can be stated"
         )
     y = task.labels(output, y)
+    setting.watcher.clean(output, y, task)
     clean = _state(x, x, output, y, setting, task)
     truth = task.foreground(output, y).flatten(2)
     pixels, present = truth.any(1).sum(1).tolist(), truth.any(2).sum(1).tolist()
@@ -172,6 +173,7 @@ def _again(
     noisy = noisy.to(x.dtype)
     noisy = torch.where(per_sample(usable, x), noisy, x)
     output = look(model, noisy)
+    setting.watcher.noisy(torch.arange(len(x), device=x.device), output, task)
     return _state(x, noisy, output, y, setting, task)
 
 
@@ -179,8 +181,8 @@ def _state(
     x: Tensor, noisy: Tensor, output: Tree, y: Tree, setting: Setting, task: Segmentation
 ) -> _State:
     per_class = task.dice_per_class(output, y)
-    # As the task's Dice: 0 where the output is not a number.
-    broken = per_sample(full(output).isnan().flatten(1).any(1), per_class)
+    # As the task's Dice: 0 where the output permits no decision.
+    broken = per_sample(~task.usable(output), per_class)
     per_class = torch.where(broken & ~per_class.isnan(), 0.0, per_class)
     size = setting.norm.size(wide(noisy) - wide(x))
     return _State(noisy, task.dice(output, y), size, per_class, task.predict(output))

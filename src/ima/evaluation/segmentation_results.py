@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ima.evaluation.remarks import remarks_of
 from ima.evaluation.results import CLEAN, aimed, is_white, read_settings, same_radius
 from ima.files import whole
 
@@ -88,6 +89,11 @@ class SegmentationResults:
     classes: tuple[str, ...]
     norm: str
     settings: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What leaves the figures in doubt, as sentences."""
+        return remarks_of(self.settings)
 
     @property
     def attacks(self) -> tuple[str, ...]:

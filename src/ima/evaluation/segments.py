@@ -22,6 +22,7 @@ from ima.budget import Budget
 from ima.evaluation.by_batch import by_batch, in_words, measured_in, within
 from ima.evaluation.masks import about_masks
 from ima.evaluation.naming import Names, Naming, check_classes, fit_classes
+from ima.evaluation.remarks import warn
 from ima.evaluation.results import CLEAN
 from ima.evaluation.segment_attacks import find_segment_attack
 from ima.evaluation.segment_batch import SegmentExample, attack_batch
@@ -32,6 +33,7 @@ from ima.evaluation.segmentation_results import (
     SegmentRow,
 )
 from ima.evaluation.setting import Setting
+from ima.evaluation.watch import Watched
 from ima.norms import Norm, get_norm
 from ima.tasks import Segmentation, Tree, tree_map
 
@@ -85,10 +87,12 @@ def evaluate_segmentation(
         **measured_in(norm, bounds, task),
     }
 
-    def work(x: Tensor, y: Tree, ids: range, source: Generator) -> list[SegmentRow]:
+    def work(
+        watched: Watched, x: Tensor, y: Tree, ids: range, source: Generator
+    ) -> list[SegmentRow]:
         where = [(str(i), -1) for i in ids]
-        setting = Setting(norm, task, bounds, source)
-        return attack_batch(model, x, y, ids, where, radii, found, setting, task, keep)
+        setting = Setting(norm, task, bounds, source, watched.watcher)
+        return attack_batch(watched, x, y, ids, where, radii, found, setting, task, keep)
 
     said: dict[str, str] = {}
 
@@ -115,6 +119,7 @@ def evaluate_segmentation(
         naming=naming,
         before=before,
     )
+    warn(done.remarks, stacklevel=2)
     white = [name for name, row, _ in found if row.amplitude is not None]
     aimed = [name for name, *_ in found if name not in white]
     order = {name: i for i, name in enumerate([CLEAN, *white, *aimed, WORST])}

@@ -17,6 +17,7 @@ from ima.budget import Budget
 from ima.evaluation.naming import Names
 from ima.evaluation.noise import WHITE_NOISE
 from ima.evaluation.overlays import Overlays
+from ima.evaluation.remarks import said_beside
 from ima.evaluation.segment_attacks import find_segment_attack
 from ima.evaluation.segmentation_results import OVERLAYS, WORST, SegmentationResults
 from ima.evaluation.segments import evaluate_segmentation
@@ -45,6 +46,7 @@ class Sheet:
         return self.path.with_suffix(".part")
 
 
+@said_beside()
 def attack_segmentation(
     sheet: Sheet,
     model: nn.Module,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ima.attacks.inputs import Model, check_samples, no_trace
 from ima.attacks.walk import Attacked, forward
-from ima.evaluation.autoattack import look_again, random_state_kept
-from ima.evaluation.lifted import Lifted, in_library, layout, unit_box
+from ima.evaluation.autoattack import look_again, random_state_kept, square_search
+from ima.evaluation.lifted import Broken, Lifted, in_library, layout, unit_box
 from ima.evaluation.setting import Setting
 from ima.tasks import Classification, Tree
 from ima.tasks.pixels import precise, wide
@@ -38,8 +38,6 @@ def square(
     """What Square finds in so many queries; ValueError where `why_not` has a reason."""
     if reason := why_not(x, setting):
         raise ValueError(f"{reason}; use another attack")
-    from pyautoattack.square import SquareAttack
-
     task = setting.task
     assert isinstance(task, Classification)
     with no_trace(model, x) as inner, random_state_kept():
@@ -51,20 +49,22 @@ def square(
         noisy, crossed = x.clone(), ~correct
         image = layout(x.shape[1:], setting.norm)
         assert image is not None
-        lifted = Lifted(inner, tuple(x.shape[1:]), image, low, width, precise(x), classes)
+        shape = tuple(x.shape[1:])
         (left,) = correct.nonzero(as_tuple=True)
         if len(left):
-            attack = SquareAttack(
+            broken = Broken(wide(x[left]), setting.norm)
+            lifted = Lifted(inner, shape, image, low, width, precise(x), classes, broken)
+            attack = square_search(
                 lifted,
                 norm=in_library(setting.norm),
                 eps=eps / float(width),
                 n_queries=queries,
-                p_init=0.8,
                 # The schedule of the few queries, not the first steps of a longer one.
                 resc_schedule=True,
                 seed=setting.generator.initial_seed(),
             )
             found = lifted.down(attack.perturb(lifted.up(wide(x[left])), y[left]).detach())
+            found = broken.within(eps, found)
             noisy[left], crossed[left] = look_again(
                 inner, x[left], y[left], found, eps, setting.norm, task, box
             )

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ima.attacks.inputs import Bounds, call
+from ima.attacks.inputs import Bounds
 from ima.norms import Norm, get_norm
 from ima.tasks import Classification, Task, Tree, plain, targets
 
@@ -96,21 +96,6 @@ def arrived(x: Any, y: Tree) -> tuple[Tensor, Tree]:
     if not isinstance(x, Tensor):
         raise TypeError(f"x is a {type(x).__name__}; expected a tensor: torch.as_tensor(x)")
     return plain(x), targets(y)
-
-
-def train_pass(model: nn.Module, x: Tensor, y: Tree, task: Task) -> Tree:
-    """The model's output at x in the mode that it is in, with its graph; x stays as it is.
-
-    Raises ValueError or TypeError where output and targets do not fit together.
-    """
-    output = call(model, x)
-    try:
-        task.check(output, y)
-    except TypeError as error:
-        # Networks with auxiliary heads return more in training mode only.
-        mode = "in training mode, " if model.training and str(error).startswith("the model") else ""
-        raise TypeError(f"{mode}{error}") from error
-    return output
 
 
 def positive(**values: float) -> None:

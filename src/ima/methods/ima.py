@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from ima.attacks.bpgd import bpgd
-from ima.attacks.inputs import Bounds, call
+from ima.attacks.inputs import Bounds
 from ima.margins import Margins
-from ima.methods.base import Step, count, finite, one_of, positive, size, train_pass
+from ima.methods.base import Step, count, finite, one_of, positive, size
 from ima.methods.noisy import Adaptive
 from ima.norms import Norm
 from ima.tasks import Classification, Task, Tree, take
@@ -166,7 +166,7 @@ class IMA(Adaptive):
         x, y, _ = self._prepare(x, y, ids)
         margins = self.margins.of(ids, x)
 
-        output = train_pass(model, x, y, task)
+        output = self.outputs(model, x, y)
         clean = task.loss(output, y)
         right = task.correct(output, y)
 
@@ -195,7 +195,7 @@ class IMA(Adaptive):
 
         # One pass over the whole batch: batch statistics need company, and processes must agree
         # on the number of passes.
-        noisy_output = call(model, noisy)
+        noisy_output = self.outputs(model, noisy)
         at_noise = task.loss(noisy_output, y)
         if choices.noisy_loss == "all":
             second = torch.where(attacked, at_noise, clean)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds
-from ima.methods.base import Step, positive, train_pass
+from ima.methods.base import Step, positive
 from ima.methods.noisy import Noisy, classes_only, radii, report
 from ima.norms import Norm
 from ima.tasks import Task, Tree
@@ -62,7 +62,7 @@ class MART(Noisy):
         right = self._right(model, x, y)
         start = self._tiny_start(x, box)
         walked = self._walk(model, x, y, radius, 4 * radius / self.steps, box, start=start)
-        output, noisy = (train_pass(model, at, y, task) for at in (x, walked.x))
+        output, noisy = (self.outputs(model, at, y) for at in (x, walked.x))
         loss = mart_loss(task.logits(output), task.logits(noisy), y, self.lam)
         return report(loss, right, task.correct(noisy, y), walked.stuck)
 

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from ima.attacks.entering import as_seen
-from ima.attacks.inputs import Bounds, Model, call, no_trace
+from ima.attacks.inputs import Bounds, Model, no_trace
 from ima.attacks.walk import forward, into
 from ima.margins import Margins
-from ima.methods.base import Step, count, finite, positive, train_pass
+from ima.methods.base import Step, count, finite, positive
 from ima.methods.noisy import Adaptive, Box, classes_only, report
 from ima.norms import Norm, per_sample
 from ima.tasks import Classification, Task, Tree
@@ -79,7 +79,7 @@ class MMA(Adaptive):
         task = self.task
         x, y, box = self._prepare(x, y, ids)
         stored = self.margins.of(ids, x)
-        output = train_pass(model, x, y, task)
+        output = self.outputs(model, x, y)
         clean = task.loss(output, y)
         sure = task.soft_margin(output, y) > 0
 
@@ -92,7 +92,7 @@ class MMA(Adaptive):
         if len(index):
             at = self._search(model, x[index], y[index], radius[index], start[index], box)
             noisy[index], found[index], stuck[index] = at
-        at_noise = call(model, noisy)
+        at_noise = self.outputs(model, noisy)
         losses = task.loss(at_noise, y)
         finite(losses.sum())
         hard = torch.where(~sure | (found < self.eps), losses, 0).mean()

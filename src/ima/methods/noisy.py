@@ -18,7 +18,8 @@ from torch import Generator, Tensor, nn
 from ima.attacks.inputs import Bounds, check_samples, check_steps
 from ima.attacks.walk import Jitter, Objective, Stop, Walked, into, look, walk
 from ima.margins import Margins
-from ima.methods.base import Setting, Step, arrived, count, finite, positive, size, train_pass
+from ima.methods.base import Setting, Step, arrived, count, finite, positive, size
+from ima.methods.outputs import Outputs
 from ima.norms import Norm, gaussian
 from ima.tasks import Classification, Task, Tree
 from ima.tasks.pixels import precise, wide
@@ -63,6 +64,7 @@ class Noisy:
         # Numbers of NumPy too, but none of them beyond here: states are plain numbers.
         self.eps, self.steps, self.seed = float(eps), int(steps), seed
         self.setting = Setting.of(norm, bounds, task)
+        self.outputs = Outputs(self.setting.task)
         self.epoch, self.epochs = 0, UNKNOWN
         # Of the first batch, and how often each came back: see `_miss`.
         self._first: Tensor | None = None
@@ -199,7 +201,7 @@ class Noisy:
         if None; more: further metrics.
         """
         task = self.setting.task
-        output = train_pass(model, noisy, y, task)
+        output = self.outputs(model, noisy, y)
         losses = task.loss(output, y) if each is None else each(output)
         loss = (losses if weights is None else weights * losses).mean()
         return report(loss, right, task.correct(output, y), stuck, **more)

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ima.attacks.inputs import Bounds, call, check_radius, check_samples, check_steps
+from ima.attacks.inputs import Bounds, check_radius, check_samples, check_steps
 from ima.attacks.walk import walk
-from ima.methods.base import Setting, Stateless, Step, arrived, positive, train_pass
+from ima.methods.base import Setting, Stateless, Step, arrived, positive
 from ima.methods.noisy import report
+from ima.methods.outputs import Outputs
 from ima.norms import Norm
 from ima.tasks import Task, Tree
 
@@ -44,6 +45,7 @@ class SAT(Stateless):
         check_steps(steps)
         self.eps, self.steps = eps, steps
         self.setting = Setting.of(norm, bounds, task)
+        self.outputs = Outputs(self.setting.task)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
@@ -54,7 +56,7 @@ class SAT(Stateless):
         setting = self.setting
         x, y = arrived(x, y)
         box, radius = check_samples(x, setting.bounds), check_radius(self.eps, x)
-        output = train_pass(model, x, y, setting.task)
+        output = self.outputs(model, x, y)
         walked = walk(
             model,
             x,
@@ -66,7 +68,7 @@ class SAT(Stateless):
             task=setting.task,
             bounds=box,
         )
-        noisy_output = call(model, walked.x)
+        noisy_output = self.outputs(model, walked.x)
         clean, noisy = setting.task.loss(output, y), setting.task.loss(noisy_output, y)
         right, still = setting.task.correct(output, y), setting.task.correct(noisy_output, y)
         return report((clean.mean() + noisy.mean()) / 2, right, still, walked.stuck)

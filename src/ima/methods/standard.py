@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ima.methods.base import Stateless, Step, arrived, count, finite, size, train_pass
+from ima.methods.base import Stateless, Step, arrived, count, finite, size
+from ima.methods.outputs import Outputs
 from ima.tasks import Classification, Task, Tree
 
 
@@ -21,6 +22,7 @@ class Standard(Stateless):
 
     def __init__(self, *, task: Task | None = None) -> None:
         self.task: Task = Classification() if task is None else task
+        self.outputs = Outputs(self.task)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
@@ -28,7 +30,7 @@ class Standard(Stateless):
         Raises ValueError for outputs and targets that do not fit, FloatingPointError for NaN.
         """
         x, y = arrived(x, y)
-        output = train_pass(model, x, y, self.task)
+        output = self.outputs(model, x, y)
         loss = finite(self.task.loss(output, y).mean())
         metrics = {
             "samples": size(x),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds
 from ima.attacks.walk import look
-from ima.methods.base import Step, positive, train_pass
+from ima.methods.base import Step, positive
 from ima.methods.noisy import Noisy, radii, report
 from ima.norms import Norm
 from ima.tasks import Compares, Task, Tree
@@ -76,7 +76,7 @@ class TRADES(Noisy):
             start=self._tiny_start(x, box),
             objective=lambda noisy, known: self.divergence(known[0], noisy, known[1]),
         )
-        output, noisy = (train_pass(model, at, y, task) for at in (x, walked.x))
+        output, noisy = (self.outputs(model, at, y) for at in (x, walked.x))
         clean = task.loss(output, y).mean()
         loss = clean + self.beta * self.divergence(output, noisy, y).mean()
         return report(loss, task.correct(output, y), task.correct(noisy, y), walked.stuck)

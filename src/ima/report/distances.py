@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 
 from ima.evaluation.distances import NONE, Distances
+from ima.evaluation.remarks import united
 from ima.evaluation.results import CLEAN
 from ima.report.style import norm_name
 
 
 def told(found: Distances, levels: Sequence[float]) -> str:
-    """The median distance, and accuracy at the levels, as lines of text."""
+    """The median distance, accuracy at the levels, and what is in doubt, as lines of text."""
     norm, right = norm_name(found.norm), sum(row.attack != CLEAN for row in found.rows)
     median = found.median()
     middle = "none found for half of them" if math.isinf(median) else f"{median:.4g}"
@@ -29,4 +30,4 @@ def told(found: Distances, levels: Sequence[float]) -> str:
         lines.append(f"no noise found for {missing} samples: gradients may be of no use here")
     if "left out" in found.settings:
         lines.append(f"left out: {found.settings['left out']}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *united([("", found.remarks)])])

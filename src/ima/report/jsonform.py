@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from ima import __version__
+from ima.evaluation.remarks import REMARKS, remarks_of
 from ima.evaluation.results import CLEAN, Results, is_white
 from ima.report.cases import told_cases
 from ima.report.html.classes import class_names, class_scores
+from ima.report.html.doubts import doubts
 from ima.report.html.entries import Entry, data_name
 from ima.report.html.numbers import Score, Scores, enough, radii_of, scores
 from ima.report.html.sources import Source
@@ -57,6 +59,7 @@ def _network(one: Judged) -> dict[str, Any]:
         "robustbench": _robustbench(entry, one.scores),
         "accuracy": {which: _accuracies(entry.results(which)) for which in weights},
         "by_class": _by_class(one),
+        "remarks": doubts([entry]),
         "seeds": [_source(source) for source in entry.sources],
         "config": entry.config,
     }
@@ -125,7 +128,7 @@ def _source(source: Source) -> dict[str, Any]:
     found: dict[str, Any] = {
         "seed": source.seed,
         "environment": source.environment,
-        "evaluation": {which: dict(r.settings) for which, r in source.results.items()},
+        "evaluation": {which: _about(r.settings) for which, r in source.results.items()},
     }
     if source.checks is not None:
         found["checks"] = asdict(source.checks)
@@ -136,11 +139,17 @@ def _source(source: Source) -> dict[str, Any]:
             "n": len(values),
             "not_found": int(np.isinf(values).sum()),
             "quantiles": {f"{q:g}": enough(source.distances, q) for q in SHARES},
-            "settings": dict(source.distances.settings),
+            "settings": _about(source.distances.settings),
         }
     if source.margins:
         found["margins"] = list(source.margins)
     return found
+
+
+def _about(settings: Mapping[str, str]) -> dict[str, Any]:
+    """The settings, remarks as a list."""
+    remarks = remarks_of(settings)
+    return dict(settings) | ({REMARKS: list(remarks)} if remarks else {})
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from ima.evaluation.distances import NONE
 from ima.evaluation.estimates import Estimates
+from ima.evaluation.remarks import remarks_of, united
 from ima.files import write_text
 from ima.report import figures, margin_figures
 from ima.report.inputs import Array, MarginHistory
@@ -90,7 +91,7 @@ def sentences(estimates: Estimates) -> list[str]:
         told.append(measured)
     if estimates.flipped.any():
         told.append(_on_flips(estimates))
-    return told
+    return [*told, *united([("", remarks_of(settings))])]
 
 
 def _on_distances(estimates: Estimates) -> str:

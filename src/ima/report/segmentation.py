@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ima.evaluation.remarks import REMARKS, united
 from ima.evaluation.results import CLEAN, FILE, NETWORK, is_white
 from ima.evaluation.segmentation_results import DIGEST, WORST, SegmentationResults
 from ima.files import write_text
@@ -65,7 +66,7 @@ PICKED = (
 
 ALL, AVERAGE = "clean, all classes", "average"
 
-APART = (NETWORK, FILE, DIGEST, "samples", "seconds", "classes", "empty slices")
+APART = (NETWORK, FILE, DIGEST, REMARKS, "samples", "seconds", "classes", "empty slices")
 """Settings of an evaluation that captions tell, or that nobody needs."""
 
 
@@ -126,6 +127,7 @@ def class_tables(runs: Sequence[Run]) -> list[Table]:
             rows.append((label, *map(Index, found)))
         columns = ("method", CLEAN, *(name_of(key, of_width(runs)) for key in keys[1:]))
         caption = f"{name}: mean Dice over the samples in which this class counts."
+        caption = " ".join((caption, *doubts(runs)))
         blocks = ("", *(attack for attack, _ in keys[1:]))
         tables.append(IndexTable(columns, tuple(rows), caption, blocks))
     return tables
@@ -257,6 +259,11 @@ def of_width(runs: Sequence[Run]) -> str:
     return WIDTH if all(map(_bounded, runs)) else ""
 
 
+def doubts(runs: Sequence[Run]) -> list[str]:
+    """What leaves the Dice indices in doubt, as sentences."""
+    return united((label if len(runs) > 1 else "", results.remarks) for label, results in runs)
+
+
 def white_told(runs: Sequence[Run]) -> str:
     """What white noise is, in a sentence."""
     named = WHITE[tuple(sorted(set(map(_bounded, runs))))]
@@ -302,6 +309,7 @@ def _caption(runs: Sequence[Run], note: str) -> str:
         PICKED if any(WORST in results.attacks for _, results in runs) else "",
         white_told(runs) if white else "",
         note,
+        *doubts(runs),
     ]
     return " ".join(part for part in parts if part)
 

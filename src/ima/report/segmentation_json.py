@@ -9,10 +9,11 @@ from dataclasses import asdict
 from typing import Any
 
 from ima import __version__
+from ima.evaluation.remarks import REMARKS
 from ima.report.cases import told_cases
 from ima.report.html.checks import scrubbed
 from ima.report.html.scrub import scrub
-from ima.report.html.segmentation_verdict import Seen, sentences
+from ima.report.html.segmentation_verdict import Seen, doubts, sentences
 from ima.report.segmented import Key, Score, Segmented, checked, empties
 
 
@@ -46,7 +47,8 @@ def _network(one: Seen) -> dict[str, Any]:
         "cases": len(results.cases),
         "without_foreground": sum(row.pixels == 0 for row in clean),
         "dice": [_score(key, score, results.classes) for key, score in one.scores.items()],
-        "evaluation": scrub(dict(results.settings)),
+        "remarks": doubts([one]),
+        "evaluation": {k: v for k, v in scrub(dict(results.settings)).items() if k != REMARKS},
         **({} if one.run.checks is None else {"checks": asdict(scrubbed(one.run.checks))}),
     }
 

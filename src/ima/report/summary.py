@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ima.evaluation.remarks import united
 from ima.evaluation.results import CLEAN, EPOCH, PICKED, Results, mean_and_std
 from ima.report.inputs import Curve, ExampleRow, MarginHistory, Series
 from ima.report.tables import Cell, Measure, Table
@@ -21,7 +22,7 @@ def results_table(rows: Sequence[tuple[str, Seeds]], caption: str) -> Table:
     """One row a method: accuracy without noise, and under each attack at each radius.
 
     A method without results, whose training diverged, has a row of absent values. The caption
-    ends with the number of samples.
+    ends with the number of samples, and with what leaves the accuracies in doubt.
     """
     settings = [(attack, e) for attack in _attacks(rows) for e in _radii(rows)]
     columns = ("method", CLEAN, *(f"{attack} at {e:g}" for attack, e in settings))
@@ -32,7 +33,8 @@ def results_table(rows: Sequence[tuple[str, Seeds]], caption: str) -> Table:
             for attack, e in [(CLEAN, 0.0), *settings]
         ]
         lines.append((label, *cells))
-    whole = " ".join(part for part in (caption, f"{count(rows)}.") if part)
+    named = ((label if len(rows) > 1 else "", r.remarks) for label, seeds in rows for r in seeds)
+    whole = " ".join(part for part in (caption, f"{count(rows)}.", *united(named)) if part)
     return Table(columns, tuple(lines), whole, ("", *(attack for attack, _ in settings)))
 
 

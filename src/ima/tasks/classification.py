@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ima.tasks.divergence import kl, log_probabilities
 from ima.tasks.trees import Tree, described
+from ima.tasks.usable import usable
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,12 @@ class Classification:
         return margin + (F.softplus(margin) - margin).detach()
 
     def correct(self, output: Tree, target: Tree) -> Tensor:
-        """Whether the largest logit is the true one, (B,) bool; never with NaN among them."""
-        logits = _logits(output)
-        return (logits.argmax(1) == target) & ~logits.isnan().any(1)
+        """Whether the largest logit is the true one, (B,) bool; never where `usable` is not."""
+        return (_logits(output).argmax(1) == target) & usable(output)
+
+    def usable(self, output: Tree) -> Tensor:
+        """Whether outputs permit a decision, (B,) bool: no NaN, no +inf, not all of them -inf."""
+        return usable(output)
 
     def score(self, output: Tree, target: Tree) -> Tensor:
         """True logit minus the largest other, (B,); NaN where a logit is."""

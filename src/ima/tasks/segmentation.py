@@ -28,6 +28,7 @@ from ima.tasks.pixels import (
     wide,
 )
 from ima.tasks.trees import Tree, described, full
+from ima.tasks.usable import usable
 
 SMOOTH = 1e-5
 """nnU-Net's: added to numerator and denominator of soft Dice."""
@@ -137,8 +138,9 @@ class Segmentation:
         return entropy if self.walk == "cross_entropy" else entropy - self._soft_dice(logits, truth)
 
     def correct(self, output: Tree, target: Tree) -> Tensor:
-        """Whether the Dice of the prediction is above the threshold, (B,) bool; never with NaN.
+        """Whether the Dice of the prediction is above the threshold, (B,) bool.
 
+        Never where `usable` is not.
         A sample without foreground, where Dice says nothing, is correct where less than 0.1 % of
         its pixels are predicted foreground.
         """
@@ -149,7 +151,13 @@ class Segmentation:
         allowed = (EMPTY * count_pixels(logits, valid)).clamp_min(EMPTY)
         few = found.any(1).flatten(1).sum(1) < allowed
         right = torch.where(empty, few, mean_dice(found, truth) > self.threshold)
-        return right & ~logits.isnan().flatten(1).any(1)
+        return right & self.usable(output)
+
+    def usable(self, output: Tree) -> Tensor:
+        """Whether outputs permit a decision, (B,) bool: no NaN, no +inf, not all of them -inf."""
+        logits = full(output)
+        # A pixel that is in no region has -inf in all of them.
+        return usable(logits.flatten(1) if self.regions else logits)
 
     def score(self, output: Tree, target: Tree) -> Tensor:
         """Soft Dice minus the threshold, (B,), continuous, positive where correct.
@@ -177,14 +185,14 @@ class Segmentation:
         return logits > 0 if self.regions else logits.argmax(1)
 
     def dice(self, output: Tree, target: Tree) -> Tensor:
-        """The Dice of every sample's prediction, (B,), 0 to 1; 0 with NaN.
+        """The Dice of every sample's prediction, (B,), 0 to 1; 0 where `usable` is not.
 
         The mean over the foreground classes that are in truth or prediction: a class in neither
         has no Dice. A sample without foreground has 1 where none is predicted, and 0 elsewhere.
         """
         logits, (_, truth, valid) = full(output), self._truth(full(output), full(target))
         mean = mean_dice(self._found(logits, valid), truth).nan_to_num(nan=1.0)
-        return torch.where(logits.isnan().flatten(1).any(1), 0.0, mean)
+        return torch.where(self.usable(output), mean, 0.0)
 
     def dice_per_class(self, output: Tree, target: Tree) -> Tensor:
         """The Dice of every foreground class or region, (B, F); NaN where in neither.

@@ -10,6 +10,7 @@ from ima.budget import Budget
 from ima.evaluation.by_batch import within
 from ima.evaluation.checks import run_checks
 from ima.evaluation.checks_results import Checks
+from ima.evaluation.remarks import said_beside
 from ima.training.build import BOUNDS
 from ima.training.evaluating import CHECKS, load_subject, part
 from ima.training.run import Run
@@ -20,6 +21,7 @@ def checks_path(run: Run) -> Path:
     return run.results(CHECKS).with_suffix(".json")
 
 
+@said_beside()
 def check_run(
     run: Run,
     which: str = "best",

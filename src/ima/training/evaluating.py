@@ -19,6 +19,7 @@ from ima.evaluation.examples import Examples
 from ima.evaluation.minimal import minimal
 from ima.evaluation.noise import WHITE_NOISE
 from ima.evaluation.partial import discard, mark
+from ima.evaluation.remarks import said_beside
 from ima.evaluation.results import FILE, Results
 from ima.files import digest
 from ima.training.build import BOUNDS, build_fabric, build_model, load_into
@@ -41,6 +42,7 @@ EXAMPLES = 200
 """So many attacked samples are kept for pictures."""
 
 
+@said_beside()
 def evaluate_run(
     run: Run,
     which: str,
@@ -108,6 +110,7 @@ def evaluate_run(
     return results
 
 
+@said_beside()
 def distances_run(
     run: Run,
     *,

@@ -27,6 +27,7 @@ from ima.evaluation.examples import Examples
 from ima.evaluation.minimal import minimal
 from ima.evaluation.noise import WHITE_NOISE
 from ima.evaluation.partial import discard, mark
+from ima.evaluation.remarks import said_beside
 from ima.evaluation.results import Results
 from ima.evaluation.segmentation_results import SegmentationResults
 from ima.evaluation.segments_on_disk import Sheet, attack_segmentation
@@ -39,6 +40,7 @@ FEW = 16
 """So many samples tell data that are not in memory from others."""
 
 
+@said_beside()
 def evaluate_foreign(
     foreign: Foreign,
     eps: Sequence[float],
@@ -79,6 +81,7 @@ def evaluate_foreign(
     return results
 
 
+@said_beside()
 def segment_foreign(
     foreign: Foreign,
     eps: Sequence[float],
@@ -108,6 +111,7 @@ def segment_foreign(
     )
 
 
+@said_beside()
 def distances_foreign(
     foreign: Foreign,
     eps: Sequence[float],
@@ -146,6 +150,7 @@ def has_distances(foreign: Foreign) -> None:
         )
 
 
+@said_beside()
 def check_foreign(
     foreign: Foreign,
     eps: Sequence[float],

@@ -24,6 +24,7 @@ from ima.data import Part, Splits
 from ima.data.split import stratified
 from ima.evaluation.estimates import Estimate, Estimates
 from ima.evaluation.minimal import minimal
+from ima.evaluation.remarks import said_beside
 from ima.files import write_arrays
 from ima.margins import Margins
 from ima.methods import METHODS
@@ -42,6 +43,7 @@ SHOWN = 24
 """So many samples with the smallest, and with the largest, margins are kept as images."""
 
 
+@said_beside()
 def measure_margins(
     run: Run,
     *,

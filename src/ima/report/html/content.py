@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ima.evaluation.distances import NONE
+from ima.evaluation.remarks import united
 from ima.evaluation.results import CLEAN
 from ima.report import summary
 from ima.report.html import charts
@@ -14,6 +15,7 @@ from ima.report.html.accuracy import accuracy_tables
 from ima.report.html.blocks import Block, Chart, Grid, Page, Prose, Section
 from ima.report.html.checks import checks_of, left_out
 from ima.report.html.classes import class_tables
+from ima.report.html.doubts import doubts, said
 from ima.report.html.entries import Entry, data_name
 from ima.report.html.numbers import (
     attack_name,
@@ -90,7 +92,8 @@ def _accuracy(judged: Sequence[Judged]) -> tuple[Block, ...]:
     blocks: list[Block] = []
     if radii_of(all_scores):
         blocks.append(_curves(judged, norm))
-    return (*blocks, *accuracy_tables(judged), *class_tables(judged))
+    remarks = said(doubts([one.entry for one in judged]))
+    return (*remarks, *blocks, *accuracy_tables(judged), *class_tables(judged))
 
 
 def _curves(judged: Sequence[Judged], norm: str) -> Chart:
@@ -187,8 +190,10 @@ def _distances(entries: Sequence[Entry]) -> tuple[Block, ...]:
         + " ".join(f"{row[0]}: half of all are wrong at {row[5]}." for row in rows)
     )
     grid = Grid(f"Sizes of noise ({norm_name(norm)}) that suffice", columns, rows)
+    remarks = united((label if len(entries) > 1 else "", d.remarks) for label, d in found)
     blocks: list[Block] = [
-        Chart(title, about, charts.over_noise(lines, norm, steps=True, end=end), grid)
+        *said(remarks),
+        Chart(title, about, charts.over_noise(lines, norm, steps=True, end=end), grid),
     ]
     for label, d in found:
         made = [row.attack for row in d.rows]

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from ima.evaluation.remarks import REMARKS
 from ima.evaluation.results import (
     CLASSES,
     CLEAN,
@@ -25,7 +26,19 @@ from ima.report.html.verdict import Judged
 PLACE = ("ima", "commit", "python", "torch", "numpy", "device", "processor", "cores", "threads")
 ABSENT = "–"
 
-APART = (NETWORK, FILE, CLASSES, EPOCH, PICKED, "samples", "part", "seed", "seconds", "bounds")
+APART = (
+    NETWORK,
+    FILE,
+    CLASSES,
+    EPOCH,
+    PICKED,
+    REMARKS,
+    "samples",
+    "part",
+    "seed",
+    "seconds",
+    "bounds",
+)
 """Settings of an evaluation that the page shows elsewhere, or that nobody reads."""
 
 Told: TypeAlias = tuple[str, Sequence[Mapping[str, Any]]]

@@ -16,9 +16,10 @@ from ima.report.cells import ABSENT
 from ima.report.html import charts, sources
 from ima.report.html.blocks import Block, Chart, Grid, Page, Prose, Section, Two
 from ima.report.html.checks import checks_of, scrubbed
+from ima.report.html.doubts import said
 from ima.report.html.numbers import attack_name, named
 from ima.report.html.scrub import scrub
-from ima.report.html.segmentation_verdict import Seen, interval, sentences, tiles
+from ima.report.html.segmentation_verdict import Seen, doubts, interval, sentences, tiles
 from ima.report.html.slices import overlays
 from ima.report.segmentation import (
     ALL,
@@ -128,7 +129,7 @@ def _dice(seen: Sequence[Seen]) -> tuple[Block, ...]:
         text += " “noise” is the lowest Dice of so many random points of at most that size."
     if any(map(is_white, attacks)):
         text += f" {white_told([one.run.run for one in seen])}"
-    return (*blocks, Prose(text))
+    return (*said(doubts(seen)), *blocks, Prose(text))
 
 
 def _curves(seen: Sequence[Seen]) -> Chart:

@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ima.evaluation.remarks import united
 from ima.evaluation.results import CLEAN
 from ima.evaluation.segmentation_results import WORST
 from ima.report.html.blocks import Tile
+from ima.report.html.doubts import doubted
 from ima.report.html.numbers import attack_name, listed
 from ima.report.segmented import (
     Score,
@@ -50,7 +52,9 @@ def sentences(seen: Sequence[Seen]) -> str:
     """The paragraph."""
     all_scores = [one.scores for one in seen]
     attack = headline(all_scores)
-    parts = [_of_one(seen[0], attack) if len(seen) == 1 else _of_many(seen, attack)]
+    # First: it is said of all that follows.
+    parts = doubts(seen)
+    parts.append(_of_one(seen[0], attack) if len(seen) == 1 else _of_many(seen, attack))
     if attack:
         names = dict.fromkeys(a for a, _ in keys_of(all_scores) if aimed(a) and a != WORST)
         which = f" by {listed([attack_name(name) for name in names])}" if names else ""
@@ -63,6 +67,16 @@ def sentences(seen: Sequence[Seen]) -> str:
     return " ".join(parts)
 
 
+def doubts(seen: Sequence[Seen]) -> list[str]:
+    """What leaves the Dice in doubt, as sentences."""
+    return united(
+        (one.run.label if len(seen) > 1 else "", file.remarks)
+        for one in seen
+        for file in (one.run.results, one.run.checks)
+        if file is not None
+    )
+
+
 def tiles(seen: Sequence[Seen]) -> tuple[Tile, ...]:
     """The most important numbers of one network."""
     if len(seen) > 1:
@@ -71,7 +85,7 @@ def tiles(seen: Sequence[Seen]) -> tuple[Tile, ...]:
     attack = headline([one.scores])
     unit = norm_name(one.run.results.norm)
     keys = [(CLEAN, 0.0), *((attack, eps) for eps in _few(radii([one.scores], attack)))]
-    return tuple(
+    found = tuple(
         Tile(
             shown(one.scores[key].adi),
             f"mean Dice with noise of size {key[1]:g} ({unit})"
@@ -82,6 +96,7 @@ def tiles(seen: Sequence[Seen]) -> tuple[Tile, ...]:
         for key in keys
         if key in one.scores
     )
+    return doubted(found, doubts(seen))
 
 
 def interval(score: Score) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ima.evaluation.distances import Distances
 from ima.evaluation.results import CLEAN, TEST
 from ima.report.html.blocks import Tile
+from ima.report.html.doubts import doubted, doubts
 from ima.report.html.entries import Entry
 from ima.report.html.numbers import (
     WORST,
@@ -63,7 +64,9 @@ def sentences(judged: Sequence[Judged]) -> str:
     """The paragraph."""
     all_scores = [one.scores for one in judged]
     attack = headline(all_scores)
-    parts = [_of_one(judged[0], attack) if len(judged) == 1 else _of_many(judged, attack)]
+    # First: it is said of all that follows.
+    parts = doubts([one.entry for one in judged])
+    parts.append(_of_one(judged[0], attack) if len(judged) == 1 else _of_many(judged, attack))
     if attack:
         parts.append(_caution(all_scores, attack))
     parts.append(_checked([one.entry for one in judged]))
@@ -79,7 +82,7 @@ def tiles(judged: Sequence[Judged]) -> tuple[Tile, ...]:
     unit = norm_name(one.entry.main[0].norm)
     noise = "random noise" if drawn(attack, attacks_of([one.scores])) else "noise"
     keys = [(CLEAN, 0.0), *((attack, eps) for eps in radii_told([one.scores], attack))]
-    return tuple(
+    found = tuple(
         Tile(
             percent(one.scores[key].share),
             f"right with {noise} of size {key[1]:g} ({unit})" if key[1] else "right without noise",
@@ -88,6 +91,7 @@ def tiles(judged: Sequence[Judged]) -> tuple[Tile, ...]:
         for key in keys
         if key in one.scores
     )
+    return doubted(found, doubts([one.entry]))
 
 
 def _noise(eps: float, unit: str, all_scores: Sequence[Scores], attack: str, whom: str) -> str:

@@ -1,0 +1,181 @@
+"""Whether a sample's output depends on the other samples of its batch.
+
+    batch, once more                     # differs: the model draws random numbers
+    reversed, a half, a pair, alone      # differs: samples meet
+
+A few passes over a few samples, always the same number of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ima.attacks.inputs import no_trace
+from ima.attacks.statistics import TORCH_SAYS, named, without_statistics
+from ima.attacks.walk import forward
+from ima.tasks import Tree, full, leaves
+from ima.tasks.ends import End, end_of
+
+SIZE = 16
+"""So many samples are compared at most."""
+
+LEAST = 1e-3
+"""Share of the largest output by which outputs may differ: float32 rounds far below."""
+
+STEPS, KNOWN = 8, 2
+"""The same in steps of a shorter number format; and where modules tell that samples meet."""
+
+TF32 = 2.0**-10
+"""The step of the format in which GPUs multiply float32."""
+
+
+@dataclass(frozen=True)
+class Met:
+    """What a comparison found.
+
+    random: two passes over the same batch differ. apart: (n,), by how much each sample's output
+    changed with its company, as a share of the largest output; zeros where nothing can be said.
+    tolerated: what rounding alone may be. causes: what is known of why, as a phrase. refused: a
+    sample alone cannot pass, because a BatchNorm has one value a channel. end: see `End`; output:
+    of the whole batch.
+    """
+
+    random: bool
+    apart: Tensor
+    tolerated: float
+    causes: str
+    refused: bool
+    end: End
+    output: Tree
+
+    @property
+    def dependent(self) -> bool:
+        """Whether samples depend on their batch mates."""
+        if self.random:
+            # Company and chance cannot be told apart; a layer without statistics can.
+            return bool(self.causes)
+        far = self.tolerated * (KNOWN / STEPS if self.causes else 1)
+        return self.refused or bool((self.apart > far).any())
+
+    def sentence(self) -> str:
+        """The remark; empty where samples do not depend on each other."""
+        if not self.dependent:
+            return ""
+        most = float(self.apart.max())
+        size = f" (by up to {100 * most:.2g} % of the largest output)" if most else ""
+        why = f": {self.causes}" if self.causes else ""
+        alone = ", and a sample that is left alone stops the work" if self.refused else ""
+        return (
+            f"the output of a sample depends on the other samples of its batch{size}{why}; every "
+            f"figure depends on the batch size and on which samples meet{alone}"
+        )
+
+
+def meet(model: nn.Module, x: Tensor) -> Met:
+    """Compare the outputs of samples x (n, *dims) in several companies, on at most `SIZE` of them.
+
+    Nothing is known of a batch that does not pass: the work on it says why.
+    """
+    try:
+        return _met(model, x)
+    except Exception:  # whatever it is, the work meets it again
+        return Met(False, torch.zeros(1), LEAST, "", False, "unknown", None)
+
+
+def _met(model: nn.Module, x: Tensor) -> Met:
+    refused = False
+    with no_trace(model, x) as inner, _dtypes() as dtypes:
+        batch = x[:SIZE].detach().clone()
+        n = len(batch)
+        if n == 1:
+            # Company that is no copy: two copies have the statistics of one.
+            batch = torch.cat([batch, batch / 2])
+
+        def run(part: Tensor) -> Tensor | None:
+            nonlocal refused
+            try:
+                return _flat(forward(inner, part.clone()))
+            except ValueError as error:
+                refused |= TORCH_SAYS in str(error)
+            except (RuntimeError, IndexError, TypeError):
+                pass  # A model for one size of batch: that is said where it matters.
+            return None
+
+        end = _end(inner, batch)
+        whole = forward(inner, batch.clone())
+        first, again = _flat(whole), run(batch)
+        size = len(batch)
+        trials = [
+            (run(batch.flip(0)), torch.arange(size - 1, -1, -1)),
+            (run(batch[: size // 2]), torch.arange(size // 2)),
+            (run(batch[-2:]), torch.arange(size - min(2, size), size)),
+            (run(batch[:1]), torch.arange(1)),
+        ]
+        causes = _causes(model)
+    largest = float(first.abs().amax()) if bool(torch.isfinite(first).all()) else 0.0
+    apart = torch.zeros(size)
+    tolerated = max(LEAST, STEPS * _step(x, model, dtypes))
+    if largest == 0:
+        return Met(False, apart[:n], tolerated, causes, refused, end, whole)
+    for found, index in trials:
+        if found is not None and found.shape == (len(index), first.shape[1]):
+            far = (found - first[index.to(first.device)]).abs().amax(1) / largest
+            apart[index] = torch.maximum(apart[index], far.nan_to_num(nan=1.0).cpu().float())
+    random = again is not None and not bool(((first - again).abs() <= tolerated * largest).all())
+    return Met(random, apart[:n], tolerated, causes, refused, end, whole)
+
+
+def _causes(model: nn.Module) -> str:
+    """Why samples may meet, as far as modules tell, within evaluation mode and after a pass."""
+    said: list[str] = []
+    if layers := without_statistics(model):
+        said.append(named(layers))
+    root = getattr(model, "watched", model)
+    if training := [name or type(m).__name__ for name, m in root.named_modules() if m.training]:
+        few = ", ".join(f'"{name}"' for name in training[:3])
+        said.append(f"{few} put{'s' if len(training) == 1 else ''} itself into training mode")
+    return " and ".join(said)
+
+
+def _end(inner: Callable[[Tensor], Tree], batch: Tensor) -> End:
+    output = inner(batch.clone().requires_grad_())
+    try:
+        return end_of(full(output))
+    except TypeError:
+        return "unknown"
+
+
+def _flat(output: Tree) -> Tensor:
+    parts = [leaf.flatten(1) if leaf.ndim > 1 else leaf[:, None] for leaf in leaves(output)]
+    return torch.cat([part.double() if part.is_cpu else part.float() for part in parts], 1)
+
+
+@contextmanager
+def _dtypes() -> Generator[set[torch.dtype]]:
+    """Within: the number formats that modules' outputs have, such as those under autocast."""
+    found: set[torch.dtype] = set()
+
+    def look(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.is_floating_point():
+            found.add(output.dtype)
+
+    hook = nn.modules.module.register_module_forward_hook(look)
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
+def _step(x: Tensor, model: nn.Module, dtypes: set[torch.dtype]) -> float:
+    """The relative step of the coarsest number format that takes part."""
+    weights = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    found = [torch.finfo(dtype).eps for dtype in {x.dtype, *weights, *dtypes}]
+    if x.is_cuda and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32):
+        found.append(TF32)
+    return max(found)

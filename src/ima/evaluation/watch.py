@@ -1,0 +1,297 @@
+"""A model whose outputs are watched while it is attacked, and what that says of the figures.
+
+on every pass: do outputs lie between 0 and 1? do they sum to 1? did a gradient reach the input?
+on clean samples: would a decision at 0.5 fit the labels better than one at 0?
+on what attacks found: is the output a number at all?
+
+Counted by batch, so that the record of an evaluation carries it. Decided over all batches: those
+of a few honest logits may lie between 0 and 1 by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ima.attacks.inputs import in_precision, inside
+from ima.evaluation.mates import Met
+from ima.tasks import Classification, Segmentation, Task, Tree, full, leaves
+from ima.tasks.ends import End
+
+Kind = Literal["one", "classes", "regions", "labels", ""]
+"""How a task decides: one logit at 0, the largest of several; regions of pixels at 0, or their
+largest logit. Empty: nothing is known of it."""
+
+FEW = 8
+"""Fewer outputs may lie between 0 and 1 by chance."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was seen on some batches; counts of two parts of the data add up.
+
+    samples: all; beyond: batches with outputs outside [0, 1]; uneven: with outputs that do not sum
+    to 1; above: with clean outputs above 0, low, high: below and above 0.5; at_zero, at_half:
+    decisions that fit the labels when taken at 0 and at 0.5; attacked: samples that were attacked
+    along a gradient; still: those of batches in which no gradient ever reached the input;
+    broken: samples at whose noise the output was not finite.
+    """
+
+    samples: int = 0
+    beyond: int = 0
+    uneven: int = 0
+    above: int = 0
+    low: int = 0
+    high: int = 0
+    at_zero: int = 0
+    at_half: int = 0
+    attacked: int = 0
+    still: int = 0
+    broken: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        mine, others = asdict(self), asdict(other)
+        return Counts(**{name: mine[name] + others[name] for name in mine})
+
+    @staticmethod
+    def of(values: Mapping[str, Any]) -> Counts:
+        """The counts that a record holds; ValueError where they are not whole."""
+        names = {one.name for one in fields(Counts)}
+        if set(values) != names or not all(isinstance(v, int) for v in values.values()):
+            raise ValueError(f"counts are {dict(values)!r}")
+        return Counts(**values)
+
+
+class Watcher:
+    """What is seen of a model on the batch at hand.
+
+    kind: how the task decides; open: whether all outputs so far lie between 0 and 1.
+    """
+
+    def __init__(self) -> None:
+        self.kind: Kind = ""
+        self.task: Task = Classification()
+        self.open = False
+        self.begin(0)
+
+    def start(self, task: Task, met: Met) -> None:
+        """Say what the task is, and what was seen before the first batch."""
+        self.task, self.kind = task, kind_of(task, met.output)
+        self.open = self.kind != "" and met.end != "linear"
+
+    def begin(self, samples: int) -> None:
+        """A batch begins."""
+        self.samples, self.asked = samples, 0
+        self.beyond: list[Tensor] = []
+        self.reached: list[Tensor] = []
+        self.bad: set[int] = set()
+        self.decisions = Counts()
+
+    def counts(self) -> Counts:
+        """What was seen on the batch; waits for the device."""
+        beyond = [bool(flag) for flag in torch.stack(self.beyond).any(0)] if self.beyond else []
+        out, uneven = beyond or (False, False)
+        self.open = self.open and not out
+        still = self.asked if not any(map(bool, self.reached)) else 0
+        own = Counts(
+            samples=self.samples,
+            beyond=int(out),
+            uneven=int(uneven),
+            attacked=self.asked,
+            still=still,
+            broken=len(self.bad),
+        )
+        return own + self.decisions
+
+    @torch.no_grad()
+    def output(self, output: Tree) -> None:
+        """See what one pass gave."""
+        if not self.open:
+            return
+        # Passes add flags without waiting for the device; a few are folded into one.
+        self.beyond.append(_beyond(full(output), self.kind))
+        if len(self.beyond) > 64:
+            self.beyond = [torch.stack(self.beyond).any(0)]
+
+    def asks(self, x: Tensor) -> Callable[[Tensor], None]:
+        """A gradient may be asked for at the inputs x; tell what is returned which outputs are bad.
+
+        A gradient that is not finite moves no sample either, but where the output is not a number
+        it is not the gradient that is to blame.
+        """
+        self.asked = max(self.asked, len(x))
+        bad: list[Tensor] = []
+
+        def felt(gradient: Tensor) -> None:
+            rows = _rows(gradient).flatten(1)
+            usual = torch.isfinite(rows).all(1)
+            reached = (rows != 0).any(1) & usual
+            self._felt(reached | bad[0] if bad else reached)
+
+        x.register_hook(felt)
+        return bad.append
+
+    def _felt(self, rows: Tensor) -> None:
+        flag = rows.any()
+        self.reached = [*self.reached, flag] if not self.reached else [self.reached[0] | flag]
+
+    @torch.no_grad()
+    def clean(self, output: Tree, target: Tree, task: Task) -> None:
+        """See the outputs of the clean samples."""
+        if not self.open or self.kind not in ("one", "regions"):
+            return
+        logits = full(output).float()
+        if isinstance(task, Segmentation):
+            truth = task.foreground(output, target)
+        else:
+            logits = logits.reshape(-1)
+            truth = target.bool()
+        above, low, high = ((logits > 0).any(), (logits < 0.5).any(), (logits > 0.5).any())
+        self.decisions = Counts(
+            above=int(above),
+            low=int(low),
+            high=int(high),
+            at_zero=int(((logits > 0) == truth).sum()),
+            at_half=int(((logits > 0.5) == truth).sum()),
+        )
+
+    @torch.no_grad()
+    def noisy(self, index: Tensor, output: Tree, task: Task) -> None:
+        """See the outputs at the noise that was found for the samples `index` of the batch."""
+        bad = ~usable(output, task)
+        if bool(bad.any()):
+            self.bad.update(index[bad].tolist())
+
+
+class Watched(nn.Module):
+    """The model inside wrappers, in their precision, with a watcher; see `no_trace`."""
+
+    def __init__(self, model: nn.Module, watcher: Watcher) -> None:
+        super().__init__()
+        self.training = model.training
+        self.model, self.watcher = model, watcher
+        self.watched: nn.Module = inside(model)
+
+    def forward(self, x: Tensor) -> Tree:
+        """What the model gives."""
+        asks = torch.is_grad_enabled() and x.requires_grad
+        tell = self.watcher.asks(x) if asks else None
+        output = in_precision(self.model, self.watched)(x)
+        self.watcher.output(output)
+        if tell is not None:
+            with torch.no_grad():
+                tell(~usable(output, self.watcher.task))
+        return output
+
+
+def kind_of(task: Task, output: Tree) -> Kind:
+    """How a task decides on such outputs."""
+    if isinstance(task, Segmentation):
+        return "" if output is None else "regions" if task.regions else "labels"
+    if isinstance(task, Classification) and isinstance(output, Tensor):
+        return "one" if output.ndim == 1 or output.shape[1] == 1 else "classes"
+    return ""
+
+
+def usable(output: Tree, task: Task) -> Tensor:
+    """Whether the outputs of every sample permit a decision, (B,) bool."""
+    if isinstance(task, Classification | Segmentation):
+        return task.usable(output)
+    return ~torch.stack(
+        [leaf.flatten(1).isnan().any(1) for leaf in map(_rows, leaves(output))]
+    ).any(0)
+
+
+def verdict(counts: Counts, kind: Kind, met: Met) -> tuple[str, ...]:
+    """The remarks on an evaluation; ValueError where its decisions are wrong.
+
+    met: what was seen before the first batch.
+    """
+    found = [met.sentence(), _probabilities(counts, kind, met.end)]
+    if counts.still:
+        found.append(
+            f"no attack that follows gradients could move {counts.still} of {counts.attacked} "
+            "samples: the gradient is exactly zero or absent (rounding, thresholds, torch.no_grad, "
+            "torch.inference_mode or detach inside the model, or saturated outputs); their "
+            "accuracy under such attacks says nothing"
+        )
+    if counts.broken:
+        samples = "sample" if counts.broken == 1 else "samples"
+        found.append(
+            f"outputs were not finite for {counts.broken} noisy {samples}; they count as broken"
+        )
+    return tuple(filter(None, found))
+
+
+def refuse(kind: Kind, end: End) -> None:
+    """Raise ValueError where it is sure from the start that decisions would be wrong."""
+    if kind in ("one", "regions") and end == "probability":
+        raise ValueError(_refusal(kind, "it is computed by a sigmoid or softmax"))
+
+
+def _probabilities(counts: Counts, kind: Kind, end: End) -> str:
+    if not kind or end == "linear" or counts.beyond or not counts.samples:
+        return ""
+    n = f"the outputs of all {counts.samples} samples" if counts.samples > 1 else "the output"
+    if kind in ("one", "regions"):
+        better = counts.at_half > counts.at_zero
+        if counts.low and counts.high and better:
+            seen = f"{n} lie between 0 and 1, and decisions at 0.5 fit the labels better"
+            raise ValueError(_refusal(kind, seen))
+        if not counts.above or counts.samples < FEW:
+            return ""
+        return (
+            f"{n} lie between 0 and 1, so that all are decided alike, as a logit above 0 is; if "
+            "they are probabilities, these figures are wrong: give the model without its last "
+            "sigmoid, or wrap it: logits = torch.logit(p)"
+        )
+    advice = (
+        "attacks may be far too weak: give the model without its last {0}, or wrap it: logits = "
+        "torch.{1}(p)"
+    )
+    if not counts.uneven:
+        return (
+            f"{n} lie between 0 and 1 and sum to 1, as after a softmax; the losses expect logits, "
+            "so gradients are small and " + advice.format("softmax", "log")
+        )
+    if end != "probability" and counts.samples < FEW:
+        return ""
+    return (
+        f"{n} lie between 0 and 1, as after a sigmoid; the losses expect logits, so gradients are "
+        "small and " + advice.format("sigmoid", "logit")
+    )
+
+
+def _refusal(kind: Kind, seen: str) -> str:
+    what = (
+        "the model's only output is a probability and no logit"
+        if kind == "one"
+        else ("the model's outputs are probabilities of regions and no logits")
+    )
+    wrong = (
+        "every sample counts as class 1" if kind == "one" else "every pixel counts as foreground"
+    )
+    return (
+        f"{what} ({seen}); a logit is decided at 0, so {wrong}. Give the model without its last "
+        "sigmoid, or wrap it: logits = torch.logit(p)"
+    )
+
+
+def _rows(leaf: Tensor) -> Tensor:
+    return leaf[:, None] if leaf.ndim == 1 else leaf
+
+
+def _beyond(logits: Tensor, kind: Kind) -> Tensor:
+    """Two flags: outputs outside [0, 1], and outputs that do not sum to 1."""
+    step = torch.finfo(logits.dtype).eps
+    slack = max(1e-6, step)
+    # What is not a number says nothing.
+    out = ((logits < -slack) | (logits > 1 + slack)).any()
+    if kind in ("one", "regions"):
+        return torch.stack((out, torch.ones_like(out)))
+    uneven = ((logits.float().sum(1) - 1).abs() > max(1e-4, step * logits.shape[1])).any()
+    return torch.stack((out, uneven))

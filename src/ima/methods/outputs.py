@@ -1,0 +1,109 @@
+"""The passes that a method trains on, and what their outputs say of the network.
+
+An output without a graph cannot be trained on: that is refused. Outputs that are probabilities, and
+BatchNorm that takes statistics of an attack's samples, are warned of, once a method.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from ima.attacks.inputs import call
+from ima.attacks.statistics import named, told_apart, without_statistics
+from ima.tasks import Classification, Segmentation, Task, Tree, full, leaves
+from ima.tasks.ends import end_of
+
+BATCHES = 8
+"""After so many batches it is read once whether all outputs lie between 0 and 1."""
+
+
+class Outputs:
+    """What one method has seen of its network's outputs; flags wait on the device until read."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.batches = 0
+        self.outside: Tensor | None = None
+        self.done = not isinstance(task, Classification | Segmentation)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tree | None = None) -> Tree:
+        """The model's output at x in the mode that it is in, with its graph; x stays as it is.
+
+        y: targets that it must fit. Raises ValueError where it has no graph, and ValueError or
+        TypeError where output and targets do not fit together.
+        """
+        if self.batches == 0:
+            _meet(model)
+        with told_apart(model):
+            output = call(model, x)
+        self.batches += 1
+        if y is not None:
+            self._check(output, y, model.training)
+        if torch.is_grad_enabled():
+            _graph(output)
+        if not self.done:
+            self._look(output)
+        return output
+
+    def _check(self, output: Tree, y: Tree, training: bool) -> None:
+        try:
+            self.task.check(output, y)
+        except TypeError as error:
+            # Networks with auxiliary heads return more in training mode only.
+            mode = "in training mode, " if training and str(error).startswith("the model") else ""
+            raise TypeError(f"{mode}{error}") from error
+
+    def _look(self, output: Tree) -> None:
+        try:
+            logits = full(output)
+        except TypeError:
+            # The task says what it expects.
+            self.done = True
+            return
+        end = end_of(logits)
+        if end != "unknown":
+            self.done = True
+            if end == "probability":
+                _warn("end in a sigmoid or softmax")
+            return
+        with torch.no_grad():
+            outside = ((logits < -1e-6) | (logits > 1 + 1e-6)).any()
+        self.outside = outside if self.outside is None else self.outside | outside
+        if self.batches >= BATCHES:
+            self.done = True
+            if not bool(self.outside):
+                _warn(f"lie between 0 and 1 in all of {self.batches} passes")
+
+
+def _graph(output: Tree) -> None:
+    try:
+        found = leaves(output)
+    except TypeError:
+        return
+    if found and not any(leaf.requires_grad for leaf in found):
+        raise ValueError(
+            "the model's output has no graph, so nothing can be trained on it: its forward pass "
+            "computes under torch.no_grad() or torch.inference_mode(), detaches, or no parameter "
+            "requires a gradient; take that out of the model"
+        )
+
+
+def _meet(model: nn.Module) -> None:
+    if layers := without_statistics(model):
+        warnings.warn(
+            f"{named(layers)}: in an attack samples meet in its statistics, so noise depends on "
+            "the batch, and one that is attacked alone may stop the training. Give the layer "
+            "running statistics, or use GroupNorm or LayerNorm",
+            stacklevel=4,
+        )
+
+
+def _warn(seen: str) -> None:
+    warnings.warn(
+        f"the model's outputs {seen}, as probabilities do; the losses expect logits: give the "
+        "model without its last sigmoid or softmax, or return torch.logit(p) or torch.log(p)",
+        stacklevel=5,
+    )
