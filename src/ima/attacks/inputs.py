@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from ima.attacks.lockstep import in_step, sharded
+
 Bounds: TypeAlias = tuple[float | Tensor, float | Tensor] | None
 """Lowest and highest value of a sample's entries: two numbers, two tensors that broadcast against
 a sample, or None where values have no bounds (z-scored data)."""
@@ -116,7 +118,9 @@ def _unwrapped(model: Any) -> Any:
     if isinstance(model, DistributedDataParallel | DataParallel):
         return model.module
     if _casts(model):
-        return model._original_module
+        # Parameters that FSDP shards are whole within its own forward only.
+        within = model._forward_module
+        return within if sharded(within) else model._original_module
     compiled = getattr(model, "_orig_mod", None)
     return compiled if isinstance(compiled, nn.Module) else None
 
@@ -160,7 +164,8 @@ def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -
         ):
             for m, _ in flags if mode == "eval" else ():
                 m.training = False
-            yield _in_precision(model, module)
+            with in_step(module, _in_precision(model, module), x) as run:
+                yield run
     finally:
         for m, training in flags:
             m.training = training

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ima.attacks.inputs import Bounds
+from ima.attacks.inputs import Bounds, no_trace
 from ima.attacks.walk import Walked
 from ima.margins import Margins
 from ima.methods.base import Step, positive
@@ -96,10 +96,12 @@ class IAAT(Adaptive):
             held = held_more.clone()
             # Where the larger radius held, the smaller one decides nothing.
             (left,) = (~held_more).nonzero(as_tuple=True)
-            if len(left):
-                target = take(y, left)
-                nearer = self._attack(model, x[left], target, previous[left], near[left], box)
-                held[left] = self._right(model, nearer.x, target)
+            # Also where there is none: other processes may wait for this one's passes.
+            with no_trace(model, x):
+                if len(left):
+                    target = take(y, left)
+                    nearer = self._attack(model, x[left], target, previous[left], near[left], box)
+                    held[left] = self._right(model, nearer.x, target)
             radius = adapted(previous, right, held, held_more, self.gamma, self.beta)
         radius = radius.clamp(0, self.eps)
         walked = self._attack(model, x, y, radius, self._start(x, radius, box), box)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ima.attacks.bpgd import bpgd
-from ima.attacks.inputs import Bounds
+from ima.attacks.inputs import Bounds, no_trace
 from ima.margins import Margins
 from ima.methods.base import Step, count, finite, one_of, positive, size
 from ima.methods.noisy import Adaptive
@@ -173,25 +173,27 @@ class IMA(Adaptive):
         noisy, attacked = x.detach().clone(), torch.zeros_like(right)
         crossed, stuck = torch.zeros_like(right), torch.zeros_like(right)
         (index,) = right.nonzero(as_tuple=True)
-        if len(index):
-            result = bpgd(
-                model,
-                x[index],
-                take(y, index),
-                margins[index],
-                norm=norm,
-                task=task,
-                bounds=self.setting.bounds,
-                steps=self.steps,
-                algorithm=self.algorithm,
-                side=choices.side,
-                random_start=choices.random_start,
-                generator=self.generator,
-                crossing=choices.crossing,
-                mode=choices.attack_mode,
-            )
-            noisy[index], attacked[index] = result.x, result.correct
-            crossed[index], stuck[index] = result.crossed, result.stuck
+        # Also where there is none to attack: other processes may wait for this one's passes.
+        with no_trace(model, x, choices.attack_mode):
+            if len(index):
+                result = bpgd(
+                    model,
+                    x[index],
+                    take(y, index),
+                    margins[index],
+                    norm=norm,
+                    task=task,
+                    bounds=self.setting.bounds,
+                    steps=self.steps,
+                    algorithm=self.algorithm,
+                    side=choices.side,
+                    random_start=choices.random_start,
+                    generator=self.generator,
+                    crossing=choices.crossing,
+                    mode=choices.attack_mode,
+                )
+                noisy[index], attacked[index] = result.x, result.correct
+                crossed[index], stuck[index] = result.crossed, result.stuck
 
         # One pass over the whole batch: batch statistics need company, and processes must agree
         # on the number of passes.

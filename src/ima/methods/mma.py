@@ -88,9 +88,11 @@ class MMA(Adaptive):
         # Drawn for the whole batch: a sample's noise must not depend on which others are right.
         start = self._start(x, radius, box) if self.random_start else x
         (index,) = sure.nonzero(as_tuple=True)
-        if len(index):
-            at = self._search(model, x[index], y[index], radius[index], start[index], box)
-            noisy[index], found[index], stuck[index] = at
+        # Also where there is none to attack: other processes may wait for this one's passes.
+        with no_trace(model, x):
+            if len(index):
+                at = self._search(model, x[index], y[index], radius[index], start[index], box)
+                noisy[index], found[index], stuck[index] = at
         at_noise = model(noisy)
         losses = task.loss(at_noise, y)
         finite(losses.sum())
