@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import wraps
 from numbers import Integral
-from typing import Any, Literal, TypeAlias
+from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ Bounds: TypeAlias = tuple[float | Tensor, float | Tensor] | None
 a sample, or None where values have no bounds (z-scored data)."""
 
 Model: TypeAlias = Callable[[Tensor], Any]
+
+P, R = ParamSpec("P"), TypeVar("R")
 
 SLACK = 1e-5
 """Share of the bounds' width by which inputs may lie outside: resizing rounds."""
@@ -164,7 +167,7 @@ def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -
         ):
             for m, _ in flags if mode == "eval" else ():
                 m.training = False
-            with in_step(module, _in_precision(model, module), x) as run:
+            with in_step(module, _in_precision(model, module), x, mode) as run:
                 yield run
     finally:
         for m, training in flags:
@@ -172,3 +175,18 @@ def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -
         # Weights cast without a graph must not serve the training pass that follows.
         if torch.is_autocast_enabled(x.device.type):
             torch.clear_autocast_cache()
+
+
+def together(function: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate[Model, P], R]:
+    """The function of a model, within which processes may make different numbers of attacks.
+
+    Nothing changes for a model that is not sharded; see `in_step`.
+    """
+
+    @wraps(function)
+    def in_company(model: Model, *args: P.args, **options: P.kwargs) -> R:
+        module = inside(model)
+        with in_step(module, _in_precision(model, module), None):
+            return function(model, *args, **options)
+
+    return in_company

@@ -12,13 +12,14 @@ its samples. Models that are not sharded are called as they are.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from ima.tasks.trees import leaves, tree_map
 
@@ -51,10 +52,11 @@ def sharded(model: Any) -> bool:
 
 
 @contextmanager
-def in_step(module: Any, run: Run, x: Tensor) -> Generator[Run]:
+def in_step(module: Any, run: Run, x: Tensor | None, mode: str = "eval") -> Generator[Run]:
     """Within: `run`, whose passes all processes make together, where `module` is sharded.
 
-    run: calls the module; x: (B, *dims), the samples of this process, of which there may be none.
+    run: calls the module; x: (B, *dims), the samples of this process, of which there may be none,
+    or None where they come within; mode: `"eval"` or `"train"`, that of the passes which are made for others.
     All processes must enter equally often. Leaving waits for those that still need passes; where
     one of them leaves with an error, RuntimeError in all others.
     """
@@ -63,9 +65,10 @@ def in_step(module: Any, run: Run, x: Tensor) -> Generator[Run]:
         return
     known = _OPEN.get(id(module))
     if known is not None:
+        known.know(x)
         yield known.pace(run)
         return
-    steps = _OPEN[id(module)] = _Lockstep(module, run, x)
+    steps = _OPEN[id(module)] = _Lockstep(module, run, x, mode)
     try:
         yield steps.pace(run)
         steps.wait()
@@ -80,15 +83,27 @@ def in_step(module: Any, run: Run, x: Tensor) -> Generator[Run]:
 class _Lockstep:
     """One attack, or several within each other, of this process among all."""
 
-    def __init__(self, module: nn.Module, run: Run, x: Tensor) -> None:
+    def __init__(self, module: nn.Module, run: Run, x: Tensor, mode: str) -> None:
         self.module, self.run = module, run
-        # NCCL sends nothing from the CPU, where samples may lie that FSDP itself moves.
-        self.device = torch.device("cuda") if dist.get_backend() == "nccl" else x.device
-        self.sample = x[:1].detach().clone() if len(x) else x.new_zeros((1, *x.shape[1:]))
+        # Samples that do not count move no running statistics, nor need company.
+        self.still = nn.Module if mode == "eval" else _NormBase
+        first = next(module.parameters(), torch.zeros(()))
+        # NCCL sends nothing from the CPU, where parameters may lie that FSDP itself moves.
+        self.device = torch.device("cuda") if dist.get_backend() == "nccl" else first.device
+        self.sample: Tensor | None = None
+        self.know(x)
         # Of the last forward pass with a graph: where it began, and where it ended.
         self.graph: tuple[Tensor, list[Tensor]] | None = None
         # Nobody else is where this process is: in the middle of a pass, or after an error.
         self.alone = False
+
+    def know(self, x: Tensor | None) -> None:
+        """Take a sample of x for the passes that others need, where there is none yet."""
+        if x is None or self.sample is not None:
+            return
+        # Tensors of inference mode cannot take part in a backward pass; clones can.
+        with torch.inference_mode(False):
+            self.sample = x[:1].detach().clone() if len(x) else x.new_zeros((1, *x.shape[1:]))
 
     def pace(self, run: Run) -> Run:
         """`run`, in step with the other processes."""
@@ -126,9 +141,20 @@ class _Lockstep:
     def _follow(self, told: int) -> None:
         if told == BACKWARD:
             self._backward()
-        else:
-            with _norms_still(self.module), torch.set_grad_enabled(told == GRAPH):
-                self._forward(self.run, self.sample)
+            return
+        if self.sample is None:
+            raise ValueError(
+                "this process has no samples, while another one's go through a sharded model; give "
+                "every process at least one"
+            )
+        devices = [self.sample.device] if self.sample.is_cuda else []
+        with (
+            _evaluating(self.module, self.still),
+            torch.random.fork_rng(devices=devices),
+            torch.inference_mode(False),
+            torch.set_grad_enabled(told == GRAPH),
+        ):
+            self._forward(self.run, self.sample)
 
     def _forward(self, run: Run, x: Tensor) -> tuple[Tensor, Any]:
         graph = torch.is_grad_enabled()
@@ -191,21 +217,16 @@ class _Announce(torch.autograd.Function):
 
 
 @contextmanager
-def _norms_still(module: nn.Module) -> Generator[None]:
-    """Within: samples that do not count move no running statistics, nor need company."""
-    norms = [m for m in norms_of(module) if m.training]
+def _evaluating(module: nn.Module, kind: type[nn.Module]) -> Generator[None]:
+    """Within: the modules of this kind are in evaluation mode."""
+    moved = [m for m in module.modules() if m.training and isinstance(m, kind)]
     try:
-        for norm in norms:
-            norm.training = False
+        for m in moved:
+            m.training = False
         yield
     finally:
-        for norm in norms:
-            norm.training = True
-
-
-def norms_of(module: nn.Module) -> Iterable[nn.modules.batchnorm._NormBase]:
-    """The modules of batch or instance normalisation."""
-    return (m for m in module.modules() if isinstance(m, nn.modules.batchnorm._NormBase))
+        for m in moved:
+            m.training = True
 
 
 _OPEN: dict[int, _Lockstep] = {}

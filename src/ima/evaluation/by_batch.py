@@ -17,7 +17,7 @@ from typing import Any, Generic
 import torch
 from torch import Generator, Tensor, nn
 
-from ima.attacks.inputs import Bounds
+from ima.attacks.inputs import Bounds, together
 from ima.budget import Budget, OutOfTime
 from ima.evaluation.batches import batches, pair
 from ima.evaluation.partial import Batch, Partial, R, fingerprint, kept, mark
@@ -77,6 +77,7 @@ def in_words(summary: str, steps: int) -> str:
     return re.sub(r"\bN\b", str(steps), summary).rstrip(".")
 
 
+@together
 def by_batch(
     model: nn.Module,
     data: Any,
