@@ -17,10 +17,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler
 
 from ima import IMA, Margins
+from ima.methods import METHODS, CurriculumAT
 
 WORLD = 2
 SHAPE = (1, 6, 6)
 SAMPLES = 15  # odd, so that the sampler repeats an id
+
+
+HELD = [0, 4, 5, 9, 12]
+"""The samples of the one process of two that has any."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,54 @@ def uneven_update(rank: int) -> list[float]:
     return margins.values.tolist()
 
 
+class Spoiling(nn.Module):
+    """NaN in one process."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.inner, self.spoils = network(CASES["plain"]), rank == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) * (float("nan") if self.spoils else 1.0)
+
+
+def method_of(name: str) -> Any:
+    options: dict[str, Any] = {"eps": 1.5, "steps": 3, "bounds": (0, 1)}
+    if name in ("ima", "mma", "iaat", "customized"):
+        options["num_samples"] = SAMPLES
+    if name == "ima":
+        options["delta"] = 0.4
+    method = METHODS[name].method(**({} if name == "standard" else options))
+    if isinstance(method, CurriculumAT):
+        method.lesson.strength = 2
+    return method
+
+
+def one_step(method: Any, model: nn.Module, ids: list[int]) -> dict[str, Any]:
+    """Gradients, buffers, metrics and margins of one step."""
+    x, y = data()
+    step = method(model, x[ids], y[ids], torch.tensor(ids, dtype=torch.long))
+    model.zero_grad()
+    step.loss.backward()
+    return {
+        "gradients": [p.grad.clone() for p in model.parameters() if p.grad is not None],
+        "buffers": [b.clone() for b in model.buffers()],
+        "metrics": {key: float(value) for key, value in step.metrics.items()},
+        "loss": float(step.loss.detach()),
+        "margins": method.margins.values.clone() if hasattr(method, "margins") else None,
+    }
+
+
+def spoilt(name: str, rank: int) -> str:
+    x, y = data()
+    ids = torch.arange(3) + 3 * rank
+    try:
+        method_of(name)(DistributedDataParallel(Spoiling(rank)), x[ids], y[ids], ids)
+    except FloatingPointError as error:
+        return str(error)
+    return "no error"
+
+
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -119,6 +172,12 @@ def work(rank: int, folder: str) -> None:
             found[name] = train(case, wrapper, [step[rank] for step in case.steps])
         except RuntimeError as error:
             found[name] = str(error)
+    for name in METHODS:
+        for empty in range(WORLD):
+            wrapper = DistributedDataParallel(network(CASES["batch norm"]))
+            ids = [] if rank == empty else HELD
+            found[f"{name}, {empty} empty"] = one_step(method_of(name), wrapper, ids)
+        found[f"{name}, spoilt"] = spoilt(name, rank)
     torch.save(found, f"{folder}/{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
@@ -177,3 +236,45 @@ def test_two_processes_train_as_one_does_with_their_batches_together(
 def test_the_smallest_proposal_wins_across_processes(ranks: list[dict[str, Any]]) -> None:
     for found in ranks:
         assert found["uneven update"] == [0.0, 0.75, 0.5, 0.25, 2.0]
+
+
+@pytest.mark.parametrize("empty", range(WORLD))
+@pytest.mark.parametrize("name", METHODS)
+def test_a_process_without_samples_takes_part_in_a_step(
+    ranks: list[dict[str, Any]], name: str, empty: int
+) -> None:
+    found = [rank[f"{name}, {empty} empty"] for rank in ranks]
+    alone = one_step(method_of(name), network(CASES["batch norm"]), HELD)
+    for process in found:
+        # The mean over processes, of which one gives nothing.
+        torch.testing.assert_close(
+            process["gradients"], [g / WORLD for g in alone["gradients"]], rtol=1e-9, atol=1e-12
+        )
+        if alone["margins"] is not None:
+            torch.testing.assert_close(process["margins"], alone["margins"])
+    assert found[1 - empty]["metrics"] == pytest.approx(alone["metrics"])
+    assert found[empty]["loss"] == 0
+    assert set(found[empty]["metrics"]) == set(alone["metrics"])
+    assert not any(found[empty]["metrics"].values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_made_up_samples_move_no_running_statistics(ranks: list[dict[str, Any]], name: str) -> None:
+    before = list(network(CASES["batch norm"]).buffers())
+    for one, other in zip(ranks[0][f"{name}, 0 empty"]["buffers"], before, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_loss_that_is_not_finite_in_one_process_stops_all(
+    ranks: list[dict[str, Any]], name: str
+) -> None:
+    for rank in ranks:
+        assert "the training loss is nan in process 1 of 2" in rank[f"{name}, spoilt"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_process_alone_refuses_a_batch_without_samples(name: str) -> None:
+    x, y = data()
+    with pytest.raises((ValueError, TypeError), match=r"shape \(0, |at least one sample"):
+        method_of(name)(network(CASES["plain"]), x[:0], y[:0], torch.arange(0))

@@ -40,7 +40,9 @@ def samples(rank: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def build(name: str, **more: Any) -> Any:
     row = METHODS[name]
-    options: dict[str, Any] = {} if name == "standard" else {"eps": 1.5, "steps": 4, "bounds": (0, 1)}
+    options: dict[str, Any] = (
+        {} if name == "standard" else {"eps": 1.5, "steps": 4, "bounds": (0, 1)}
+    )
     if name in ("ima", "mma", "iaat", "customized"):
         options["num_samples"] = WORLD * STEPS * BATCH
     method = row.method(**options | OPTIONS.get(name, {}) | more)
@@ -74,9 +76,7 @@ def sharded2() -> nn.Module:
 
 
 def sharded1() -> nn.Module:
-    return FullyShardedDataParallel(
-        network(), device_id=torch.device("cpu"), use_orig_params=True
-    )
+    return FullyShardedDataParallel(network(), device_id=torch.device("cpu"), use_orig_params=True)
 
 
 def whole(model: nn.Module) -> list[Tensor]:

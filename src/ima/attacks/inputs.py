@@ -12,13 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from ima.attacks.lockstep import in_step, sharded
+from ima.attacks.lockstep import in_step, processes, sharded
 
 Bounds: TypeAlias = tuple[float | Tensor, float | Tensor] | None
 """Lowest and highest value of a sample's entries: two numbers, two tensors that broadcast against
 a sample, or None where values have no bounds (z-scored data)."""
 
 Model: TypeAlias = Callable[[Tensor], Any]
+
+ELSEWHERE = ("DeepSpeedEngine", "PipelineEngine", "PipelineModule", "PipelineStage")
+"""Classes, by name, that exchange data between processes in every pass, in an order of their own."""
 
 P, R = ParamSpec("P"), TypeVar("R")
 
@@ -116,6 +119,17 @@ def inside(model: Any) -> Any:
     return model
 
 
+def communicates(model: Any) -> bool:
+    """Whether a training pass through the model waits for other processes."""
+    while processes() > 1:
+        wrapper = model._forward_module if _casts(model) else model
+        if isinstance(wrapper, DistributedDataParallel) or sharded(wrapper):
+            return True
+        if (model := _unwrapped(model)) is None:
+            return False
+    return False
+
+
 def _unwrapped(model: Any) -> Any:
     """What one wrapper holds; None for a model without."""
     if isinstance(model, DistributedDataParallel | DataParallel):
@@ -155,8 +169,12 @@ def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -
     autocast's cache are as before. Parameter gradients and running statistics are never touched.
     mode: `"train"` leaves the modules' flags alone, so running statistics do move and samples
     meet in batch statistics; for methods whose published code attacks like that.
+
+    All processes of a distributed run must enter equally often where FSDP shards the model; see
+    `in_step`. Raises ValueError where processes would wait for each other for ever.
     """
     module = inside(model)
+    _refuse(module, mode)
     flags = [(m, m.training) for m in module.modules()] if isinstance(module, nn.Module) else []
     devices = [x.device] if x.is_cuda else []
     try:
@@ -175,6 +193,25 @@ def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -
         # Weights cast without a graph must not serve the training pass that follows.
         if torch.is_autocast_enabled(x.device.type):
             torch.clear_autocast_cache()
+
+
+def _refuse(module: Any, mode: str) -> None:
+    if processes() == 1 or not isinstance(module, nn.Module):
+        return
+    for kind in (type(module), *type(module).__mro__):
+        if kind.__name__ in ELSEWHERE:
+            raise ValueError(
+                f"the model is wrapped in {kind.__name__}, which exchanges data between processes "
+                "in every pass, while how many passes an attack makes depends on its samples; wrap "
+                "it in DistributedDataParallel, or shard it with torch's fully_shard"
+            )
+    together_in_batches = (isinstance(m, nn.SyncBatchNorm) and m.training for m in module.modules())
+    if mode == "train" and any(together_in_batches):
+        raise ValueError(
+            "the model has SyncBatchNorm, which in training mode waits for all processes in every "
+            "pass, and this attack runs in training mode (variant='released'): how many passes it "
+            "makes depends on its samples. Use variant='paper', or plain BatchNorm"
+        )
 
 
 def together(function: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate[Model, P], R]:

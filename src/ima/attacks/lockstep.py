@@ -1,7 +1,7 @@
 """Attacks on a sharded model: every process makes the same passes, whatever its samples need.
 
 before each pass: say which kind it is; the highest that any process says is made by all
-    not mine: make it on one sample of my own, look away, ask again
+    not mine: make it on a sample of my own, look away, ask again
 at the end: say "none", and go on like this until all say so
 
 A sharded model (FSDP) gathers its parameters in every forward and backward pass: where one process
@@ -90,7 +90,7 @@ class _Lockstep:
         first = next(module.parameters(), torch.zeros(()))
         # NCCL sends nothing from the CPU, where parameters may lie that FSDP itself moves.
         self.device = torch.device("cuda") if dist.get_backend() == "nccl" else first.device
-        self.sample: Tensor | None = None
+        self.samples: Tensor | None = None
         self.know(x)
         # Of the last forward pass with a graph: where it began, and where it ended.
         self.graph: tuple[Tensor, list[Tensor]] | None = None
@@ -99,11 +99,13 @@ class _Lockstep:
 
     def know(self, x: Tensor | None) -> None:
         """Take a sample of x for the passes that others need, where there is none yet."""
-        if x is None or self.sample is not None:
+        if x is None or self.samples is not None:
             return
         # Tensors of inference mode cannot take part in a backward pass; clones can.
         with torch.inference_mode(False):
-            self.sample = x[:1].detach().clone() if len(x) else x.new_zeros((1, *x.shape[1:]))
+            one = x[:1].detach().clone() if len(x) else x.new_zeros((1, *x.shape[1:]))
+            # Twice: batch normalisation without running statistics refuses a single one.
+            self.samples = torch.cat([one, one])
 
     def pace(self, run: Run) -> Run:
         """`run`, in step with the other processes."""
@@ -142,19 +144,19 @@ class _Lockstep:
         if told == BACKWARD:
             self._backward()
             return
-        if self.sample is None:
+        if self.samples is None:
             raise ValueError(
                 "this process has no samples, while another one's go through a sharded model; give "
                 "every process at least one"
             )
-        devices = [self.sample.device] if self.sample.is_cuda else []
+        devices = [self.samples.device] if self.samples.is_cuda else []
         with (
-            _evaluating(self.module, self.still),
+            evaluating(self.module, self.still),
             torch.random.fork_rng(devices=devices),
             torch.inference_mode(False),
             torch.set_grad_enabled(told == GRAPH),
         ):
-            self._forward(self.run, self.sample)
+            self._forward(self.run, self.samples)
 
     def _forward(self, run: Run, x: Tensor) -> tuple[Tensor, Any]:
         graph = torch.is_grad_enabled()
@@ -177,9 +179,7 @@ class _Lockstep:
             )
         start, ends = self.graph
         self.alone = True
-        torch.autograd.grad(
-            ends, start, [torch.zeros_like(end) for end in ends], retain_graph=True
-        )
+        torch.autograd.grad(ends, start, [torch.zeros_like(end) for end in ends], retain_graph=True)
         self.alone = False
 
     def begin_backward(self) -> None:
@@ -217,7 +217,7 @@ class _Announce(torch.autograd.Function):
 
 
 @contextmanager
-def _evaluating(module: nn.Module, kind: type[nn.Module]) -> Generator[None]:
+def evaluating(module: nn.Module, kind: type[nn.Module]) -> Generator[None]:
     """Within: the modules of this kind are in evaluation mode."""
     moved = [m for m in module.modules() if m.training and isinstance(m, kind)]
     try:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ima.attacks.inputs import Bounds, no_trace
 from ima.attacks.walk import Walked
 from ima.margins import Margins
+from ima.methods.absent import or_absent
 from ima.methods.base import Step, positive
 from ima.methods.noisy import Adaptive, Box
 from ima.norms import Norm
@@ -76,6 +77,7 @@ class IAAT(Adaptive):
         """The radii of the first epochs are one and the same."""
         return True
 
+    @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets, ids: (B,) integers.
 
@@ -106,7 +108,7 @@ class IAAT(Adaptive):
         radius = radius.clamp(0, self.eps)
         walked = self._attack(model, x, y, radius, self._start(x, radius, box), box)
         step = self._train_on(model, walked.x, y, right, walked.stuck, margin=previous.mean())
-        self.margins.update(ids.to(x.device), radius)
+        self._update(self.margins, ids, radius)
         return step
 
     def _warm(self) -> bool:

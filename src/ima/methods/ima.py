@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ima.attacks.bpgd import bpgd
 from ima.attacks.inputs import Bounds, no_trace
 from ima.margins import Margins
+from ima.methods.absent import or_absent
 from ima.methods.base import Step, count, finite, one_of, positive, size
 from ima.methods.noisy import Adaptive
 from ima.norms import Norm
@@ -154,6 +155,7 @@ class IMA(Adaptive):
         """The released code changes margins at the end of an epoch."""
         return self.choices.update == "epoch"
 
+    @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets, ids: (B,) integers.
 
@@ -203,8 +205,10 @@ class IMA(Adaptive):
             second = torch.where(attacked, at_noise, clean)
         else:
             second = torch.where(crossed, at_noise, torch.zeros_like(at_noise))
-        loss = finite(((clean + second) / 2).mean())
-        finite(at_noise.sum())
+        loss = ((clean + second) / 2).mean()
+        # Of samples that do not count too, in one exchange between processes.
+        total = at_noise.sum()
+        finite(torch.where(torch.isfinite(loss), total, loss), everywhere=self._everywhere(model))
 
         table = self.margins if choices.update == "step" else self.next
         # At the end of an epoch the updates of several visits add up.
@@ -212,7 +216,7 @@ class IMA(Adaptive):
         reached = (norm.size(noisy - x).to(kept.dtype) + kept) / 2
         missed = kept / 2 if choices.misclassified == "halve" else kept
         moved = torch.where(crossed, reached, kept + self.delta)
-        table.update(ids.to(x.device), torch.where(attacked, moved, missed))
+        self._update(table, ids, torch.where(attacked, moved, missed))
 
         metrics = {
             "samples": size(x),

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ima.attacks.inputs import Bounds, Model, no_trace
 from ima.attacks.walk import forward, into
 from ima.margins import Margins
+from ima.methods.absent import or_absent
 from ima.methods.base import Step, count, finite, positive
 from ima.methods.noisy import Adaptive, Box, classes_only, report
 from ima.norms import Norm, per_sample
@@ -67,6 +68,7 @@ class MMA(Adaptive):
         self.task = classes_only(self.setting.task, "MMA")
         self.margins = Margins(num_samples, initial=self.eps_min, cap=REACH * eps)
 
+    @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: (B,) labels, ids: (B,) integers.
 
@@ -95,18 +97,20 @@ class MMA(Adaptive):
                 noisy[index], found[index], stuck[index] = at
         at_noise = model(noisy)
         losses = task.loss(at_noise, y)
-        finite(losses.sum())
+        # Of samples that do not count too.
+        finite(losses.sum(), everywhere=self._everywhere(model))
         hard = torch.where(~sure | (found < self.eps), losses, 0).mean()
         step = report(
             2 / 3 * hard + 1 / 3 * clean.mean(),
             task.correct(output, y),
             sure & task.correct(at_noise, y),
             stuck,
+            everywhere=self._everywhere(model),
             noisy_samples=count(sure),
             crossed=count(sure & (found < self.eps)),
             margin=stored.mean(),
         )
-        self.margins.update(ids.to(x.device), found)
+        self._update(self.margins, ids, found)
         return step
 
     def _search(

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ima.attacks.inputs import Bounds, check_radius, check_samples, check_steps
+from ima.attacks.inputs import Bounds, check_radius, check_samples, check_steps, communicates
 from ima.attacks.walk import walk
+from ima.methods.absent import or_absent
 from ima.methods.base import Setting, Stateless, Step, positive
 from ima.methods.noisy import report
 from ima.norms import Norm
@@ -45,6 +46,12 @@ class SAT(Stateless):
         self.eps, self.steps = eps, steps
         self.setting = Setting.of(norm, bounds, task)
 
+    @property
+    def bounds(self) -> Bounds:
+        """Of x's entries."""
+        return self.setting.bounds
+
+    @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
 
@@ -70,4 +77,5 @@ class SAT(Stateless):
         noisy_output = model(walked.x)
         clean, noisy = setting.task.loss(output, y), setting.task.loss(noisy_output, y)
         right, still = setting.task.correct(output, y), setting.task.correct(noisy_output, y)
-        return report((clean.mean() + noisy.mean()) / 2, right, still, walked.stuck)
+        loss = (clean.mean() + noisy.mean()) / 2
+        return report(loss, right, still, walked.stuck, everywhere=communicates(model))

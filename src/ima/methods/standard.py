@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ima.attacks.inputs import Bounds, communicates
+from ima.methods.absent import or_absent
 from ima.methods.base import Stateless, Step, count, finite, size
 from ima.tasks import Classification, Task, Tree, plain
 
@@ -21,7 +23,9 @@ class Standard(Stateless):
 
     def __init__(self, *, task: Task | None = None) -> None:
         self.task: Task = Classification() if task is None else task
+        self.bounds: Bounds = None
 
+    @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
 
@@ -30,7 +34,7 @@ class Standard(Stateless):
         x, y = plain(x), plain(y)
         output = model(x)
         self.task.check(output, y)
-        loss = finite(self.task.loss(output, y).mean())
+        loss = finite(self.task.loss(output, y).mean(), everywhere=communicates(model))
         metrics = {
             "samples": size(x),
             "correct": count(self.task.correct(output, y)),
