@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from torch.utils.data import DistributedSampler
 
 from ima import IMA, Margins
 from ima.methods import METHODS, CurriculumAT
+from ima.training.stopping import stopping_together
 
 WORLD = 2
 SHAPE = (1, 6, 6)
@@ -159,6 +161,20 @@ def spoilt(name: str, rank: int) -> str:
     return "no error"
 
 
+def stopped(rank: int) -> str:
+    """How each process stops when the disk of the first is full, and the other one waits for it."""
+    launched = SimpleNamespace(launcher=None)
+    fabric: Any = SimpleNamespace(world_size=WORLD, global_rank=rank, strategy=launched)
+    try:
+        with stopping_together(fabric):
+            if rank == 0:
+                raise OSError("the disk is full")
+            dist.all_reduce(torch.zeros(3))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -178,9 +194,9 @@ def work(rank: int, folder: str) -> None:
             ids = [] if rank == empty else HELD
             found[f"{name}, {empty} empty"] = one_step(method_of(name), wrapper, ids)
         found[f"{name}, spoilt"] = spoilt(name, rank)
+    # The last, because nobody exchanges anything afterwards.
+    found["stopped"] = stopped(rank)
     torch.save(found, f"{folder}/{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
@@ -278,3 +294,8 @@ def test_one_process_alone_refuses_a_batch_without_samples(name: str) -> None:
     x, y = data()
     with pytest.raises((ValueError, TypeError), match=r"shape \(0, |at least one sample"):
         method_of(name)(network(CASES["plain"]), x[:0], y[:0], torch.arange(0))
+
+
+def test_where_one_process_stops_the_others_stop_and_say_why(ranks: list[dict[str, Any]]) -> None:
+    assert ranks[0]["stopped"] == "OSError: the disk is full"
+    assert ranks[1]["stopped"] == "RuntimeError: process 0 stopped: the disk is full"
