@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import torch.multiprocessing as mp
 from nets import cnn, seeded
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.utils.data import Subset, TensorDataset
 
+from ima import Classification, evaluate, minimal
+from ima.attacks import bpgd, pgd
 from ima.methods import METHODS, CurriculumAT
 
 WORLD = 2
@@ -79,11 +83,96 @@ def sharded1() -> nn.Module:
     return FullyShardedDataParallel(network(), device_id=torch.device("cpu"), use_orig_params=True)
 
 
+def gathered(tensor: Any) -> Tensor:
+    """All of a sharded tensor."""
+    return tensor.full_tensor().detach()
+
+
 def whole(model: nn.Module) -> list[Tensor]:
     if isinstance(model, FullyShardedDataParallel):
         with FullyShardedDataParallel.summon_full_params(model):
             return [p.detach().clone() for p in model.parameters()]
-    return [p.full_tensor().detach() for p in model.parameters()]  # pyright: ignore
+    return [gathered(p) for p in model.parameters()]
+
+
+CASES = {f"{name} fsdp2": (name, sharded2, {}) for name in METHODS} | {
+    f"{name} fsdp1": (name, sharded1, {}) for name in ("standard", "sat", "ima", "trades", "mma")
+}
+CASES["ima released fsdp2"] = ("ima", sharded2, {"variant": "released"})
+
+
+def attacked(rank: int, model: nn.Module) -> dict[str, Any]:
+    """What attacks and evaluations give of process `rank`, whose data has a length of its own."""
+    x, y, _ = samples(0)
+    x, y = (t[: len(x) - 2 * rank] for t in (x, y))
+    data = TensorDataset(x, y)
+    walked = pgd(model, x, y, torch.linspace(0, 2, len(x)).double(), steps=4, bounds=(0, 1))
+    found = evaluate(model, data, [0.5, 1.5], ["pgd-3"], bounds=(0, 1), batch_size=2)
+    nearest = minimal(model, Subset(data, range(1 + rank)), 1.0, batch_size=1)
+    return {
+        "pgd": walked.x,
+        "evaluate": [(row.broken, row.distance) for row in found.rows],
+        "minimal": [row.distance for row in nearest.rows],
+        "gradients": [p.grad is not None for p in model.parameters()],
+    }
+
+
+def told(function: Callable[[], Any]) -> str:
+    try:
+        return f"no error: {function()}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def failing(rank: int) -> str:
+    """One process comes to an error amid an attack."""
+
+    def objective(output: Any, target: Any) -> Tensor:
+        if rank == 1:
+            raise ArithmeticError("no objective")
+        return Classification().objective(output, target)
+
+    x, y, _ = samples(0)
+    model = sharded2()
+    return told(lambda: pgd(model, x, y, 1.0, steps=4, objective=objective))
+
+
+def absent(rank: int) -> list[Tensor]:
+    """The whole gradients of a step for which process 0 has no samples."""
+    x, y, ids = (t[: BATCH * rank] for t in samples(0))
+    model = sharded2()
+    build("ima")(model, x, y, ids).loss.backward()
+    return [gathered(p.grad) for p in model.parameters()]
+
+
+def passes(rank: int) -> int:
+    """How many passes have moved running statistics; attacks in training mode move them too."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), *network()[-2:-1])
+    model = nn.Sequential(model, nn.Linear(32, 3)).double().train()
+    fully_shard(model)
+    x, _, ids = samples(0)
+    with torch.no_grad():
+        logits = model(x)
+    y = logits.argmin(1) if rank else logits.argmax(1)
+    build("ima", variant="released")(model, x, y, ids)
+    return int(model.get_buffer("0.1.num_batches_tracked"))
+
+
+class DeepSpeedEngine(nn.Module):
+    """By its name one that no attack can use."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :3]
+
+
+def refused() -> list[str]:
+    x, y, _ = samples(0)
+    synchronised = nn.Sequential(nn.SyncBatchNorm(1), network()).double().train()
+    return [
+        told(lambda: pgd(DeepSpeedEngine(), x, y, 1.0)),
+        told(lambda: pgd(nn.Sequential(synchronised), x, y, 1.0, steps=1).x.shape),
+        told(lambda: bpgd(synchronised, x, y, 1.0, mode="train")),
+    ]
 
 
 def work(rank: int, folder: str) -> None:
@@ -92,11 +181,15 @@ def work(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD
     )
     found: dict[str, Any] = {}
-    for name in METHODS:
-        for kind, shard in (("fsdp2", sharded2), ("fsdp1", sharded1)):
-            model = shard()
-            losses = train(model, [build(name)], [rank])
-            found[f"{name} {kind}"] = {"losses": losses, "weights": whole(model)}
+    for case, (name, shard, more) in CASES.items():
+        model = shard()
+        losses = train(model, [build(name, **more)], [rank])
+        found[case] = {"losses": losses, "weights": whole(model)}
+    found["attacked"] = attacked(rank, sharded2().eval())
+    found["failing"] = failing(rank)
+    found["absent"] = absent(rank)
+    found["passes"] = passes(rank)
+    found["refused"] = refused()
     torch.save(found, f"{folder}/{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
@@ -104,22 +197,68 @@ def work(rank: int, folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of the two processes found, all cases after each other in one start."""
     folder: Path = tmp_path_factory.mktemp("sharded")
     mp.spawn(work, (str(folder),), nprocs=WORLD)
     files = [io.BytesIO((folder / f"{rank}.pt").read_bytes()) for rank in range(WORLD)]
     return [torch.load(file, weights_only=True) for file in files]
 
 
-@pytest.mark.parametrize("kind", ["fsdp2", "fsdp1"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("case", CASES)
 def test_two_processes_with_a_sharded_model_train_as_one(
-    ranks: list[dict[str, Any]], name: str, kind: str
+    ranks: list[dict[str, Any]], case: str
 ) -> None:
+    name, _, more = CASES[case]
     model = network()
-    losses = train(model, [build(name), build(name)], [0, 1])
-    found = [rank[f"{name} {kind}"] for rank in ranks]
+    losses = train(model, [build(name, **more), build(name, **more)], [0, 1])
+    found = [rank[case] for rank in ranks]
     mean = torch.tensor([f["losses"] for f in found]).mean(0)
     torch.testing.assert_close(mean, torch.tensor(losses), rtol=1e-6, atol=1e-6)
     for f in found:
         for one, other in zip(f["weights"], model.parameters(), strict=True):
             torch.testing.assert_close(one, other.detach(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rank", range(WORLD))
+def test_attacks_on_a_sharded_model_find_what_they_find_on_the_whole_one(
+    ranks: list[dict[str, Any]], rank: int
+) -> None:
+    alone, found = attacked(rank, network().eval()), ranks[rank]["attacked"]
+    torch.testing.assert_close(found["pgd"], alone["pgd"], rtol=0, atol=1e-9)
+    for one, other in zip(found["evaluate"], alone["evaluate"], strict=True):
+        assert one == pytest.approx(other, nan_ok=True)
+    assert found["minimal"] == pytest.approx(alone["minimal"], nan_ok=True, abs=1e-6)
+    assert not any(found["gradients"])
+
+
+def test_an_error_in_one_process_amid_an_attack_ends_that_of_all(
+    ranks: list[dict[str, Any]],
+) -> None:
+    assert ranks[1]["failing"] == "ArithmeticError: no objective"
+    assert ranks[0]["failing"].startswith("RuntimeError: another process stopped with an error")
+
+
+def test_a_process_without_samples_takes_part_with_a_sharded_model(
+    ranks: list[dict[str, Any]],
+) -> None:
+    model = network()
+    x, y, ids = (t[:BATCH] for t in samples(0))
+    build("ima")(model, x, y, ids).loss.backward()
+    for rank in ranks:
+        for one, other in zip(rank["absent"], model.parameters(), strict=True):
+            assert other.grad is not None
+            torch.testing.assert_close(one, other.grad / WORLD, rtol=0, atol=1e-9)
+
+
+def test_passes_for_others_move_no_running_statistics(ranks: list[dict[str, Any]]) -> None:
+    # The one that finds the labels, and the two of training.
+    assert ranks[0]["passes"] > 3
+    assert ranks[1]["passes"] == 3
+
+
+def test_what_waits_in_every_pass_is_refused_by_name(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        engine, still, training = rank["refused"]
+        assert engine.startswith("ValueError: the model is in DeepSpeedEngine")
+        assert still.startswith("no error")
+        assert "SyncBatchNorm" in training and "variant='paper'" in training

@@ -20,8 +20,8 @@ a sample, or None where values have no bounds (z-scored data)."""
 
 Model: TypeAlias = Callable[[Tensor], Any]
 
-ELSEWHERE = ("DeepSpeedEngine", "PipelineEngine", "PipelineModule", "PipelineStage")
-"""Classes, by name, that exchange data between processes in every pass, in an order of their own."""
+ENGINES = ("DeepSpeedEngine", "PipelineEngine", "PipelineModule", "PipelineStage")
+"""Classes, by name, whose passes exchange data between processes in an order of their own."""
 
 P, R = ParamSpec("P"), TypeVar("R")
 
@@ -196,17 +196,20 @@ def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -
 
 
 def _refuse(module: Any, mode: str) -> None:
-    if processes() == 1 or not isinstance(module, nn.Module):
+    """Raise ValueError for a model whose processes would wait for each other in an attack."""
+    if processes() == 1:
         return
-    for kind in (type(module), *type(module).__mro__):
-        if kind.__name__ in ELSEWHERE:
-            raise ValueError(
-                f"the model is wrapped in {kind.__name__}, which exchanges data between processes "
-                "in every pass, while how many passes an attack makes depends on its samples; wrap "
-                "it in DistributedDataParallel, or shard it with torch's fully_shard"
-            )
-    together_in_batches = (isinstance(m, nn.SyncBatchNorm) and m.training for m in module.modules())
-    if mode == "train" and any(together_in_batches):
+    engine = next((c.__name__ for c in type(module).__mro__ if c.__name__ in ENGINES), "")
+    modules = list(module.modules()) if isinstance(module, nn.Module) else []
+    if modules and any(hasattr(p, "ds_id") for p in module.parameters()):
+        engine = "DeepSpeed (ZeRO 3)"
+    if engine:
+        raise ValueError(
+            f"the model is in {engine}, whose processes exchange data in every pass, while the "
+            "number of an attack's passes depends on its samples; wrap it in "
+            "DistributedDataParallel, or shard it with torch's fully_shard"
+        )
+    if mode == "train" and any(isinstance(m, nn.SyncBatchNorm) and m.training for m in modules):
         raise ValueError(
             "the model has SyncBatchNorm, which in training mode waits for all processes in every "
             "pass, and this attack runs in training mode (variant='released'): how many passes it "

@@ -56,7 +56,7 @@ def in_step(module: Any, run: Run, x: Tensor | None, mode: str = "eval") -> Gene
     """Within: `run`, whose passes all processes make together, where `module` is sharded.
 
     run: calls the module; x: (B, *dims), the samples of this process, of which there may be none,
-    or None where they come within; mode: `"eval"` or `"train"`, that of the passes which are made for others.
+    or None where they come within; mode: `"eval"` or `"train"`, also of passes made for others.
     All processes must enter equally often. Leaving waits for those that still need passes; where
     one of them leaves with an error, RuntimeError in all others.
     """

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ Call = Callable[[M, nn.Module, Tensor, Tree, Tensor], Step]
 
 
 def or_absent(call: Call[M]) -> Call[M]:
-    """A method's `__call__`, which takes a batch without samples where there are other processes."""
+    """A method's `__call__`, which in a run of several processes takes a batch without samples."""
 
     @wraps(call)
     def step(method: M, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
