@@ -9,16 +9,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import sharded
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from nets import cnn, seeded
+from nets import cnn, redraw, seeded
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler
 
-from ima import IMA, Margins
-from ima.methods import METHODS, CurriculumAT
+from ima import IMA, Margins, Segmentation
+from ima.methods import METHODS
 from ima.training.stopping import stopping_together
 
 WORLD = 2
@@ -124,18 +125,6 @@ class Spoiling(nn.Module):
         return self.inner(x) * (float("nan") if self.spoils else 1.0)
 
 
-def method_of(name: str) -> Any:
-    options: dict[str, Any] = {"eps": 1.5, "steps": 3, "bounds": (0, 1)}
-    if name in ("ima", "mma", "iaat", "customized"):
-        options["num_samples"] = SAMPLES
-    if name == "ima":
-        options["delta"] = 0.4
-    method = METHODS[name].method(**({} if name == "standard" else options))
-    if isinstance(method, CurriculumAT):
-        method.lesson.strength = 2
-    return method
-
-
 def one_step(method: Any, model: nn.Module, ids: list[int]) -> dict[str, Any]:
     """Gradients, buffers, metrics and margins of one step."""
     x, y = data()
@@ -151,11 +140,34 @@ def one_step(method: Any, model: nn.Module, ids: list[int]) -> dict[str, Any]:
     }
 
 
+def segmented(rank: int, name: str) -> dict[str, Any]:
+    """As `one_step` of a segmentation with two scales, for which process 0 has no samples."""
+
+    class Scales(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = redraw(nn.Conv2d(1, 2, 3, padding=1), 0).double()
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            z = self.inner(x)
+            return [z, z[..., ::2, ::2]]
+
+    x = torch.rand(4, 1, 8, 8, generator=seeded(2)).double()
+    x, y = x[: 4 * rank], (x > 0.5).long()[: 4 * rank, 0]
+    model = Scales()
+    wrapper = DistributedDataParallel(model) if dist.is_initialized() else model
+    method = sharded.build(name, task=Segmentation(threshold=0.1))
+    step = method(wrapper, x, [y, y[..., ::2, ::2]], torch.arange(len(x)))
+    step.loss.backward()
+    (gradient,) = (p.grad for p in model.parameters() if p.ndim > 1)
+    return {"gradient": gradient, "samples": float(step.metrics["samples"])}
+
+
 def spoilt(name: str, rank: int) -> str:
     x, y = data()
     ids = torch.arange(3) + 3 * rank
     try:
-        method_of(name)(DistributedDataParallel(Spoiling(rank)), x[ids], y[ids], ids)
+        sharded.build(name)(DistributedDataParallel(Spoiling(rank)), x[ids], y[ids], ids)
     except FloatingPointError as error:
         return str(error)
     return "no error"
@@ -192,8 +204,11 @@ def work(rank: int, folder: str) -> None:
         for empty in range(WORLD):
             wrapper = DistributedDataParallel(network(CASES["batch norm"]))
             ids = [] if rank == empty else HELD
-            found[f"{name}, {empty} empty"] = one_step(method_of(name), wrapper, ids)
+            found[f"{name}, {empty} empty"] = one_step(sharded.build(name), wrapper, ids)
         found[f"{name}, spoilt"] = spoilt(name, rank)
+        if METHODS[name].segmentation:
+            found[f"{name}, segmented"] = segmented(rank, name)
+    found["sharded"] = sharded.found(rank)
     # The last, because nobody exchanges anything afterwards.
     found["stopped"] = stopped(rank)
     torch.save(found, f"{folder}/{rank}.pt")
@@ -260,7 +275,7 @@ def test_a_process_without_samples_takes_part_in_a_step(
     ranks: list[dict[str, Any]], name: str, empty: int
 ) -> None:
     found = [rank[f"{name}, {empty} empty"] for rank in ranks]
-    alone = one_step(method_of(name), network(CASES["batch norm"]), HELD)
+    alone = one_step(sharded.build(name), network(CASES["batch norm"]), HELD)
     for process in found:
         # The mean over processes, of which one gives nothing.
         torch.testing.assert_close(
@@ -272,6 +287,17 @@ def test_a_process_without_samples_takes_part_in_a_step(
     assert found[empty]["loss"] == 0
     assert set(found[empty]["metrics"]) == set(alone["metrics"])
     assert not any(found[empty]["metrics"].values())
+
+
+@pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.segmentation])
+def test_a_process_without_samples_takes_part_in_a_step_of_segmentation(
+    ranks: list[dict[str, Any]], name: str
+) -> None:
+    alone = segmented(1, name)
+    for rank, samples in enumerate((0, 4)):
+        found = ranks[rank][f"{name}, segmented"]
+        torch.testing.assert_close(found["gradient"], alone["gradient"] / WORLD)
+        assert found["samples"] == samples
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -293,9 +319,78 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all(
 def test_one_process_alone_refuses_a_batch_without_samples(name: str) -> None:
     x, y = data()
     with pytest.raises((ValueError, TypeError), match=r"shape \(0, |at least one sample"):
-        method_of(name)(network(CASES["plain"]), x[:0], y[:0], torch.arange(0))
+        sharded.build(name)(network(CASES["plain"]), x[:0], y[:0], torch.arange(0))
 
 
 def test_where_one_process_stops_the_others_stop_and_say_why(ranks: list[dict[str, Any]]) -> None:
     assert ranks[0]["stopped"] == "OSError: the disk is full"
     assert ranks[1]["stopped"] == "RuntimeError: process 0 stopped: the disk is full"
+
+
+# --- Models that FSDP shards ---
+
+
+@pytest.mark.parametrize("case", sharded.CASES)
+def test_two_processes_with_a_sharded_model_train_as_one(
+    ranks: list[dict[str, Any]], case: str
+) -> None:
+    name, _, more = sharded.CASES[case]
+    model = sharded.network()
+    losses = sharded.train(
+        model, [sharded.build(name, **more), sharded.build(name, **more)], [0, 1]
+    )
+    found = [rank["sharded"][case] for rank in ranks]
+    mean = torch.tensor([f["losses"] for f in found]).mean(0)
+    torch.testing.assert_close(mean, torch.tensor(losses), rtol=1e-6, atol=1e-6)
+    for f in found:
+        for one, other in zip(f["weights"], model.parameters(), strict=True):
+            torch.testing.assert_close(one, other.detach(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rank", range(WORLD))
+def test_attacks_on_a_sharded_model_find_what_they_find_on_the_whole_one(
+    ranks: list[dict[str, Any]], rank: int
+) -> None:
+    alone, found = (
+        sharded.attacked(rank, sharded.network().eval()),
+        ranks[rank]["sharded"]["attacked"],
+    )
+    torch.testing.assert_close(found["pgd"], alone["pgd"], rtol=0, atol=1e-9)
+    for one, other in zip(found["evaluate"], alone["evaluate"], strict=True):
+        assert one == pytest.approx(other, nan_ok=True)
+    assert not any(found["gradients"])
+
+
+def test_an_error_in_one_process_amid_an_attack_ends_that_of_all(
+    ranks: list[dict[str, Any]],
+) -> None:
+    assert ranks[1]["sharded"]["failing"] == "ArithmeticError: no objective"
+    assert ranks[0]["sharded"]["failing"].startswith(
+        "RuntimeError: another process stopped with an error"
+    )
+
+
+def test_a_process_without_samples_takes_part_with_a_sharded_model(
+    ranks: list[dict[str, Any]],
+) -> None:
+    model = sharded.network()
+    x, y, ids = (t[: sharded.BATCH] for t in sharded.samples(0))
+    sharded.build("ima")(model, x, y, ids).loss.backward()
+    for rank in ranks:
+        for one, other in zip(rank["sharded"]["absent"], model.parameters(), strict=True):
+            assert other.grad is not None
+            torch.testing.assert_close(one, other.grad / WORLD, rtol=0, atol=1e-9)
+
+
+def test_passes_for_others_move_no_running_statistics(ranks: list[dict[str, Any]]) -> None:
+    # The one that finds the labels, and the two of training.
+    assert ranks[0]["sharded"]["passes"] > 3
+    assert ranks[1]["sharded"]["passes"] == 3
+
+
+def test_what_waits_in_every_pass_is_refused_by_name(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        engine, still, training = rank["sharded"]["refused"]
+        assert engine.startswith("ValueError: the model is in DeepSpeedEngine")
+        assert still.startswith("no error")
+        assert "SyncBatchNorm" in training and "variant='paper'" in training

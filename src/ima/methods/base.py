@@ -42,7 +42,11 @@ class Method(Protocol):
     """
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
-        """The step's loss; x: (B, *dims), y: the task's targets, ids: (B,) integers."""
+        """The step's loss; x: (B, *dims), y: the task's targets, ids: (B,) integers.
+
+        In a run of several processes a batch may be empty: then the loss is 0, with a graph, and
+        counts in the mean of all processes' gradients that DDP and FSDP take.
+        """
         ...
 
     def end_epoch(self, epoch: int, epochs: int) -> None:

@@ -42,13 +42,19 @@ def stopping_together(fabric: Fabric) -> Generator[None]:
     except Exception as error:
         if fabric.world_size == 1:
             raise
-        word = _word() if _broken(error) else ""
-        if not word:
+        broken = _broken(error)
+        word = _word() if broken else ""
+        if not broken:
             _leave_word(fabric.global_rank, error)
         _leave_group()
         _end(getattr(fabric.strategy.launcher, "procs", []))
-        if not word:
+        if not broken:
             raise
+        if not word:
+            raise RuntimeError(
+                "another process of this run has stopped, without a word to this one; see what it "
+                "has printed"
+            ) from error
         said: dict[str, Any] = json.loads(word)
         kind = FloatingPointError if said["kind"] == FloatingPointError.__name__ else RuntimeError
         raise kind(f"process {said['rank']} stopped: {said['text']}") from error

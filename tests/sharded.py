@@ -1,22 +1,17 @@
-"""Sharded models: two processes whose samples need different numbers of passes train as one."""
+"""What each of two processes does with a sharded model; their samples need unequal passes."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from nets import cnn, seeded
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import TensorDataset
 
-from ima import Classification, evaluate, minimal
+from ima import Classification, evaluate
 from ima.attacks import bpgd, pgd
 from ima.methods import METHODS, CurriculumAT
 
@@ -43,12 +38,13 @@ def samples(rank: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def build(name: str, **more: Any) -> Any:
+    """A method with few steps; more: of its arguments."""
     row = METHODS[name]
     options: dict[str, Any] = (
         {} if name == "standard" else {"eps": 1.5, "steps": 4, "bounds": (0, 1)}
     )
     if name in ("ima", "mma", "iaat", "customized"):
-        options["num_samples"] = WORLD * STEPS * BATCH
+        options["num_samples"] = 20
     method = row.method(**options | OPTIONS.get(name, {}) | more)
     if isinstance(method, CurriculumAT):
         method.lesson.strength = 2
@@ -108,11 +104,9 @@ def attacked(rank: int, model: nn.Module) -> dict[str, Any]:
     data = TensorDataset(x, y)
     walked = pgd(model, x, y, torch.linspace(0, 2, len(x)).double(), steps=4, bounds=(0, 1))
     found = evaluate(model, data, [0.5, 1.5], ["pgd-3"], bounds=(0, 1), batch_size=2)
-    nearest = minimal(model, Subset(data, range(1 + rank)), 1.0, batch_size=1)
     return {
         "pgd": walked.x,
         "evaluate": [(row.broken, row.distance) for row in found.rows],
-        "minimal": [row.distance for row in nearest.rows],
         "gradients": [p.grad is not None for p in model.parameters()],
     }
 
@@ -175,90 +169,17 @@ def refused() -> list[str]:
     ]
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD
-    )
-    found: dict[str, Any] = {}
+def found(rank: int) -> dict[str, Any]:
+    """What process `rank` finds, all cases after each other."""
+    trained = {}
     for case, (name, shard, more) in CASES.items():
         model = shard()
         losses = train(model, [build(name, **more)], [rank])
-        found[case] = {"losses": losses, "weights": whole(model)}
-    found["attacked"] = attacked(rank, sharded2().eval())
-    found["failing"] = failing(rank)
-    found["absent"] = absent(rank)
-    found["passes"] = passes(rank)
-    found["refused"] = refused()
-    torch.save(found, f"{folder}/{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of the two processes found, all cases after each other in one start."""
-    folder: Path = tmp_path_factory.mktemp("sharded")
-    mp.spawn(work, (str(folder),), nprocs=WORLD)
-    files = [io.BytesIO((folder / f"{rank}.pt").read_bytes()) for rank in range(WORLD)]
-    return [torch.load(file, weights_only=True) for file in files]
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_two_processes_with_a_sharded_model_train_as_one(
-    ranks: list[dict[str, Any]], case: str
-) -> None:
-    name, _, more = CASES[case]
-    model = network()
-    losses = train(model, [build(name, **more), build(name, **more)], [0, 1])
-    found = [rank[case] for rank in ranks]
-    mean = torch.tensor([f["losses"] for f in found]).mean(0)
-    torch.testing.assert_close(mean, torch.tensor(losses), rtol=1e-6, atol=1e-6)
-    for f in found:
-        for one, other in zip(f["weights"], model.parameters(), strict=True):
-            torch.testing.assert_close(one, other.detach(), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("rank", range(WORLD))
-def test_attacks_on_a_sharded_model_find_what_they_find_on_the_whole_one(
-    ranks: list[dict[str, Any]], rank: int
-) -> None:
-    alone, found = attacked(rank, network().eval()), ranks[rank]["attacked"]
-    torch.testing.assert_close(found["pgd"], alone["pgd"], rtol=0, atol=1e-9)
-    for one, other in zip(found["evaluate"], alone["evaluate"], strict=True):
-        assert one == pytest.approx(other, nan_ok=True)
-    assert found["minimal"] == pytest.approx(alone["minimal"], nan_ok=True, abs=1e-6)
-    assert not any(found["gradients"])
-
-
-def test_an_error_in_one_process_amid_an_attack_ends_that_of_all(
-    ranks: list[dict[str, Any]],
-) -> None:
-    assert ranks[1]["failing"] == "ArithmeticError: no objective"
-    assert ranks[0]["failing"].startswith("RuntimeError: another process stopped with an error")
-
-
-def test_a_process_without_samples_takes_part_with_a_sharded_model(
-    ranks: list[dict[str, Any]],
-) -> None:
-    model = network()
-    x, y, ids = (t[:BATCH] for t in samples(0))
-    build("ima")(model, x, y, ids).loss.backward()
-    for rank in ranks:
-        for one, other in zip(rank["absent"], model.parameters(), strict=True):
-            assert other.grad is not None
-            torch.testing.assert_close(one, other.grad / WORLD, rtol=0, atol=1e-9)
-
-
-def test_passes_for_others_move_no_running_statistics(ranks: list[dict[str, Any]]) -> None:
-    # The one that finds the labels, and the two of training.
-    assert ranks[0]["passes"] > 3
-    assert ranks[1]["passes"] == 3
-
-
-def test_what_waits_in_every_pass_is_refused_by_name(ranks: list[dict[str, Any]]) -> None:
-    for rank in ranks:
-        engine, still, training = rank["refused"]
-        assert engine.startswith("ValueError: the model is in DeepSpeedEngine")
-        assert still.startswith("no error")
-        assert "SyncBatchNorm" in training and "variant='paper'" in training
+        trained[case] = {"losses": losses, "weights": whole(model)}
+    return trained | {
+        "attacked": attacked(rank, sharded2().eval()),
+        "failing": failing(rank),
+        "absent": absent(rank),
+        "passes": passes(rank),
+        "refused": refused(),
+    }
