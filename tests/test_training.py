@@ -1225,6 +1225,41 @@ def test_two_processes_end_with_the_margins_of_one(tmp_path: Path) -> None:
         assert theirs == pytest.approx(ours, abs=1e-3)
 
 
+SPOILT = """
+import os
+import sys
+from pathlib import Path
+import torch
+from ima.training.loop import fit
+from ima.training.run import Run
+from test_training import Watch
+
+if os.environ.get("LOCAL_RANK") == "1":
+    whole = torch.nn.Linear.forward
+    torch.nn.Linear.forward = lambda self, x: whole(self, x) * float("nan")
+fit(Run.open(Path(sys.argv[1])), watcher=Watch(), device="cpu", devices=2)
+"""
+
+
+def test_a_loss_that_is_not_finite_in_the_second_process_alone_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / "spoilt.py").write_text(SPOILT)
+    run = new(tmp_path / "run", epochs=1)
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "spoilt.py", str(run.folder)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        timeout=280,
+    )
+    assert done.returncode == 1, done.stderr
+    assert run.diverged.read_text().startswith(
+        "in epoch 1: the training loss is nan in process 1 of 2;"
+    )
+    assert not list(run.folder.glob("*.part"))
+
+
 # --- A network that does not fit ------------------------------------------------------------------
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import wraps
 from numbers import Integral
-from typing import Any, Literal, TypeAlias
+from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ima.attacks.entering import Model, Network, differentiable, handed, taken_by
+from ima.attacks.lockstep import in_step, processes, sharded
 from ima.attacks.statistics import told_apart
 from ima.tasks.pixels import precise
 
 Bounds: TypeAlias = tuple[float | Tensor, float | Tensor] | None
 """Lowest and highest value of a sample's entries: two numbers, two tensors that broadcast against
 a sample, or None where values have no bounds (z-scored data)."""
+
+ENGINES = ("DeepSpeedEngine", "PipelineEngine", "PipelineModule", "PipelineStage")
+"""Classes, by name, whose passes exchange data between processes in an order of their own."""
+
+P, R = ParamSpec("P"), TypeVar("R")
 
 SLACK = 1e-5
 """Share of the bounds' width by which inputs may lie outside: resizing rounds."""
@@ -116,12 +123,25 @@ def inside(model: Any) -> Any:
     return model
 
 
+def communicates(model: Any) -> bool:
+    """Whether a training pass through the model waits for other processes."""
+    while processes() > 1:
+        wrapper = model._forward_module if _casts(model) else model
+        if isinstance(wrapper, DistributedDataParallel) or sharded(wrapper):
+            return True
+        if (model := _unwrapped(model)) is None:
+            return False
+    return False
+
+
 def _unwrapped(model: Any) -> Any:
     """What one wrapper holds; None for a model without."""
     if isinstance(model, DistributedDataParallel | DataParallel):
         return model.module
     if _casts(model):
-        return model._original_module
+        # Parameters that FSDP shards are whole within its own forward only.
+        within = model._forward_module
+        return within if sharded(within) else model._original_module
     compiled = getattr(model, "_orig_mod", None)
     return compiled if isinstance(compiled, nn.Module) else None
 
@@ -164,8 +184,12 @@ def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -
     autocast's cache are as before. Parameter gradients and running statistics are never touched.
     mode: `"train"` leaves the modules' flags alone, so running statistics do move and samples
     meet in batch statistics; for methods whose published code attacks like that.
+
+    All processes of a distributed run must enter equally often where FSDP shards the model; see
+    `in_step`. Raises ValueError where processes would wait for each other for ever.
     """
     module = inside(model)
+    _refuse(module, mode)
     modules = list(module.modules()) if isinstance(module, nn.Module) else []
     # A frozen TorchScript module has no such flag.
     flags = [(m, m.training) for m in modules if hasattr(m, "training")]
@@ -182,11 +206,51 @@ def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -
                 m.training = False
             if isinstance(model, Network):
                 yield model
-            else:
-                yield Network(in_precision(model, module), x.dtype, taken_by(module, x))
+                return
+            # Whether a sharded module takes x is not tried: all processes would have to.
+            taken = x.dtype if sharded(module) else taken_by(module, x)
+            with in_step(module, in_precision(model, module), x.to(taken), mode) as run:
+                yield Network(run, x.dtype, taken)
     finally:
         for m, training in flags:
             m.training = training
         # Weights cast without a graph must not serve the training pass that follows.
         if torch.is_autocast_enabled(x.device.type):
             torch.clear_autocast_cache()
+
+
+def _refuse(module: Any, mode: str) -> None:
+    """Raise ValueError for a model whose processes would wait for each other in an attack."""
+    if processes() == 1:
+        return
+    engine = next((c.__name__ for c in type(module).__mro__ if c.__name__ in ENGINES), "")
+    modules = list(module.modules()) if isinstance(module, nn.Module) else []
+    if modules and any(hasattr(p, "ds_id") for p in module.parameters()):
+        engine = "DeepSpeed (ZeRO 3)"
+    if engine:
+        raise ValueError(
+            f"the model is in {engine}, whose processes exchange data in every pass, while the "
+            "number of an attack's passes depends on its samples; wrap it in "
+            "DistributedDataParallel, or shard it with torch's fully_shard"
+        )
+    if mode == "train" and any(isinstance(m, nn.SyncBatchNorm) and m.training for m in modules):
+        raise ValueError(
+            "the model has SyncBatchNorm, which in training mode waits for all processes in every "
+            "pass, and this attack runs in training mode (variant='released'): how many passes it "
+            "makes depends on its samples. Use variant='paper', or plain BatchNorm"
+        )
+
+
+def together(function: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate[Model, P], R]:
+    """The function of a model, within which processes may make different numbers of attacks.
+
+    Nothing changes for a model that is not sharded; see `in_step`.
+    """
+
+    @wraps(function)
+    def in_company(model: Model, *args: P.args, **options: P.kwargs) -> R:
+        module = inside(model)
+        with in_step(module, in_precision(model, module), None):
+            return function(model, *args, **options)
+
+    return in_company

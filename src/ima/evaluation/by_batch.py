@@ -16,7 +16,7 @@ from typing import Any, Generic
 
 from torch import Generator, Tensor, nn
 
-from ima.attacks.inputs import Bounds
+from ima.attacks.inputs import Bounds, together
 from ima.budget import Budget, OutOfTime
 from ima.evaluation.batches import Batches, device_of
 from ima.evaluation.mates import meet
@@ -87,6 +87,7 @@ def in_words(summary: str, steps: int) -> str:
     return re.sub(r"\bN\b", str(steps), summary).rstrip(".")
 
 
+@together
 def by_batch(
     model: nn.Module,
     data: Any,

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ima.attacks.inputs import Bounds, check_samples, check_steps
+from ima.attacks.inputs import Bounds, check_samples, check_steps, together
 from ima.attacks.walk import look
 from ima.budget import Budget
 from ima.evaluation.attacks import find_attack
@@ -35,6 +35,7 @@ from ima.norms import Norm, get_norm
 from ima.tasks import Classification, Task
 
 
+@together
 def run_checks(
     model: nn.Module,
     data: Any,

@@ -122,6 +122,9 @@ def fingerprint(model: nn.Module) -> str:
 def _digest(tensors: Mapping[str, Any], more: str = "") -> str:
     digest = hashlib.blake2b(more.encode(), digest_size=16)
     for name, tensor in tensors.items():
+        # Of a sharded model, whose processes must all come here.
+        if hasattr(tensor, "full_tensor"):
+            tensor = tensor.full_tensor()
         tensor = torch.as_tensor(tensor).detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds
 from ima.attacks.walk import Here
+from ima.methods.absent import or_absent
 from ima.methods.base import Step
 from ima.methods.noisy import Noisy, classes_only, radii
 from ima.norms import Norm
@@ -64,6 +65,7 @@ class ATES(Noisy):
         """The difficulty grows with the epoch."""
         return True
 
+    @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: (B,) labels; ids are not used.
 

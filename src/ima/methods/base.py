@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds
+from ima.attacks.lockstep import processes
 from ima.norms import Norm, get_norm
 from ima.tasks import Classification, Task, Tree, plain, targets
 
@@ -39,7 +42,11 @@ class Method(Protocol):
     """
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
-        """The step's loss; x: (B, *dims), y: the task's targets, ids: (B,) integers."""
+        """The step's loss; x: (B, *dims), y: the task's targets, ids: (B,) integers.
+
+        In a run of several processes a batch may be empty: then the loss is 0, with a graph, and
+        counts in the mean of all processes' gradients that DDP and FSDP take.
+        """
         ...
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
@@ -60,6 +67,8 @@ class Method(Protocol):
 
 class Stateless:
     """The parts of `Method` for methods that keep nothing between batches."""
+
+    absent = False
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
         """Nothing changes with the epoch."""
@@ -111,13 +120,26 @@ def one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
 
 
-def finite(loss: Tensor) -> Tensor:
-    """The loss, if it is finite; FloatingPointError otherwise."""
-    if not bool(torch.isfinite(loss.detach())):
-        raise FloatingPointError(
-            f"the training loss is {float(loss.detach())}; the weights are damaged or the inputs "
-            "are not finite: lower the learning rate, clip gradients, or check the data"
-        )
+def finite(loss: Tensor, *, everywhere: bool = False) -> Tensor:
+    """The loss, if it is finite; FloatingPointError otherwise.
+
+    everywhere: whether all processes of a distributed run come here now; then the error of one is
+    the error of all, and none waits for ever for one that stopped.
+    """
+    mine = loss.detach().reshape(1)
+    mine = mine.to(torch.promote_types(mine.dtype, torch.float32))
+    found = [mine]
+    if everywhere:
+        found = [torch.empty_like(mine) for _ in range(processes())]
+        dist.all_gather(found, mine)
+    values: list[float] = torch.cat(found).tolist()
+    for rank, value in enumerate(values):
+        if not math.isfinite(value):
+            where = f" in process {rank} of {len(values)}" if everywhere else ""
+            raise FloatingPointError(
+                f"the training loss is {value}{where}; the weights are damaged or the inputs are "
+                "not finite: lower the learning rate, clip gradients, or check the data"
+            )
     return loss
 
 

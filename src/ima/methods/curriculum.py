@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds
 from ima.attacks.walk import Here
+from ima.methods.absent import or_absent
 from ima.methods.base import Step, positive
 from ima.methods.noisy import Noisy, radii
 from ima.norms import Norm, per_sample
@@ -87,6 +88,7 @@ class CurriculumAT(Noisy):
         """The curriculum moves on at the end of an epoch."""
         return True
 
+    @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
 
@@ -116,8 +118,9 @@ class CurriculumAT(Noisy):
             stop=done,
         )
         step = self._train_on(model, walked.x, y, right, walked.stuck)
-        self.lesson.right += float(step.metrics["noisy_correct"])
-        self.lesson.seen += len(x)
+        if not self.absent:
+            self.lesson.right += float(step.metrics["noisy_correct"])
+            self.lesson.seen += len(x)
         return step
 
     def end_epoch(self, epoch: int, epochs: int) -> None:

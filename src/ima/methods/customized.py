@@ -26,6 +26,7 @@ from torch import Generator, Tensor, nn
 from ima.attacks.inputs import Bounds
 from ima.attacks.walk import look
 from ima.margins import Margins
+from ima.methods.absent import or_absent
 from ima.methods.base import Step, one_of, positive
 from ima.methods.noisy import Adaptive, classes_only
 from ima.norms import Norm
@@ -75,6 +76,7 @@ class CustomizedAT(Adaptive):
         self.task = classes_only(self.setting.task, "Customized adversarial training")
         self.margins = Margins(num_samples, initial=0.0, cap=eps)
 
+    @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: (B,) labels, ids: (B,) integers.
 
@@ -108,7 +110,7 @@ class CustomizedAT(Adaptive):
             each=lambda noisy: self._losses(noisy, [label, y]),
             margin=old.mean(),
         )
-        self.margins.update(ids.to(x.device), new)
+        self._update(self.margins, ids, new)
         return step
 
     def _soften(self, output: Tree, y: Tensor, radius: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds
 from ima.attacks.walk import Here
+from ima.methods.absent import or_absent
 from ima.methods.base import Step, positive
 from ima.methods.noisy import Noisy, radii
 from ima.norms import Norm
@@ -60,6 +61,7 @@ class DAT(Noisy):
         """The criterion tightens with the epoch."""
         return True
 
+    @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
 

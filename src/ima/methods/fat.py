@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds
 from ima.attacks.walk import Here
+from ima.methods.absent import or_absent
 from ima.methods.base import Step
 from ima.methods.noisy import Noisy, radii
 from ima.norms import Norm, gaussian
@@ -66,6 +67,7 @@ class FAT(Noisy):
         """With tau given, nothing depends on the epoch."""
         return self.tau == "dynamic"
 
+    @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
 

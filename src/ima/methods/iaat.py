@@ -19,9 +19,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ima.attacks.inputs import Bounds
+from ima.attacks.inputs import Bounds, no_trace
 from ima.attacks.walk import Walked
 from ima.margins import Margins
+from ima.methods.absent import or_absent
 from ima.methods.base import Step, positive
 from ima.methods.noisy import Adaptive, Box
 from ima.norms import Norm
@@ -76,6 +77,7 @@ class IAAT(Adaptive):
         """The radii of the first epochs are one and the same."""
         return True
 
+    @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets, ids: (B,) integers.
 
@@ -96,15 +98,17 @@ class IAAT(Adaptive):
             held = held_more.clone()
             # Where the larger radius held, the smaller one decides nothing.
             (left,) = (~held_more).nonzero(as_tuple=True)
-            if len(left):
-                target = take(y, left)
-                nearer = self._attack(model, x[left], target, previous[left], near[left], box)
-                held[left] = self._right(model, nearer.x, target)
+            # Also where there is none: other processes may wait for this one's passes.
+            with no_trace(model, x):
+                if len(left):
+                    target = take(y, left)
+                    nearer = self._attack(model, x[left], target, previous[left], near[left], box)
+                    held[left] = self._right(model, nearer.x, target)
             radius = adapted(previous, right, held, held_more, self.gamma, self.beta)
         radius = radius.clamp(0, self.eps)
         walked = self._attack(model, x, y, radius, self._start(x, radius, box), box)
         step = self._train_on(model, walked.x, y, right, walked.stuck, margin=previous.mean())
-        self.margins.update(ids.to(x.device), radius)
+        self._update(self.margins, ids, radius)
         return step
 
     def _warm(self) -> bool:

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from ima.attacks.bpgd import bpgd
-from ima.attacks.inputs import Bounds
+from ima.attacks.inputs import Bounds, no_trace
 from ima.margins import Margins
+from ima.methods.absent import or_absent
 from ima.methods.base import Step, count, finite, one_of, positive, size
 from ima.methods.noisy import Adaptive
 from ima.norms import Norm
@@ -155,6 +156,7 @@ class IMA(Adaptive):
         """The released code changes margins at the end of an epoch."""
         return self.choices.update == "epoch"
 
+    @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets, ids: (B,) integers.
 
@@ -173,25 +175,27 @@ class IMA(Adaptive):
         noisy, attacked = x.detach().clone(), torch.zeros_like(right)
         crossed, stuck = torch.zeros_like(right), torch.zeros_like(right)
         (index,) = right.nonzero(as_tuple=True)
-        if len(index):
-            result = bpgd(
-                model,
-                x[index],
-                take(y, index),
-                margins[index],
-                norm=norm,
-                task=task,
-                bounds=self.setting.bounds,
-                steps=self.steps,
-                algorithm=self.algorithm,
-                side=choices.side,
-                random_start=choices.random_start,
-                generator=self.generator,
-                crossing=choices.crossing,
-                mode=choices.attack_mode,
-            )
-            noisy[index], attacked[index] = result.x, result.correct
-            crossed[index], stuck[index] = result.crossed, result.stuck
+        # Also where there is none to attack: other processes may wait for this one's passes.
+        with no_trace(model, x, choices.attack_mode):
+            if len(index):
+                result = bpgd(
+                    model,
+                    x[index],
+                    take(y, index),
+                    margins[index],
+                    norm=norm,
+                    task=task,
+                    bounds=self.setting.bounds,
+                    steps=self.steps,
+                    algorithm=self.algorithm,
+                    side=choices.side,
+                    random_start=choices.random_start,
+                    generator=self.generator,
+                    crossing=choices.crossing,
+                    mode=choices.attack_mode,
+                )
+                noisy[index], attacked[index] = result.x, result.correct
+                crossed[index], stuck[index] = result.crossed, result.stuck
 
         # One pass over the whole batch: batch statistics need company, and processes must agree
         # on the number of passes.
@@ -201,8 +205,10 @@ class IMA(Adaptive):
             second = torch.where(attacked, at_noise, clean)
         else:
             second = torch.where(crossed, at_noise, torch.zeros_like(at_noise))
-        loss = finite(((clean + second) / 2).mean())
-        finite(at_noise.sum())
+        loss = ((clean + second) / 2).mean()
+        # Of samples that do not count too, in one exchange between processes.
+        total = at_noise.sum()
+        finite(torch.where(torch.isfinite(loss), total, loss), everywhere=self._everywhere(model))
 
         table = self.margins if choices.update == "step" else self.next
         # At the end of an epoch the updates of several visits add up.
@@ -210,7 +216,7 @@ class IMA(Adaptive):
         reached = (norm.size(wide(noisy) - wide(x)).to(kept.dtype) + kept) / 2
         missed = kept / 2 if choices.misclassified == "halve" else kept
         moved = torch.where(crossed, reached, kept + self.delta)
-        table.update(ids.to(x.device), torch.where(attacked, moved, missed))
+        self._update(table, ids, torch.where(attacked, moved, missed))
 
         metrics = {
             "samples": size(x),

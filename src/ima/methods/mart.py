@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds
+from ima.methods.absent import or_absent
 from ima.methods.base import Step, positive
 from ima.methods.noisy import Noisy, classes_only, radii, report
 from ima.norms import Norm
@@ -50,6 +51,7 @@ class MART(Noisy):
         self.lam = lam
         self.task = classes_only(self.setting.task, "MART")
 
+    @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: (B,) labels; ids are not used.
 
@@ -64,7 +66,13 @@ class MART(Noisy):
         walked = self._walk(model, x, y, radius, 4 * radius / self.steps, box, start=start)
         output, noisy = (self.outputs(model, at, y) for at in (x, walked.x))
         loss = mart_loss(task.logits(output), task.logits(noisy), y, self.lam)
-        return report(loss, right, task.correct(noisy, y), walked.stuck)
+        return report(
+            loss,
+            right,
+            task.correct(noisy, y),
+            walked.stuck,
+            everywhere=self._everywhere(model),
+        )
 
 
 def mart_loss(clean: Tensor, noisy: Tensor, y: Tensor, lam: float) -> Tensor:

@@ -24,6 +24,7 @@ from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Bounds, Model, no_trace
 from ima.attacks.walk import forward, into
 from ima.margins import Margins
+from ima.methods.absent import or_absent
 from ima.methods.base import Step, count, finite, positive
 from ima.methods.noisy import Adaptive, Box, classes_only, report
 from ima.norms import Norm, per_sample
@@ -69,6 +70,7 @@ class MMA(Adaptive):
         self.task = classes_only(self.setting.task, "MMA")
         self.margins = Margins(num_samples, initial=self.eps_min, cap=REACH * eps)
 
+    @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: (B,) labels, ids: (B,) integers.
 
@@ -89,23 +91,27 @@ class MMA(Adaptive):
         # Drawn for the whole batch: a sample's noise must not depend on which others are right.
         start = self._start(x, radius, box) if self.random_start else x
         (index,) = sure.nonzero(as_tuple=True)
-        if len(index):
-            at = self._search(model, x[index], y[index], radius[index], start[index], box)
-            noisy[index], found[index], stuck[index] = at
+        # Also where there is none to attack: other processes may wait for this one's passes.
+        with no_trace(model, x):
+            if len(index):
+                at = self._search(model, x[index], y[index], radius[index], start[index], box)
+                noisy[index], found[index], stuck[index] = at
         at_noise = self.outputs(model, noisy)
         losses = task.loss(at_noise, y)
-        finite(losses.sum())
+        # Of samples that do not count too.
+        finite(losses.sum(), everywhere=self._everywhere(model))
         hard = torch.where(~sure | (found < self.eps), losses, 0).mean()
         step = report(
             2 / 3 * hard + 1 / 3 * clean.mean(),
             task.correct(output, y),
             sure & task.correct(at_noise, y),
             stuck,
+            everywhere=self._everywhere(model),
             noisy_samples=count(sure),
             crossed=count(sure & (found < self.eps)),
             margin=stored.mean(),
         )
-        self.margins.update(ids.to(x.device), found)
+        self._update(self.margins, ids, found)
         return step
 
     def _search(

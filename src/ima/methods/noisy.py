@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from ima.attacks.inputs import Bounds, check_samples, check_steps
+from ima.attacks.inputs import Bounds, check_samples, check_steps, communicates
+from ima.attacks.lockstep import processes
 from ima.attacks.walk import Jitter, Objective, Stop, Walked, into, look, walk
 from ima.margins import Margins
 from ima.methods.base import Setting, Step, arrived, count, finite, positive, size
@@ -70,6 +71,7 @@ class Noisy:
         self._first: Tensor | None = None
         self._returned = torch.zeros(0)
         self.generator = Generator().manual_seed(_noise_seed(seed, 0))
+        self.absent = False
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
         """Say that epoch number `epoch` (from 0) of `epochs` is over: schedules move on."""
@@ -105,6 +107,15 @@ class Noisy:
         """Whether `end_epoch` moves more than the noise."""
         return False
 
+    @property
+    def bounds(self) -> Bounds:
+        """Of x's entries."""
+        return self.setting.bounds
+
+    def _everywhere(self, model: nn.Module) -> bool:
+        """Whether all processes of a distributed run take this step together."""
+        return communicates(model)
+
     def _claim(self, state: Mapping[str, Any]) -> None:
         # States of earlier versions do not name their method.
         saved = state.get("method", self.kind if "noise" in state else "another method")
@@ -115,7 +126,12 @@ class Noisy:
             )
 
     def _prepare(self, x: Tensor, y: Tree, ids: Tensor) -> tuple[Tensor, Tree, Box]:
-        if self.scheduled and self.epochs == UNKNOWN and isinstance(ids, Tensor):
+        if (
+            self.scheduled
+            and self.epochs == UNKNOWN
+            and not self.absent
+            and isinstance(ids, Tensor)
+        ):
             self._miss(ids)
         x, y = arrived(x, y)
         return x, y, check_samples(x, self.setting.bounds)
@@ -132,7 +148,7 @@ class Noisy:
                     f"{type(self).__name__} has seen the same samples {AGAIN + 1} times, and no "
                     "epoch ended: its schedule stands still. Call method.end_epoch(epoch, epochs) "
                     "after each epoch, counted from 0",
-                    stacklevel=4,
+                    stacklevel=5,
                 )
 
     def _start(self, x: Tensor, radius: Tensor, box: Box) -> Tensor:
@@ -204,7 +220,8 @@ class Noisy:
         output = self.outputs(model, noisy, y)
         losses = task.loss(output, y) if each is None else each(output)
         loss = (losses if weights is None else weights * losses).mean()
-        return report(loss, right, task.correct(output, y), stuck, **more)
+        still = task.correct(output, y)
+        return report(loss, right, still, stuck, everywhere=self._everywhere(model), **more)
 
 
 class Adaptive(Noisy):
@@ -215,6 +232,16 @@ class Adaptive(Noisy):
     def _radii(self, ids: Tensor, x: Tensor) -> Tensor:
         """The margins of a batch, in x's precision or a higher one: small growth must not round."""
         return self.margins.of(ids, x).to(precise(x))
+
+    def _update(self, margins: Margins, ids: Tensor, proposals: Tensor) -> None:
+        """Set the margins of a batch; every process must come here."""
+        ids = ids.to(proposals.device)
+        count = 0 if self.absent else len(ids)
+        margins.update(ids[:count], proposals[:count])
+
+    def _everywhere(self, model: nn.Module) -> bool:
+        # They exchange margins, whatever the model is.
+        return processes() > 1
 
     def state_dict(self) -> dict[str, Any]:
         """The margins, and where schedules and noise stand."""
@@ -227,15 +254,24 @@ class Adaptive(Noisy):
         super().load_state_dict(state)
 
 
-def report(loss: Tensor, right: Tensor, still: Tensor, stuck: Tensor, **more: Tensor) -> Step:
+def report(
+    loss: Tensor,
+    right: Tensor,
+    still: Tensor,
+    stuck: Tensor,
+    *,
+    everywhere: bool = False,
+    **more: Tensor,
+) -> Step:
     """The step of a loss; right, still: correct without and with noise; stuck: see `Attacked`.
 
+    everywhere: see `finite`.
     Raises FloatingPointError for a loss that is not finite.
     """
     metrics = {
         "samples": size(right),
         "correct": count(right),
-        "loss": finite(loss).detach(),
+        "loss": finite(loss, everywhere=everywhere).detach(),
         "noisy_samples": size(right),
         "noisy_correct": count(still),
         "crossed": count(right & ~still),

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ima.attacks.inputs import Bounds, check_radius, check_samples, check_steps
+from ima.attacks.inputs import Bounds, check_radius, check_samples, check_steps, communicates
 from ima.attacks.walk import walk
+from ima.methods.absent import or_absent
 from ima.methods.base import Setting, Stateless, Step, arrived, positive
 from ima.methods.noisy import report
 from ima.methods.outputs import Outputs
@@ -47,6 +48,12 @@ class SAT(Stateless):
         self.setting = Setting.of(norm, bounds, task)
         self.outputs = Outputs(self.setting.task)
 
+    @property
+    def bounds(self) -> Bounds:
+        """Of x's entries."""
+        return self.setting.bounds
+
+    @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
 
@@ -71,4 +78,5 @@ class SAT(Stateless):
         noisy_output = self.outputs(model, walked.x)
         clean, noisy = setting.task.loss(output, y), setting.task.loss(noisy_output, y)
         right, still = setting.task.correct(output, y), setting.task.correct(noisy_output, y)
-        return report((clean.mean() + noisy.mean()) / 2, right, still, walked.stuck)
+        loss = (clean.mean() + noisy.mean()) / 2
+        return report(loss, right, still, walked.stuck, everywhere=communicates(model))

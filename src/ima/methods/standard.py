@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ima.attacks.inputs import Bounds, communicates
+from ima.methods.absent import or_absent
 from ima.methods.base import Stateless, Step, arrived, count, finite, size
 from ima.methods.outputs import Outputs
 from ima.tasks import Classification, Task, Tree
@@ -23,7 +25,9 @@ class Standard(Stateless):
     def __init__(self, *, task: Task | None = None) -> None:
         self.task: Task = Classification() if task is None else task
         self.outputs = Outputs(self.task)
+        self.bounds: Bounds = None
 
+    @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
 
@@ -31,7 +35,7 @@ class Standard(Stateless):
         """
         x, y = arrived(x, y)
         output = self.outputs(model, x, y)
-        loss = finite(self.task.loss(output, y).mean())
+        loss = finite(self.task.loss(output, y).mean(), everywhere=communicates(model))
         metrics = {
             "samples": size(x),
             "correct": count(self.task.correct(output, y)),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds
 from ima.attacks.walk import look
+from ima.methods.absent import or_absent
 from ima.methods.base import Step, positive
 from ima.methods.noisy import Noisy, radii, report
 from ima.norms import Norm
@@ -55,6 +56,7 @@ class TRADES(Noisy):
             )
         self.divergence = self.setting.task.divergence
 
+    @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
 
@@ -79,4 +81,10 @@ class TRADES(Noisy):
         output, noisy = (self.outputs(model, at, y) for at in (x, walked.x))
         clean = task.loss(output, y).mean()
         loss = clean + self.beta * self.divergence(output, noisy, y).mean()
-        return report(loss, task.correct(output, y), task.correct(noisy, y), walked.stuck)
+        return report(
+            loss,
+            task.correct(output, y),
+            task.correct(noisy, y),
+            walked.stuck,
+            everywhere=self._everywhere(model),
+        )

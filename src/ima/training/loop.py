@@ -53,6 +53,7 @@ from ima.training.run import Run
 from ima.training.samples import splits_of, trace
 from ima.training.signals import held_back
 from ima.training.state import Best, State
+from ima.training.stopping import stopping_together
 from ima.training.validating import validate
 
 MARGIN_BINS = 60
@@ -92,7 +93,7 @@ def fit(
     fabric = build_fabric(device, **asked(devices), precision=run.config().train.precision)
     fabric.launch()
     lock = Lock(run.folder, "train")
-    with lock if fabric.is_global_zero else nullcontext():
+    with stopping_together(fabric), lock if fabric.is_global_zero else nullcontext():
         _prepared(fabric, run, lock, watcher, init, budget).fit()
 
 
@@ -171,8 +172,8 @@ class _Trainer:
             try:
                 row = self._train_epoch(epoch, amid)
             except FloatingPointError as error:
-                if fabric.is_global_zero:
-                    write_text(run.diverged, f"in epoch {epoch + 1}: {error}\n")
+                # Whichever process it was: the first one may not come to know.
+                write_text(run.diverged, f"in epoch {epoch + 1}: {error}\n")
                 raise
             row |= self._validate(epoch)
             with held_back(), self.pace.saving():
