@@ -22,9 +22,10 @@ from ima.data import Splits, load
 from ima.evaluation.batches import batches, pair
 from ima.networks import build
 from ima.tasks import Classification, Segmentation, Tree, full, tree_map
-from ima.training.build import BOUNDS, build_fabric, load_into
-from ima.training.checkpoint import load_weights
+from ima.training.build import BOUNDS, build_fabric
+from ima.training.checkpoint import load_file
 from ima.training.run import environment
+from ima.training.weights import check_file
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Foreign:
     """A network with its weights on the device, and the data that it is judged by.
 
     built, named: what builds the network, and the data, as they were asked for; classes: their
-    names, numbers where nobody named them; of a segmentation network the foreground's.
+    names, numbers where nobody named them; of a segmentation network the foreground's; taken: where
+    in the file the weights were; note: what the data set says of itself.
     """
 
     checkpoint: Path
@@ -44,6 +46,8 @@ class Foreign:
     task: Classification | Segmentation
     bounds: Bounds
     norm: str
+    taken: str
+    note: str = ""
 
     def told(self) -> dict[str, str]:
         """What was loaded, and with what it is evaluated, for the record."""
@@ -52,8 +56,10 @@ class Foreign:
         names = ("ima", "commit", "python", "torch", "device", "processor", "cores")
         return {
             "weights": self.checkpoint.name,
+            "taken": self.taken,
             "model": self.built,
             "data": self.named,
+            **({"about the data": self.note} if self.note else {}),
             **{name: str(place[name]) for name in names if place[name] is not None},
         }
 
@@ -99,23 +105,23 @@ def load_foreign(
 ) -> Foreign:
     """The network and its data.
 
-    checkpoint: a state_dict, `.safetensors` or a `.pt` that holds tensors only; nothing in it is
-    executed. model: `module:function`, called without arguments, or with numbers of channels and
-    classes where these are given or known; or of a module itself, of which a copy is taken; or a
-    name of `ima list networks`. data:
-    `module:function`, which returns a data set of (x, y) or a list of batches; or a name of
-    `ima list data`, of which the test part is taken. bounds: (0, 1) for data by name, none else.
+    checkpoint: weights, `.safetensors` or a `.pt` of any usual layout; nothing in it is executed.
+    model: `module:function`, called without arguments, or with numbers of channels and classes
+    where these are given or known; or of a module itself, of which a copy is taken; or a name of
+    `ima list networks`. data: `module:function`, which returns a data set of (x, y) or a list of
+    batches; or a name of `ima list data`, of which the test part is taken. bounds: (0, 1) for data
+    by name, none else.
     ignore_label: of pixels that count nowhere, for a segmentation network with labels.
 
     Raises FileNotFoundError or ValueError that says what cannot be loaded, and for weights that do
     not fit the network, and for a network that does not take the data.
     """
-    weights = load_weights(checkpoint)
+    check_file(checkpoint)
     splits = None if ":" in data else load(data)
     samples = _imported(data) if splits is None else splits.test
     x, y = pair(next(iter(batches(samples, 1)), None), ("image", "label"))
     network = _network(model, tuple(x.shape[1:]), splits, channels, num_classes)
-    load_into(network, weights, checkpoint)
+    taken = load_file(network, checkpoint)
     network = build_fabric(device).to_device(network).eval()
     place = next((p.device for p in network.parameters()), torch.device("cpu"))
     try:
@@ -130,7 +136,10 @@ def load_foreign(
     task = _task(output, y, ignore_label)
     task.check(output, tree_map(lambda t: t.to(place), y))
     classes = _numbered(task, output) if splits is None else splits.classes
-    return Foreign(checkpoint, network, model, samples, data, classes, task, bounds, norm)
+    note = "" if splits is None else splits.note
+    return Foreign(
+        checkpoint, network, model, samples, data, classes, task, bounds, norm, taken, note
+    )
 
 
 def _task(output: Tree, target: Tree, ignore_label: int | None) -> Classification | Segmentation:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -40,9 +40,8 @@ from ima.training.build import (
     check_fits,
     describe,
     learning_rate,
-    load_into,
 )
-from ima.training.checkpoint import load_weights, save_weights
+from ima.training.checkpoint import load_file, note_of, save_weights
 from ima.training.config import Config
 from ima.training.events import Events
 from ima.training.lock import Lock
@@ -108,8 +107,12 @@ def _prepared(
     model = build_model(config, splits)
     if init is None and run.begun and run.initial.exists():
         init = run.initial
+    started = ""
     if init is not None:
-        load_into(model, load_weights(init), init)
+        told = load_file(model, init)
+        known = init == run.initial
+        started = note_of(init) if known else f"Started from the weights {init.name}: {told}."
+    splits = replace(splits, note=f"{splits.note} {started}".strip())
     method = build_method(config, len(splits.train), augmented=bool(config.data.augment))
     if not run.state.exists():
         check_fits(fabric, model, config.network.name, splits)
@@ -122,7 +125,7 @@ def _prepared(
         elif init != run.initial:
             # Kept, so that a run that is stopped in its first epoch starts from them again; and
             # before the config, which makes the folder a run.
-            save_weights(run.initial, model.state_dict())
+            save_weights(run.initial, model.state_dict(), started)
         run.begin()
         run.write_flipped(splits.flipped)
     wrapped, optimizer = fabric.setup(model, build_optimizer(config.optimizer, model))
