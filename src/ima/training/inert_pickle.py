@@ -58,6 +58,8 @@ ACTING_NAMES = frozenset(
     for module, names in {
         "builtins": ("__import__", "breakpoint", "compile", "eval", "exec", "input", "open"),
         "__builtin__": ("__import__", "compile", "eval", "execfile", "input", "open"),
+        "io": ("open", "open_code"),
+        "_io": ("open", "open_code"),
         "torch": ("load", "hub.load"),
         "torch.hub": ("load",),
         "torch.serialization": ("load",),
