@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ima.data.cache import Arrays, cached
 from ima.data.folders import ImageFile
-from ima.data.memory import check_memory, size
+from ima.memory import check_memory, size
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -15,6 +15,7 @@ import numpy as np
 from ima.evaluation.checks_results import Checks
 from ima.evaluation.distances import Distances
 from ima.evaluation.results import NETWORK, Results, check_network
+from ima.memory import check_npz
 from ima.plain_yaml import YamlError, read_mapping
 from ima.report.html.checks import scrubbed
 from ima.report.html.scrub import scrub
@@ -191,6 +192,7 @@ def _margins(path: Path) -> list[dict[str, float]]:
 
 
 def _arrays(path: Path) -> dict[str, Any]:
+    check_npz(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
