@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import struct
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 from test_data import ct_folder, elsewhere, small, zipped  # noqa: F401
 from test_data_folder import classes, counts, picture, write
 from test_data_published import same
@@ -23,6 +25,7 @@ from ima import memory
 from ima.data import load, pictures
 from ima.data.folders import SUFFIXES, on_disk
 from ima.data.npz import read_parts
+from ima.report.html.sources import _arrays  # pyright: ignore[reportPrivateUsage]
 
 Put = Callable[[Path], Any]
 
@@ -315,3 +318,38 @@ def test_arrays_that_would_fill_the_memory_are_refused_before_they_do(
         )
     with pytest.raises(ValueError, match=r"bomb\.npz: .* would become 4.504e\+06 GB"):
         read_parts(path, where="")
+
+
+def test_packed_variables_that_would_fill_the_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "FREE", 1 << 20)
+    images = np.zeros((32, 32, 3, 1000), np.uint8)
+    for name in ("train", "test"):
+        savemat(tmp_path / f"{name}_32x32.mat", {"X": images}, do_compression=True)
+    with pytest.raises(ValueError, match=r"train_32x32\.mat: .* would become 3\.07"):
+        load("svhn", path=tmp_path)
+
+
+def test_packed_batches_that_would_fill_the_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "FREE", 1 << 20)
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name in ("data_batch_1.bin", "data_batch_2.bin"):
+            info = tarfile.TarInfo(name)
+            info.size = 3073 * 1000
+            archive.addfile(info, io.BytesIO(bytes(info.size)))
+    with pytest.raises(ValueError, match=r"tar\.gz: .* would become 3\.07"):
+        load("cifar10", path=path)
+
+
+def test_the_arrays_of_a_run_are_bounded_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "FREE", 1 << 16)
+    path = tmp_path / "examples.npz"
+    np.savez_compressed(path, x=np.zeros((100, 64, 64), np.uint8))
+    with pytest.raises(ValueError, match=r"examples\.npz: .* would become"):
+        _arrays(path)

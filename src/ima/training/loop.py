@@ -10,7 +10,7 @@ with a time budget: before a batch or validation that may not fit, save and stop
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -75,9 +75,11 @@ def fit(
     device: str = "auto",
     devices: int = 1,
     budget: Budget | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> None:
     """Train the run's config to its last epoch, from where the run's folder left off.
 
+    tell: is told, by the first process, what the data set and the first weights say of themselves.
     init: weights to start from; device: an accelerator of Lightning Fabric's; devices: how many
     (torchrun decides when it started this process); budget: time after which to stop, in the
     middle of an epoch too.
@@ -90,7 +92,10 @@ def fit(
     fabric.launch()
     lock = Lock(run.folder, "train")
     with lock if fabric.is_global_zero else nullcontext():
-        _prepared(fabric, run, lock, watcher, init, budget).fit()
+        trainer = _prepared(fabric, run, lock, watcher, init, budget)
+        if tell is not None and fabric.is_global_zero:
+            tell(trainer.splits.note)
+        trainer.fit()
 
 
 def _prepared(
