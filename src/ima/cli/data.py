@@ -81,7 +81,7 @@ def pack(target: Path, /, *, path: Path | None = None, size: int = 224, quality:
     """
     from ima.data.pack import pack_covid_ct
 
-    count, change = pack_covid_ct(target, path=path, size=size, quality=quality)
+    count, change = pack_covid_ct(target, path=path, size=size, quality=quality, tell=print)
     print(
         f"{target}: {count} images, {target.stat().st_size / 2**20:.1f} MiB; JPEG changed "
         f"the training images by {change:.3f} in L2 on average"

@@ -49,8 +49,8 @@ def evaluate(
     Parameters
     ----------
     run:
-        The run's folder; or, with --model, a file of weights: .safetensors, or a .pt that holds
-        tensors only.
+        The run's folder; or, with --model, a file of weights: .safetensors or .pt, of any usual
+        layout. Nothing in it is executed.
     nnunet:
         A trained nnU-Net's folder, such as
         nnUNet_results/Dataset004_Hippocampus/nnUNetTrainerIMA__nnUNetPlans__2d; its test cases are

@@ -67,6 +67,9 @@ def evaluate_foreign(
         cases=cases,
         device=device,
     )
+    print(f"weights: {foreign.taken}")
+    if foreign.note:
+        print(f"data: {foreign.note}")
     segments = isinstance(foreign.task, Segmentation)
     names = attacks or (segments_on_disk.ATTACKS if segments else ATTACKS)
     if distances:

@@ -61,6 +61,8 @@ def evaluate_run(
                 print(to_text(results_table([(name, [results])], " ".join(notes))))
                 if noise := white.told(results):
                     print(noise)
+            if about := run.environment().get("data"):
+                print(f"data: {about}")
             if distances:
                 doing = "smallest noise"
                 found = evaluating.distances_run(

@@ -24,6 +24,7 @@ def margins(run: Path, /, *, samples: int = 200, seed: int = 0, device: str = "a
     """
     import numpy as np
 
+    from ima.memory import check_npz
     from ima.report.margins_page import pictures, write
     from ima.report.summary import margin_history
     from ima.training.measuring import measure_margins
@@ -33,6 +34,7 @@ def margins(run: Path, /, *, samples: int = 200, seed: int = 0, device: str = "a
     opened = Run.open(run)
     estimates = measure_margins(opened, samples=samples, seed=seed, device=device)
     folder = opened.margins_folder
+    check_npz(folder / "atlas.npz")
     with np.load(folder / "atlas.npz", allow_pickle=False) as file:
         images = pictures(file["id"].tolist(), file["image"])
     history, note = margin_history(opened.read_margins()), opened.config().note

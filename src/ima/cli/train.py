@@ -30,7 +30,7 @@ def train(
     out:
         The new run's folder; `runs/NAME-METHOD-seedS` if not given.
     init:
-        Weights to start from: .safetensors, or .pt with tensors only.
+        Weights to start from: .safetensors, or .pt; nothing in the file is executed.
     device:
         cpu, cuda, mps or auto.
     devices:
@@ -67,7 +67,15 @@ def train(
         print(f"{loaded.method.name} on {loaded.data.name}: {run.folder}")
     watcher = watch(loaded.train.epochs)
     try:
-        fit(run, watcher=watcher, init=init, device=device, devices=devices, budget=budget)
+        fit(
+            run,
+            watcher=watcher,
+            init=init,
+            device=device,
+            devices=devices,
+            budget=budget,
+            tell=lambda note: print(f"data: {note}", flush=True),
+        )
     except KeyboardInterrupt:
         if run.begun:
             print(f"\nstopped; continue with `ima train --resume {run.folder}`")

@@ -17,6 +17,7 @@ from ima.data.base import Sample, Splits
 from ima.data.batch_pickle import WIDTH, read_batch
 from ima.data.find import locate, missing
 from ima.data.held_out import published
+from ima.memory import TooLargeError, check_memory
 
 SOURCE = "Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html"
 SUMMARY = "60000 colour images of 32x32 pixels, ten classes of animals and vehicles."
@@ -134,15 +135,21 @@ def _in_archive(found: Path) -> list[Sample]:
     """All batches, training first, of a .tar.gz; nothing of it is unpacked to disk."""
     wanted = {name for version in _VERSIONS for name in version.files}
     held: dict[str, bytes] = {}
+    need = 0
     try:
         with gzip.open(found) as unzipped, tarfile.open(fileobj=unzipped, mode="r|") as archive:
             for member in archive:
                 name = PurePosixPath(member.name).name
                 handle = archive.extractfile(member) if name in wanted else None
                 if handle is not None:
+                    need += member.size
+                    check_memory(str(found), need, found.stat().st_size)
+                if handle is not None:
                     held[name] = handle.read()
             while unzipped.read(1 << 20):  # to its end, where the checksum is
                 pass
+    except TooLargeError:
+        raise
     except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
         raise ValueError(
             f"{found} cannot be read ({error}); expected an undamaged .tar.gz of CIFAR-10, python "

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ima.data import split
+from ima.data import aside, split
 from ima.data.base import Part, Splits
 from ima.data.find import locate
 from ima.data.folders import ImageFile, class_folders
@@ -35,7 +35,7 @@ NOTE = (
 )
 
 LOSSY = "stored as JPEG, which may change them by more than the smallest noise radius."
-JPEG = (".jpg", ".jpeg")
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
 SIDE = 224
 
 CLASSES = ("non-COVID", "COVID")
@@ -64,7 +64,8 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
     """
     side = SIDE if size is None else size
     found = locate("covid_ct", path, usual=USUAL, where=WHERE)
-    with class_folders(found, CLASSES, where=WHERE) as files:
+    with class_folders(found, CLASSES, where=WHERE) as folders:
+        files, others = folders.images, aside.told(found, folders.aside)
         check_enough(files, found)
         images, prints = pictures("covid_ct", files, found, side, lambda file: _decode(file, side))
     roles = assign(files, images, prints, seed, found)
@@ -75,7 +76,7 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
         )
         for role, chosen in roles.items()
     }
-    note = f"{NOTE} {_lossy(files, roles)}".rstrip()
+    note = " ".join(part for part in (NOTE, _lossy(files, roles), others) if part)
     return Splits("covid_ct", parts["train"], parts["val"], parts["test"], CLASSES, note)
 
 

@@ -21,7 +21,8 @@ SUMMARY = "Any folder or .zip of images, one folder a class, gray or colour."
 WHERE = (
     "Name your folder or .zip with data.path=... (without it, images and images.zip are looked "
     "for). Lay it out as CLASS/FILE, one folder a class, or as train/CLASS/FILE, val/CLASS/FILE "
-    "(optional) and test/CLASS/FILE; PNG, JPEG, BMP, GIF, TIFF, WEBP or PPM of 8 bits a channel. "
+    "(optional) and test/CLASS/FILE; PNG, JPEG, JPEG 2000, BMP, GIF, TIFF, WEBP, AVIF, PPM or TGA "
+    "of 8 bits a channel. "
     "No data at hand? https://medmnist.com has some, see data set 'arrays'."
 )
 USUAL = ("images", "images.zip")
@@ -39,8 +40,9 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
     20 % test and 10 % validation, training the rest, equal images in one part. Decoded images are
     kept in the cache folder (IMA_CACHE, else ~/.cache/ima).
 
-    Raises `FileNotFoundError` when there is no such folder, `ValueError` for another layout, a
-    class with too few images, images of several sizes, and one that cannot be decoded.
+    Files beside the images are told in the note. Raises `FileNotFoundError` when there is no such
+    folder, `ValueError` for another layout, a class with too few images, images of several sizes,
+    one that cannot be decoded, and one whose name does not end as an image's.
     """
     found = locate("folder", path, usual=USUAL, where=WHERE)
     with class_layout(found, where=WHERE) as layout:
@@ -53,6 +55,7 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
     else:
         train, val, test, note = _as_stored(found, layout, images, labels, seed)
     name = found.name if found.is_dir() else found.stem
+    note = f"{note} {layout.aside}".strip()
     return Splits(name, as_part(train), as_part(val), as_part(test), layout.classes, note)
 
 

@@ -6,13 +6,23 @@
 Both also one folder deeper, as .zip files often are. On disk, only four levels are looked at.
 """
 
+import os
 import zipfile
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from ima.data.folders import ImageFile, in_zip, is_image, on_disk, open_zip
+from ima.data import aside
+from ima.data.folders import (
+    ImageFile,
+    entries_of,
+    in_zip,
+    is_hidden,
+    is_image,
+    on_disk,
+    open_zip,
+)
 
 PARTS = {
     "train": "train",
@@ -33,29 +43,34 @@ Parts = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """Images by part, class and name; the part of each (None: not said); the classes."""
+    """Images by part, class and name; the part of each (None: not said); the classes.
+
+    aside: a sentence on the files beside the images, "" where there are none.
+    """
 
     files: list[ImageFile]
     roles: list[str | None]
     classes: tuple[str, ...]
+    aside: str
 
 
 @contextmanager
 def class_layout(root: Path, *, where: str) -> Generator[Layout, None, None]:
     """The images of the class folders in `root`, a folder or a .zip, while it is open.
 
-    Classes are the folders' names, sorted. Hidden files, and files without an image's suffix, are
-    left out, and on disk what lies below the fourth level. Raises `ValueError` for every other
-    layout than the two above, down to one image in the wrong place: an image that is silently left
-    out would change the data set.
+    Classes are the folders' names, sorted. Hidden files are left out, and on disk what lies below
+    the fourth level; files without an image's suffix are left out and told. Raises `ValueError` for
+    every other layout than the two above, down to one image in the wrong place, and for images
+    without an image's suffix: an image that is silently left out would change the data set.
     """
     if root.is_dir():
         found = {path.relative_to(root).parts: path for path in _below(root)}
-        images = {parts for parts, path in found.items() if path.is_file()}
+        images = {parts for parts, path in found.items() if not path.is_dir()}
+        _check_open(root, [path for parts, path in found.items() if parts not in images])
         yield _layout(root, found, images, lambda parts, n: on_disk(found[parts], n), where)
         return
     with open_zip(root, where=where) as archive:
-        entries = {PurePosixPath(entry.filename).parts: entry for entry in archive.infolist()}
+        entries = entries_of(root, archive)
         images = {parts for parts, entry in entries.items() if not entry.is_dir()}
         read = _reader(root, archive, entries)
         yield _layout(root, entries, images, read, where)
@@ -65,6 +80,13 @@ def _below(root: Path) -> Iterable[Path]:
     """What lies in a folder, `DEEPEST` levels down: a folder named by mistake may hold a disk."""
     for depth in range(1, DEEPEST + 1):
         yield from root.glob("/".join("*" * depth))
+
+
+def _check_open(root: Path, folders: Iterable[Path]) -> None:
+    """Raise PermissionError for a folder that may not be read: a search would leave it out."""
+    for folder in (root, *folders):
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise PermissionError(f"{folder} may not be read; its images would be left out")
 
 
 def _reader(
@@ -80,24 +102,23 @@ def _layout(
     read: Callable[[Parts, int], ImageFile],
     where: str,
 ) -> Layout:
-    shown = {parts for parts in paths if parts and not any(map(_hidden, parts))}
+    shown = {parts for parts in paths if parts and not any(map(is_hidden, parts))}
     images = {parts for parts in shown & files if is_image(parts[-1])}
     # A .zip need not list its folders: every path tells those above it.
     folders = {parts[:i] for parts in shown for i in range(1, len(parts))} | (shown - files)
+    others = aside.told(root, [read(parts, 0) for parts in sorted((shown & files) - images)])
     try:
         placed, classes = place(images, folders)
     except ValueError as error:
-        raise ValueError(f"{root} {error}. {where}") from error
+        beside = f" {others}" if others else ""
+        raise ValueError(f"{root} {error}.{beside} {where}") from error
     ordered = sorted(placed, key=lambda parts: (*placed[parts], parts))
     return Layout(
         files=[read(parts, placed[parts][1]) for parts in ordered],
         roles=[placed[parts][0] or None for parts in ordered],
         classes=classes,
+        aside=others,
     )
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def place(

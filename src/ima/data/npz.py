@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ima.data.base import Sample
+from ima.memory import check_npz
 
 CHANNELS = (1, 3)
 MOST_CLASSES = 65536  # beyond, labels are not class numbers, and a list of names fills the memory
@@ -51,6 +52,7 @@ def _read(file: Path) -> dict[str, NDArray[Any]]:
         f"{role}_{kind}" for role in ("train", "val", "test") for kind in ("images", "labels")
     ]
     key = ""
+    check_npz(file, wanted)
     with file.open("rb") as handle:
         try:
             stored = np.load(handle, allow_pickle=False)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ima.data import aside
 from ima.data.covid_ct import CLASSES, SIDE, USUAL, WHERE, assign, check_enough
 from ima.data.find import locate
 from ima.data.folders import class_folders
@@ -29,14 +31,16 @@ def pack_covid_ct(
     size: int = SIDE,
     quality: int = QUALITY,
     seed: int = 0,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[int, float]:
     """Write the slices, gray, `size` x `size`, into a .zip that `covid_ct` loads.
 
     Validation and test images of the split `seed` are stored as they are (lossless WebP); training
     images as JPEG, whose changes may be larger than the smallest noise radius. path: as of the
-    loader. Names stay, so the split is that of the originals. Returns the number of images and the
-    mean L2 size of what JPEG changed in training images, for values in [0, 1]. The file appears
-    whole or not at all, and is the same for the same images.
+    loader. tell: is told which files beside the images are left out. Names stay, so the split is
+    that of the originals. Returns the number of images and the mean L2 size of what JPEG changed in
+    training images, for values in [0, 1]. The file appears whole or not at all, and is the same for
+    the same images.
     Raises `ValueError` for a quality outside 1 to 100, a size below 8, a target that is a folder,
     too few images and images that cannot be decoded, `FileNotFoundError` where the data set is
     missing, `OSError` where the file cannot be written.
@@ -48,7 +52,10 @@ def pack_covid_ct(
     if target.is_dir():
         raise ValueError(f"{target} is a folder; name the file to write: {target / 'covid_ct.zip'}")
     found = locate("covid_ct", path, usual=USUAL, where=WHERE)
-    with class_folders(found, CLASSES, where=WHERE) as files:
+    with class_folders(found, CLASSES, where=WHERE) as folders:
+        files, others = folders.images, aside.told(found, folders.aside)
+        if others and tell is not None:
+            tell(others)
         check_enough(files, found)
         decoded = [decode(file, size, gray=True) for file in files]
         images, prints = np.stack([image for image, _ in decoded]), [text for _, text in decoded]

@@ -5,20 +5,39 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ima.data.cache import Arrays, cached
 from ima.data.folders import ImageFile
+from ima.memory import check_memory, size
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from PIL.ImageFile import ImageFile as Opened
 
 # Formats that hold pictures as shown on a screen. Pillow's others can start helper programs.
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+FORMATS = (*("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "TGA"),)
+
+VERSION = 2
+"""Of how files are decoded: what an older one has kept is decoded again."""
+
+MOST_PIXELS = 89_478_485
+"""Of one picture, as Pillow has it: 256 MB of red, green and blue."""
+
+LARGE = 1 << 22
+"""Pictures of more pixels are decoded one at a time."""
+
+ONE_AT_A_TIME = Lock()
+
+STRIP = 256
+"""Rows of which a fingerprint is made at a time."""
 
 # An image (C, H, W) and a fingerprint of it before resizing.
 Decoded = tuple[NDArray[np.uint8], str]
@@ -59,25 +78,53 @@ def decode(file: ImageFile, side: int | None, *, gray: bool) -> Decoded:
     try:
         with Image.open(io.BytesIO(file.read()), formats=FORMATS) as image:
             _refuse(image)
-            # A palette's transparency, if any, would make the direct way warn. The colours are
-            # equal.
-            whole = (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
-        if gray:
-            whole = whole.convert("L")
-        small = whole if side is None else whole.resize((side, side), Image.Resampling.LANCZOS)
+            large = image.width * image.height > LARGE
+            with ONE_AT_A_TIME if large else nullcontext():
+                return _decoded(image, side, gray=gray)
     except Exception as error:  # Pillow's formats raise whatever comes, down to SyntaxError
         raise ValueError(
             f"{file.shown} cannot be decoded ({error}); expected one undamaged picture of 8 bits a "
             "channel: fetch or save it again"
         ) from error
-    told = f"{whole.width}x{whole.height}".encode() + whole.tobytes()
+
+
+def _decoded(image: "Opened", side: int | None, *, gray: bool) -> Decoded:
+    from PIL import Image
+
+    upright = _upright(image)
+    # A palette's transparency, if any, would make the direct way warn. The colours are equal.
+    whole = (upright.convert("RGBA") if upright.mode == "P" else upright).convert("RGB")
+    if gray:
+        whole = whole.convert("L")
+    small = whole if side is None else whole.resize((side, side), Image.Resampling.LANCZOS)
+    told = hashlib.blake2b(f"{whole.width}x{whole.height}".encode(), digest_size=16)
+    for top in range(0, whole.height, STRIP):
+        strip = (0, top, whole.width, min(top + STRIP, whole.height))
+        told.update(whole.crop(strip).tobytes())
     pixels = np.asarray(small)
     channels_first = pixels[None] if gray else np.moveaxis(pixels, -1, 0)
-    return channels_first, hashlib.blake2b(told, digest_size=16).hexdigest()
+    return channels_first, told.hexdigest()
+
+
+def _upright(image: "Opened") -> "Image":
+    """The picture as it is meant to be seen: cameras note how they were held."""
+    from PIL import ImageOps
+
+    # First: a TIFF is turned, and its note taken away, while it is loaded.
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a damaged note says nothing
+        return image
 
 
 def _refuse(image: "Opened") -> None:
     """Raise ValueError for an opened image of which Pillow would leave something away."""
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(
+            f"it has {image.width}x{image.height} pixels, which would take "
+            f"{size(3 * image.width * image.height)}; expected at most {MOST_PIXELS} pixels"
+        )
     if _deep(image):
         raise ValueError("it holds more than 8 bits a channel")
     # What stands beside a phone's JPEG (MPO) are previews, no further pictures.
@@ -95,15 +142,37 @@ def _deep(image: "Opened") -> bool:
     if image.format == "PPM":
         told = [each for form in forms for each in (form if isinstance(form, tuple) else (form,))]
         return any(isinstance(number, int) and number > 255 for number in told)
+    if image.format in BITS:
+        return BITS[image.format](cast("io.BytesIO", image.fp).getvalue())
     # BMP's 16 bits are those of all channels together.
     return image.format != "BMP" and any(";16" in str(form) for form in forms)
+
+
+def _deep_jpeg2000(raw: bytes) -> bool:
+    """Whether its codestream has more than 8 bits: one byte a channel, its highest bit the sign."""
+    at = raw.find(b"\xff\x4f\xff\x51")
+    channels = int.from_bytes(raw[at + 40 : at + 42], "big")
+    return at < 0 or any((bits & 0x7F) > 7 for bits in raw[at + 42 : at + 42 + 3 * channels : 3])
+
+
+def _deep_avif(raw: bytes) -> bool:
+    """Whether a bit of its configuration says that there are 10 or 12."""
+    at = raw.find(b"av1C")
+    return at < 0 or bool(raw[at + 6] & 0x40)
+
+
+BITS: dict[str | None, Callable[[bytes], bool]] = {
+    "JPEG2000": _deep_jpeg2000,
+    "AVIF": _deep_avif,
+}
+"""Formats of whose deeper pictures Pillow gives 8 bits without a word."""
 
 
 def _key(files: Sequence[ImageFile], root: Path) -> str:
     # Pillow's version counts too: resizing may be rounded differently.
     from PIL import __version__
 
-    told = [__version__, str(root.absolute())]
+    told = [str(VERSION), __version__, str(root.absolute())]
     told += [f"{file.label}/{file.name}/{file.stamp}" for file in files]
     return hashlib.blake2b("\n".join(told).encode(), digest_size=12).hexdigest()
 
@@ -128,23 +197,41 @@ def _decode_all(
     from PIL import Image
 
     Image.init()  # once and here: loading the formats is not made for several threads
-    images: list[NDArray[np.uint8]] = []
-    prints: list[str] = []
+    first, print_of_first = decoder(files[0])
+    check_memory(
+        str(root),
+        len(files) * first.nbytes,
+        sum(file.size for file in files),
+        advice=f"{files[0].shown} has {_size(first)} pixels (width x height), and there are "
+        f"{len(files)}: resize all with data.size, such as data.size=64",
+    )
+    images = np.empty((len(files), *first.shape), dtype=np.uint8)
+    prints = [print_of_first]
+    images[0], gray = first, _is_gray(first)
     # Threads, because Pillow decodes and resizes outside Python's lock; the order stays.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for file, (image, fingerprint) in zip(files, pool.map(decoder, files), strict=True):
-            if images and image.shape != images[0].shape:
-                raise ValueError(
-                    f"the images of {root} differ in size: {files[0].shown} has "
-                    f"{_size(images[0])} pixels (width x height), {file.shown} {_size(image)}; "
-                    "resize all with data.size, such as data.size=64"
-                )
-            images.append(image)
-            prints.append(fingerprint)
-    stacked = np.stack(images)
-    if bool((stacked == stacked[:, :1]).all()):
-        stacked = np.ascontiguousarray(stacked[:, :1])
-    return {"images": stacked, "prints": np.array(prints)}
+        try:
+            rest = zip(count(1), files[1:], pool.map(decoder, files[1:]), strict=False)
+            for at, file, (image, fingerprint) in rest:
+                if image.shape != first.shape:
+                    raise ValueError(
+                        f"the images of {root} differ in size: {files[0].shown} has "
+                        f"{_size(first)} pixels (width x height), {file.shown} {_size(image)}; "
+                        "resize all with data.size, such as data.size=64"
+                    )
+                images[at], gray = image, gray and _is_gray(image)
+                prints.append(fingerprint)
+        except BaseException:
+            # What was not begun would only take time and memory.
+            pool.shutdown(cancel_futures=True)
+            raise
+    if gray:
+        images = np.ascontiguousarray(images[:, :1])
+    return {"images": images, "prints": np.array(prints)}
+
+
+def _is_gray(image: NDArray[np.uint8]) -> bool:
+    return bool((image == image[:1]).all())
 
 
 def _size(image: NDArray[np.uint8]) -> str:

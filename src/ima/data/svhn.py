@@ -6,7 +6,9 @@ Unsupervised Feature Learning", NIPS Workshop on Deep Learning and Unsupervised 
 """
 
 import io
+import struct
 import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from ima.data.base import Sample, Splits
 from ima.data.find import locate, missing
 from ima.data.held_out import published
+from ima.memory import TooLargeError, check_memory
 
 SOURCE = "Netzer et al. 2011, http://ufldl.stanford.edu/housenumbers/"
 SUMMARY = "99289 digits from house numbers in street pictures, 32x32 colour pixels."
@@ -29,6 +32,12 @@ WHERE = (
 FILES = ("train_32x32.mat", "test_32x32.mat")
 # svhn-cropped last: `ima data subset` makes it, so it may hold the subset and no .mat file.
 USUAL = ("svhn", "SVHN", "svhn-cropped")
+HEAD = 128
+"""Bytes of a .mat file before its variables."""
+
+PACKED = 15
+"""The number of a variable that is compressed."""
+
 NOTE = (
     "Validation digits were picked at random: others of the same house number can be in training."
 )
@@ -82,9 +91,13 @@ def _read(file: Path) -> Sample:
     from scipy.io import loadmat  # pyright: ignore[reportMissingTypeStubs]
 
     try:
+        raw = file.read_bytes()
+        check_memory(str(file), _unpacked(raw), len(raw))
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # it warns of some damages and goes on
-            stored = cast("Any", loadmat(io.BytesIO(file.read_bytes()), variable_names=["X", "y"]))
+            stored = cast("Any", loadmat(io.BytesIO(raw), variable_names=["X", "y"]))
+    except TooLargeError:
+        raise
     except Exception as error:  # scipy raises whatever comes on damaged bytes
         raise ValueError(
             f"{file} cannot be read ({error}); expected an undamaged .mat file as published: fetch "
@@ -114,3 +127,18 @@ def _read(file: Path) -> Sample:
         )
     first = np.ascontiguousarray(images.transpose(3, 2, 0, 1))
     return first, labels[:, 0].astype(np.int64) % 10
+
+
+def _unpacked(raw: bytes) -> int:
+    """How many bytes the variables of a .mat file say that they have, packed ones unpacked."""
+    at, count = HEAD, 0
+    while at + 8 <= len(raw):
+        kind, length = struct.unpack_from("<II", raw, at)
+        first = raw[at + 8 : at + 8 + min(length, 1 << 10)]
+        if kind == PACKED:
+            inner = zlib.decompressobj().decompress(first, 8)
+            count += struct.unpack("<II", inner)[1] if len(inner) == 8 else 0
+        else:
+            count += min(length, len(raw))
+        at += 8 + length
+    return count

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ima.evaluation.one_batch import Example
 from ima.evaluation.partial import key_of
 from ima.files import write_arrays
+from ima.memory import check_npz
 from ima.tasks.pixels import wide
 
 NUMBERS = ("id", "eps", "label", "prediction", "clean_prediction")
@@ -88,6 +89,7 @@ def _arrays(examples: Sequence[Example]) -> dict[str, NDArray[Any]]:
 def _read(path: Path) -> tuple[str, list[Example]]:
     if not path.exists():
         return "", []
+    check_npz(path)
     with np.load(path, allow_pickle=False) as file:
         found = {name: file[name] for name in file.files}
     clean, noisy = (torch.from_numpy(found[name]) for name in ("clean", "noisy"))

@@ -17,6 +17,7 @@ from torch import Tensor
 from ima.evaluation.partial import key_of
 from ima.evaluation.segment_batch import SegmentExample
 from ima.files import write_arrays
+from ima.memory import check_npz
 
 COUNT = 6
 
@@ -146,6 +147,7 @@ def _padded(images: Sequence[NDArray[Any]], value: float) -> NDArray[Any]:
 def _read(path: Path) -> tuple[str, list[Picture]]:
     if not path.exists():
         return "", []
+    check_npz(path)
     with np.load(path, allow_pickle=False) as file:
         found = {name: file[name] for name in file.files}
     columns = [found[name].tolist() for name in COLUMNS]

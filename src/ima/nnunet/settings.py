@@ -226,21 +226,15 @@ def _given(environ: Mapping[str, str]) -> dict[str, tuple[float, str]]:
 
 
 def _read(file: str) -> dict[object, object]:
-    import yaml
+    from ima.plain_yaml import YamlError, read_mapping
 
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"{CONFIG} names {file!r}, and there is no such file")
     try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{CONFIG} names {file}, which is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(
-            f"{CONFIG} names {file}, which holds {type(values).__name__}; expected keys and "
-            f"values: {', '.join(KEYS)}"
-        )
-    return values
+        return read_mapping(path)
+    except YamlError as error:
+        raise ValueError(f"{CONFIG}: {error} ({', '.join(KEYS)})") from error
 
 
 def _number(key: Key, came: object, where: str) -> float:

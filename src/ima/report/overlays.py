@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from ima.memory import check_npz
 from ima.report.inputs import Array
 from ima.report.strip import noise_factor
 
@@ -104,6 +105,7 @@ def read(path: Path, classes: int) -> dict[str, Any]:
     """The arrays of an overlays.npz for so many classes; ValueError for any other file."""
     try:
         # Opened here, because numpy leaves a file open that it cannot read.
+        check_npz(path)
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
     except (BadZipFile, OSError, ValueError, EOFError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ima.memory import check_npz
 from ima.report.inputs import Array
 
 TOLERANCE = 0.001
@@ -35,6 +36,7 @@ class Portrait:
     @staticmethod
     def read(label: str, path: Path) -> Portrait:
         """The arrays of a run; ValueError for a file that lacks one of them."""
+        check_npz(path)
         with np.load(path, allow_pickle=False) as file:
             names = [field.name for field in fields(Portrait)[1:]]
             if missing := sorted(set(names) - set(file.files)):

@@ -11,6 +11,7 @@ import numpy as np
 
 from ima.evaluation.remarks import united
 from ima.evaluation.results import CLEAN, EPOCH, PICKED, Results, mean_and_std
+from ima.memory import check_npz
 from ima.report.inputs import Curve, ExampleRow, MarginHistory, Series
 from ima.report.tables import Cell, Measure, Table
 
@@ -159,6 +160,8 @@ def pick_example(
     at the smallest radius at which one exists, the method `fooled` is wrong on it and the method
     `firm` is right.
     """
+    for path in files.values():
+        check_npz(path)
     loaded = {label: dict(np.load(path, allow_pickle=False)) for label, path in files.items()}
     if loaded[fooled]["clean"].ndim != 4:
         return None  # Vectors and volumes are no pictures.

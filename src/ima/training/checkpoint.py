@@ -7,16 +7,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from ima.files import whole
+from ima.training.tensor_file import (
+    TREE_DIGEST,
+    CheckpointError,
+    check,
+    digest,
+    read,
+    tree_of,
+    unpack,
+    write,
+)
+from ima.training.weights import load_file, load_weights
 
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read; the text names the file and what to do."""
+__all__ = [
+    "CheckpointError",
+    "load_file",
+    "load_state",
+    "load_weights",
+    "note_of",
+    "peek",
+    "save_state",
+    "save_weights",
+]
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -26,88 +41,44 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_pack(dict(state), "", tensors))
-    _replace(path, tensors, {"tree": tree})
+    write(path, tensors, {"tree": tree})
 
 
 def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote. Raises CheckpointError for damaged or other files."""
-    tensors, metadata = _read(path)
+    tensors, metadata = read(path)
     if "tree" not in metadata:
         raise CheckpointError(f"{path} holds weights only, no training state to continue from")
-    return _unpack(json.loads(metadata["tree"]), tensors)
+    return tree_of(path, metadata["tree"], tensors)
 
 
 def peek(path: Path, name: str) -> Any:
     """One value at the top of what `save_state` wrote, which holds no tensors: none is read."""
     try:
         with safe_open(path, framework="pt") as file:
-            tree = json.loads((file.metadata() or {})["tree"])
-            return _unpack(dict(tree["dict"])[name], {})
-    except (SafetensorError, OSError, LookupError, ValueError) as error:
+            metadata = file.metadata() or {}
+        check(path, metadata, TREE_DIGEST, digest({}, metadata["tree"]))
+        return unpack(dict(json.loads(metadata["tree"])["dict"])[name], {})
+    except CheckpointError:
+        raise
+    except (SafetensorError, OSError, LookupError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged or no state of a training ({error!r}); train again"
         ) from error
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write a model's state_dict under its plain names, as any safetensors reader expects."""
-    _replace(path, {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, {})
+def save_weights(path: Path, weights: Mapping[str, Tensor], note: str = "") -> None:
+    """Write a model's state_dict under its plain names, as any safetensors reader expects.
 
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """A state_dict from `.safetensors`, or from a `.pt` file that holds tensors only.
-
-    Raises CheckpointError for a damaged file, and for one that would execute code when loaded.
+    note: what is to be known of them, see `note_of`.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; expected a file of weights")
-    if path.suffix == ".safetensors":
-        tensors, metadata = _read(path)
-        if "tree" not in metadata:
-            return tensors
-        state = _unpack(json.loads(metadata["tree"]), tensors)
-        if "model" not in state:
-            raise CheckpointError(
-                f"{path} holds a state without weights: it has {', '.join(state)}"
-            )
-        return state["model"]
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} is damaged, or holds more than tensors: loading it could execute code, so it "
-            "is refused. Save model.state_dict() with safetensors, or with torch.save"
-        ) from error
-    for key in ("model", "state_dict"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise CheckpointError(f"{path} holds no state_dict; expected names and tensors")
-    return loaded
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}
+    write(path, tensors, {"note": note} if note else {})
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.exists():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; expected a file of weights")
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return tensors, dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or no safetensors file ({error}); train again, or use another "
-            "checkpoint"
-        ) from error
-
-
-def _replace(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    with whole(path) as beside:
-        # Not `save_file`, whose files nobody but their owner can read.
-        beside.write_bytes(save(tensors, metadata))
+def note_of(path: Path) -> str:
+    """What `save_weights` was told of the weights; empty where it was nothing."""
+    return read(path)[1].get("note", "")
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -127,13 +98,3 @@ def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{name} is {type(value).__name__}; a checkpoint holds tensors and numbers")
-
-
-def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if "tensor" in value:
-        return tensors[value["tensor"]]
-    if "dict" in value:
-        return {k: _unpack(v, tensors) for k, v in value["dict"]}
-    return [_unpack(v, tensors) for v in value["list"]]

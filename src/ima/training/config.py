@@ -8,13 +8,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ima.data import DATASETS
 from ima.evaluation.attacks import find_attack
 from ima.methods import METHODS
 from ima.networks import find_builder
 from ima.networks.imported import ARGUMENTS
+from ima.plain_yaml import YamlError
+from ima.plain_yaml import parse as parse_yaml
 from ima.training.refusal import (
     ConfigError,
     ask,
@@ -60,12 +60,17 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises ConfigError for anything that cannot be run, FileNotFoundError for a missing file.
     """
     path = Path(source)
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        told = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{str(source)[:80]!r} names no config file ({told})") from error
     if path.is_dir():
         raise ConfigError(
             f"{str(source)!r} is a folder; name a config file, or continue a run with "
             f"--resume {source}"
         )
-    if not path.exists():
+    if not there:
         known = packaged()
         if str(source) not in known:
             hint = nearest(path.stem, known)
@@ -151,6 +156,6 @@ def _override(values: dict[str, Any], override: str) -> None:
         if not isinstance(here, dict):
             raise ConfigError(f"{key}: {parent!r} is not a group of keys")
     try:
-        here[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: the value {text!r} is not YAML: {error}") from error
+        here[last] = parse_yaml(text)
+    except YamlError as error:
+        raise ConfigError(f"{key}: the value {text[:80]!r} is not YAML: {error}") from error

@@ -7,7 +7,7 @@ segmentation network's. Results lie beside the weights, in a folder of their own
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
@@ -27,9 +27,10 @@ from ima.evaluation.naming import Names
 from ima.evaluation.reading import Reader, sample_shapes
 from ima.networks import build
 from ima.tasks import Classification, Segmentation, Tree, full, tree_map
-from ima.training.build import BOUNDS, build_fabric, copyable, load_into
-from ima.training.checkpoint import load_weights
+from ima.training.build import BOUNDS, build_fabric, copyable
+from ima.training.checkpoint import load_file
 from ima.training.run import environment
+from ima.training.weights import check_file
 
 KEYS = ("image", "label")
 """Where x and y are in items that are dicts."""
@@ -40,9 +41,10 @@ class Foreign:
     """A network with its weights on the device, and the data that it is judged by.
 
     built, named: what builds the network, and the data, as they were asked for; classes: their
-    names, numbers where nobody named them; of a segmentation network the foreground's. names: of
-    the samples' cases, as `ima.evaluate` takes them; channels: what those of a segmentation network
-    are, where it was asked for.
+    names, numbers where nobody named them; of a segmentation network the foreground's. taken: where
+    in the file the weights were; note: what the data set says of itself; names: of the samples'
+    cases, as `ima.evaluate` takes them; channels: what those of a segmentation network are, where
+    it was asked for.
     """
 
     checkpoint: Path
@@ -54,6 +56,8 @@ class Foreign:
     task: Classification | Segmentation
     bounds: Bounds
     norm: str
+    taken: str
+    note: str = ""
     names: Names | None = None
     channels: str = ""
 
@@ -64,9 +68,11 @@ class Foreign:
         names = ("ima", "commit", "python", "torch", "device", "processor", "cores")
         return {
             "weights": self.checkpoint.name,
+            "taken": self.taken,
             "model": self.built,
             "data": self.named,
             **({"channels": self.channels} if self.channels else {}),
+            **({"about the data": self.note} if self.note else {}),
             **{name: str(place[name]) for name in names if place[name] is not None},
         }
 
@@ -114,12 +120,12 @@ def load_foreign(
 ) -> Foreign:
     """The network and its data.
 
-    checkpoint: a state_dict, `.safetensors` or a `.pt` that holds tensors only; nothing in it is
-    executed. model: `module:function`, called without arguments, or with numbers of channels and
-    classes where these are given or known; or of a module itself, of which a copy is taken; or a
-    name of `ima list networks`. data:
-    `module:function`, which returns a data set of (x, y) or a list of batches; or a name of
-    `ima list data`, of which the test part is taken. bounds: (0, 1) for data by name, none else.
+    checkpoint: weights, `.safetensors` or a `.pt` of any usual layout; nothing in it is executed.
+    model: `module:function`, called without arguments, or with numbers of channels and classes
+    where these are given or known; or of a module itself, of which a copy is taken; or a name of
+    `ima list networks`. data: `module:function`, which returns a data set of (x, y) or a list of
+    batches; or a name of `ima list data`, of which the test part is taken. bounds: (0, 1) for data
+    by name, none else.
     ignore_label: of pixels that count nowhere, for a segmentation network with labels. regions:
     whether each channel is a region through a sigmoid, for a segmentation network; if None, as the
     masks of the first sample have it: one-hot ones, every pixel in one channel, mean labels. cases:
@@ -130,12 +136,12 @@ def load_foreign(
     Raises FileNotFoundError or ValueError that says what cannot be loaded, and for weights that do
     not fit the network, and for a network that does not take the data.
     """
-    weights = load_weights(checkpoint)
+    check_file(checkpoint)
     splits = None if ":" in data else load(data)
     samples = _imported(data) if splits is None else splits.test
     x, y = peek(samples, KEYS)
     shapes = sample_shapes(x, y)
-    network = _loaded(weights, checkpoint, model, shapes, splits, channels, num_classes)
+    network, taken = _loaded(checkpoint, model, shapes, splits, channels, num_classes)
     network = build_fabric(device).to_device(network).eval()
     place = next((p.device for p in network.parameters()), torch.device("cpu"))
     first = next(iter(Batches(samples, 1, KEYS, Reader(network, _Guess(ignore_label, regions)))))
@@ -156,9 +162,10 @@ def load_foreign(
     classes = _named(samples, numbered, background) if splits is None else splits.classes
     asked = {None: "", True: "regions, as asked for", False: "classes, as asked for"}
     return Foreign(
-        *(checkpoint, network, model, samples, data, classes, task, bounds, norm),
-        _cases(samples, cases),
-        asked[regions],
+        *(checkpoint, network, model, samples, data, classes, task, bounds, norm, taken),
+        note="" if splits is None else splits.note,
+        names=_cases(samples, cases),
+        channels=asked[regions],
     )
 
 
@@ -175,24 +182,24 @@ class _Guess:
 
 
 def _loaded(
-    weights: Mapping[str, Tensor],
     checkpoint: Path,
     model: str,
     shapes: Sequence[tuple[int, ...]],
     splits: Splits | None,
     channels: int | None,
     num_classes: int | None,
-) -> nn.Module:
-    """The network with its weights, for samples of the first of these shapes that it fits."""
+) -> tuple[nn.Module, str]:
+    """The network with its weights, for samples of the first of these shapes that it fits.
+
+    Returns it, and where in the file the weights were.
+    """
     refused: list[Exception] = []
     for shape in shapes:
         try:
             network = _network(model, shape, splits, channels, num_classes)
-            load_into(network, weights, checkpoint)
+            return network, load_file(network, checkpoint)
         except (ValueError, RuntimeError) as error:
             refused.append(error)
-            continue
-        return network
     raise refused[0]
 
 

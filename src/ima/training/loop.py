@@ -10,9 +10,9 @@ with a time budget: before a batch or validation that may not fit, save and stop
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -41,9 +41,8 @@ from ima.training.build import (
     copyable,
     describe,
     learning_rate,
-    load_into,
 )
-from ima.training.checkpoint import load_weights, save_weights
+from ima.training.checkpoint import load_file, note_of, save_weights
 from ima.training.config import Config
 from ima.training.events import Events
 from ima.training.lock import Lock
@@ -79,9 +78,11 @@ def fit(
     device: str = "auto",
     devices: int = 1,
     budget: Budget | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> None:
     """Train the run's config to its last epoch, from where the run's folder left off.
 
+    tell: is told, by the first process, what the data set and the first weights say of themselves.
     init: weights to start from; device: an accelerator of Lightning Fabric's; devices: how many
     (torchrun decides when it started this process); budget: time after which to stop, in the
     middle of an epoch too.
@@ -94,7 +95,10 @@ def fit(
     fabric.launch()
     lock = Lock(run.folder, "train")
     with stopping_together(fabric), lock if fabric.is_global_zero else nullcontext():
-        _prepared(fabric, run, lock, watcher, init, budget).fit()
+        trainer = _prepared(fabric, run, lock, watcher, init, budget)
+        if tell is not None and fabric.is_global_zero:
+            tell(trainer.splits.note)
+        trainer.fit()
 
 
 def _prepared(
@@ -111,8 +115,12 @@ def _prepared(
     model = build_model(config, splits)
     if init is None and run.begun and run.initial.exists():
         init = run.initial
+    started = ""
     if init is not None:
-        load_into(model, load_weights(init), init)
+        told = load_file(model, init)
+        known = init == run.initial
+        started = note_of(init) if known else f"Started from the weights {init.name}: {told}."
+    splits = replace(splits, note=f"{splits.note} {started}".strip())
     method = build_method(config, len(splits.train), augmented=bool(config.data.augment))
     if not run.state.exists():
         check_fits(fabric, model, config.network.name, splits)
@@ -125,7 +133,7 @@ def _prepared(
         elif init != run.initial:
             # Kept, so that a run that is stopped in its first epoch starts from them again; and
             # before the config, which makes the folder a run.
-            save_weights(run.initial, model.state_dict())
+            save_weights(run.initial, model.state_dict(), started)
         run.begin()
         run.write_flipped(splits.flipped)
     wrapped, optimizer = fabric.setup(model, build_optimizer(config.optimizer, model))

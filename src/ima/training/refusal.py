@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError, create_model
 
+from ima.plain_yaml import YamlError, read_mapping
 from ima.training.settings import Named, Strict
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -30,12 +30,9 @@ def nearest(name: str, known: Iterable[str], write: str = "{!r}") -> str:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The keys and values of a YAML file; ConfigError where it holds none."""
     try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds {type(values).__name__}; expected keys and values")
-    return values
+        return read_mapping(path)
+    except YamlError as error:
+        raise ConfigError(str(error)) from error
 
 
 def explain(error: Any, model: type[BaseModel], place: str = "", owner: str = "") -> str:

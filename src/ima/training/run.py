@@ -29,9 +29,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ima.files import whole, write_text
+from ima.plain_yaml import YamlError, read_mapping
 from ima.training.checkpoint import peek
 from ima.training.config import Config, ConfigError, parse
 
@@ -156,9 +155,9 @@ class Run:
             return self._config
         path = self.folder / "config.yaml"
         try:
-            return parse(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path} is damaged: {error}") from error
+            return parse(read_mapping(path))
+        except YamlError as error:
+            raise ConfigError(f"{error}; the file is damaged") from error
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
 

@@ -56,8 +56,10 @@ def how_measured(judged: Sequence[Judged]) -> tuple[Block, ...]:
     note = next(
         (str(one.entry.config["note"]) for one in judged if one.entry.config.get("note")), ""
     )
-    if note:
-        blocks.append(Prose(f"About the data: {note}"))
+    kept = (s.environment.get("data") for one in judged for s in one.entry.sources)
+    notes = dict.fromkeys(str(one) for one in (note, *kept) if one)
+    if notes:
+        blocks.append(Prose(f"About the data: {' '.join(notes)}"))
     told = [results.settings for one in judged for results in one.entry.main]
     ran = dict.fromkeys((attack_name(a), one[a]) for a in attacks for one in told if a in one)
     if ran:

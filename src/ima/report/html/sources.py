@@ -11,11 +11,12 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import yaml
 
 from ima.evaluation.checks_results import Checks
 from ima.evaluation.distances import Distances
 from ima.evaluation.results import NETWORK, Results, check_network
+from ima.memory import check_npz
+from ima.plain_yaml import YamlError, read_mapping
 from ima.report.html.checks import scrubbed
 from ima.report.html.scrub import scrub
 
@@ -158,10 +159,10 @@ def _method(config: Mapping[str, Any]) -> str:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(found, dict) or not all(
+        found = read_mapping(path)
+    except YamlError as error:
+        raise ValueError(f"{error}; the file is damaged") from error
+    if not all(
         isinstance(found.get(key, {}), dict) for key in ("method", "train", "data", "network")
     ):
         raise ValueError(f"{path} is damaged: it holds no settings")
@@ -191,6 +192,7 @@ def _margins(path: Path) -> list[dict[str, float]]:
 
 
 def _arrays(path: Path) -> dict[str, Any]:
+    check_npz(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}

@@ -1,0 +1,189 @@
+"""Tensors of a file that are not read yet, as pickles describe them: PyTorch's and numpy's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ima.training.inert_pickle import Made, Named, PickleError, Rule
+
+KINDS: dict[str, torch.dtype] = {
+    "Double": torch.float64,
+    "Float": torch.float32,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+    "ComplexFloat": torch.complex64,
+    "ComplexDouble": torch.complex128,
+    "Untyped": torch.uint8,
+}
+"""Types of PyTorch's storages, by what their classes' names begin with."""
+
+NUMPY: dict[str, torch.dtype] = {
+    "f8": torch.float64,
+    "f4": torch.float32,
+    "f2": torch.float16,
+    "i8": torch.int64,
+    "i4": torch.int32,
+    "i2": torch.int16,
+    "i1": torch.int8,
+    "u1": torch.uint8,
+    "b1": torch.bool,
+}
+"""Types of numpy's arrays."""
+
+DTYPES = {name: kind for name, kind in vars(torch).items() if isinstance(kind, torch.dtype)}
+"""PyTorch's types by their names: a file's names are looked up here, and nowhere else."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Numbers in a row, in a file: `read()` gives their bytes. at: the first that counts."""
+
+    dtype: torch.dtype
+    numel: int
+    read: Callable[[], bytearray]
+    at: int = 0
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a file: what it is, and `load()`, which reads it."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    load: Callable[[], Tensor]
+
+
+def rules(nested: Callable[[bytes], Any]) -> dict[str, Rule]:
+    """What stands for the calls that tensors, arrays and dicts need, by the names called.
+
+    nested: reads a storage that is itself a file in bytes, as plain pickles have them.
+    """
+    arrays = ("numpy.core.multiarray", "numpy._core.multiarray")
+    buffers = ("numpy.core.numeric", "numpy._core.numeric")
+    return {
+        "collections.OrderedDict": _dict,
+        "collections.defaultdict": lambda _: {},
+        "torch._utils._rebuild_tensor": lambda a: _tensor(*a[:4]),
+        "torch._utils._rebuild_tensor_v2": _tensor_v2,
+        "torch._utils._rebuild_tensor_v3": lambda a: _tensor(_typed(a[0], a[6]), *a[1:4]),
+        "torch._utils._rebuild_parameter": lambda a: a[0],
+        "torch._utils._rebuild_parameter_with_state": lambda a: a[0],
+        "torch._tensor._rebuild_from_type_v2": _of_type,
+        "torch.storage._load_from_bytes": lambda a: nested(a[0]),
+        "torch.Size": lambda a: tuple(a[0]),
+        "_codecs.encode": _encode,
+        **{f"{module}._reconstruct": lambda a: Made("array", a) for module in arrays},
+        **{f"{module}._frombuffer": _from_buffer for module in buffers},
+        "numpy.dtype": lambda a: Made("dtype", a),
+    }
+
+
+def storage_type(named: Any) -> torch.dtype:
+    """The type of a storage's numbers, by the name of its class."""
+    name = named.name if isinstance(named, Named) else str(named)
+    if not name.endswith("Storage") or name.removesuffix("Storage") not in KINDS:
+        raise PickleError(f"it holds numbers of the type {name}, which is not read here")
+    return KINDS[name.removesuffix("Storage")]
+
+
+def resolve(value: Any) -> Any:
+    """The value; a tensor, or an array of numpy's, as what is `Stored`."""
+    if isinstance(value, Tensor):
+        return Stored(tuple(value.shape), value.dtype, lambda: value)
+    if isinstance(value, Made) and value.by == "array":
+        return _array(value)
+    return value
+
+
+def _dict(arguments: Any) -> dict[Any, Any]:
+    # Old pickles give the pairs as the argument.
+    pairs = arguments[0] if arguments else ()
+    return {k: v for k, v in pairs if isinstance(k, str)} if isinstance(pairs, list | tuple) else {}
+
+
+def _encode(arguments: Any) -> Any:
+    if len(arguments) == 2 and isinstance(arguments[0], str) and arguments[1] == "latin1":
+        return arguments[0].encode("latin1")
+    return Made("encode", arguments)
+
+
+def _from_buffer(arguments: Any) -> Any:
+    raw, dtype, shape, order = arguments
+    return Made("array", state=(1, shape, dtype, order == "F", raw))
+
+
+def _of_type(arguments: Any) -> Any:
+    function, _, inner, _ = arguments
+    known = rules(lambda _: None)
+    rule = known.get(str(function)) if isinstance(function, Named) else None
+    return Made(function, inner) if rule is None else rule(inner)
+
+
+def _tensor_v2(arguments: Any) -> Any:
+    metadata = arguments[6] if len(arguments) > 6 else None
+    if metadata:  # conjugate or negative: bits that numbers alone do not tell
+        return Made("torch.Tensor", arguments)
+    return _tensor(*arguments[:4])
+
+
+def _typed(storage: Any, dtype: Any) -> Any:
+    kind = DTYPES.get(dtype.name) if isinstance(dtype, Named) else None
+    if not isinstance(storage, Storage) or kind is None:
+        raise PickleError("it is damaged: a tensor has no type")
+    return replace(storage, dtype=kind, numel=storage.numel // kind.itemsize)
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any) -> Any:
+    if not isinstance(storage, Storage):
+        return Made("torch.Tensor", (storage, offset, shape, stride))
+    numbers = (offset, *shape, *stride)
+    if len(shape) != len(stride) or not all(type(n) is int and n >= 0 for n in numbers):
+        raise PickleError(f"it is damaged: a tensor has shape {shape!r} and strides {stride!r}")
+    last = storage.at + offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
+    if math.prod(shape) and last >= storage.at + storage.numel:
+        raise PickleError(f"it is damaged: a tensor of shape {shape} ends behind its numbers")
+    first = storage.at + offset
+
+    def load() -> Tensor:
+        if not math.prod(shape):
+            return torch.empty(shape, dtype=storage.dtype)
+        count = storage.at + storage.numel
+        flat = torch.frombuffer(storage.read(), dtype=storage.dtype, count=count)
+        return flat.as_strided(shape, stride, first)
+
+    return Stored(tuple(shape), storage.dtype, load)
+
+
+def _array(made: Made) -> Any:
+    """An array of numpy's: its state is a version, shape, type, order and bytes."""
+    state = made.state
+    if not (isinstance(state, tuple) and len(state) == 5):
+        return made
+    _, shape, dtype, fortran, raw = state
+    code = dtype.arguments[0] if isinstance(dtype, Made) and dtype.arguments else None
+    code = code.lstrip("<|=") if isinstance(code, str) else ""
+    order = dtype.state[1] if isinstance(dtype, Made) and isinstance(dtype.state, tuple) else "|"
+    sides = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+    if code not in NUMPY or order not in ("<", "|", "=") or not sides:
+        return made
+    if not isinstance(raw, bytes | bytearray):
+        return made
+    kind = NUMPY[code]
+    if len(raw) != math.prod(shape) * kind.itemsize:
+        raise PickleError(f"it is damaged: an array of shape {shape} has {len(raw)} bytes")
+    steps = shape if not fortran else shape[::-1]
+    stride = [math.prod(steps[at + 1 :]) for at in range(len(steps))]
+    stride = stride[::-1] if fortran else stride
+    return _tensor(Storage(kind, math.prod(shape), lambda: bytearray(raw)), 0, shape, stride)
