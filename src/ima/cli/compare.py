@@ -37,7 +37,8 @@ def compare(
     device:
         cpu, cuda, mps or auto.
     time_budget:
-        Such as 540s, 9m or 1h30m: stop in time, with exit code 75; the same command continues.
+        Such as 540s, 9m or 1h30m: stop in time, with exit code 75; the same command continues. But
+        each call does at least one batch.
 
     """
     from ima.budget import OUT_OF_TIME, Budget, OutOfTime
@@ -77,7 +78,7 @@ def compare(
             report=lambda what, done, total: print(f"[{done}/{total}] {what}", flush=True),
             budget=budget,
         )
-        if budget is not None and budget.over():
+        if budget is not None and budget.worked and budget.over():
             raise OutOfTime("the time is up: all runs are done, the tables are not written")
     except OutOfTime as stop:
         print(f"ima: {stop}; the same command continues", file=sys.stderr)

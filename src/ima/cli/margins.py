@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 
-def margins(run: Path, /, *, samples: int = 200, seed: int = 0, device: str = "auto") -> None:
+def margins(
+    run: Path,
+    /,
+    *,
+    samples: int = 200,
+    seed: int = 0,
+    device: str = "auto",
+    model: str | None = None,
+    trust: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
     """Draw the margins of a run, measure how true they are, and show the extreme samples.
 
     Writes the folder `margins` of the run. Needs a method that keeps margins, such as ima.
@@ -20,6 +32,10 @@ def margins(run: Path, /, *, samples: int = 200, seed: int = 0, device: str = "a
         Which ones, and the attacks' random starts.
     device:
         cpu, cuda, mps or auto.
+    model:
+        The run's network, said again, where its config names one by module:function.
+    trust:
+        Import the network that the run's config names by module:function, which runs its code.
 
     """
     import numpy as np
@@ -29,8 +45,9 @@ def margins(run: Path, /, *, samples: int = 200, seed: int = 0, device: str = "a
     from ima.training.measuring import measure_margins
     from ima.training.origin import provenance_of
     from ima.training.run import Run
+    from ima.training.trust import said_again
 
-    opened = Run.open(run)
+    opened = Run.open(run, trust=trust or said_again(run, model))
     estimates = measure_margins(opened, samples=samples, seed=seed, device=device)
     folder = opened.margins_folder
     with np.load(folder / "atlas.npz", allow_pickle=False) as file:

@@ -2,7 +2,7 @@
 
 for each batch:
     where the record has it: take its rows
-    elsewhere: begin it only if it fits into the time budget; work; record
+    elsewhere: begin it if it fits into the time budget, or is the first of the call; work; record
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def by_batch(
     """The rows of every batch; arguments as of `evaluate`.
 
     settings: what else decides the rows; a record of other settings, seed, batch size or weights
-    is dropped. read: makes a row of its values. Raises ValueError for an empty data set, and for a
-    budget that no batch fits into; OutOfTime when it is spent.
+    is dropped. read: makes a row of its values. Raises ValueError for an empty data set, OutOfTime
+    when the budget is spent.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     record, network = None, fingerprint(model)
@@ -115,8 +115,7 @@ def by_batch(
         sign = "" if record is None else mark(x, y)
         finished = None if record is None else record.find(number, sign)
         if finished is None:
-            if budget is not None and budget.left() < slowest:
-                budget.require(slowest, "a batch")
+            if budget is not None and not budget.admits(slowest):
                 raise OutOfTime(_out_of_time(number, total, budget, slowest, partial))
             started = time.monotonic()
             # A generator of its own for every batch: its noise does not depend on the others.
@@ -128,6 +127,8 @@ def by_batch(
                 progress(number + 1, total)
             if record is not None:
                 record.add(finished)
+            if budget is not None:
+                budget.did()
         elif progress is not None:
             progress(number + 1, total)
         rows += finished.rows

@@ -24,6 +24,7 @@ from ima.training.config import Config, ConfigError, Named, parse
 from ima.training.evaluating import VALIDATION, part
 from ima.training.rows import Row, rows
 from ima.training.run import Run
+from ima.training.trust import UntrustedError
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def make(
     """
     runs = unique(run for p in plans for c in p.candidates for run in c.runs)
     train = [
-        Work(run, ("train", "--resume", str(run.folder)))
+        Work(run, ("train", "--resume", str(run.folder), *_again(run, "network.name=")))
         for run in runs
         if not finished(run) and not run.diverged.exists()
     ]
@@ -185,18 +186,29 @@ def make(
         run for p in plans if p.tuned for c in p.candidates if not c.diverged() for run in c.runs
     )
     judge = [
-        Work(run, ("evaluate", str(run.folder), "--checkpoint", VALIDATION))
+        Work(run, (*_evaluate(run), VALIDATION))
         for run in rivals
         if not tested(run, VALIDATION)
     ]
     work_off(judge, jobs=jobs, device=device, budget=budget, report=report)
     shown = unique(run for p in plans if not p.chosen().diverged() for run in p.chosen().runs)
     test = [
-        Work(run, ("evaluate", str(run.folder), "--checkpoint", missing))
+        Work(run, (*_evaluate(run), missing))
         for run in shown
         if (missing := _untested(run)) is not None
     ]
     work_off(test, jobs=jobs, device=device, budget=budget, report=report)
+
+
+def _again(run: Run, word: str) -> tuple[str, ...]:
+    """The run's network after this word, where it must be said again to be imported."""
+    name = run.config().network.name
+    return (word + name,) if ":" in name else ()
+
+
+def _evaluate(run: Run) -> tuple[str, ...]:
+    """The words of its evaluation, up to which weights."""
+    return ("evaluate", str(run.folder), *_again(run, "--model="), "--checkpoint")
 
 
 def slug(method: Named, differs: Mapping[str, Any] | None = None) -> str:
@@ -274,13 +286,16 @@ def _run(candidate: Config, seed: int, folder: Path) -> Run:
     place = folder / f"seed{seed}"
     if not (place / "config.yaml").exists():
         return Run.create(place, wanted)
-    run = Run.open(place)
-    made = run.config()
+    # The user's config names the network; a run that names another one is another run.
+    run = Run.open(place, trust=(wanted.network.name,))
+    other = f"{place} holds a run of other settings; name another folder with --out, or delete it"
+    try:
+        made = run.config()
+    except UntrustedError as error:
+        raise ConfigError(other) from error
     # A note and the attacks on the test part change nothing that was trained; the middle radius
     # does, because it picks the epoch.
     free = {"note": wanted.note, "evaluate": wanted.evaluate}
     if made.model_copy(update=free) != wanted or made.evaluate.middle != wanted.evaluate.middle:
-        raise ConfigError(
-            f"{place} holds a run of other settings; name another folder with --out, or delete it"
-        )
+        raise ConfigError(other)
     return run if made == wanted else run.rewrite(wanted)

@@ -29,10 +29,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ima.files import whole, write_text
 from ima.training.config import Config, ConfigError, parse
+from ima.training.refusal import read_yaml
+from ima.training.trust import Trust, UntrustedError
 
 PLACE = ("system", "processor", "cores", "threads", "device")
 """What must be the same in the environments of runs whose times are compared."""
@@ -46,10 +46,14 @@ JOBS = "IMA_JOBS"
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one training run."""
+    """The folder of one training run.
+
+    trust: which networks by import path its config may name; see `ima.training.trust`.
+    """
 
     folder: Path
     _config: Config | None = field(default=None, compare=False, repr=False)
+    trust: Trust = field(default=False, compare=False, repr=False)
 
     @property
     def initial(self) -> Path:
@@ -138,16 +142,19 @@ class Run:
     def rewrite(self, config: Config) -> Run:
         """The run with another config, which must train the same; see `ima compare`."""
         write_text(self.folder / "config.yaml", config.to_yaml())
-        return Run.open(self.folder)
+        return Run.open(self.folder, trust=self.trust)
 
     @staticmethod
-    def open(folder: Path) -> Run:
-        """An existing run folder; FileNotFoundError where there is none."""
+    def open(folder: Path, *, trust: Trust = False) -> Run:
+        """An existing run folder; FileNotFoundError where there is none.
+
+        trust: whether a network that its config names by import path may be imported, or which.
+        """
         if not (folder / "config.yaml").is_file():
             raise FileNotFoundError(
                 f"{folder} is no run: it holds no config.yaml. Start one with `ima train CONFIG`"
             )
-        return Run(folder)
+        return Run(folder, trust=trust)
 
     def config(self) -> Config:
         """The config as run."""
@@ -155,11 +162,12 @@ class Run:
             return self._config
         path = self.folder / "config.yaml"
         try:
-            return parse(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path} is damaged: {error}") from error
+            return parse(read_yaml(path), trust=self.trust)
+        except UntrustedError as error:
+            raise UntrustedError(f"{path}: {error}") from error
         except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from error
+            text = str(error)
+            raise ConfigError(text if str(path) in text else f"{path}: {text}") from error
 
     def write_environment(
         self,
