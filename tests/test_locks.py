@@ -24,6 +24,7 @@ from test_training import assert_equal_runs, names, train
 from torch import nn
 
 import ima.training.children as children
+import ima.training.processes as processes
 from ima.networks.small_cnn import small_cnn
 from ima.training.children import Work, work_off
 from ima.training.compare import make, plan
@@ -60,7 +61,7 @@ def pausing(channels: int, num_classes: int) -> nn.Module:
 @contextmanager
 def started(folder: Path, *words: str) -> Generator[subprocess.Popen[str]]:
     """A command whose training has come to the middle of its second epoch."""
-    there = folder / "paused"
+    there, found = folder / "paused", os.environ.get("PYTHONPATH", "")
     process = subprocess.Popen(
         [sys.executable, "-m", "ima", *words, "--device", "cpu"],
         stdout=subprocess.PIPE,
@@ -70,7 +71,7 @@ def started(folder: Path, *words: str) -> Generator[subprocess.Popen[str]]:
         env={
             **os.environ,
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(Path(__file__).parent),
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), found]),
             PAUSE: str(there),
         },
     )
@@ -165,7 +166,7 @@ def handled() -> Generator[Callable[[int, Any], None]]:
         signal.signal(number, what)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_ends_what_runs_and_starts_nothing_more(
     number: signal.Signals,
     tmp_path: Path,
@@ -251,7 +252,7 @@ def test_commands_are_run_from_a_thread_too(
 def test_a_command_that_does_not_end_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(children, "PATIENCE", 0.3)
+    monkeypatch.setattr(processes, "PATIENCE", 0.3)
     script = (
         "import signal, sys, time, pathlib\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -281,7 +282,7 @@ def test_a_run_that_is_trained_is_refused_until_its_trainer_is_dead(
 ) -> None:
     plans = plan(load_config("digits", RECIPE), [0], tmp_path)
     run = plans[0].candidates[0].runs[0]
-    again = ("train", "--resume", str(run.folder), "--device", "cpu")
+    again = ("train", "--resume", str(run.folder), "--trust", "--device", "cpu")
     with started(tmp_path, *again[:-2]) as process:
         before = names(run.folder)
         told = [f"`ima train` already writes to {run.folder}", f"process {process.pid} on ", "wait"]
@@ -302,7 +303,7 @@ def test_a_new_run_is_locked_as_soon_as_it_has_a_folder(
 ) -> None:
     def second(run: Run, flipped: Any) -> None:
         with pytest.raises(RuntimeError, match="already writes to"):
-            train(Run.open(run.folder))
+            train(Run.open(run.folder, trust=True))
         refused.append(True)
 
     refused: list[bool] = []
@@ -314,11 +315,11 @@ def test_a_new_run_is_locked_as_soon_as_it_has_a_folder(
 
 
 def test_evaluations_exclude_each_other_and_no_training(tmp_path: Path, whole: Run) -> None:
-    again = ("evaluate", str(whole.folder), "--checkpoint", "last", "--device", "cpu")
+    again = ("evaluate", str(whole.folder), "--trust", "--checkpoint", "last", "--device", "cpu")
     with Lock(whole.folder, "evaluate"):
         assert_refused(call(*again), [f"`ima evaluate` already writes to {whole.folder}"])
         assert not whole.results("last").exists()
-        assert call("train", "--resume", str(whole.folder), "--device", "cpu").code == 0
+        assert call("train", "--resume", str(whole.folder), "--trust", "--device", "cpu").code == 0
     with Lock(whole.folder, "train"):
         said = call(*again)
     assert (said.code, said.err) == (0, "")

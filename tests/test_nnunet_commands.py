@@ -25,7 +25,7 @@ import yaml
 from tiny_nnunet import DATASET, DATASET_ID, Folders, make_raw
 
 import ima.nnunet.conduct as conducting
-from ima.budget import WHOLE, Budget, OutOfTime
+from ima.budget import Budget, OutOfTime
 from ima.cli import app, main
 from ima.cli.nnunet import page
 from ima.evaluation.results import FILE
@@ -38,6 +38,7 @@ from ima.nnunet.paper import TASKS, by_dataset
 from ima.nnunet.plans import with_batch_size
 from ima.nnunet.settings import CONFIG, KEYS, TRAINERS, Settings
 from ima.nnunet.steps import attack, results
+from ima.parent import PARENT
 from ima.training.refusal import ConfigError
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -833,7 +834,7 @@ def test_when_the_time_is_up_a_training_ends_with_its_children_and_continues(pla
     assert [words[-1] for words in train] == ["cpu", "--c", "cpu"]
     # The trainers read their settings beside what is said of the budget.
     for one in (one for one in calls(place) if "train" in one["words"]):
-        assert one[WHOLE] and Settings.of("Dataset501_Tiny", 9, uses=KEYS, environ=one).epochs == 2
+        assert one[PARENT] and Settings.of("Dataset501_Tiny", 9, uses=KEYS, environ=one).epochs == 2
     # An evaluation stops itself in time.
     attacks = [one["words"] for one in calls(place) if "evaluate" in one["words"]]
     assert all(words[-2] == "--time-budget" and words[-1].endswith("s") for words in attacks)

@@ -9,6 +9,9 @@ OUT_OF_TIME = 75
 """Exit code of a command that stopped for time and can be continued (EX_TEMPFAIL)."""
 
 
+LONGEST = 10**9
+"""Seconds that no budget has."""
+
 SHORT = 60.0
 """Seconds that are taken to be enough for what has never been timed."""
 
@@ -40,7 +43,7 @@ class Budget:
         match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
         hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0,) * 3
         total = 3600 * hours + 60 * minutes + seconds
-        if total == 0:
+        if not 0 < total < LONGEST:
             raise ValueError(f"a time budget is {text!r}; expected such as 90, 540s, 9m or 1h30m")
         return Budget(total)
 

@@ -9,7 +9,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-
 AGAIN = "network.name="
 """The one setting of a run that may be said again, so that its code may run."""
 

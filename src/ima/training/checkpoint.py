@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,21 @@ def load_state(path: Path) -> dict[str, Any]:
     return _unpack(json.loads(metadata["tree"]), tensors)
 
 
-def peek(path: Path, name: str) -> Any:
-    """One value at the top of what `save_state` wrote, such as a number, its tensors unread."""
+_NEEDED: Any = object()
+
+
+def peek(path: Path, name: str, default: Any = _NEEDED) -> Any:
+    """One value at the top of what `save_state` wrote, such as a number, all else unread.
+
+    default: where there is none of this name; CheckpointError if not given.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            tree = json.loads((file.metadata() or {})["tree"])
-            return dict(tree["dict"])[name]
-    except (SafetensorError, OSError, LookupError, ValueError) as error:
+            top = dict(json.loads((file.metadata() or {})["tree"])["dict"])
+            if name not in top and default is not _NEEDED:
+                return default
+            return _unpack(top[name], _Unread(file))
+    except (SafetensorError, OSError, LookupError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"{path} is damaged or no state of a training ({error!r}); train again"
         ) from error
@@ -108,6 +116,22 @@ def _replace(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -
     with whole(path) as beside:
         # Not `save_file`, whose files nobody but their owner can read.
         beside.write_bytes(save(tensors, metadata))
+
+
+class _Unread(Mapping[str, Tensor]):
+    """The tensors of an open file, each read when it is asked for."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.keys())
+
+    def __len__(self) -> int:
+        return len(self._file.keys())
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

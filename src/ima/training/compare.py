@@ -186,9 +186,7 @@ def make(
         run for p in plans if p.tuned for c in p.candidates if not c.diverged() for run in c.runs
     )
     judge = [
-        Work(run, (*_evaluate(run), VALIDATION))
-        for run in rivals
-        if not tested(run, VALIDATION)
+        Work(run, (*_evaluate(run), VALIDATION)) for run in rivals if not tested(run, VALIDATION)
     ]
     work_off(judge, jobs=jobs, device=device, budget=budget, report=report)
     shown = unique(run for p in plans if not p.chosen().diverged() for run in p.chosen().runs)

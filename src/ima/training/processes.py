@@ -5,6 +5,7 @@ A signal to this process ends them first; they notice by themselves when it is k
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TextIO, TypeVar
 
@@ -41,7 +43,7 @@ PROGRAM = (sys.executable, "-m", "ima")
 def _environment(env: Mapping[str, str]) -> dict[str, str]:
     """A command's variables, and what tells it of this process."""
     told = {**env, PARENT: str(os.getpid()), "PYTHONIOENCODING": "utf-8"}
-    if sys.path[:1] not in ([""], [os.getcwd()]):
+    if sys.path[:1] not in ([""], [str(Path.cwd())]):
         # `python -m` would look for every module in the working folder first, which may be a
         # stranger's; it does so only where this process does.
         told["PYTHONSAFEPATH"] = "1"
@@ -85,7 +87,7 @@ def side_by_side(
     *,
     jobs: int,
     halt: threading.Event,
-    done: Callable[[int, T], None] = lambda number, result: None,
+    done: Callable[[int, T], None] | None = None,
 ) -> list[T]:
     """What the tasks return, `jobs` at a time, each in a thread; they must look at `halt`.
 
@@ -102,7 +104,9 @@ def side_by_side(
                 # end that wait.
                 heed()
                 for future in wait(left, timeout=LOOK, return_when=FIRST_COMPLETED).done:
-                    done(left.pop(future), future.result())
+                    number, result = left.pop(future), future.result()
+                    if done is not None:
+                        done(number, result)
         except BaseException:
             # The pool would wait for what runs, and then do the rest.
             halt.set()
@@ -156,3 +160,27 @@ def _heeding(halt: threading.Event) -> Generator[Callable[[], None]]:
     finally:
         for number, old in ours.items():
             signal.signal(number, old)
+
+
+@contextmanager
+def ending_workers() -> Generator[None]:
+    """Let signals that end this process at once end its worker processes first.
+
+    Ctrl-C is an exception, after which Python ends them by itself.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    main = threading.current_thread() is threading.main_thread()
+    ours = [n for n in STOPS if main and signal.getsignal(n) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)

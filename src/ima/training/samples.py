@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from ima.data import Splits
 from ima.training.build import load_splits
 from ima.training.run import Run
+from ima.training.same import check_config, check_samples, known_origin, origin
 
 TRACED = 64
 """So many samples of a part tell whether it is the same."""
@@ -22,7 +24,18 @@ def splits_of(run: Run) -> Splits:
 
     Margins and figures belong to samples by their place.
     """
+    return begun_on(run)[0]
+
+
+def begun_on(run: Run) -> tuple[Splits, dict[str, Any]]:
+    """The run's data set, and what a state is to tell of its config and samples.
+
+    Raises ValueError where either is not what the run was begun with.
+    """
     config = run.config()
+    told = known_origin(run)
+    if told is not None:
+        check_config(run, told, config)
     splits, known = load_splits(config), run.environment().get("trace")
     now = trace(splits)
     if known is not None and not same_samples(known, now):
@@ -33,7 +46,10 @@ def splits_of(run: Run) -> Splits:
             f"train and validate on, now {has}): {place} holds other files since; put the old ones "
             "back, or begin a new run with --out"
         )
-    return splits
+    found = origin(config, splits)
+    if told is not None:
+        check_samples(run, told, found["samples"])
+    return splits, found
 
 
 def trace(splits: Splits) -> list[tuple[float, float]]:

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from ima.methods import Method
 from ima.training.amid import Amid, restored, shares
 from ima.training.checkpoint import load_state, save_state
+from ima.training.same import ORIGIN
 
 
 @dataclass
@@ -36,7 +37,10 @@ class Best:
 
 @dataclass
 class State:
-    """What a run trains. model: the bare one; wrapped: what Fabric made of it, for training."""
+    """What a run trains. model: the bare one; wrapped: what Fabric made of it, for training.
+
+    origin: with which config and samples, see `ima.training.same`.
+    """
 
     model: nn.Module
     wrapped: nn.Module
@@ -44,6 +48,7 @@ class State:
     average: AveragedModel | None
     method: Method
     best: Best = field(default_factory=Best)
+    origin: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def chosen(self) -> nn.Module:
@@ -77,6 +82,7 @@ class State:
                 "best": vars(self.best),
                 "average": None if self.average is None else self.average.state_dict(),
                 "amid": kept,
+                ORIGIN: self.origin,
             },
         )
 
