@@ -18,6 +18,7 @@ def compare(
     jobs: int = 1,
     device: str = "auto",
     time_budget: str | None = None,
+    trust: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Train and test the methods of a config under one recipe; continues what was stopped.
 
@@ -39,6 +40,9 @@ def compare(
     time_budget:
         Such as 540s, 9m or 1h30m: stop in time, with exit code 75; the same command continues. But
         each call does at least one batch.
+    trust:
+        Import the network that a config in a run's folder names by module:function, which runs its
+        code; a config of your own may name one anyway.
 
     """
     from ima.budget import OUT_OF_TIME, Budget, OutOfTime
@@ -63,7 +67,7 @@ def compare(
         raise ValueError(f"--jobs is {jobs}; expected at least 1")
     chosen_seeds = list(dict.fromkeys(seeds or [0]))
     refuse_rows_own(overrides)
-    loaded = load_config(config, overrides)
+    loaded = load_config(config, overrides, trust)
     folder = Path("runs") / loaded.name if out is None else out
     plans = plan(loaded, chosen_seeds, folder)
     for one in plans:

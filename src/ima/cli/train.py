@@ -59,6 +59,7 @@ def train(
     from ima.training.config import load_config, warnings
     from ima.training.loop import fit
     from ima.training.run import Run, leads
+    from ima.training.same import unknown_origin
 
     if resume is not None and config is not None and "=" in config:
         config, overrides = None, (config, *overrides)
@@ -71,12 +72,12 @@ def train(
         run = Run.open(resume, trust=trust or _said_again(overrides))
     else:
         assert config is not None
-        loaded = load_config(config, overrides, trust=trust)
+        loaded = load_config(config, overrides, trust)
         name = f"{loaded.name}-{loaded.method.name}-seed{loaded.train.seed}"
         run = Run.planned(Path("runs") / name if out is None else out, loaded)
     loaded = run.config()
     if leads():
-        for warning in warnings(loaded):
+        for warning in [*warnings(loaded), *unknown_origin(run)]:
             print(f"note: {warning}")
         print(f"{loaded.method.name} on {loaded.data.name}: {run.folder}")
     watcher = watch(loaded.train.epochs)

@@ -178,7 +178,10 @@ def _one_split(folders: Mapping[str, Path], arguments: Sequence[str]) -> None:
 
 def _folds(file: Path) -> list[tuple[set[str], set[str]]]:
     try:
-        return [(set(fold["train"]), set(fold["val"])) for fold in json.loads(file.read_text())]
+        return [
+            (set(fold["train"]), set(fold["val"]))
+            for fold in json.loads(file.read_text(encoding="utf-8"))
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file} holds no list of folds, each with `train` and `val`; remove it, or make the "

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ima.budget import OUT_OF_TIME, Budget, OutOfTime
-from ima.files import write_text
+from ima.files import read_json, write_text
 from ima.nnunet.experiment import Experiment, Place
 from ima.nnunet.settings import CONFIG, KEYS
 from ima.nnunet.steps import Step, attack, exports, plan, prepare, train
@@ -173,7 +173,7 @@ def _record(place: Place, step: Step) -> None:
 
 def _made(place: Place, what: str) -> list[dict[str, Any]]:
     file = place.log(what).with_suffix(".json")
-    return json.loads(file.read_text()) if file.exists() else []
+    return read_json(file, list) if file.exists() else []
 
 
 def provenance(place: Place) -> str:

@@ -231,7 +231,7 @@ def _read(file: str) -> dict[object, object]:
     if not path.is_file():
         raise FileNotFoundError(f"{CONFIG} names {file!r}, and there is no such file")
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{CONFIG} names {file}, which is not YAML: {error}") from error
     if not isinstance(values, dict):

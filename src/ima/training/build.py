@@ -77,7 +77,18 @@ def build_model(config: Config, splits: Splits) -> nn.Module:
     """The config's network for the data set's channels and classes."""
     builder = find_builder(config.network.name)
     options = check_options("network", builder, config.network, ARGUMENTS)
-    return builder(splits.channels, splits.num_classes, **options)
+    try:
+        return builder(splits.channels, splits.num_classes, **options)
+    except Exception as error:  # Whatever code of others raises.
+        raise ValueError(
+            f"network {config.network.name!r} cannot be built for {splits.channels} channels and "
+            f"{splits.num_classes} classes with the options {options}: {error}"
+        ) from error
+
+
+def check_buildable(config: Config) -> None:
+    """Raise ValueError or FileNotFoundError where the data are missing or the network is none."""
+    build_model(config, load_splits(config))
 
 
 def check_fits(fabric: Fabric, model: nn.Module, name: str, splits: Splits) -> None:
@@ -116,5 +127,5 @@ def load_into(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> 
     """Load weights into a model; ValueError that names the first difference."""
     try:
         model.load_state_dict(dict(weights))
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(f"{source} does not fit this network: {error}") from error

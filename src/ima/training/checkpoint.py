@@ -34,7 +34,12 @@ def load_state(path: Path) -> dict[str, Any]:
     tensors, metadata = _read(path)
     if "tree" not in metadata:
         raise CheckpointError(f"{path} holds weights only, no training state to continue from")
-    return _unpack(json.loads(metadata["tree"]), tensors)
+    try:
+        return dict(_unpack(json.loads(metadata["tree"]), tensors))
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no state of a training ({error!r}); train again"
+        ) from error
 
 
 _NEEDED: Any = object()
@@ -75,7 +80,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         tensors, metadata = _read(path)
         if "tree" not in metadata:
             return tensors
-        state = _unpack(json.loads(metadata["tree"]), tensors)
+        state = load_state(path)
         if "model" not in state:
             raise CheckpointError(
                 f"{path} holds a state without weights: it has {', '.join(state)}"

@@ -17,7 +17,7 @@ from ima.budget import Budget
 from ima.evaluation.evaluate import WORST
 from ima.evaluation.results import FILE, Results
 from ima.files import digest
-from ima.training.build import load_splits
+from ima.training.build import check_buildable
 from ima.training.checkpoint import CheckpointError, peek
 from ima.training.children import Report, Work, work_off
 from ima.training.config import Config, ConfigError, Named, parse
@@ -42,7 +42,9 @@ class Candidate:
     def diverged(self) -> dict[int, str]:
         """Why its training came to no end, by seed, where it did not."""
         return {
-            run.config().train.seed: run.diverged.read_text(encoding="utf-8").strip()
+            run.config().train.seed: run.diverged.read_text(
+                encoding="utf-8", errors="replace"
+            ).strip()
             for run in self.runs
             if run.diverged.exists()
         }
@@ -131,7 +133,7 @@ class Plan:
 
 
 def plan(config: Config, seeds: Sequence[int], folder: Path) -> list[Plan]:
-    """The rows of the config's comparison with the folders of their runs; makes the folders.
+    """The rows of the config's comparison with the folders of their runs, which `make` makes.
 
     Raises ConfigError where the config compares nothing, and where a folder holds a run of other
     settings.
@@ -180,7 +182,9 @@ def make(
     ]
     if train:
         # Data that is missing is told once, before anything starts.
-        load_splits(train[0].run.config())
+        check_buildable(train[0].run.config())
+    for run in runs:
+        run.begin()
     work_off(train, jobs=jobs, device=device, budget=budget, report=report)
     rivals = unique(
         run for p in plans if p.tuned for c in p.candidates if not c.diverged() for run in c.runs
@@ -248,7 +252,9 @@ def tested(run: Run, which: str) -> bool:
 
 def _covers(found: Results, samples: int | None) -> bool:
     """Whether results are on so many samples of the test part, all if None."""
-    had, _, total = found.settings["samples"].partition(" of ")
+    had, _, total = found.settings.get("samples", "").partition(" of ")
+    if not (had.isdecimal() and total.isdecimal()):
+        return False
     return int(had) == (int(total) if samples is None else min(samples, int(total)))
 
 
@@ -283,7 +289,7 @@ def _run(candidate: Config, seed: int, folder: Path) -> Run:
     wanted = parse(values)
     place = folder / f"seed{seed}"
     if not (place / "config.yaml").exists():
-        return Run.create(place, wanted)
+        return Run.planned(place, wanted)
     # The user's config names the network; a run that names another one is another run.
     run = Run.open(place, trust=(wanted.network.name,))
     other = f"{place} holds a run of other settings; name another folder with --out, or delete it"

@@ -8,17 +8,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from ima.data import DATASETS
 from ima.evaluation.attacks import find_attack
 from ima.methods import METHODS
-from ima.networks import find_builder
+from ima.networks import NETWORKS, find_builder
 from ima.networks.imported import ARGUMENTS
 from ima.training.refusal import (
     ConfigError,
     ask,
     check_name,
+    check_numbers,
     check_options,
     nearest,
     parameters,
@@ -55,7 +57,7 @@ def packaged() -> dict[str, Path]:
 
 
 def load_config(
-    source: str | Path, overrides: Sequence[str] = (), *, trust: bool = False
+    source: str | Path, overrides: Sequence[str] = (), trust: bool = False
 ) -> Config:
     """The config in a YAML file, or one that comes with the library, by its name.
 
@@ -111,11 +113,16 @@ def parse(values: Mapping[str, Any], *, trust: Trust = True) -> Config:
 
     trust: which networks by import path may be imported.
     """
+    check_numbers(values)
     config = validate(Config, values)
     check_name("data.name", config.data.name, DATASETS)
     check_trust(config.network, trust)
     builder = ask("network.name", find_builder, config.network.name)
-    check_options("network", builder, config.network, ARGUMENTS)
+    options = check_options("network", builder, config.network, ARGUMENTS)
+    if config.network.name in NETWORKS:
+        # Of no memory: whether it can be built.
+        with torch.device("meta"):
+            ask("network", partial(builder, 1, 2, **options))
     _check_method("method", config.method)
     for name in (*config.evaluate.attacks, *config.evaluate.attacks_on("last")):
         row, _ = ask("evaluate.attacks", find_attack, name)

@@ -49,7 +49,8 @@ from ima.training.events import Events
 from ima.training.lock import Lock
 from ima.training.pace import Pace
 from ima.training.run import Run
-from ima.training.samples import begun_on, trace
+from ima.training.same import origin
+from ima.training.samples import splits_of, trace
 from ima.training.signals import held_back
 from ima.training.state import Best, State
 from ima.training.validating import validate
@@ -104,7 +105,7 @@ def _prepared(
     budget: Budget | None,
 ) -> _Trainer:
     config = run.config()
-    splits, origin = begun_on(run)
+    splits = splits_of(run)
     torch.manual_seed(epoch_seed(config.train.seed, 0))
     model = build_model(config, splits)
     if init is None and run.begun and run.initial.exists():
@@ -135,7 +136,7 @@ def _prepared(
     data = [fabric.to_device(part) for part in (splits.train.images, splits.train.targets)]
     timed = [row["val_seconds"] for row in run.epochs() if "val_seconds" in row]
     pace = Pace(budget, timed[-1] if timed else None)
-    state = State(model, wrapped, optimizer, average, method, origin=origin)
+    state = State(model, wrapped, optimizer, average, method, origin=origin(config, splits))
     return _Trainer(fabric, run, config, splits, Part(*data), state, watcher, pace)
 
 

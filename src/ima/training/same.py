@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -40,13 +41,32 @@ SIDE = 4
 
 def origin(config: Config, splits: Splits) -> dict[str, Any]:
     """What a state tells of the run's config and samples."""
-    samples = {"train": _samples(splits.train), "val": _samples(splits.val)}
-    return {"config": settings(config), "samples": samples}
+    return {"config": settings(config), "samples": samples(splits)}
+
+
+_SAMPLES: WeakKeyDictionary[Splits, dict[str, dict[str, Tensor]]] = WeakKeyDictionary()
+
+
+def samples(splits: Splits) -> dict[str, dict[str, Tensor]]:
+    """What a state tells of the samples, by part; made once of every loaded data set."""
+    if splits not in _SAMPLES:
+        _SAMPLES[splits] = {"train": _samples(splits.train), "val": _samples(splits.val)}
+    return _SAMPLES[splits]
 
 
 def known_origin(run: Run) -> Mapping[str, Any] | None:
     """What the run's state tells; None without a state, and in states of earlier versions."""
     return peek(run.state, ORIGIN, None) if run.state.exists() else None
+
+
+def unknown_origin(run: Run) -> list[str]:
+    """What is to be said of a run whose state does not tell its origin; empty for others."""
+    if not run.state.exists() or known_origin(run) is not None:
+        return []
+    return [
+        f"{run.state} is of an earlier version, which did not keep what the run was begun with: "
+        "nobody can tell whether config and data are still the same"
+    ]
 
 
 def check_config(run: Run, known: Mapping[str, Any], config: Config) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from ima.data import Splits
 from ima.training.build import load_splits
 from ima.training.run import Run
-from ima.training.same import check_config, check_samples, known_origin, origin
+from ima.training.same import check_config, check_samples, known_origin, samples
 
 TRACED = 64
 """So many samples of a part tell whether it is the same."""
@@ -22,15 +21,7 @@ SLACK = 0.02
 def splits_of(run: Run) -> Splits:
     """The run's data set; ValueError where other samples stand where those were that it began with.
 
-    Margins and figures belong to samples by their place.
-    """
-    return begun_on(run)[0]
-
-
-def begun_on(run: Run) -> tuple[Splits, dict[str, Any]]:
-    """The run's data set, and what a state is to tell of its config and samples.
-
-    Raises ValueError where either is not what the run was begun with.
+    Or where its config is another one. Margins and figures belong to samples by their place.
     """
     config = run.config()
     told = known_origin(run)
@@ -46,10 +37,9 @@ def begun_on(run: Run) -> tuple[Splits, dict[str, Any]]:
             f"train and validate on, now {has}): {place} holds other files since; put the old ones "
             "back, or begin a new run with --out"
         )
-    found = origin(config, splits)
     if told is not None:
-        check_samples(run, told, found["samples"])
-    return splits, found
+        check_samples(run, told, samples(splits))
+    return splits
 
 
 def trace(splits: Splits) -> list[tuple[float, float]]:
