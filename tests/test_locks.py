@@ -142,6 +142,25 @@ def test_a_terminated_comparison_leaves_no_training_behind_and_continues(
     assert names(run.folder) == names(whole.folder) | {"train.log", "evaluate.log"}
 
 
+def test_a_comparison_that_is_killed_outright_leaves_no_training_behind_and_continues(
+    tmp_path: Path, whole: Run, commands: Commands
+) -> None:
+    out = tmp_path / "out"
+    with started(tmp_path, "compare", "digits", *RECIPE, "--out", str(out)) as process:
+        run = Run.open(out / "standard" / "seed0")
+        trainer = holder(run)
+        process.kill()
+        process.wait()
+        for _ in range(200):
+            if not alive(trainer):
+                break
+            time.sleep(0.05)
+        assert not alive(trainer)
+    assert len(run.epochs()) == 1
+    make(plan(load_config("digits", RECIPE), [0], out), **QUIET)
+    assert_equal_runs(whole, run)
+
+
 def works(folder: Path, count: int = 1) -> list[Work]:
     """Commands on so many runs."""
     config = load_config("digits", RECIPE)

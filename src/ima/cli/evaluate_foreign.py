@@ -53,6 +53,9 @@ def evaluate_foreign(
             "`ima list data`) and noise radii with --eps"
         )
     other = None if transfer_from is None else Run.open(transfer_from, trust=trust)
+    if other is not None:
+        # Refused before there is work to lose.
+        other.config()
     foreign = load_foreign(
         checkpoint,
         model,

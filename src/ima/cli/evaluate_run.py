@@ -44,6 +44,9 @@ def evaluate_run(
     trusted = trust or said_again(folder, model)
     run = Run.open(folder, trust=trusted)
     other = None if transfer_from is None else Run.open(transfer_from, trust=trusted)
+    if other is not None:
+        # Refused before there is work to lose.
+        other.config()
     doing, verdict = "", None
     with Lock(folder, "evaluate"):
         try:

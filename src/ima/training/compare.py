@@ -7,7 +7,7 @@ was stopped continues where it was, and runs that two rows share are made once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -17,7 +17,7 @@ from ima.budget import Budget
 from ima.evaluation.evaluate import WORST
 from ima.evaluation.results import FILE, Results
 from ima.files import digest
-from ima.training.build import check_buildable
+from ima.training.build import load_splits
 from ima.training.checkpoint import CheckpointError, peek
 from ima.training.children import Report, Work, work_off
 from ima.training.config import Config, ConfigError, Named, parse
@@ -132,19 +132,34 @@ class Plan:
         return ended[0] if len(ended) == 1 else max(ended, key=Candidate.score)
 
 
-def plan(config: Config, seeds: Sequence[int], folder: Path) -> list[Plan]:
-    """The rows of the config's comparison with the folders of their runs, which `make` makes.
+def plan(
+    config: Config,
+    seeds: Sequence[int],
+    folder: Path,
+    before: Callable[[Config], None] | None = None,
+) -> list[Plan]:
+    """The rows of the config's comparison with the folders of their runs; makes the folders.
 
     Raises ConfigError where the config compares nothing, and where a folder holds a run of other
-    settings.
+    settings. before: is called with the config before the first new folder is made, so that what it
+    refuses leaves none.
     """
     if not config.compare:
         raise ConfigError(
             f"the config {config.name!r} compares nothing: it has no `compare` rows, such as "
             "compare: [{label: SAT, method: {name: sat, eps: 3.0}}]"
         )
+    wanted = rows(config)
+    places = [
+        folder / slug(one.method, row.differs) / f"seed{seed}" / "config.yaml"
+        for row in wanted
+        for one in row.candidates
+        for seed in seeds
+    ]
+    if before is not None and not all(place.exists() for place in places):
+        before(config)
     plans: list[Plan] = []
-    for row in rows(config):
+    for row in wanted:
         candidates = tuple(
             Candidate(
                 candidate.method,
@@ -182,9 +197,7 @@ def make(
     ]
     if train:
         # Data that is missing is told once, before anything starts.
-        check_buildable(train[0].run.config())
-    for run in runs:
-        run.begin()
+        load_splits(train[0].run.config())
     work_off(train, jobs=jobs, device=device, budget=budget, report=report)
     rivals = unique(
         run for p in plans if p.tuned for c in p.candidates if not c.diverged() for run in c.runs
@@ -289,7 +302,7 @@ def _run(candidate: Config, seed: int, folder: Path) -> Run:
     wanted = parse(values)
     place = folder / f"seed{seed}"
     if not (place / "config.yaml").exists():
-        return Run.planned(place, wanted)
+        return Run.create(place, wanted)
     # The user's config names the network; a run that names another one is another run.
     run = Run.open(place, trust=(wanted.network.name,))
     other = f"{place} holds a run of other settings; name another folder with --out, or delete it"

@@ -8,7 +8,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from ima.data import DATASETS
@@ -29,7 +28,7 @@ from ima.training.refusal import (
 )
 from ima.training.rows import rows
 from ima.training.settings import Comparison, Config, Evaluate, Named, Optimizer, Train
-from ima.training.trust import Trust, check_trust
+from ima.training.trust import Trust, UntrustedError, check_trust
 
 __all__ = [
     "Comparison",
@@ -86,7 +85,10 @@ def load_config(
         _override(values, override)
     # What the command line says itself, and what a file of the user's own says.
     own = trust or not _of_a_run(path) or _network(values) != written or _said(overrides, written)
-    return parse(values, trust=own)
+    try:
+        return parse(values, trust=own)
+    except UntrustedError as error:
+        raise UntrustedError(f"{path}: {error}") from error
 
 
 def _of_a_run(path: Path) -> bool:
@@ -119,10 +121,10 @@ def parse(values: Mapping[str, Any], *, trust: Trust = True) -> Config:
     check_trust(config.network, trust)
     builder = ask("network.name", find_builder, config.network.name)
     options = check_options("network", builder, config.network, ARGUMENTS)
-    if config.network.name in NETWORKS:
-        # Of no memory: whether it can be built.
-        with torch.device("meta"):
-            ask("network", partial(builder, 1, 2, **options))
+    for key, value in options.items():
+        # Widths and depths; an imported network may mean anything.
+        if config.network.name in NETWORKS and isinstance(value, int) and value < 1:
+            raise ConfigError(f"network.{key}: is {value}; expected at least 1")
     _check_method("method", config.method)
     for name in (*config.evaluate.attacks, *config.evaluate.attacks_on("last")):
         row, _ = ask("evaluate.attacks", find_attack, name)

@@ -44,7 +44,7 @@ LARGEST = 3.4028234663852886e38
 WHOLE = 2**32
 """Whole numbers lie below, seeds too."""
 
-WORDS = ("name", "note", "label", "path")
+WORDS = ("name", "note", "label", "path", "norm")
 """Keys whose values are no numbers, whatever they look like."""
 
 
