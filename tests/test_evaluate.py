@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -911,3 +913,22 @@ def test_results_on_validation_are_not_said_to_be_on_test_samples(tmp_path: Path
     assert "validation samples" in results_table([("A", [judged])], "").caption
     assert results_table([("A", [tested])], "").caption.startswith("n = 20 of ")
     assert "test samples" in results_table([("A", [tested])], "").caption
+
+
+def test_an_evaluation_whose_disk_is_full_names_the_record_and_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data, path = mlp((8,)), TensorDataset(*labelled(30)), tmp_path / "e.part"
+    really, writes = Path.open, list[str]()
+
+    def full(self: Path, mode: str = "r", *more: Any, **named: Any) -> Any:
+        if mode == "a":
+            writes.append(self.name)
+            if len(writes) == 3:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return really(self, mode, *more, **named)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OSError, match=r"e\.part cannot be written .*make room"):
+        evaluate(model, data, **SHORT, partial=path)
+    assert same_rows(evaluate(model, data, **SHORT, partial=path), evaluate(model, data, **SHORT))

@@ -390,3 +390,36 @@ def test_a_lock_that_cannot_be_written_names_the_folder(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
     with pytest.raises(NotADirectoryError, match="file is in the way"):
         Lock(tmp_path / "taken" / "run", "train").take()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_workers_of_a_command_in_this_process_end_with_it(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    # As nnU-Net's data loaders, which nothing else would end.
+    script = (
+        "import multiprocessing, os, sys, time\n"
+        "from pathlib import Path\n"
+        "from ima.training.processes import ending_workers\n"
+        "worker = multiprocessing.get_context('fork').Process(\n"
+        "    target=time.sleep, args=(120,), daemon=True)\n"
+        "with ending_workers():\n"
+        "    worker.start()\n"
+        "    Path(sys.argv[1]).write_text(str(worker.pid))\n"
+        "    time.sleep(120)\n"
+    )
+    file = tmp_path / "worker"
+    with subprocess.Popen([sys.executable, "-c", script, file]) as process:
+        while not file.exists() or not file.read_text():
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(60) == -number
+    worker = int(file.read_text())
+    state = Path(f"/proc/{worker}/stat")
+    for _ in range(100):
+        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(worker, signal.SIGKILL)
+        raise AssertionError

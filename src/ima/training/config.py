@@ -55,9 +55,7 @@ def packaged() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def load_config(
-    source: str | Path, overrides: Sequence[str] = (), trust: bool = False
-) -> Config:
+def load_config(source: str | Path, overrides: Sequence[str] = (), trust: bool = False) -> Config:
     """The config in a YAML file, or one that comes with the library, by its name.
 
     overrides: `key=value` with dots for nesting; values are YAML. trust: whether a config in

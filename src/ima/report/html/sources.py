@@ -90,7 +90,8 @@ def find(path: Path) -> list[Path]:
     evaluated = [run for run in runs if _tables(run / "evaluation")]
     if not evaluated:
         raise FileNotFoundError(
-            f"{path} holds no evaluated run; evaluate one first: `ima evaluate RUN`"
+            f"{path} holds no evaluated run, with config.yaml and results; evaluate one first: "
+            "`ima evaluate RUN`"
         )
     return sorted(evaluated, key=_order)
 
