@@ -577,9 +577,8 @@ def test_no_attack_is_begun_that_may_not_fit_into_the_budget(
     # With nothing done yet in a call, a guess does not keep it from beginning.
     with pytest.raises(OutOfTime, match=r"after 6 batches .*\(5 s .*10 s"):
         run_checks(honest, digits, EPS, partial=record, budget=Budget(35), **AGAIN)
-    with pytest.raises(OutOfTime, match=r"after 6 batches .*\(9 s .*10 s"):
-        run_checks(honest, digits, EPS, partial=record, budget=Budget(9, whole=60), **AGAIN)
-    with pytest.raises(ValueError, match=r"checks takes up to 10 s, more than .*9 s.*give more"):
+    # Nor does one that is known to take longer than there is.
+    with pytest.raises(OutOfTime, match=r"after 7 batches .*\(0 s .*10 s"):
         run_checks(honest, digits, EPS, partial=record, budget=Budget(9), **AGAIN)
     for _ in range(20):
         before = len(work.done)

@@ -113,3 +113,39 @@ def test_a_config_is_immutable() -> None:
     config: Config = load_config("digits")
     with pytest.raises(ValueError, match="frozen"):
         config.train.epochs = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("method={name: sat, eps: 1e308}", "method.eps"),
+        ("method={name: sat, eps: 1.0e+308}", "method.eps"),
+        ("method={name: sat, eps: .nan}", "method.eps"),
+        ("method={name: sat, eps: nan}", "method.eps"),
+        ("method={name: sat, eps: .inf}", "method.eps"),
+        ("method={name: ima, eps: 1.0, delta: -.inf}", "method.delta"),
+        ("method={name: sat, eps: 1.0, steps: 99999999999}", "method.steps"),
+        ("optimizer.lr=1e400", "optimizer.lr"),
+        ("optimizer.weight_decay=.nan", "optimizer.weight_decay"),
+        ("train.epochs=1" + "0" * 400, "train.epochs"),
+        ("train.seed=18446744073709551616", "train.seed"),
+        ("train.batch_size=4294967296", "train.batch_size"),
+        ("train.ema=.nan", "train.ema"),
+        ("data.seed=99999999999", "data.seed"),
+        ("data.size=99999999999", "data.size"),
+        ("data.flip=.nan", "data.flip"),
+        ("evaluate.eps=[0.5, 1e39]", "evaluate.eps.1"),
+        ("evaluate.eps=[.inf]", "evaluate.eps.0"),
+        ("evaluate.batch_size=99999999999", "evaluate.batch_size"),
+        ("network.width=-1", "network.width"),
+        ("network.width=0", "network.width"),
+        ("network.width=99999999999", "network.width"),
+        ("network.width=.nan", "network.width"),
+        ("compare=[{label: A, method: {name: sat}, sweep: {eps: [1.0, .inf]}}]", "compare.0.sweep"),
+    ],
+)
+def test_a_number_that_cannot_be_computed_with_is_refused_with_its_key(
+    override: str, key: str
+) -> None:
+    with pytest.raises(ConfigError, match=key):
+        load_config("digits", [override])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -704,12 +706,10 @@ def test_no_batch_is_begun_that_may_not_fit_into_the_budget(
     # 25 seconds hold two batches of 10, and what is left no third.
     with pytest.raises(OutOfTime, match=r"after 2 of 4 .*5 s .*10 s.*e\.part.*continue"):
         evaluate(model, data, **SHORT, partial=path, budget=Budget(25))
-    # Known to be too long from the last time, and not tried again.
-    with pytest.raises(OutOfTime, match=r"after 2 of 4 .*9 s .*10 s"):
-        evaluate(model, data, **SHORT, partial=path, budget=Budget(9, whole=20))
-    with pytest.raises(ValueError, match=r"batch takes up to 10 s, more than .*9 s.*give more"):
+    # Known to be too long from the last time: one a call, or nothing would ever be done.
+    with pytest.raises(OutOfTime, match=r"after 3 of 4 .*0 s .*10 s"):
         evaluate(model, data, **SHORT, partial=path, budget=Budget(9))
-    results = evaluate(model, data, **SHORT, partial=path, budget=Budget(20))
+    results = evaluate(model, data, **SHORT, partial=path, budget=Budget(1))
     assert same_rows(results, whole)
     assert results.settings["seconds"] == "40.0"
     with pytest.raises(OutOfTime, match="nothing is kept"):
@@ -913,3 +913,22 @@ def test_results_on_validation_are_not_said_to_be_on_test_samples(tmp_path: Path
     assert "validation samples" in results_table([("A", [judged])], "").caption
     assert results_table([("A", [tested])], "").caption.startswith("n = 20 of ")
     assert "test samples" in results_table([("A", [tested])], "").caption
+
+
+def test_an_evaluation_whose_disk_is_full_names_the_record_and_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data, path = mlp((8,)), TensorDataset(*labelled(30)), tmp_path / "e.part"
+    really, writes = Path.open, list[str]()
+
+    def full(self: Path, mode: str = "r", *more: Any, **named: Any) -> Any:
+        if mode == "a":
+            writes.append(self.name)
+            if len(writes) == 3:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return really(self, mode, *more, **named)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OSError, match=r"e\.part cannot be written .*make room"):
+        evaluate(model, data, **SHORT, partial=path)
+    assert same_rows(evaluate(model, data, **SHORT, partial=path), evaluate(model, data, **SHORT))

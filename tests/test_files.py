@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ima.files import make_folder, whole, write_arrays, write_text
+from ima import files
+from ima.files import (
+    make_folder,
+    read_arrays,
+    read_json,
+    read_text,
+    whole,
+    write_arrays,
+    write_text,
+)
+from ima.training.lock import Lock
 
 
 def forbid(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,3 +178,92 @@ def test_a_file_that_cannot_be_written_is_named_with_what_to_do(
 def test_errors_about_other_files_stay_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"No such file or directory: 'other'$"):
         fail(tmp_path / "a.txt", errno.ENOENT, about="other")
+
+
+def nobody() -> int:
+    """The number of a process that does not run any more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_killed_process_left_is_deleted_with_the_next_write(tmp_path: Path) -> None:
+    path, dead = tmp_path / "a.txt", nobody()
+    left = [f"a.txt.{dead}.part", f"a.txt.{files._HOST}.{dead}.part"]
+    kept = [
+        f"a.txt.{os.getppid()}.part",  # Of one that runs.
+        f"a.txt.deadbeef.{dead}.part",  # Of another machine.
+        f"b.txt.{dead}.part",  # Of another file: swept with it, or by its lock.
+        "a.part",
+        "a.txt.part",
+        "a.txt.0.part",
+    ]
+    for name in (*left, *kept):
+        (tmp_path / name).touch()
+    write_text(path, "whole")
+    gone = {"a.txt.0.part"}
+    assert set(names(tmp_path)) == {"a.txt", *kept} - gone
+
+
+@pytest.mark.parametrize(("command", "folder"), [("train", "."), ("evaluate", "evaluation")])
+def test_what_a_killed_command_left_is_deleted_when_it_starts_again(
+    command: str, folder: str, tmp_path: Path
+) -> None:
+    dead = nobody()
+    for place in (tmp_path, tmp_path / "evaluation"):
+        place.mkdir(exist_ok=True)
+        (place / f"x [1].safetensors.{dead}.part").touch()
+        (place / "best.part").touch()
+    with Lock(tmp_path, command):
+        pass
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob(f"*.{dead}.part")}
+    assert len(left) == 1 and not list((tmp_path / folder).glob(f"*.{dead}.part"))
+    assert len(list(tmp_path.rglob("best.part"))) == 2
+
+
+def test_a_write_that_is_killed_leaves_what_the_next_one_deletes(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from ima.files import whole\n"
+        "with whole(Path(sys.argv[1])) as beside:\n"
+        "    beside.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    done = subprocess.run([sys.executable, "-c", script, path], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(names(tmp_path)) == 2 and path.read_text() == "old"
+    write_text(path, "new")
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    for content, read, told in (
+        (b"\xff\xfe\x00", read_text, "no text"),
+        (b"\xff\xfe\x00", read_json, "no text"),
+        (b"", read_json, "Expecting value"),
+        (b'{"a": 1', read_json, "Expecting"),
+        (b"[1]", read_json, "holds list, expected dict"),
+        (b"[" * 100_000, read_json, "damaged"),
+        (b"", read_arrays, "damaged"),
+        (b"PK\x03\x04 and so on", read_arrays, "damaged"),
+        (b"\x80\x04.", read_arrays, "damaged"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=told) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+    path.unlink()
+    path.mkdir()
+    for read in (read_text, read_json, read_arrays):
+        with pytest.raises(OSError, match=str(path)):
+            read(path)
+
+
+def test_pickled_arrays_are_not_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match=r"x\.npz is damaged"):
+        read_arrays(tmp_path / "x.npz")

@@ -24,6 +24,7 @@ from test_training import assert_equal_runs, names, train
 from torch import nn
 
 import ima.training.children as children
+import ima.training.processes as processes
 from ima.networks.small_cnn import small_cnn
 from ima.training.children import Work, work_off
 from ima.training.compare import make, plan
@@ -60,7 +61,7 @@ def pausing(channels: int, num_classes: int) -> nn.Module:
 @contextmanager
 def started(folder: Path, *words: str) -> Generator[subprocess.Popen[str]]:
     """A command whose training has come to the middle of its second epoch."""
-    there = folder / "paused"
+    there, found = folder / "paused", os.environ.get("PYTHONPATH", "")
     process = subprocess.Popen(
         [sys.executable, "-m", "ima", *words, "--device", "cpu"],
         stdout=subprocess.PIPE,
@@ -70,7 +71,7 @@ def started(folder: Path, *words: str) -> Generator[subprocess.Popen[str]]:
         env={
             **os.environ,
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(Path(__file__).parent),
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), found]),
             PAUSE: str(there),
         },
     )
@@ -141,6 +142,25 @@ def test_a_terminated_comparison_leaves_no_training_behind_and_continues(
     assert names(run.folder) == names(whole.folder) | {"train.log", "evaluate.log"}
 
 
+def test_a_comparison_that_is_killed_outright_leaves_no_training_behind_and_continues(
+    tmp_path: Path, whole: Run, commands: Commands
+) -> None:
+    out = tmp_path / "out"
+    with started(tmp_path, "compare", "digits", *RECIPE, "--out", str(out)) as process:
+        run = Run.open(out / "standard" / "seed0")
+        trainer = holder(run)
+        process.kill()
+        process.wait()
+        for _ in range(200):
+            if not alive(trainer):
+                break
+            time.sleep(0.05)
+        assert not alive(trainer)
+    assert len(run.epochs()) == 1
+    make(plan(load_config("digits", RECIPE), [0], out), **QUIET)
+    assert_equal_runs(whole, run)
+
+
 def works(folder: Path, count: int = 1) -> list[Work]:
     """Commands on so many runs."""
     config = load_config("digits", RECIPE)
@@ -165,7 +185,7 @@ def handled() -> Generator[Callable[[int, Any], None]]:
         signal.signal(number, what)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_ends_what_runs_and_starts_nothing_more(
     number: signal.Signals,
     tmp_path: Path,
@@ -251,7 +271,7 @@ def test_commands_are_run_from_a_thread_too(
 def test_a_command_that_does_not_end_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(children, "PATIENCE", 0.3)
+    monkeypatch.setattr(processes, "PATIENCE", 0.3)
     script = (
         "import signal, sys, time, pathlib\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -281,7 +301,7 @@ def test_a_run_that_is_trained_is_refused_until_its_trainer_is_dead(
 ) -> None:
     plans = plan(load_config("digits", RECIPE), [0], tmp_path)
     run = plans[0].candidates[0].runs[0]
-    again = ("train", "--resume", str(run.folder), "--device", "cpu")
+    again = ("train", "--resume", str(run.folder), "--trust", "--device", "cpu")
     with started(tmp_path, *again[:-2]) as process:
         before = names(run.folder)
         told = [f"`ima train` already writes to {run.folder}", f"process {process.pid} on ", "wait"]
@@ -302,7 +322,7 @@ def test_a_new_run_is_locked_as_soon_as_it_has_a_folder(
 ) -> None:
     def second(run: Run, flipped: Any) -> None:
         with pytest.raises(RuntimeError, match="already writes to"):
-            train(Run.open(run.folder))
+            train(Run.open(run.folder, trust=True))
         refused.append(True)
 
     refused: list[bool] = []
@@ -314,11 +334,11 @@ def test_a_new_run_is_locked_as_soon_as_it_has_a_folder(
 
 
 def test_evaluations_exclude_each_other_and_no_training(tmp_path: Path, whole: Run) -> None:
-    again = ("evaluate", str(whole.folder), "--checkpoint", "last", "--device", "cpu")
+    again = ("evaluate", str(whole.folder), "--trust", "--checkpoint", "last", "--device", "cpu")
     with Lock(whole.folder, "evaluate"):
         assert_refused(call(*again), [f"`ima evaluate` already writes to {whole.folder}"])
         assert not whole.results("last").exists()
-        assert call("train", "--resume", str(whole.folder), "--device", "cpu").code == 0
+        assert call("train", "--resume", str(whole.folder), "--trust", "--device", "cpu").code == 0
     with Lock(whole.folder, "train"):
         said = call(*again)
     assert (said.code, said.err) == (0, "")
@@ -370,3 +390,36 @@ def test_a_lock_that_cannot_be_written_names_the_folder(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
     with pytest.raises(NotADirectoryError, match="file is in the way"):
         Lock(tmp_path / "taken" / "run", "train").take()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_workers_of_a_command_in_this_process_end_with_it(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    # As nnU-Net's data loaders, which nothing else would end.
+    script = (
+        "import multiprocessing, os, sys, time\n"
+        "from pathlib import Path\n"
+        "from ima.training.processes import ending_workers\n"
+        "worker = multiprocessing.get_context('fork').Process(\n"
+        "    target=time.sleep, args=(120,), daemon=True)\n"
+        "with ending_workers():\n"
+        "    worker.start()\n"
+        "    Path(sys.argv[1]).write_text(str(worker.pid))\n"
+        "    time.sleep(120)\n"
+    )
+    file = tmp_path / "worker"
+    with subprocess.Popen([sys.executable, "-c", script, file]) as process:
+        while not file.exists() or not file.read_text():
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(60) == -number
+    worker = int(file.read_text())
+    state = Path(f"/proc/{worker}/stat")
+    for _ in range(100):
+        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(worker, signal.SIGKILL)
+        raise AssertionError

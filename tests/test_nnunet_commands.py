@@ -25,7 +25,7 @@ import yaml
 from tiny_nnunet import DATASET, DATASET_ID, Folders, make_raw
 
 import ima.nnunet.conduct as conducting
-from ima.budget import WHOLE, Budget, OutOfTime
+from ima.budget import Budget, OutOfTime
 from ima.cli import app, main
 from ima.cli.nnunet import page
 from ima.evaluation.results import FILE
@@ -38,6 +38,7 @@ from ima.nnunet.paper import TASKS, by_dataset
 from ima.nnunet.plans import with_batch_size
 from ima.nnunet.settings import CONFIG, KEYS, TRAINERS, Settings
 from ima.nnunet.steps import attack, results
+from ima.parent import PARENT
 from ima.training.refusal import ConfigError
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -559,6 +560,10 @@ home = Path(os.environ["nnUNet_raw"]).parent
 with (home / "calls.jsonl").open("a") as log:
     log.write(json.dumps({"words": words, **kept}) + "\\n")
 print("this is", *words)
+if os.environ.get("IMA_PARENT"):
+    from ima.parent import watch_parent
+
+    watch_parent()
 
 
 def touch(path):
@@ -763,11 +768,12 @@ def test_an_evaluation_of_other_noise_or_samples_is_made_again(
     weights = place.trained(row) / "fold_0" / "checkpoint_final.pth"
     weights.parent.mkdir(parents=True)
     weights.write_text("weights")
-    rows = tuple(
-        SegmentRow.of(0, "case", 0, name, eps, 0.5, eps, 9, 1, (0.5,))
-        for name, eps in (("clean", 0.0), ("pgd-3", 2.0), ("pgd-3", 6.0))
-    )
     settings = {FILE: digest(weights), "samples": "4 of 99", **told}
+    rows = tuple(
+        SegmentRow.of(n, "case", 0, name, eps, 0.5, eps, 9, 1, (0.5,))
+        for name, eps in (("clean", 0.0), ("pgd-3", 2.0), ("pgd-3", 6.0))
+        for n in range(int(settings["samples"].partition(" ")[0]))
+    )
     SegmentationResults(rows, ("front",), "L2", settings).to_csv(results(place, row))
     one = few(evaluate={**FEW["evaluate"], **asked})
     assert attack(Place(one, place.folder, None, "cpu", seed=3), row).done == made
@@ -833,7 +839,7 @@ def test_when_the_time_is_up_a_training_ends_with_its_children_and_continues(pla
     assert [words[-1] for words in train] == ["cpu", "--c", "cpu"]
     # The trainers read their settings beside what is said of the budget.
     for one in (one for one in calls(place) if "train" in one["words"]):
-        assert one[WHOLE] and Settings.of("Dataset501_Tiny", 9, uses=KEYS, environ=one).epochs == 2
+        assert one[PARENT] and Settings.of("Dataset501_Tiny", 9, uses=KEYS, environ=one).epochs == 2
     # An evaluation stops itself in time.
     attacks = [one["words"] for one in calls(place) if "evaluate" in one["words"]]
     assert all(words[-2] == "--time-budget" and words[-1].endswith("s") for words in attacks)
@@ -846,7 +852,10 @@ def test_an_evaluation_that_stopped_for_time_is_no_failure(place: Place) -> None
         conduct(place)
 
 
-def test_a_terminated_command_leaves_no_training_behind(place: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL])
+def test_a_command_that_ends_leaves_no_training_behind(
+    number: signal.Signals, place: Place, tmp_path: Path
+) -> None:
     place.folder.mkdir()
     (place.folder / "hang").touch()
     file = tmp_path / "few.yaml"
@@ -866,8 +875,8 @@ def test_a_terminated_command_leaves_no_training_behind(place: Place, tmp_path: 
             if list(place.folder.rglob("checkpoint_latest.pth")) or process.poll() is not None:
                 break
             time.sleep(0.1)
-        process.terminate()
-        assert process.wait(60) == 128 + signal.SIGTERM
+        process.send_signal(number)
+        assert process.wait(60) == (-number if number == signal.SIGKILL else 128 + number)
     finally:
         process.kill()
         process.wait()

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ima.budget import WHOLE
 from ima.nnunet.checkpoints import best_dice, check_fold
 from ima.nnunet.environment import check_version, external_folder
 from ima.nnunet.settings import ALL as KINDS
 from ima.nnunet.settings import CONFIG, KEYS, Settings, reach, used_by, variables
+from ima.parent import PARENT
 
 ALL = tuple(KEYS)
 
@@ -113,7 +113,7 @@ def test_a_missing_file_is_named() -> None:
 
 
 def test_the_librarys_other_variables_are_left_alone() -> None:
-    others = {"IMA_DATA": "/data", "IMA_CACHE": "/cache", "IMA_JOBS": "2", WHOLE: "600"}
+    others = {"IMA_DATA": "/data", "IMA_CACHE": "/cache", "IMA_JOBS": "2", PARENT: "600"}
     got = settings(OTHER_IMA_EPS="1", **others)
     assert got == settings()
 

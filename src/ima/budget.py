@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 
@@ -10,12 +9,11 @@ OUT_OF_TIME = 75
 """Exit code of a command that stopped for time and can be continued (EX_TEMPFAIL)."""
 
 
+LONGEST = 10**9
+"""Seconds that no budget has."""
+
 SHORT = 60.0
 """Seconds that are taken to be enough for what has never been timed."""
-
-
-WHOLE = "IMA_WHOLE_BUDGET"
-"""The environment variable that tells a command of how many seconds it was given the rest."""
 
 
 class OutOfTime(RuntimeError):  # noqa: N818  # it is no error: nothing went wrong
@@ -23,17 +21,18 @@ class OutOfTime(RuntimeError):  # noqa: N818  # it is no error: nothing went wro
 
 
 class Budget:
-    """So many seconds, from the moment it is made.
+    """So many seconds, from the moment it is made, and at least one piece of work.
 
-    whole: all the seconds of which these are the rest; the same if None.
+    worked: whether something was done since. Until then everything is admitted, so that the same
+    command, given often enough, comes to its end whatever its start takes.
     """
 
-    def __init__(self, seconds: float, whole: float | None = None) -> None:
+    def __init__(self, seconds: float) -> None:
         if not 0 < seconds < float("inf"):
             raise ValueError(f"a time budget is {seconds} s; expected a finite time above 0")
         self.seconds = seconds
-        self.whole = seconds if whole is None else whole
         self.end = time.monotonic() + seconds
+        self.worked = False
 
     @staticmethod
     def parse(text: str) -> Budget:
@@ -44,9 +43,9 @@ class Budget:
         match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
         hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0,) * 3
         total = 3600 * hours + 60 * minutes + seconds
-        if total == 0:
+        if not 0 < total < LONGEST:
             raise ValueError(f"a time budget is {text!r}; expected such as 90, 540s, 9m or 1h30m")
-        return Budget(total, float(os.environ.get(WHOLE, total)))
+        return Budget(total)
 
     def left(self) -> float:
         """Seconds that are left; negative afterwards."""
@@ -56,13 +55,13 @@ class Budget:
         """Seconds that must be left to begin what has never been timed: a minute, or a fifth."""
         return min(SHORT, 0.2 * self.seconds)
 
-    def require(self, seconds: float, what: str) -> None:
-        """Raise ValueError where what must be done at one go never fits, however often begun."""
-        if seconds > self.whole:
-            raise ValueError(
-                f"{what} takes up to {seconds:.0f} s, more than the time budget of "
-                f"{self.whole:.0f} s: the same again would never end; give more time"
-            )
+    def admits(self, seconds: float = 0.0) -> bool:
+        """Whether to begin what may take so long: it fits, or nothing was done yet."""
+        return not self.worked or self.left() >= max(seconds, 0.0)
+
+    def did(self) -> None:
+        """Note that a piece of work is done."""
+        self.worked = True
 
     def over(self) -> bool:
         """Whether the time is up."""

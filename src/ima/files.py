@@ -1,16 +1,24 @@
-"""Files that appear whole or not at all, and their digests."""
+"""Files that appear whole or not at all, are read whole or refused by name, and their digests."""
 
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
+import json
 import os
+import platform
+import re
+import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from ima.memory import check_npz
 
 _IN_THE_WAY = "a {} is in the way: move it, or name another place"
 _FULL = "make room on the disk, or name a place on another one"
@@ -41,6 +49,39 @@ def make_folder(folder: Path) -> None:
         raise unwritable(folder, error) from error
 
 
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+"""This machine, in the names of files that are not whole: others may write to the same folder."""
+
+_UNFINISHED = re.compile(r".+?\.(?:(?P<host>[0-9a-f]{8})\.)?(?P<process>\d+)\.part")
+
+
+def sweep(folder: Path, name: str = "") -> None:
+    """Delete what processes of this machine that were killed in the middle of writing left.
+
+    folder: where, but not below it; name: of the file that they wrote, any if empty.
+    """
+    # Where a process cannot be asked for without ending it, nothing is deleted.
+    if sys.platform == "win32":
+        return
+    for path in folder.glob(f"{glob.escape(name)}*.part"):
+        found = _UNFINISHED.fullmatch(path.name)
+        # Versions before this one did not write the machine.
+        if found and (found["host"] or _HOST) == _HOST and not _runs(int(found["process"])):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    # 0 would ask for all of this group.
+    return process > 0
+
+
 @contextmanager
 def whole(path: Path) -> Generator[Path]:
     """A path beside `path` to write to, which takes its place at the end.
@@ -50,7 +91,8 @@ def whole(path: Path) -> Generator[Path]:
     disk, raise an OSError of the system's kind that says what to do.
     """
     make_folder(path.parent)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    sweep(path.parent, path.name)
+    beside = path.with_name(f"{path.name}.{_HOST}.{os.getpid()}.part")
     try:
         yield beside
         os.replace(beside, path)
@@ -65,6 +107,30 @@ def whole(path: Path) -> Generator[Path]:
             beside.unlink()
 
 
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8; ValueError, with the file's name, for other bytes."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged, or no text: {error}") from error
+
+
+def read_json(path: Path, kind: type[Any] = dict) -> Any:
+    """What a JSON file holds; ValueError, with the file's name, for other files.
+
+    kind: what it must be at the top.
+    """
+    try:
+        found = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(found, kind):
+        raise ValueError(
+            f"{path} is damaged: it holds {type(found).__name__}, expected {kind.__name__}"
+        )
+    return found
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text with the same line ends everywhere, whole or not at all."""
     with whole(path) as beside:
@@ -76,6 +142,24 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     # Through a handle: numpy adds an ending to names that do not have its own.
     with whole(path) as beside, beside.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz, pickles refused; ValueError, with the file's name, for other files.
+
+    That of `check_npz` for one that would fill the memory.
+    """
+    check_npz(path)
+    try:
+        # Opened here, because numpy leaves a file open that it cannot read.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except IsADirectoryError:
+        raise
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
+        raise ValueError(f"{path} is damaged, or no .npz: {error}") from error
 
 
 def digest(path: Path) -> str:

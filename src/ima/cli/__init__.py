@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from cyclopts import App
 
 from ima import __version__
+from ima.cli.streams import CLOSED, drop_output, print_anywhere
+from ima.parent import watch_parent
 
 app = App(
     name="ima",
@@ -42,16 +45,33 @@ STOPPED = 130
 
 def main() -> None:
     """Run the command line; errors that say what to do are printed without a traceback."""
+    watch_parent()
+    print_anywhere()
     try:
-        app()
+        try:
+            app()
+        finally:
+            # Here, where an output that is closed ends quietly.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
+        sys.exit(CLOSED)
     except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
-        if not str(error) or not _explains(error):
+        said = str(error) if _explains(error) else _of_a_file(error)
+        if not said:
             raise
-        print(f"ima: {error}", file=sys.stderr)
+        print(f"ima: {said}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("\nima: stopped; what is finished is saved", file=sys.stderr)
         sys.exit(STOPPED)
+
+
+def _of_a_file(error: BaseException) -> str:
+    """What the system refused to do with which file; empty for other errors."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return ""
+    return f"{os.fsdecode(error.filename)}: {error.strerror or error}"
 
 
 def _explains(error: BaseException) -> bool:

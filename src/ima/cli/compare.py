@@ -18,6 +18,7 @@ def compare(
     jobs: int = 1,
     device: str = "auto",
     time_budget: str | None = None,
+    trust: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Train and test the methods of a config under one recipe; continues what was stopped.
 
@@ -37,7 +38,11 @@ def compare(
     device:
         cpu, cuda, mps or auto.
     time_budget:
-        Such as 540s, 9m or 1h30m: stop in time, with exit code 75; the same command continues.
+        Such as 540s, 9m or 1h30m: stop in time, with exit code 75; the same command continues. But
+        each call does at least one batch.
+    trust:
+        Import the network that a config in a run's folder names by module:function, which runs its
+        code; a config of your own may name one anyway.
 
     """
     from ima.budget import OUT_OF_TIME, Budget, OutOfTime
@@ -45,6 +50,7 @@ def compare(
     budget = None if time_budget is None else Budget.parse(time_budget)
     from ima.evaluation.results import Results
     from ima.report.comparison import Entry, Frame, write
+    from ima.training.build import check_buildable
     from ima.training.compare import Candidate, make, plan
     from ima.training.config import load_config, warnings
     from ima.training.origin import (
@@ -63,9 +69,9 @@ def compare(
         raise ValueError(f"--jobs is {jobs}; expected at least 1")
     chosen_seeds = list(dict.fromkeys(seeds or [0]))
     refuse_rows_own(overrides)
-    loaded = load_config(config, overrides)
+    loaded = load_config(config, overrides, trust)
     folder = Path("runs") / loaded.name if out is None else out
-    plans = plan(loaded, chosen_seeds, folder)
+    plans = plan(loaded, chosen_seeds, folder, check_buildable)
     for one in plans:
         for candidate in one.candidates:
             for warning in warnings(candidate.runs[0].config()):
@@ -78,7 +84,7 @@ def compare(
             report=lambda what, done, total: print(f"[{done}/{total}] {what}", flush=True),
             budget=budget,
         )
-        if budget is not None and budget.over():
+        if budget is not None and budget.worked and budget.over():
             raise OutOfTime("the time is up: all runs are done, the tables are not written")
     except OutOfTime as stop:
         print(f"ima: {stop}; the same command continues", file=sys.stderr)

@@ -39,6 +39,7 @@ def evaluate(
     device: str = "auto",
     seed: int = 0,
     time_budget: str | None = None,
+    trust: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Attack a trained run on its test part and write the results into its folder.
 
@@ -75,7 +76,7 @@ def evaluate(
         Another run on the same data: the checks try its noise on this network.
     model:
         Of a network from elsewhere: module:function that builds it, or that is it, or a name of
-        `ima list networks`.
+        `ima list networks`. With a run's folder: its network said again, see --trust.
     data:
         For a network from elsewhere: module:function that gives a data set of (x, y), or a name
         of `ima list data`, whose test part is taken. Its attribute `classes` names the classes.
@@ -117,7 +118,10 @@ def evaluate(
         Of the attacks' random starts.
     time_budget:
         Such as 540s, 9m or 1h30m: stop, with exit code 75, before a batch that may not fit in; the
-        same command continues. The first batch, which nobody has timed, is begun in any case.
+        same command continues. But each call does at least one batch.
+    trust:
+        Import the network that a run's config names by module:function, which runs its code;
+        without, such a run is refused, unless --model says the same path again.
 
     """
     from ima.budget import Budget
@@ -171,8 +175,9 @@ def evaluate(
             "there is nothing to evaluate; name a run's folder, weights with --model, or a trained "
             "nnU-Net with --nnunet"
         )
-    _fits(run, model, elsewhere, checkpoint, checks, transfer_from)
-    if model is not None:
+    again = model is not None and run.is_dir() and (run / "config.yaml").exists()
+    _fits(run, None if again else model, elsewhere, checkpoint, checks, transfer_from)
+    if model is not None and not again:
         from ima.cli.evaluate_foreign import evaluate_foreign
 
         evaluate_foreign(
@@ -195,6 +200,7 @@ def evaluate(
             strict=strict,
             transfer_from=transfer_from,
             budget=budget,
+            trust=trust,
         )
         return
     from ima.cli.evaluate_run import evaluate_run
@@ -211,6 +217,8 @@ def evaluate(
         strict=strict,
         transfer_from=transfer_from,
         budget=budget,
+        trust=trust,
+        model=model,
     )
 
 

@@ -35,6 +35,7 @@ def evaluate_foreign(
     strict: bool,
     transfer_from: Path | None,
     budget: Budget | None,
+    trust: bool,
 ) -> None:
     """Attack the network on its data; all that is found goes into a folder beside the weights."""
     from ima.budget import OUT_OF_TIME, OutOfTime
@@ -53,7 +54,10 @@ def evaluate_foreign(
             "a network from elsewhere has no config: say --data module:function (or a name of "
             "`ima list data`) and noise radii with --eps"
         )
-    other = None if transfer_from is None else Run.open(transfer_from)
+    other = None if transfer_from is None else Run.open(transfer_from, trust=trust)
+    if other is not None:
+        # Refused before there is work to lose.
+        other.config()
     foreign = load_foreign(
         checkpoint,
         model,

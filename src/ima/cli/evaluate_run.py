@@ -24,6 +24,8 @@ def evaluate_run(
     strict: bool,
     transfer_from: Path | None,
     budget: Budget | None,
+    trust: bool,
+    model: str | None,
 ) -> None:
     """Attack weights of a run; tables are printed, results go into its folder."""
     from ima.budget import OUT_OF_TIME, OutOfTime
@@ -37,9 +39,14 @@ def evaluate_run(
     from ima.training.checking import check_run, checks_path
     from ima.training.lock import Lock
     from ima.training.run import Run
+    from ima.training.trust import said_again
 
-    run = Run.open(folder)
-    other = None if transfer_from is None else Run.open(transfer_from)
+    trusted = trust or said_again(folder, model)
+    run = Run.open(folder, trust=trusted)
+    other = None if transfer_from is None else Run.open(transfer_from, trust=trusted)
+    if other is not None:
+        # Refused before there is work to lose.
+        other.config()
     doing, verdict = "", None
     with Lock(folder, "evaluate"):
         try:

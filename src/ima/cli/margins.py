@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 
-def margins(run: Path, /, *, samples: int = 200, seed: int = 0, device: str = "auto") -> None:
+def margins(
+    run: Path,
+    /,
+    *,
+    samples: int = 200,
+    seed: int = 0,
+    device: str = "auto",
+    model: str | None = None,
+    trust: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
     """Draw the margins of a run, measure how true they are, and show the extreme samples.
 
     Writes the folder `margins` of the run. Needs a method that keeps margins, such as ima.
@@ -20,23 +32,25 @@ def margins(run: Path, /, *, samples: int = 200, seed: int = 0, device: str = "a
         Which ones, and the attacks' random starts.
     device:
         cpu, cuda, mps or auto.
+    model:
+        The run's network, said again, where its config names one by module:function.
+    trust:
+        Import the network that the run's config names by module:function, which runs its code.
 
     """
-    import numpy as np
-
-    from ima.memory import check_npz
+    from ima.files import read_arrays
     from ima.report.margins_page import pictures, write
     from ima.report.summary import margin_history
     from ima.training.measuring import measure_margins
     from ima.training.origin import provenance_of
     from ima.training.run import Run
+    from ima.training.trust import said_again
 
-    opened = Run.open(run)
+    opened = Run.open(run, trust=trust or said_again(run, model))
     estimates = measure_margins(opened, samples=samples, seed=seed, device=device)
     folder = opened.margins_folder
-    check_npz(folder / "atlas.npz")
-    with np.load(folder / "atlas.npz", allow_pickle=False) as file:
-        images = pictures(file["id"].tolist(), file["image"])
+    atlas = read_arrays(folder / "atlas.npz")
+    images = pictures(atlas["id"].tolist(), atlas["image"])
     history, note = margin_history(opened.read_margins()), opened.config().note
     made = provenance_of(opened, f"ima margins RUN --samples {samples} --seed {seed}")
     print(write(folder, estimates, history, images, note, made))

@@ -126,7 +126,8 @@ def compare(
         Of the case split and of the training.
     time_budget:
         Such as 540s, 9m or 1h30m: stop in time, with exit code 75; the same command continues. A
-        training loses the epoch that it was in, so a slice must hold its start and one epoch.
+        training loses the epoch that it was in; but each call does at least one epoch, one batch of
+        attacks, or one other step.
     dry_run:
         Print the commands that remain, and run none.
 

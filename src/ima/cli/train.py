@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+AGAIN = "network.name="
+"""The one setting of a run that may be said again, so that its code may run."""
 
 
 def train(
@@ -16,6 +23,7 @@ def train(
     device: str = "auto",
     devices: int = 1,
     time_budget: str | None = None,
+    trust: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Train one method on one data set, or continue a run.
 
@@ -26,7 +34,8 @@ def train(
     overrides:
         Changes to the config, such as `method.delta=0.2 train.epochs=20`.
     resume:
-        The folder of a run to continue; takes no config.
+        The folder of a run to continue; takes no config. Of its settings only network.name may be
+        said again, see --trust.
     out:
         The new run's folder; `runs/NAME-METHOD-seedS` if not given.
     init:
@@ -36,7 +45,11 @@ def train(
     devices:
         How many devices (with `torchrun`, it decides).
     time_budget:
-        Such as 540s, 9m or 1h30m: stop in time, with exit code 75, where the run can continue.
+        Such as 540s, 9m or 1h30m: stop in time, with exit code 75, where the run can continue. But
+        each call trains at least one batch, or does one validation.
+    trust:
+        Import the network that the config in a run's folder names by module:function, which runs
+        its code; without, such a run is refused, unless the same network.name is said again.
 
     """
     from ima.budget import OUT_OF_TIME, Budget, OutOfTime
@@ -48,21 +61,25 @@ def train(
     from ima.training.loop import fit
     from ima.training.picking import picked
     from ima.training.run import Run, leads
+    from ima.training.same import unknown_origin
 
+    if resume is not None and config is not None and "=" in config:
+        config, overrides = None, (config, *overrides)
     if (config is None) == (resume is None):
         raise ValueError("name either a config or --resume RUN, as in `ima train digits`")
     if resume is not None:
-        if overrides or out is not None or init is not None:
+        others = [word for word in overrides if not word.startswith(AGAIN)]
+        if others or out is not None or init is not None:
             raise ValueError("--resume continues a run as it was; it takes no other settings")
-        run = Run.open(resume)
+        run = Run.open(resume, trust=trust or _said_again(overrides))
     else:
         assert config is not None
-        loaded = load_config(config, overrides)
+        loaded = load_config(config, overrides, trust)
         name = f"{loaded.name}-{loaded.method.name}-seed{loaded.train.seed}"
         run = Run.planned(Path("runs") / name if out is None else out, loaded)
     loaded = run.config()
     if leads():
-        for warning in warnings(loaded):
+        for warning in [*warnings(loaded), *unknown_origin(run)]:
             print(f"note: {warning}")
         print(f"{loaded.method.name} on {loaded.data.name}: {run.folder}")
     watcher = watch(loaded.train.epochs)
@@ -99,3 +116,8 @@ def train(
         )
     print(f"best: picked by {told[PICKED]}")
     print(f"next: ima evaluate {run.folder}")
+
+
+def _said_again(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The networks that the command line names itself."""
+    return tuple(word.removeprefix(AGAIN) for word in overrides)

@@ -2,7 +2,7 @@
 
 for each batch:
     where the record has it: take its rows
-    elsewhere: begin it only if it fits into the time budget; work; record
+    elsewhere: begin it if it fits into the time budget, or is the first of the call; work; record
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def by_batch(
     is dropped. read: makes a row of its values. naming: ids and cases that must fit the samples.
     before: is shown the first batch, on the model's device, before any work.
 
-    Raises ValueError for an empty data set, for outputs that the task takes wrong decisions on,
-    and for a budget that no batch fits into; OutOfTime when it is spent.
+    Raises ValueError for an empty data set, and for outputs that the task takes wrong decisions on;
+    OutOfTime when the budget is spent.
     """
     device = device_of(model)
     record, network = None, fingerprint(model)
@@ -144,8 +144,7 @@ def by_batch(
             watcher.start(task, met)
             refuse(watcher.kind, met.end)
         if finished is None:
-            if budget is not None and budget.left() < slowest:
-                budget.require(slowest, "a batch")
+            if budget is not None and not budget.admits(slowest):
                 raise OutOfTime(_out_of_time(number, total, budget, slowest, partial))
             started = time.monotonic()
             # A generator of its own for every batch: its noise does not depend on the others.
@@ -160,6 +159,8 @@ def by_batch(
                 progress(number + 1, total)
             if record is not None:
                 record.add(finished)
+            if budget is not None:
+                budget.did()
         elif progress is not None:
             progress(number + 1, total)
         rows += finished.rows

@@ -64,7 +64,8 @@ def run_checks(
 
     partial: a file that takes what an attack finds on every batch. The same call with the same
     file continues where it was stopped or killed, and finds the same. The file stays; delete it
-    when done. budget: no batch is begun that may not fit into it, by what the attack took so far.
+    when done. budget: no batch is begun that may not fit into it, by what the attack took so far;
+    but the first of a call always is.
 
     Raises ValueError for data with fewer than three samples that the model has right, radii that
     are not above 0, unknown attacks, inputs outside bounds; FloatingPointError for outputs that

@@ -32,8 +32,8 @@ class Verdict:
 class Record:
     """The finished batches in the file `path`, of checks with these settings.
 
-    path: None keeps nothing; budget: no batch is begun that may not fit into it; watcher: of the
-    model that is attacked.
+    path: None keeps nothing; budget: no batch is begun that may not fit into it, but for the first;
+    watcher: of the model that is attacked.
     """
 
     def __init__(
@@ -68,6 +68,8 @@ class Record:
             self.began += 1
             if self.partial is not None:
                 self.partial.add(known)
+            if self.budget is not None:
+                self.budget.did()
         # The last part of a batch's name is its number.
         run = mark.rpartition(", ")[0]
         self.seen[run] = self.seen.get(run, Counts()) + known.counts
@@ -92,8 +94,8 @@ class Record:
         )
 
     def _admit(self, attack: str) -> None:
-        """Raise OutOfTime where the next batch may not fit in; ValueError where it never will."""
-        if self.budget is None:
+        """Raise OutOfTime where the next batch may not fit in, and the call has done something."""
+        if self.budget is None or not self.budget.worked:
             return
         needed = self.slowest.get(attack)
         if needed is None:
@@ -102,7 +104,6 @@ class Record:
             needed = guess if self.began else min(guess, self.budget.left())
         left = self.budget.left()
         if left <= 0 or left < needed:
-            self.budget.require(self.slowest.get(attack, 0.0), "a batch of the checks")
             raise OutOfTime(
                 f"the time is up after {self.number - 1} batches of the checks ({max(0, left):.0f} "
                 f"s are left, the next may take {needed:.0f} s); {kept(self.path)}"

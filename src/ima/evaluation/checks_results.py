@@ -10,7 +10,7 @@ from typing import Any
 
 from ima.evaluation.remarks import remarks_of
 from ima.evaluation.results import wilson
-from ima.files import write_text
+from ima.files import read_json, write_text
 
 Evidence = Mapping[str, Any]
 """What was measured, by name: numbers, and shares as `share` makes them."""
@@ -59,13 +59,22 @@ class Checks:
     def from_json(path: Path) -> Checks:
         """Read what `to_json` wrote; ValueError for any other file."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            checks = tuple(Check(**check) for check in values["checks"])
-            return Checks(dict(values["settings"]), checks)
+            values = read_json(path)
+            checks = tuple(_checked(Check(**check)) for check in values["checks"])
+            return Checks({k: str(v) for k, v in dict(values["settings"]).items()}, checks)
         except (ValueError, TypeError, LookupError) as error:
             raise ValueError(
                 f"{path} holds no checks ({error}); make them again: ima evaluate RUN --checks"
             ) from error
+
+
+def _checked(check: Check) -> Check:
+    words = (check.name, check.title, check.sentence, check.means, check.do)
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError(f"check {check.name!r} has words that are none")
+    if check.tripped not in (True, False, None) or not isinstance(check.evidence, dict):
+        raise ValueError(f"check {check.name!r} has no verdict, or no evidence")
+    return check
 
 
 def share(count: int, n: int) -> dict[str, float]:

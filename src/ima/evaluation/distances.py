@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ima.evaluation.remarks import remarks_of
-from ima.evaluation.results import CLEAN, read_settings
+from ima.evaluation.results import CLEAN, check_whole, read_settings
 from ima.files import whole
 
 NONE = "none"
@@ -106,7 +106,9 @@ class Distances:
             raise ValueError(f"{path} is no file of distances: its columns are {header}")
         norm = records[0][-1] if records else ""
         try:
-            return Distances(tuple(_row(record, norm) for record in records), norm, settings)
+            rows = tuple(_row(record, norm) for record in records)
+            check_whole([(("distances", 0.0), row.id) for row in rows], settings)
+            return Distances(rows, norm, settings)
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); measure the distances again") from error
 

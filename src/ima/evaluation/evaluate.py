@@ -124,7 +124,8 @@ def evaluate(
     partial: a file that takes every batch when it is done, after `progress` was called. The same
     call with the same file continues where it was stopped or killed, and gives the same results;
     keep is not called for finished batches again. The file stays; delete it when done.
-    budget: no batch is begun that may not fit into it, judged by the slowest so far.
+    budget: no batch is begun that may not fit into it, judged by the slowest so far; but the first
+    of a call always is.
 
     Raises ValueError for an empty data set, unknown attacks, inputs outside bounds, outputs that do
     not fit the labels, an item that may be one sample or a batch of several, and ids, names or

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from ima.evaluation.one_batch import Example
 from ima.evaluation.partial import key_of
-from ima.files import write_arrays
-from ima.memory import check_npz
+from ima.files import read_arrays, write_arrays
 from ima.tasks.pixels import wide
 
 NUMBERS = ("id", "eps", "label", "prediction", "clean_prediction")
@@ -89,9 +88,16 @@ def _arrays(examples: Sequence[Example]) -> dict[str, NDArray[Any]]:
 def _read(path: Path) -> tuple[str, list[Example]]:
     if not path.exists():
         return "", []
-    check_npz(path)
-    with np.load(path, allow_pickle=False) as file:
-        found = {name: file[name] for name in file.files}
+    try:
+        return _kept(read_arrays(path))
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); delete it and the record beside it, "
+            f"{path.with_suffix('').name}, and evaluate again"
+        ) from error
+
+
+def _kept(found: Mapping[str, Any]) -> tuple[str, list[Example]]:
     clean, noisy = (torch.from_numpy(found[name]) for name in ("clean", "noisy"))
     columns = [found[n].tolist() for n in ("id", "attack", "eps", *NUMBERS[2:])]
     rows = zip(*columns, clean, noisy, strict=True)

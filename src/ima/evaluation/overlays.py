@@ -5,7 +5,7 @@ Those with the largest foreground, each from another case, with their noise of e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from torch import Tensor
 
 from ima.evaluation.partial import key_of
 from ima.evaluation.segment_batch import SegmentExample
-from ima.files import write_arrays
-from ima.memory import check_npz
+from ima.files import read_arrays, write_arrays
 
 COUNT = 6
 
@@ -147,9 +146,16 @@ def _padded(images: Sequence[NDArray[Any]], value: float) -> NDArray[Any]:
 def _read(path: Path) -> tuple[str, list[Picture]]:
     if not path.exists():
         return "", []
-    check_npz(path)
-    with np.load(path, allow_pickle=False) as file:
-        found = {name: file[name] for name in file.files}
+    try:
+        return _kept(read_arrays(path))
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); delete it and the record beside it, "
+            f"{path.with_suffix('').name}, and evaluate again"
+        ) from error
+
+
+def _kept(found: Mapping[str, Any]) -> tuple[str, list[Picture]]:
     columns = [found[name].tolist() for name in COLUMNS]
     pictures: list[Picture] = []
     for number, values in enumerate(zip(*columns, strict=True)):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ima.evaluation.results import Row
 from ima.evaluation.watch import Counts
-from ima.files import write_text
+from ima.files import unwritable, write_text
 from ima.tasks import Tree, leaves
 
 R = TypeVar("R")
@@ -74,8 +74,11 @@ class Partial(Generic[R]):
     def add(self, batch: Batch[R]) -> None:
         """Write one more batch; a line that is cut by a kill is not read again."""
         self.batches.append(batch)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(batch))
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_line(batch))
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
     def _rewrite(self, header: str) -> None:
         write_text(self.path, header + "\n" + "".join(map(_line, self.batches)))

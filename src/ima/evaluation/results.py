@@ -182,9 +182,35 @@ class Results:
         norm = records[0][-1] if records else ""
         try:
             rows = tuple(_row(record, norm, len(header)) for record in records)
+            check_whole([((row.attack, row.eps), row.id) for row in rows], settings)
             return Results(rows, norm, settings)
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); evaluate the model again") from error
+
+
+def check_whole(
+    found: Sequence[tuple[tuple[str, float], int]], settings: Mapping[str, str]
+) -> None:
+    """Raise ValueError unless every attack and radius has each sample once, as many as were.
+
+    found: attack and radius, and the sample's id, of every row.
+    """
+    by_key: dict[tuple[str, float], list[int]] = {}
+    for key, id_ in found:
+        by_key.setdefault(key, []).append(id_)
+    first = set(next(iter(by_key.values()), ()))
+    for (attack, eps), ids in by_key.items():
+        named = f"{attack} at {eps:g}" if attack != CLEAN else "the clean pass"
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"a sample stands twice under {named}")
+        if set(ids) != first:
+            raise ValueError(
+                f"{named} is of {len(ids)} samples, others are of {len(first)} or other"
+            )
+    # Such as "540" or "540 of 540"; results of several runs, and early ones, do not say.
+    told = settings.get("samples", "").partition(" ")[0]
+    if found and told.isdecimal() and int(told) != len(first):
+        raise ValueError(f"it holds {len(first)} samples of {told}")
 
 
 def same_radius(one: float, other: float) -> bool:

@@ -17,7 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ima.evaluation.remarks import remarks_of
-from ima.evaluation.results import CLEAN, aimed, is_white, read_settings, same_radius
+from ima.evaluation.results import (
+    CLEAN,
+    aimed,
+    check_whole,
+    is_white,
+    read_settings,
+    same_radius,
+)
 from ima.files import whole
 
 WORST = "worst case"
@@ -217,6 +224,7 @@ class SegmentationResults:
         norm = records[0][-1] if records else ""
         try:
             rows = tuple(_row(record, len(header), norm) for record in records)
+            check_whole([((row.attack, row.eps), row.id) for row in rows], settings)
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); evaluate the network again") from error
         classes = tuple(name.removeprefix(CLASS) for name in named)

@@ -20,6 +20,8 @@ def small_cnn(channels: int, num_classes: int, *, width: int = 32) -> nn.Module:
     Input (B, channels, H, W) with H, W of at least 8, values in [0, 1]; output (B, num_classes).
     No normalisation layer: samples never meet.
     """
+    if width < 1:
+        raise ValueError(f"width is {width}; expected at least 1")
     return nn.Sequential(
         nn.Conv2d(channels, width, 3, padding=1),
         nn.LeakyReLU(),

@@ -43,4 +43,6 @@ def small_resnet(channels: int, num_classes: int, *, width: int = 16) -> nn.Modu
     Input (B, channels, H, W) with H, W of at least 17, values in [0, 1], brought to [-1, 1]
     inside; output (B, num_classes). The model raises ValueError for smaller images.
     """
+    if width < 1:
+        raise ValueError(f"width is {width}; expected at least 1")
     return SmallResNet(channels, num_classes, width)

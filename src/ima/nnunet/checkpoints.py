@@ -37,7 +37,7 @@ def check_fold(preprocessed: str, dataset: str, fold: int | str) -> None:
     folds, where = FOLDS, f"{dataset} has no split yet, so nnU-Net makes one"
     if file.is_file():
         try:
-            folds = len(json.loads(file.read_text()))
+            folds = len(json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{file} holds no list of folds: {error}") from error
         where = f"{file} is a split"

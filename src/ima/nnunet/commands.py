@@ -90,6 +90,7 @@ def call(name: str, arguments: Sequence[str]) -> None:
     if row.name == "train":
         _planned(folders[PREPROCESSED], arguments)
     from ima.nnunet.environment import check_version, external_folder, mend_torchvision
+    from ima.training.processes import ending_workers
 
     check_version()
     found = os.environ.get(EXTERNAL, "").split(os.pathsep)
@@ -97,7 +98,7 @@ def call(name: str, arguments: Sequence[str]) -> None:
     # Without worker processes training is fine, but planning wants at least one thread.
     if row.name == "plan" and os.environ.get(WORKERS) == "0":
         changes[WORKERS] = "1"
-    with _set(changes), _named(row.original, arguments), _threads():
+    with _set(changes), _named(row.original, arguments), _threads(), ending_workers():
         mend_torchvision()
         getattr(import_module(row.module), row.entry)()
 
@@ -177,7 +178,10 @@ def _one_split(folders: Mapping[str, Path], arguments: Sequence[str]) -> None:
 
 def _folds(file: Path) -> list[tuple[set[str], set[str]]]:
     try:
-        return [(set(fold["train"]), set(fold["val"])) for fold in json.loads(file.read_text())]
+        return [
+            (set(fold["train"]), set(fold["val"]))
+            for fold in json.loads(file.read_text(encoding="utf-8"))
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file} holds no list of folds, each with `train` and `val`; remove it, or make the "

@@ -9,34 +9,23 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from functools import partial
 from importlib.metadata import version
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
-from ima.budget import OUT_OF_TIME, WHOLE, Budget, OutOfTime
-from ima.files import write_text
+from ima.budget import OUT_OF_TIME, Budget, OutOfTime
+from ima.files import read_json, write_text
 from ima.nnunet.experiment import Experiment, Place
 from ima.nnunet.settings import CONFIG, KEYS
 from ima.nnunet.steps import Step, attack, exports, plan, prepare, train
+from ima.training.processes import PROGRAM, run, side_by_side
 from ima.training.run import JOBS, environment
-
-PROGRAM = (sys.executable, "-m", "ima")
-"""How a command of this library is called."""
 
 LEAST = 2.0
 """Seconds below which nothing is started any more."""
-
-PATIENCE = 10.0
-"""Seconds that a command has to end before it is killed."""
 
 
 class End(Enum):
@@ -71,11 +60,10 @@ def conduct(place: Place, *, budget: Budget | None = None) -> None:
     place.begin()
     runner = _Runner(place, budget)
     print(exports(place), flush=True)
-    with runner.stops():
-        runner.work_off([first])
-        # Rows stand in the order of their cost; what takes longest begins first.
-        runner.work_off(chains[::-1])
-    if budget is not None and budget.over():
+    runner.work_off([first])
+    # Rows stand in the order of their cost; what takes longest begins first.
+    runner.work_off(chains[::-1])
+    if budget is not None and budget.worked and budget.over():
         raise OutOfTime("the time is up: all is done but the table")
 
 
@@ -97,36 +85,14 @@ class _Runner:
 
     def work_off(self, chains: Sequence[Sequence[Made]]) -> None:
         """Do chains of steps, so many at a time as the place says; see `conduct` for the errors."""
-        with ThreadPoolExecutor(self.place.jobs) as pool:
-            try:
-                ends = list(pool.map(self._chain, chains))
-            except BaseException:
-                self.halt.set()
-                raise
+        tasks = [partial(self._chain, chain) for chain in chains]
+        ends = side_by_side(tasks, jobs=self.place.jobs, halt=self.halt)
         failed = [what for what, end in ends if end is End.FAILED]
         if failed:
             raise RuntimeError("\n".join(map(self._failure, failed)))
         stopped = [what for what, end in ends if end is End.STOPPED]
         if stopped:
             raise OutOfTime(f"the time is up at {', '.join(stopped)}; what is finished is kept")
-
-    @contextmanager
-    def stops(self) -> Generator[None]:
-        """On SIGTERM no command goes on behind our back: end them, then end."""
-
-        def end(number: int, frame: FrameType | None) -> NoReturn:
-            self.halt.set()
-            sys.exit(128 + number)
-
-        try:
-            before = signal.signal(signal.SIGTERM, end)
-        except ValueError:  # Not the main thread: no signal arrives here.
-            yield
-            return
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
     def _chain(self, makers: Sequence[Made]) -> tuple[str, End]:
         """Do steps up to the first that does not end well; the last one's name and end."""
@@ -136,7 +102,7 @@ class _Runner:
             what = step.what
             if step.done:
                 continue
-            if self.halt.is_set() or (self.budget is not None and self.budget.left() < LEAST):
+            if self.halt.is_set() or (self.budget is not None and not self.budget.admits(LEAST)):
                 return what, End.STOPPED
             print(f"{step.shown()}\n  log: {self.place.log(what)}", flush=True)
             end = self._one(step)
@@ -151,47 +117,51 @@ class _Runner:
         log.parent.mkdir(parents=True, exist_ok=True)
         if step.trains:
             _record(self.place, step)
+        over = _Over(step, self.budget)
         limit: list[str] = []
         if step.timed and self.budget is not None:
-            limit = ["--time-budget", f"{int(self.budget.left())}s"]
+            limit = ["--time-budget", f"{max(1, int(self.budget.left()))}s"]
         # What a row is told stands in the experiment alone, not in the caller's environment.
         ours = {CONFIG, *(key.variable for key in KEYS.values())}
         environ = {name: value for name, value in os.environ.items() if name not in ours}
-        if self.budget is not None:
-            environ[WHOLE] = str(self.budget.whole)
-        with log.open("a") as out:
-            process = subprocess.Popen(
+        with log.open("a", encoding="utf-8") as out:
+            code = run(
                 [*PROGRAM, *step.words, *limit],
                 stdout=out,
-                stderr=subprocess.STDOUT,
                 env={**environ, **step.environ, JOBS: str(self.place.jobs)},
-                start_new_session=True,
+                halt=self.halt,
+                over=over,
             )
-            try:
-                while process.poll() is None:
-                    over = self.budget is not None and self.budget.over()
-                    if self.halt.wait(0.2) or (over and not step.timed):
-                        return End.STOPPED
-            finally:
-                _end(process)
-        return {0: End.DONE, OUT_OF_TIME: End.STOPPED}.get(process.returncode, End.FAILED)
+        if self.halt.is_set() or over.ended:
+            return End.STOPPED
+        return {0: End.DONE, OUT_OF_TIME: End.STOPPED}.get(code, End.FAILED)
 
     def _failure(self, what: str) -> str:
         log = self.place.log(what)
-        tail = log.read_text(errors="replace").splitlines()[-8:]
+        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:]
         return f"{what} failed, see {log}:\n  " + "\n  ".join(tail)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a command, if it runs, together with the processes that it started."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        os.killpg(process.pid, number)
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            continue
+class _Over:
+    """Whether to end a step for time. ended: whether it was.
+
+    One that stops itself is left alone. The first of a call, which may be all that there is time
+    for, is ended when it has left something to continue from: a training its next checkpoint,
+    others what they are for.
+    """
+
+    def __init__(self, step: Step, budget: Budget | None) -> None:
+        self.step, self.budget, self.ended = step, budget, False
+        self.first, self.before = budget is not None and not budget.worked, step.renewed()
+        if budget is not None:
+            budget.did()
+
+    def __call__(self) -> bool:
+        over = self.budget is not None and not self.step.timed and self.budget.over()
+        if over and self.first:
+            over = self.step.renewed() != self.before
+        self.ended = over
+        return over
 
 
 def _record(place: Place, step: Step) -> None:
@@ -203,7 +173,7 @@ def _record(place: Place, step: Step) -> None:
 
 def _made(place: Place, what: str) -> list[dict[str, Any]]:
     file = place.log(what).with_suffix(".json")
-    return json.loads(file.read_text()) if file.exists() else []
+    return read_json(file, list) if file.exists() else []
 
 
 def provenance(place: Place) -> str:

@@ -175,7 +175,7 @@ def _read(folder: Path, shown: str, name: str) -> Source:
             f"{' and '.join(PARTS)}"
         )
     try:
-        header = json.loads(file.read_text())
+        header = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{shown}: {HEADER} is no JSON: {error}") from error
     if not isinstance(header, dict):

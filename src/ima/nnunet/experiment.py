@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 
 from ima.cores import threads
 from ima.evaluation.segment_attacks import find_segment_attack
-from ima.files import write_text
+from ima.files import read_json, write_text
 from ima.nnunet.paper import TASKS, Task
 from ima.nnunet.settings import TRAINERS
 from ima.training.refusal import ConfigError, ask, check_name, nearest, read_yaml, validate
@@ -234,8 +234,12 @@ class Place:
         }
         rows = {row["label"]: row for row in now.pop("rows")}
         if record.exists():
-            then = json.loads(record.read_text())
-            known = then.pop("rows")
+            then = read_json(record)
+            known = then.pop("rows", None)
+            if not isinstance(known, dict) or not all(
+                isinstance(row, dict) and "trainer" in row for row in known.values()
+            ):
+                raise ConfigError(f"{record} is damaged: it holds no rows; put back a whole one")
             shared = [key for key in now if key != "evaluate" and now[key] != then.get(key)]
             changed = [label for label in rows if label in known and rows[label] != known[label]]
             if shared or changed:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from ima.data.find import data_root
+from ima.files import read_json, write_text
 from ima.nnunet.decathlon import ENDING, Case, Source, at_source, cases, copy_case
 from ima.nnunet.paper import TASKS, Task
 
@@ -184,7 +185,7 @@ def _number_is_free(target: Path) -> None:
 def _same(target: Path, told: Mapping[str, Any]) -> None:
     """Raise ValueError unless the data set that is there has the same cases in the same parts."""
     file = target / "ima_split.json"
-    there = json.loads(file.read_text()) if file.exists() else None
+    there = read_json(file) if file.exists() else None
     if there != told:
         known = "" if there is None else f" (its seed is {there.get('seed')})"
         raise ValueError(
@@ -198,4 +199,4 @@ def _numbers(split: tuple[int, int, int]) -> str:
 
 
 def _json(file: Path, content: Any) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n")
+    write_text(file, json.dumps(content, indent=2) + "\n")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ima.files import write_text
+from ima.files import read_json, write_text
 
 
 def with_batch_size(
@@ -29,7 +29,7 @@ def with_batch_size(
             f"there are no plans {str(file)!r} (there are: {known}); plan the dataset first: "
             "ima nnunet plan -d ... -c 2d"
         )
-    plans: dict[str, Any] = json.loads(file.read_text())
+    plans: dict[str, Any] = read_json(file)
     known = plans["configurations"]
     if "batch_size" not in known.get(configuration, {}):
         own = ", ".join(name for name, one in known.items() if "batch_size" in one)

@@ -10,13 +10,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ima.budget import WHOLE as WHOLE_BUDGET
 from ima.nnunet.paper import TASKS, Task, by_dataset
 
 CONFIG = "IMA_CONFIG"
 """The variable that names a YAML file with the settings, in lower case and without IMA_."""
 
-OTHERS = ("IMA_CONFIG", "IMA_DATA", "IMA_CACHE", "IMA_JOBS", WHOLE_BUDGET)
+OTHERS = ("IMA_CONFIG", "IMA_DATA", "IMA_CACHE", "IMA_JOBS", "IMA_PARENT")
 """Variables of this library that are no settings of the trainers."""
 
 

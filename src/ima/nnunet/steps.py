@@ -17,7 +17,8 @@ class Step:
     """One command.
 
     what: its name; words: after `ima`; environ: variables that it needs; done: whether it is;
-    timed: whether it takes --time-budget, and stops itself; trains: whether it trains a network.
+    timed: whether it takes --time-budget, and stops itself; trains: whether it trains a network;
+    renews: the file from which it continues, written again and again.
     """
 
     what: str
@@ -26,6 +27,14 @@ class Step:
     done: bool
     timed: bool = False
     trains: bool = False
+    renews: Path | None = None
+
+    def renewed(self) -> int | None:
+        """When the file from which it continues was written; None where there is none."""
+        try:
+            return None if self.renews is None else self.renews.stat().st_mtime_ns
+        except OSError:
+            return None
 
     def shown(self) -> str:
         """The command as typed, behind the variables of its own."""
@@ -73,6 +82,7 @@ def train(place: Place, row: Entry) -> Step:
         place.environ(row),
         (fold / "checkpoint_final.pth").exists(),
         trains=True,
+        renews=fold / "checkpoint_latest.pth",
     )
 
 

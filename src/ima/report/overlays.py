@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ima.memory import check_npz
+from ima.files import read_arrays
 from ima.report.inputs import Array
 from ima.report.strip import noise_factor
 
@@ -104,11 +103,8 @@ class Slice:
 def read(path: Path, classes: int) -> dict[str, Any]:
     """The arrays of an overlays.npz for so many classes; ValueError for any other file."""
     try:
-        # Opened here, because numpy leaves a file open that it cannot read.
-        check_npz(path)
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
-    except (BadZipFile, OSError, ValueError, EOFError) as error:
+        found = read_arrays(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}; evaluate the network again") from error
     if missing := sorted(set(ARRAYS) - set(found)):
         raise ValueError(f"{path} lacks {', '.join(missing)}; evaluate the network again")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ima.memory import check_npz
+from ima.files import read_arrays
 from ima.report.inputs import Array
 
 TOLERANCE = 0.001
@@ -36,12 +36,11 @@ class Portrait:
     @staticmethod
     def read(label: str, path: Path) -> Portrait:
         """The arrays of a run; ValueError for a file that lacks one of them."""
-        check_npz(path)
-        with np.load(path, allow_pickle=False) as file:
-            names = [field.name for field in fields(Portrait)[1:]]
-            if missing := sorted(set(names) - set(file.files)):
-                raise ValueError(f"{path} lacks {', '.join(missing)}; delete it and measure again")
-            arrays = {name: file[name] for name in names}
+        found = read_arrays(path)
+        names = [field.name for field in fields(Portrait)[1:]]
+        if missing := sorted(set(names) - set(found)):
+            raise ValueError(f"{path} lacks {', '.join(missing)}; delete it and measure again")
+        arrays = {name: found[name] for name in names}
         return Portrait(label, **{k: v if v.ndim else v.item() for k, v in arrays.items()})
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 
 from ima.evaluation.remarks import united
 from ima.evaluation.results import CLEAN, EPOCH, PICKED, Results, mean_and_std
-from ima.memory import check_npz
+from ima.files import read_arrays
 from ima.report.inputs import Curve, ExampleRow, MarginHistory, Series
 from ima.report.tables import Cell, Measure, Table
 
@@ -138,6 +138,20 @@ def curves(rows: Sequence[tuple[str, Seeds]], attack: str) -> list[Curve]:
     return found
 
 
+EXAMPLES = (
+    "id",
+    "attack",
+    "eps",
+    "label",
+    "prediction",
+    "clean_prediction",
+    "clean",
+    "noisy",
+    "classes",
+)
+"""The arrays of an examples.npz."""
+
+
 def margin_history(rows: Sequence[Mapping[str, float]]) -> MarginHistory:
     """The histograms of a run's margins.csv."""
     if not rows:
@@ -160,9 +174,10 @@ def pick_example(
     at the smallest radius at which one exists, the method `fooled` is wrong on it and the method
     `firm` is right.
     """
-    for path in files.values():
-        check_npz(path)
-    loaded = {label: dict(np.load(path, allow_pickle=False)) for label, path in files.items()}
+    loaded = {label: read_arrays(path) for label, path in files.items()}
+    for label, path in files.items():
+        if lost := [name for name in EXAMPLES if name not in loaded[label]]:
+            raise ValueError(f"{path} is damaged: it lacks {lost[0]}; evaluate the model again")
     if loaded[fooled]["clean"].ndim != 4:
         return None  # Vectors and volumes are no pictures.
     radii = np.unique(loaded[fooled]["eps"])

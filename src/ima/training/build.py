@@ -16,7 +16,7 @@ from ima.attacks.walk import look
 from ima.data import Splits, load
 from ima.data.flip import flip_labels
 from ima.methods import METHODS, Method
-from ima.networks import find_builder
+from ima.networks import NETWORKS, find_builder
 from ima.networks.imported import ARGUMENTS
 from ima.tasks import Classification
 from ima.training.config import Config, Optimizer, method_options
@@ -77,7 +77,21 @@ def build_model(config: Config, splits: Splits) -> nn.Module:
     """The config's network for the data set's channels and classes."""
     builder = find_builder(config.network.name)
     options = check_options("network", builder, config.network, ARGUMENTS)
-    return builder(splits.channels, splits.num_classes, **options)
+    try:
+        return builder(splits.channels, splits.num_classes, **options)
+    except Exception as error:  # Whatever code of others raises.
+        raise ValueError(
+            f"network {config.network.name!r} cannot be built for {splits.channels} channels and "
+            f"{splits.num_classes} classes with the options {options}: {error}"
+        ) from error
+
+
+def check_buildable(config: Config) -> None:
+    """Raise ValueError or FileNotFoundError where the data are missing or the network is none."""
+    splits = load_splits(config)
+    # What others' code raises stands in the log of the run.
+    if config.network.name in NETWORKS:
+        build_model(config, splits)
 
 
 def copyable(model: nn.Module) -> nn.Module:
@@ -129,5 +143,5 @@ def load_into(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> 
     """Load weights into a model; ValueError that names the first difference."""
     try:
         model.load_state_dict(dict(weights))
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(f"{source} does not fit this network: {error}") from error

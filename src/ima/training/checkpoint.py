@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,22 @@ def load_state(path: Path) -> dict[str, Any]:
     return tree_of(path, metadata["tree"], tensors)
 
 
-def peek(path: Path, name: str) -> Any:
-    """One value at the top of what `save_state` wrote, which holds no tensors: none is read."""
+_NEEDED: Any = object()
+
+
+def peek(path: Path, name: str, default: Any = _NEEDED) -> Any:
+    """One value at the top of what `save_state` wrote, such as a number, all else unread.
+
+    default: where there is none of this name; CheckpointError if not given.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        check(path, metadata, TREE_DIGEST, digest({}, metadata["tree"]))
-        return unpack(dict(json.loads(metadata["tree"])["dict"])[name], {})
+            check(path, metadata, TREE_DIGEST, digest({}, metadata["tree"]))
+            top = dict(json.loads(metadata["tree"])["dict"])
+            if name not in top and default is not _NEEDED:
+                return default
+            return unpack(top[name], _Unread(file))
     except CheckpointError:
         raise
     except (SafetensorError, OSError, LookupError, ValueError, TypeError, RecursionError) as error:
@@ -79,6 +88,22 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], note: str = "") -> N
 def note_of(path: Path) -> str:
     """What `save_weights` was told of the weights; empty where it was nothing."""
     return read(path)[1].get("note", "")
+
+
+class _Unread(Mapping[str, Tensor]):
+    """The tensors of an open file, each read when it is asked for."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.keys())
+
+    def __len__(self) -> int:
+        return len(self._file.keys())
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

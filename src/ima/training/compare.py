@@ -6,7 +6,7 @@ was stopped continues where it was, and runs that two rows share are made once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -24,6 +24,7 @@ from ima.training.evaluating import VALIDATION, part
 from ima.training.picking import rule
 from ima.training.rows import Row, rows
 from ima.training.run import Run
+from ima.training.trust import UntrustedError
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Candidate:
     def diverged(self) -> dict[int, str]:
         """Why its training came to no end, by seed, where it did not."""
         return {
-            run.config().train.seed: run.diverged.read_text(encoding="utf-8").strip()
+            run.config().train.seed: run.diverged.read_text(
+                encoding="utf-8", errors="replace"
+            ).strip()
             for run in self.runs
             if run.diverged.exists()
         }
@@ -129,19 +132,34 @@ class Plan:
         return ended[0] if len(ended) == 1 else max(ended, key=Candidate.score)
 
 
-def plan(config: Config, seeds: Sequence[int], folder: Path) -> list[Plan]:
+def plan(
+    config: Config,
+    seeds: Sequence[int],
+    folder: Path,
+    before: Callable[[Config], None] | None = None,
+) -> list[Plan]:
     """The rows of the config's comparison with the folders of their runs; makes the folders.
 
     Raises ConfigError where the config compares nothing, and where a folder holds a run of other
-    settings.
+    settings. before: is called with the config before the first new folder is made, so that what it
+    refuses leaves none.
     """
     if not config.compare:
         raise ConfigError(
             f"the config {config.name!r} compares nothing: it has no `compare` rows, such as "
             "compare: [{label: SAT, method: {name: sat, eps: 3.0}}]"
         )
+    wanted = rows(config)
+    places = [
+        folder / slug(one.method, row.differs) / f"seed{seed}" / "config.yaml"
+        for row in wanted
+        for one in row.candidates
+        for seed in seeds
+    ]
+    if before is not None and not all(place.exists() for place in places):
+        before(config)
     plans: list[Plan] = []
-    for row in rows(config):
+    for row in wanted:
         candidates = tuple(
             Candidate(
                 candidate.method,
@@ -173,7 +191,7 @@ def make(
     """
     runs = unique(run for p in plans for c in p.candidates for run in c.runs)
     train = [
-        Work(run, ("train", "--resume", str(run.folder)))
+        Work(run, ("train", "--resume", str(run.folder), *_again(run, "network.name=")))
         for run in runs
         if not finished(run) and not run.diverged.exists()
     ]
@@ -185,18 +203,27 @@ def make(
         run for p in plans if p.tuned for c in p.candidates if not c.diverged() for run in c.runs
     )
     judge = [
-        Work(run, ("evaluate", str(run.folder), "--checkpoint", VALIDATION))
-        for run in rivals
-        if not tested(run, VALIDATION)
+        Work(run, (*_evaluate(run), VALIDATION)) for run in rivals if not tested(run, VALIDATION)
     ]
     work_off(judge, jobs=jobs, device=device, budget=budget, report=report)
     shown = unique(run for p in plans if not p.chosen().diverged() for run in p.chosen().runs)
     test = [
-        Work(run, ("evaluate", str(run.folder), "--checkpoint", missing))
+        Work(run, (*_evaluate(run), missing))
         for run in shown
         if (missing := _untested(run)) is not None
     ]
     work_off(test, jobs=jobs, device=device, budget=budget, report=report)
+
+
+def _again(run: Run, word: str) -> tuple[str, ...]:
+    """The run's network after this word, where it must be said again to be imported."""
+    name = run.config().network.name
+    return (word + name,) if ":" in name else ()
+
+
+def _evaluate(run: Run) -> tuple[str, ...]:
+    """The words of its evaluation, up to which weights."""
+    return ("evaluate", str(run.folder), *_again(run, "--model="), "--checkpoint")
 
 
 def slug(method: Named, differs: Mapping[str, Any] | None = None) -> str:
@@ -238,7 +265,9 @@ def tested(run: Run, which: str) -> bool:
 
 def _covers(found: Results, samples: int | None) -> bool:
     """Whether results are on so many samples of the test part, all if None."""
-    had, _, total = found.settings["samples"].partition(" of ")
+    had, _, total = found.settings.get("samples", "").partition(" of ")
+    if not (had.isdecimal() and total.isdecimal()):
+        return False
     return int(had) == (int(total) if samples is None else min(samples, int(total)))
 
 
@@ -275,13 +304,16 @@ def _run(candidate: Config, seed: int, folder: Path) -> Run:
     place = folder / f"seed{seed}"
     if not (place / "config.yaml").exists():
         return Run.create(place, wanted)
-    run = Run.open(place)
-    made = run.config()
+    # The user's config names the network; a run that names another one is another run.
+    run = Run.open(place, trust=(wanted.network.name,))
+    other = f"{place} holds a run of other settings; name another folder with --out, or delete it"
+    try:
+        made = run.config()
+    except UntrustedError as error:
+        raise ConfigError(other) from error
     # A note and the attacks on the test part change nothing that was trained; the middle radius
     # does, because it picks the epoch.
     free = {"note": wanted.note, "evaluate": wanted.evaluate}
     if made.model_copy(update=free) != wanted or made.evaluate.middle != wanted.evaluate.middle:
-        raise ConfigError(
-            f"{place} holds a run of other settings; name another folder with --out, or delete it"
-        )
+        raise ConfigError(other)
     return run if made == wanted else run.rewrite(wanted)

@@ -11,7 +11,7 @@ from typing import Any
 from ima.data import DATASETS
 from ima.evaluation.attacks import find_attack
 from ima.methods import METHODS
-from ima.networks import find_builder
+from ima.networks import NETWORKS, find_builder
 from ima.networks.imported import ARGUMENTS
 from ima.plain_yaml import YamlError
 from ima.plain_yaml import parse as parse_yaml
@@ -19,6 +19,7 @@ from ima.training.refusal import (
     ConfigError,
     ask,
     check_name,
+    check_numbers,
     check_options,
     nearest,
     parameters,
@@ -27,6 +28,7 @@ from ima.training.refusal import (
 )
 from ima.training.rows import rows
 from ima.training.settings import Comparison, Config, Evaluate, Named, Optimizer, Train
+from ima.training.trust import Trust, UntrustedError, check_trust
 
 __all__ = [
     "Comparison",
@@ -53,10 +55,11 @@ def packaged() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(source: str | Path, overrides: Sequence[str] = (), trust: bool = False) -> Config:
     """The config in a YAML file, or one that comes with the library, by its name.
 
-    overrides: `key=value` with dots for nesting; values are YAML.
+    overrides: `key=value` with dots for nesting; values are YAML. trust: whether a config in
+    the folder of a run may name a network by its import path; a file of one's own may anyway.
     Raises ConfigError for anything that cannot be run, FileNotFoundError for a missing file.
     """
     path = Path(source)
@@ -80,17 +83,51 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
             )
         path = known[str(source)]
     values = read_yaml(path)
+    written = _network(values)
     for override in overrides:
         _override(values, override)
-    return parse(values)
+    # What the command line says itself, and what a file of the user's own says.
+    own = trust or not _of_a_run(path) or _network(values) != written or _said(overrides, written)
+    try:
+        return parse(values, trust=own)
+    except UntrustedError as error:
+        raise UntrustedError(f"{path}: {error}") from error
 
 
-def parse(values: Mapping[str, Any]) -> Config:
-    """A config from nested values. Raises ConfigError, which names every key at fault."""
+def _of_a_run(path: Path) -> bool:
+    """Whether a file is the config in a run's folder, which may be a stranger's."""
+    left = ("environment.json", "metrics.csv", "state.safetensors", "best.safetensors")
+    return path.name == "config.yaml" and any((path.parent / name).exists() for name in left)
+
+
+def _network(values: Mapping[str, Any]) -> object:
+    network = values.get("network")
+    return network.get("name") if isinstance(network, dict) else network
+
+
+def _said(overrides: Sequence[str], name: object) -> bool:
+    """Whether the overrides say a network's name again."""
+    again: dict[str, Any] = {}
+    for override in overrides:
+        _override(again, override)
+    return name is not None and _network(again) == name
+
+
+def parse(values: Mapping[str, Any], *, trust: Trust = True) -> Config:
+    """A config from nested values. Raises ConfigError, which names every key at fault.
+
+    trust: which networks by import path may be imported.
+    """
+    check_numbers(values)
     config = validate(Config, values)
     check_name("data.name", config.data.name, DATASETS)
+    check_trust(config.network, trust)
     builder = ask("network.name", find_builder, config.network.name)
-    check_options("network", builder, config.network, ARGUMENTS)
+    options = check_options("network", builder, config.network, ARGUMENTS)
+    for key, value in options.items():
+        # Widths and depths; an imported network may mean anything.
+        if config.network.name in NETWORKS and isinstance(value, int) and value < 1:
+            raise ConfigError(f"network.{key}: is {value}; expected at least 1")
     _check_method("method", config.method)
     for name in (*config.evaluate.attacks, *config.evaluate.attacks_on("last")):
         row, _ = ask("evaluate.attacks", find_attack, name)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from ima.files import make_folder, unwritable
+from ima.files import make_folder, sweep, unwritable
 
 
 class Lock:
@@ -77,6 +77,8 @@ class Lock:
                 file.close()
                 continue
             self._file = file
+            # Nobody else writes these now.
+            sweep(self.folder if self.command == "train" else self.folder / "evaluation")
             file.truncate()
             file.write(f"process {os.getpid()} on {platform.node()}\n")
             file.flush()

@@ -4,7 +4,8 @@ for each epoch:
     for each batch: loss = method(model, x, y, ids); backward; optimiser step
     accuracy on the validation part: clean, and under PGD-10 at the middle noise radius
     save; keep the weights of the best epoch (`ima.training.picking`)
-with a time budget: before a batch or validation that may not fit, save and stop
+with a time budget: before a batch or validation that may not fit, save and stop; but each call does
+at least one of them
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from ima.training.lock import Lock
 from ima.training.pace import Pace
 from ima.training.picking import RULES, rule_name
 from ima.training.run import Run
+from ima.training.same import origin
 from ima.training.samples import splits_of, trace
 from ima.training.signals import held_back
 from ima.training.state import Best, State
@@ -146,7 +148,8 @@ def _prepared(
     timed = [row["val_seconds"] for row in run.epochs() if "val_seconds" in row]
     pace = Pace(budget, timed[-1] if timed else None)
     best = Best(picks=rule_name(config))
-    state = State(model, wrapped, optimizer, average, method, best)
+    known = origin(config, splits)
+    state = State(model, wrapped, optimizer, average, method, best, origin=known)
     return _Trainer(fabric, run, config, splits, Part(*data), state, watcher, pace)
 
 
@@ -221,6 +224,7 @@ class _Trainer:
             metrics = self._step(epoch, number, ids.to(fabric.device), method)
             ended = monotonic()
             self.pace.batch = max(self.pace.batch, ended - begun)
+            self.pace.did()
             amid.add(metrics, len(ids), ended - begun)
             begun = ended
             self.watcher.batch(epoch, amid.batches, total, amid.sums)
@@ -278,14 +282,15 @@ class _Trainer:
     def _validate(self, epoch: int) -> dict[str, float]:
         begun = monotonic()
         known = self.pace.validation is not None
-        budget = None if known else self.pace.budget
+        budget = None if known or self.pace.fresh else self.pace.budget
         try:
             clean, noisy = validate(
                 self.fabric, self.state.chosen, self.splits.val, self.config, budget
             )
         except OutOfTime as stop:
-            raise OutOfTime(f"{stop}; give more: {self._continue()}") from None
+            raise OutOfTime(f"{stop}; {self._continue()}") from None
         self.pace.validation = monotonic() - begun
+        self.pace.did()
         return {
             "val_accuracy": clean,
             "val_pgd": noisy,
@@ -300,7 +305,6 @@ class _Trainer:
     def _stop(self, epoch: int, amid: Amid, total: int, saved: int) -> NoReturn:
         if amid.batches > saved:
             self._save_amid(epoch, amid)
-        self.pace.require()
         raise OutOfTime(
             f"the time is up in epoch {epoch + 1} of {self.config.train.epochs}, after "
             f"{amid.batches} of {total} batches ({self.pace}); {self._continue()}"

@@ -79,9 +79,14 @@ def measure_margins(
     fabric, splits, state = build_fabric(device), splits_of(run), load_state(run.state)
     epoch = epochs_done(state, run.folder)
     model = build_model(config, splits)
-    model.load_state_dict(state["model"])
     method: Any = build_method(config, len(splits.train), augmented=bool(config.data.augment))
-    method.load_state_dict(state["method"])
+    try:
+        model.load_state_dict(state["model"])
+        method.load_state_dict(state["method"])
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{run.state} does not fit the run's config, or is damaged ({error})"
+        ) from error
     kept: Margins = method.margins
     margins = kept.values.double().cpu().numpy()
     model = fabric.to_device(model)

@@ -22,20 +22,27 @@ class Pace:
         self.budget, self.validation = budget, validation
         self.batch = self.save = 0.0
 
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing was done in this call, whose first piece of work is always done."""
+        return self.budget is not None and not self.budget.worked
+
     def batch_fits(self) -> bool:
-        """Whether one more batch fits, and saving after it."""
-        return self._left() >= self.batch + self._end()
+        """Whether one more batch fits, and saving after it; the first of a call always does."""
+        return self.fresh or self._left() >= self.batch + self._end()
 
     def validation_fits(self) -> bool:
-        """Whether a validation fits, and saving after it."""
+        """Whether a validation fits, and saving after it; so it does where it comes first."""
+        if self.fresh:
+            return True
         if self.validation is not None:
             return self._left() >= self.validation + self._end()
         return self.budget is None or self._left() - self._end() > self.budget.untimed()
 
-    def require(self) -> None:
-        """Raise ValueError where a validation, and saving after it, never fits."""
-        if self.budget is not None and self.validation is not None:
-            self.budget.require(self.validation + self._end(), "a validation with saving after it")
+    def did(self) -> None:
+        """Note that a batch, or a validation, is done."""
+        if self.budget is not None:
+            self.budget.did()
 
     def __str__(self) -> str:
         took = f"a batch took up to {self.batch:.3g} s" if self.batch else "no batch was begun"

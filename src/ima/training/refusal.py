@@ -35,6 +35,47 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(str(error)) from error
 
 
+LARGEST = 3.4028234663852886e38
+"""The largest number in float32, in which everything is computed."""
+
+WHOLE = 2**32
+"""Whole numbers lie below, seeds too."""
+
+WORDS = ("name", "note", "label", "path", "norm")
+"""Keys whose values are no numbers, whatever they look like."""
+
+
+def check_numbers(values: Any, place: str = "") -> None:
+    """Raise ConfigError, with the key, for a number that cannot be computed with."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            if key not in WORDS:
+                check_numbers(value, f"{place}.{key}" if place else str(key))
+    elif isinstance(values, list | tuple):
+        for number, value in enumerate(values):
+            check_numbers(value, f"{place}.{number}")
+    elif not isinstance(values, bool):
+        number = _number(values)
+        if isinstance(number, int) and abs(number) >= WHOLE:
+            shown = f"{number:.3g}" if abs(number) < LARGEST else "a number of that size"
+            raise ConfigError(f"{place}: is {shown}; expected a number below {WHOLE}")
+        if number is not None and not abs(number) <= LARGEST:
+            raise ConfigError(
+                f"{place}: is {values!r}; expected a finite number, at most {LARGEST:.3g}, the "
+                "largest of float32"
+            )
+
+
+def _number(value: object) -> int | float | None:
+    """What a config's value is as a number; YAML takes 1e308 for a word."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, int | float) else None
+
+
 def explain(error: Any, model: type[BaseModel], place: str = "", owner: str = "") -> str:
     """One line for one of pydantic's errors.
 

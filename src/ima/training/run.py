@@ -29,10 +29,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ima.files import whole, write_text
-from ima.plain_yaml import YamlError, read_mapping
+from ima.epochs import read_epochs
+from ima.files import read_json, whole, write_text
 from ima.training.checkpoint import peek
 from ima.training.config import Config, ConfigError, parse
+from ima.training.refusal import read_yaml
+from ima.training.trust import Trust, UntrustedError
 
 PLACE = ("system", "processor", "cores", "threads", "device")
 """What must be the same in the environments of runs whose times are compared."""
@@ -44,12 +46,20 @@ JOBS = "IMA_JOBS"
 """The environment variable by which `ima compare` tells its runs how many there are at a time."""
 
 
+PICKING = ("val_accuracy", "val_pgd", "val_score")
+"""Columns of metrics.csv by which an epoch is picked, and what is told of it."""
+
+
 @dataclass(frozen=True)
 class Run:
-    """The folder of one training run."""
+    """The folder of one training run.
+
+    trust: which networks by import path its config may name; see `ima.training.trust`.
+    """
 
     folder: Path
     _config: Config | None = field(default=None, compare=False, repr=False)
+    trust: Trust = field(default=False, compare=False, repr=False)
 
     @property
     def initial(self) -> Path:
@@ -138,16 +148,19 @@ class Run:
     def rewrite(self, config: Config) -> Run:
         """The run with another config, which must train the same; see `ima compare`."""
         write_text(self.folder / "config.yaml", config.to_yaml())
-        return Run.open(self.folder)
+        return Run.open(self.folder, trust=self.trust)
 
     @staticmethod
-    def open(folder: Path) -> Run:
-        """An existing run folder; FileNotFoundError where there is none."""
+    def open(folder: Path, *, trust: Trust = False) -> Run:
+        """An existing run folder; FileNotFoundError where there is none.
+
+        trust: whether a network that its config names by import path may be imported, or which.
+        """
         if not (folder / "config.yaml").is_file():
             raise FileNotFoundError(
                 f"{folder} is no run: it holds no config.yaml. Start one with `ima train CONFIG`"
             )
-        return Run(folder)
+        return Run(folder, trust=trust)
 
     def config(self) -> Config:
         """The config as run."""
@@ -155,11 +168,12 @@ class Run:
             return self._config
         path = self.folder / "config.yaml"
         try:
-            return parse(read_mapping(path))
-        except YamlError as error:
-            raise ConfigError(f"{error}; the file is damaged") from error
+            return parse(read_yaml(path), trust=self.trust)
+        except UntrustedError as error:
+            raise UntrustedError(f"{path}: {error}") from error
         except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from error
+            text = str(error)
+            raise ConfigError(text if str(path) in text else f"{path}: {text}") from error
 
     def write_environment(
         self,
@@ -183,16 +197,38 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """With what and where the run was made; empty before it started."""
         path = self.folder / "environment.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            return _checked(read_json(path), path)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}. Put back a whole one, or delete it: then nobody knows any more with "
+                "what and where the run was made"
+            ) from error
 
     def epochs(self) -> list[dict[str, float]]:
         """The rows of metrics.csv."""
-        return _read_rows(self.metrics)
+        return read_epochs(self.metrics)
 
     def picked(self) -> dict[str, float]:
-        """The row of the epoch that validation picked; CheckpointError where no state tells."""
+        """The row of the epoch that validation picked.
+
+        Raises FileNotFoundError where no table tells, CheckpointError where no state does.
+        """
+        rows = read_epochs(self.metrics, PICKING)
+        if not rows:
+            raise FileNotFoundError(
+                f"{self.metrics} is gone, which tells of the epochs; the weights are kept"
+            )
         best = peek(self.state, "best")["epoch"]
-        return next(row for row in self.epochs() if row["epoch"] == best)
+        found = [row for row in rows if row["epoch"] == best]
+        if not found:
+            raise ValueError(
+                f"{self.metrics} has no row of epoch {best}, which {self.state} says was picked; "
+                "put back the table of this run"
+            )
+        return found[0]
 
     def add_epoch(self, row: Mapping[str, float]) -> None:
         """Add one epoch's metrics; rows of this epoch and later ones are replaced."""
@@ -208,7 +244,7 @@ class Run:
 
     def read_margins(self) -> list[dict[str, float]]:
         """The rows of margins.csv; empty for methods without margins."""
-        return _read_rows(self.margins)
+        return read_epochs(self.margins, ("cap",))
 
     def write_flipped(self, flipped: Mapping[int, int]) -> None:
         """Say which training samples have a flipped label: their ids, with their true class."""
@@ -246,7 +282,7 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _processor() -> str | None:
     """The processor's name, where the system tells it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.processor() or None
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -275,23 +311,35 @@ def _commit() -> str | None:
     return head + ("+" if git("status", "--porcelain", "--", str(here)) else "") if head else None
 
 
-def _read_rows(path: Path) -> list[dict[str, float]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {key: float(value) for key, value in row.items() if value != ""}
-            for row in csv.DictReader(file)
-        ]
-
-
 def _add_row(path: Path, row: Mapping[str, float]) -> None:
-    rows = [old for old in _read_rows(path) if old["epoch"] < row["epoch"]] + [dict(row)]
+    rows = [old for old in read_epochs(path) if old["epoch"] < row["epoch"]] + [dict(row)]
     names = list(dict.fromkeys(name for r in rows for name in r))
     with whole(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows({k: _number(v) for k, v in r.items()} for r in rows)
+
+
+def _checked(found: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What environment.json holds; ValueError where it is not of the kinds that are written."""
+    resumed = found.get("resumed", [])
+    each = [found, *resumed] if isinstance(resumed, list) else [resumed]
+    for one in each:
+        if not isinstance(one, dict):
+            raise ValueError(f"{path} is damaged: it holds {one!r} for an environment")
+        trace = one.get("trace")
+        pairs = trace if isinstance(trace, list) else [] if trace is None else [trace]
+        if not all(isinstance(pair, list) and _numbers(pair) and len(pair) == 2 for pair in pairs):
+            raise ValueError(f"{path} is damaged: its trace holds no pairs of numbers")
+        samples, jobs = one.get("samples") or {}, one.get("jobs") or 1
+        counts = [*samples.values()] if isinstance(samples, dict) else [samples]
+        if not _numbers([*counts, jobs]):
+            raise ValueError(f"{path} is damaged: its numbers of samples and jobs are none")
+    return found
+
+
+def _numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) for value in values)
 
 
 def _number(value: float) -> float | int:

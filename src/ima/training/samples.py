@@ -9,6 +9,7 @@ import torch
 from ima.data import Splits
 from ima.training.build import load_splits
 from ima.training.run import Run
+from ima.training.same import check_config, check_samples, known_origin, samples
 
 TRACED = 64
 """So many samples of a part tell whether it is the same."""
@@ -20,9 +21,12 @@ SLACK = 0.02
 def splits_of(run: Run) -> Splits:
     """The run's data set; ValueError where other samples stand where those were that it began with.
 
-    Margins and figures belong to samples by their place.
+    Or where its config is another one. Margins and figures belong to samples by their place.
     """
     config = run.config()
+    told = known_origin(run)
+    if told is not None:
+        check_config(run, told, config)
     splits, known = load_splits(config), run.environment().get("trace")
     now = trace(splits)
     if known is not None and not same_samples(known, now):
@@ -33,6 +37,8 @@ def splits_of(run: Run) -> Splits:
             f"train and validate on, now {has}): {place} holds other files since; put the old ones "
             "back, or begin a new run with --out"
         )
+    if told is not None:
+        check_samples(run, told, samples(splits))
     return splits
 
 

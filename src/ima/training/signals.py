@@ -6,16 +6,15 @@ import signal
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from ima.training.processes import STOPS
+
 
 @contextmanager
 def held_back() -> Generator[None]:
-    """Hold back Ctrl-C and SIGTERM until the files of an epoch are written."""
+    """Hold back the signals that end a process until the files of an epoch are written."""
     held: list[int] = []
     try:
-        old = {
-            number: signal.signal(number, lambda n, _: held.append(n))
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        old = {number: signal.signal(number, lambda n, _: held.append(n)) for number in STOPS}
     except ValueError:  # Not the main thread: no signal arrives here.
         yield
         return

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from ima.methods import Method
 from ima.training.amid import Amid, restored, shares
 from ima.training.checkpoint import load_state, save_state
+from ima.training.same import ORIGIN
 
 
 @dataclass
@@ -41,7 +42,10 @@ class Best:
 
 @dataclass
 class State:
-    """What a run trains. model: the bare one; wrapped: what Fabric made of it, for training."""
+    """What a run trains. model: the bare one; wrapped: what Fabric made of it, for training.
+
+    origin: with which config and samples, see `ima.training.same`.
+    """
 
     model: nn.Module
     wrapped: nn.Module
@@ -49,6 +53,7 @@ class State:
     average: AveragedModel | None
     method: Method
     best: Best = field(default_factory=Best)
+    origin: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def chosen(self) -> nn.Module:
@@ -82,22 +87,39 @@ class State:
                 "best": vars(self.best),
                 "average": None if self.average is None else self.average.state_dict(),
                 "amid": kept,
+                ORIGIN: self.origin,
             },
         )
 
     def load(self, path: Path, fabric: Fabric) -> tuple[int, Amid]:
         """Continue from what `save` wrote: the next epoch, and how far it has come."""
         state = load_state(path)
+        try:
+            self._take(state, fabric)
+            # Absent in states from before runs could stop within an epoch.
+            kept, epoch = state.get("amid"), int(state["epoch"]) + 1
+        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{path} does not fit the run's config, or is damaged ({type(error).__name__}: "
+                f"{error}); put both back as they were, or begin a new run with --out"
+            ) from error
+        return epoch, Amid() if kept is None else restored(kept, self.method, fabric)
+
+    def _take(self, state: Mapping[str, Any], fabric: Fabric) -> None:
         self.model.load_state_dict(state["model"])
+        groups = (state["optimizer"]["param_groups"], self.optimizer.state_dict()["param_groups"])
+        # PyTorch takes another optimiser's state without a word; versions of one differ by more.
+        had, has = ({"betas", "momentum"} & set(found[0]) for found in groups)
+        if had != has:
+            raise ValueError(f"its optimizer has {min(had)}, the config's has {min(has)}")
         self.optimizer.load_state_dict(state["optimizer"])
         self.method.load_state_dict(state["method"])
         self.best = Best(**state["best"])
         fabric.strategy.precision.load_state_dict(state["precision"])
+        if (self.average is None) != (state["average"] is None):
+            raise ValueError("it has averaged weights and the config none, or the other way around")
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        # Absent in states from before runs could stop within an epoch.
-        kept = state.get("amid")
-        return state["epoch"] + 1, Amid() if kept is None else restored(kept, self.method, fabric)
 
 
 def epochs_done(state: Mapping[str, Any], folder: Path) -> str:

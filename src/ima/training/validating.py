@@ -32,7 +32,7 @@ def validate(
     for ids in torch.arange(len(part)).split(config.evaluate.batch_size):
         if budget is not None and not fabric.broadcast(budget.left() > slowest):
             raise OutOfTime(
-                f"a validation needs more than the {budget.seconds:.0f} s of the time budget leave"
+                "the time is up: a validation needs more than is left; it comes first the next time"
             )
         begun = monotonic()
         x, y = fabric.to_device(part[ids])

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
-
+from ima.epochs import read_epochs
 from ima.evaluation.checks_results import Checks
 from ima.evaluation.distances import Distances
 from ima.evaluation.results import NETWORK, Results, check_network
-from ima.memory import check_npz
+from ima.files import read_arrays, read_json
 from ima.plain_yaml import YamlError, read_mapping
 from ima.report.html.checks import scrubbed
 from ima.report.html.scrub import scrub
@@ -93,7 +89,8 @@ def find(path: Path) -> list[Path]:
     evaluated = [run for run in runs if _tables(run / "evaluation")]
     if not evaluated:
         raise FileNotFoundError(
-            f"{path} holds no evaluated run; evaluate one first: `ima evaluate RUN`"
+            f"{path} holds no evaluated run, with config.yaml and results; evaluate one first: "
+            "`ima evaluate RUN`"
         )
     return sorted(evaluated, key=_order)
 
@@ -139,7 +136,7 @@ def read(path: Path) -> Source:
         results,
         scrub(config),
         scrub(_json(path / "environment.json")) if is_run else {},
-        _margins(path / "margins.csv"),
+        read_epochs(path / "margins.csv", ("cap",)),
         _arrays(examples) if examples.exists() else {},
         None if checked is None else scrubbed(checked),
         measured,
@@ -170,31 +167,11 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is damaged: expected an object, got {type(found).__name__}")
-    return found
-
-
-def _margins(path: Path) -> list[dict[str, float]]:
-    if not path.exists():
-        return []
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    return read_json(path) if path.exists() else {}
 
 
 def _arrays(path: Path) -> dict[str, Any]:
-    check_npz(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (BadZipFile, OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged: {error}; evaluate the model again") from error
+        return read_arrays(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; evaluate the model again") from error

@@ -1,0 +1,69 @@
+"""What is printed arrives on every output: plain letters where it has no others, a quiet end."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+from contextlib import suppress
+from io import TextIOWrapper
+
+CLOSED = 141
+"""Exit code where whoever read the output has stopped, as a shell reports it (128 + SIGPIPE)."""
+
+PLAIN = {
+    "₂": "2",
+    "₁": "1",
+    "₀": "0",
+    "∞": "inf",
+    "±": "+-",
+    "ε": "eps",
+    "δ": "delta",
+    "×": "x",
+    "·": "*",
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "→": "->",
+    "≤": "<=",
+    "≥": ">=",
+    "≈": "~",
+    "…": "...",
+    "’": "'",
+    "‘": "'",
+    "“": '"',
+    "”": '"',
+}
+"""Letters of the tables and pages, in ASCII."""
+
+ERRORS = "ima.plain"
+"""The name under which Python's codecs know it."""
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    # Such as a name of a class: as an escape that tells which letter it was.
+    found = [
+        PLAIN.get(letter) or letter.encode("ascii", "backslashreplace").decode()
+        for letter in error.object[error.start : error.end]
+    ]
+    return "".join(found), error.end
+
+
+def print_anywhere() -> None:
+    """Let the outputs write what their encoding has no letter for in plain letters."""
+    codecs.register_error(ERRORS, _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "backslashreplace"):
+            stream.reconfigure(errors=ERRORS)
+
+
+def drop_output() -> None:
+    """Send to nowhere what is still to be printed, so that Python's end does not complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        # A test's output is no file.
+        with suppress(OSError, ValueError, AttributeError):
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -1,0 +1,201 @@
+"""Whether a run that continues is the one that was begun: its config, and all its samples.
+
+The state says both: every setting that decides what is trained, and of every training and
+validation sample a digest of its bytes, its label, and what it looks like from afar.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ima.data import Part, Splits
+from ima.methods import METHODS
+from ima.networks import find_builder
+from ima.training.checkpoint import peek
+from ima.training.refusal import ConfigError, parameters
+from ima.training.run import Run
+from ima.training.settings import Config, Named
+
+ORIGIN = "origin"
+"""The name in a state of what is told here."""
+
+FREE = ("name", "note", "compare", "data.path", "train.epochs")
+"""Settings that may change between a stop and going on; and so may `evaluate`, all but the middle
+radius, which picks the epoch."""
+
+MIDDLE = "evaluate.eps (the middle one)"
+
+SLACK = 0.02
+"""By so much an image that is stored as JPEG, or resized, elsewhere may differ seen from afar."""
+
+SIDE = 4
+"""An image from afar: so many cells along each side, each with its mean over all channels."""
+
+
+def origin(config: Config, splits: Splits) -> dict[str, Any]:
+    """What a state tells of the run's config and samples."""
+    return {"config": settings(config), "samples": samples(splits)}
+
+
+_SAMPLES: WeakKeyDictionary[Splits, dict[str, dict[str, Tensor]]] = WeakKeyDictionary()
+
+
+def samples(splits: Splits) -> dict[str, dict[str, Tensor]]:
+    """What a state tells of the samples, by part; made once of every loaded data set."""
+    if splits not in _SAMPLES:
+        _SAMPLES[splits] = {"train": _samples(splits.train), "val": _samples(splits.val)}
+    return _SAMPLES[splits]
+
+
+def known_origin(run: Run) -> Mapping[str, Any] | None:
+    """What the run's state tells; None without a state, and in states of earlier versions."""
+    return peek(run.state, ORIGIN, None) if run.state.exists() else None
+
+
+def unknown_origin(run: Run) -> list[str]:
+    """What is to be said of a run whose state does not tell its origin; empty for others."""
+    if not run.state.exists() or known_origin(run) is not None:
+        return []
+    return [
+        f"{run.state} is of an earlier version, which did not keep what the run was begun with: "
+        "nobody can tell whether config and data are still the same"
+    ]
+
+
+def check_config(run: Run, known: Mapping[str, Any], config: Config) -> None:
+    """Raise ConfigError where a setting is not the one that the run was begun with."""
+    then, now = known["config"], settings(config)
+    keys = [key for key in {**then, **now} if _differs(key, then, now)]
+    if keys:
+        changes = [f"{key} was {_shown(then, key)} and is {_shown(now, key)}" for key in keys]
+        raise ConfigError(
+            f"{run.folder / 'config.yaml'} is not the config that the run was begun with: "
+            f"{', '.join(changes)}. Put the old values back, or begin a new run with --out"
+        )
+
+
+def check_samples(run: Run, known: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ValueError where a sample is not the one that the run was begun with.
+
+    now: as `origin` tells the samples. Images that are all stored otherwise, as JPEG or resized,
+    pass where they look the same.
+    """
+    for role, what in (("train", "training"), ("val", "validation")):
+        then, here = known["samples"][role], now[role]
+        total = len(then["labels"])
+        if len(here["labels"]) != total:
+            difference = f"it had {total} {what} images, and there are {len(here['labels'])} now"
+        elif wrong := _places(then["labels"] != here["labels"]):
+            difference = f"the labels of {_of(wrong, total)} {what} images differ"
+        elif (other := _places(then["bytes"] != here["bytes"])) and not _stored_otherwise(
+            then, here, other
+        ):
+            difference = f"the {what} images differ, {_of(other, total)} of them"
+        else:
+            continue
+        path = run.config().data.path
+        place = f"data.path {path}" if path else "the data's folder"
+        raise ValueError(
+            f"{run.folder} was begun on other samples: {difference}. {place} holds other files "
+            "since; put the old ones back, or begin a new run with --out"
+        )
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """Every setting that decides what is trained, by its whole name, defaults included."""
+    dumped: dict[str, Any] = config.model_dump(mode="json")
+    middle = config.evaluate.middle
+    del dumped["evaluate"]
+    dumped["method"] = _resolved(config.method, METHODS[config.method.name].method)
+    dumped["network"] = _resolved(config.network, find_builder(config.network.name))
+    found = {key: value for key, value in _flat(dumped).items() if key not in FREE}
+    return {**found, MIDDLE: middle}
+
+
+def _resolved(named: Named, function: Any) -> dict[str, Any]:
+    """A name with all its options, those at their defaults too."""
+    plain = (bool, int, float, str, list, tuple, type(None))
+    defaults = {
+        name: list(p.default) if isinstance(p.default, tuple) else p.default
+        for name, p in parameters(function).items()
+        if isinstance(p.default, plain)
+    }
+    return {**defaults, "name": named.name, **named.options}
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{above}.{key}" if above else str(key)
+        if isinstance(value, Mapping):
+            found |= _flat(value, name)
+        else:
+            found[name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def _differs(key: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    if key in then and key in now:
+        return bool(then[key] != now[key])
+    # A setting that the version of then did not know decides nothing that is new, but an option
+    # may be one that the config did not have.
+    return key in then or key.startswith(("network.", "method."))
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    return repr(values[key]) if key in values else "not given"
+
+
+def _samples(part: Part) -> dict[str, Tensor]:
+    """Labels (N,), digests of the images' bytes (N,), and the images from afar (N, cells)."""
+    images = part.images.detach().cpu().contiguous()
+    digests = [
+        int.from_bytes(
+            hashlib.blake2b(image.reshape(-1).view(torch.uint8).numpy(), digest_size=8).digest(),
+            "little",
+            signed=True,
+        )
+        for image in images
+    ]
+    return {
+        "labels": part.targets.detach().cpu().clone(),
+        "bytes": torch.tensor(digests, dtype=torch.int64),
+        "afar": torch.cat([_afar(part[ids][0]) for ids in torch.arange(len(part)).split(1024)]),
+    }
+
+
+def _afar(images: Tensor) -> Tensor:
+    """Images (B, C, *dims) as means of cells, (B, cells)."""
+    if images.ndim < 3:
+        return images.flatten(1).half().cpu()
+    pool = {3: F.adaptive_avg_pool1d, 4: F.adaptive_avg_pool2d, 5: F.adaptive_avg_pool3d}
+    grey = images.float().mean(1, keepdim=True)
+    if images.ndim not in pool:
+        return grey.flatten(1).mean(1, keepdim=True).half().cpu()
+    return pool[images.ndim](grey, SIDE).flatten(1).half().cpu()
+
+
+def _stored_otherwise(
+    then: Mapping[str, Tensor], here: Mapping[str, Tensor], other: list[int]
+) -> bool:
+    """Whether images that differ in their bytes are the same ones: then most do, by little."""
+    one, two = then["afar"].float(), here["afar"].float()
+    # Of a few that differ someone has exchanged them, or touched them.
+    if 2 * len(other) <= len(one) or one.shape != two.shape:
+        return False
+    return bool(((one - two).abs() <= SLACK).all())
+
+
+def _places(differs: Tensor) -> list[int]:
+    return [int(i) for i in differs.nonzero().flatten()]
+
+
+def _of(places: list[int], total: int) -> str:
+    return f"{len(places)} of {total} (the first is number {places[0]})"
