@@ -6,13 +6,14 @@ import csv
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ima.evaluation.results import CLEAN, read_settings
+from ima.evaluation.values import Value, from_cell, to_cell
 from ima.files import whole
 
 NONE = "none"
@@ -29,8 +30,8 @@ class Distance:
     """
 
     id: int
-    label: int
-    prediction: int
+    label: Value
+    prediction: Value
     distance: float
     attack: str
 
@@ -85,7 +86,9 @@ class Distances:
             file.write(f"# {json.dumps(dict(self.settings))}\r\n")
             writer = csv.writer(file)
             writer.writerow((*FIELDS, "norm"))
-            writer.writerows((*astuple(row), self.norm) for row in self.rows)
+            for row in self.rows:
+                said = to_cell(row.label), to_cell(row.prediction)
+                writer.writerow((row.id, *said, row.distance, row.attack, self.norm))
 
     @staticmethod
     def from_csv(path: Path) -> Distances:
@@ -109,7 +112,7 @@ def _row(record: list[str], norm: str) -> Distance:
     if len(record) != len(FIELDS) + 1 or record[-1] != norm:
         raise ValueError(f"a row is {','.join(record)!r}")
     id_, label, prediction, distance, attack, _ = record
-    row = Distance(int(id_), int(label), int(prediction), float(distance), attack)
+    row = Distance(int(id_), from_cell(label), from_cell(prediction), float(distance), attack)
     known = {CLEAN: row.distance == 0, NONE: math.isnan(row.distance)}
     if not known.get(attack, 0 <= row.distance < math.inf):
         raise ValueError(f"a row is {','.join(record)!r}")

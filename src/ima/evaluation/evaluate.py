@@ -28,7 +28,7 @@ from ima.evaluation.segmentation_results import SegmentationResults
 from ima.evaluation.segments import evaluate_segmentation
 from ima.evaluation.setting import Setting
 from ima.norms import Norm, get_norm
-from ima.tasks import Classification, Segmentation, Task
+from ima.tasks import Classification, Segmentation, Task, Tree
 
 
 @overload
@@ -141,7 +141,7 @@ def evaluate(
     names = [name for name, *_ in found]
     settings = {"attacks": names, "eps": radii, **measured_in(norm, bounds, task)}
 
-    def work(x: Tensor, y: Tensor, ids: range, source: Generator) -> list[Row]:
+    def work(x: Tensor, y: Tree, ids: range, source: Generator) -> list[Row]:
         setting = Setting(norm, task, bounds, source)
         return attack_batch(model, x, y, ids, radii, found, setting, keep)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ima.evaluation.one_batch import Example
 from ima.evaluation.partial import key_of
+from ima.evaluation.values import Value, from_cell, to_cell
 from ima.files import write_arrays
 
 NUMBERS = ("id", "eps", "label", "prediction", "clean_prediction")
@@ -77,9 +78,15 @@ class Examples:
 
 
 def _arrays(examples: Sequence[Example]) -> dict[str, NDArray[Any]]:
-    columns = {name: np.array([getattr(e, name) for e in examples]) for name in NUMBERS}
+    columns = {name: _column([getattr(e, name) for e in examples]) for name in NUMBERS}
     images = {n: np.stack([getattr(e, n).numpy() for e in examples]) for n in ("clean", "noisy")}
     return {"attack": np.array([e.attack for e in examples]), **columns, **images}
+
+
+def _column(found: Sequence[Value]) -> NDArray[Any]:
+    """Numbers as they are; labels and predictions that are none as text."""
+    plain = all(isinstance(one, int | float) for one in found)
+    return np.array(found if plain else [to_cell(one) for one in found])
 
 
 def _read(path: Path) -> tuple[str, list[Example]]:
@@ -88,6 +95,8 @@ def _read(path: Path) -> tuple[str, list[Example]]:
     with np.load(path, allow_pickle=False) as file:
         found = {name: file[name] for name in file.files}
     clean, noisy = (torch.from_numpy(found[name]) for name in ("clean", "noisy"))
-    columns = [found[n].tolist() for n in ("id", "attack", "eps", *NUMBERS[2:])]
+    columns = [found[n].tolist() for n in ("id", "attack", "eps")]
+    # What is no number was written as text.
+    columns += [[from_cell(str(one)) for one in found[n].tolist()] for n in NUMBERS[2:]]
     rows = zip(*columns, clean, noisy, strict=True)
     return str(found["key"]), [Example(*row) for row in rows]

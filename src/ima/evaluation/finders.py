@@ -20,11 +20,11 @@ from ima.evaluation.autoattack import ITERATIONS, TARGETS, free_fab
 from ima.evaluation.lifted import Lifted, in_library, plain_layout, unit_box
 from ima.evaluation.setting import Setting
 from ima.norm_names import known_norm
-from ima.tasks import Classification
+from ima.tasks import Classification, Tree, take
 
 PGD = "pgd-100"
 
-Find = Callable[[Model, Tensor, Tensor, Tensor, list[float], Setting], Tensor]
+Find = Callable[[Model, Tensor, Tree, Tensor, list[float], Setting], Tensor]
 """find(model, x, y, known, radii, setting) -> like x: points that may be wrong.
 
 known: (B,), the smallest size found before, infinite where there is none.
@@ -41,7 +41,7 @@ class Finder:
 
 
 def _ddn_loss(
-    model: Model, x: Tensor, y: Tensor, known: Tensor, radii: list[float], setting: Setting
+    model: Model, x: Tensor, y: Tree, known: Tensor, radii: list[float], setting: Setting
 ) -> Tensor:
     middle = radii[(len(radii) - 1) // 2]
     task, norm, bounds = setting.task, setting.norm, setting.bounds
@@ -49,7 +49,7 @@ def _ddn_loss(
 
 
 def _ddn_margin(
-    model: Model, x: Tensor, y: Tensor, known: Tensor, radii: list[float], setting: Setting
+    model: Model, x: Tensor, y: Tree, known: Tensor, radii: list[float], setting: Setting
 ) -> Tensor:
     def margin(output: Any, target: Any) -> Tensor:
         return -setting.task.score(output, target)
@@ -60,7 +60,7 @@ def _ddn_margin(
 
 
 def _fab(
-    model: Model, x: Tensor, y: Tensor, known: Tensor, radii: list[float], setting: Setting
+    model: Model, x: Tensor, y: Tree, known: Tensor, radii: list[float], setting: Setting
 ) -> Tensor:
     task, norm = setting.task, setting.norm
     assert isinstance(task, Classification)
@@ -97,14 +97,14 @@ def _fab_lacks(setting: Setting) -> str:
 
 
 def _pgd(
-    model: Model, x: Tensor, y: Tensor, known: Tensor, radii: list[float], setting: Setting
+    model: Model, x: Tensor, y: Tree, known: Tensor, radii: list[float], setting: Setting
 ) -> Tensor:
     row, steps = find_attack(PGD)
     nearest, open_ = x.clone(), torch.ones_like(known, dtype=torch.bool)
     for radius in radii:
         (left,) = (open_ & (known > radius)).nonzero(as_tuple=True)
         if len(left):
-            found = row.run(model, x[left], y[left], radius, steps, setting)
+            found = row.run(model, x[left], take(y, left), radius, steps, setting)
             nearest[left], open_[left] = found.x, ~found.crossed
     return nearest
 

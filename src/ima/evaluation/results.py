@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ima.evaluation.values import Value, from_cell, to_cell
 from ima.files import whole
 
 CLEAN = "clean"
@@ -27,14 +28,15 @@ class Row:
     id, label: of the sample; attack: its name, `"clean"` for no noise; eps: the noise radius;
     prediction: on the noisy sample (on the clean one where no attack succeeded); broken: the
     prediction is wrong, on the clean sample or with noise of at most eps; distance: the size of
-    the noise found, NaN where none broke the sample. For white noise eps is its amplitude.
+    the noise found, NaN where none broke the sample. For white noise eps is its amplitude. Labels
+    and predictions are classes, or with a task of a user's own what `Value` says.
     """
 
     id: int
-    label: int
+    label: Value
     attack: str
     eps: float
-    prediction: int
+    prediction: Value
     broken: bool
     distance: float
 
@@ -90,10 +92,13 @@ class Results:
     def by_class(self, attack: str = CLEAN, eps: float = 0.0) -> dict[int, tuple[int, int]]:
         """For each class, by its index, how many of its samples stand and how many there are.
 
+        Empty where labels are no classes, as with a task of a user's own they can be.
         Of two classes, the share of one is the sensitivity, that of the other the specificity.
         """
         found: dict[int, tuple[int, int]] = {}
         for row in self._of(attack, eps):
+            if not isinstance(row.label, int):
+                return {}
             standing, n = found.get(row.label, (0, 0))
             found[row.label] = standing + (not row.broken), n + 1
         return dict(sorted(found.items()))
@@ -120,10 +125,9 @@ class Results:
             writer = csv.writer(file)
             writer.writerow((*FIELDS, "norm"))
             for row in self.rows:
-                values = (getattr(row, name) for name in FIELDS)
-                writer.writerow(
-                    [int(v) if isinstance(v, bool) else v for v in values] + [self.norm]
-                )
+                cells = {name: getattr(row, name) for name in FIELDS}
+                cells |= {name: to_cell(cells[name]) for name in ("label", "prediction")}
+                writer.writerow([*(cells | {"broken": int(row.broken)}).values(), self.norm])
 
     def to_html(self, path: str | Path, *, title: str = "") -> None:
         """Write a page that says what noise breaks the network, whole in one file.
@@ -245,7 +249,13 @@ def _row(record: list[str], norm: str) -> Row:
         raise ValueError(f"a row is {','.join(record)!r}")
     id_, label, attack, eps, prediction, broken, distance, _ = record
     return Row(
-        int(id_), int(label), attack, float(eps), int(prediction), broken == "1", float(distance)
+        int(id_),
+        from_cell(label),
+        attack,
+        float(eps),
+        from_cell(prediction),
+        broken == "1",
+        float(distance),
     )
 
 
