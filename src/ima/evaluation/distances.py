@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ima.evaluation.results import CLEAN, read_settings
-from ima.evaluation.values import Value, from_cell, to_cell
+from ima.evaluation.values import Value, check_kind, from_cell, to_cell
 from ima.files import whole
 
 NONE = "none"
@@ -103,7 +103,10 @@ class Distances:
             raise ValueError(f"{path} is no file of distances: its columns are {header}")
         norm = records[0][-1] if records else ""
         try:
-            return Distances(tuple(_row(record, norm) for record in records), norm, settings)
+            rows = tuple(_row(record, norm) for record in records)
+            check_kind("label", (row.label for row in rows))
+            check_kind("prediction", (row.prediction for row in rows))
+            return Distances(rows, norm, settings)
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); measure the distances again") from error
 

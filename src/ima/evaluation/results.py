@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ima.evaluation.values import Value, from_cell, to_cell
+from ima.evaluation.values import Value, check_kind, from_cell, to_cell
 from ima.files import whole
 
 CLEAN = "clean"
@@ -157,7 +157,10 @@ class Results:
             raise ValueError(f"{path} is no results file: its columns are {header}")
         norm = records[0][-1] if records else ""
         try:
-            return Results(tuple(_row(record, norm) for record in records), norm, settings)
+            rows = tuple(_row(record, norm) for record in records)
+            check_kind("label", (row.label for row in rows))
+            check_kind("prediction", (row.prediction for row in rows))
+            return Results(rows, norm, settings)
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); evaluate the model again") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 Value: TypeAlias = "int | float | list[Any] | dict[str, Any]"
@@ -25,9 +26,11 @@ def from_cell(text: str) -> Value:
     return found
 
 
-def is_class(value: Value) -> bool:
-    """Whether a label is the index of a class."""
-    return type(value) is int
+def check_kind(what: str, found: Iterable[Value]) -> None:
+    """Raise ValueError where a column holds values of several kinds, such as 1 and 1.5."""
+    kinds = sorted({type(one).__name__ for one in found})
+    if len(kinds) > 1:
+        raise ValueError(f"the {what}s are of several kinds: {', '.join(kinds)}")
 
 
 def _numbers(found: Any) -> bool:
