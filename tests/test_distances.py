@@ -336,6 +336,7 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
         ("1,1,0,0.5,ddn,L2", "1,1,0,-0.5,ddn,L2"),
         ("1,1,0,0.5,ddn,L2", "1,1,0,0.5,ddn,Linf"),
         ("1,1,0,0.5,ddn,L2", "1,1,zero,0.5,ddn,L2"),
+        ("1,1,0,0.5,ddn,L2", "1,1.5,0,0.5,ddn,L2"),
         ("# {", "# ["),
     ],
 )

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from ima.attacks.inputs import Bounds, check_samples
 from ima.attacks.walk import look
 from ima.evaluation.batches import Batches, device_of
+from ima.evaluation.decisions import decide
 from ima.evaluation.mates import Met, meet
 from ima.evaluation.reading import Reader
 from ima.evaluation.watch import Counts, Watcher, refuse, verdict
@@ -63,8 +64,8 @@ def choose(
         x, y = part.x, part.y
         if not isinstance(y, Tensor):
             raise ValueError(
-                "the checks need one target a sample; the data gave a list of them, as deep "
-                "supervision has it: check the network with its full resolution alone"
+                f"the checks need one tensor of targets; the data gave a {type(y).__name__} of "
+                "them: of those of deep supervision take the full resolution alone"
             )
         x, y = x.to(device=device), y.to(device=device)
         if kept and x.shape[1:] != kept[1].shape[1:]:
@@ -91,7 +92,7 @@ def choose(
         watcher.output(output)
         watcher.clean(output, y, task)
         counts += watcher.counts()
-        correct = task.correct(output, y)
+        _, correct = decide(task, output, y, len(x))
         right, total = right + int(correct.sum()), total + len(x)
         # Every sample draws a lot, and the lowest stay: one pass, also over data without a length.
         lots = torch.rand(len(x), generator=source).to(x.device)

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ima.evaluation.remarks import remarks_of
 from ima.evaluation.results import CLEAN, check_whole, read_settings
+from ima.evaluation.values import Value, check_kind, from_cell, to_cell
 from ima.files import whole
 
 NONE = "none"
@@ -30,8 +31,8 @@ class Distance:
     """
 
     id: int
-    label: int
-    prediction: int
+    label: Value
+    prediction: Value
     distance: float
     attack: str
 
@@ -91,7 +92,9 @@ class Distances:
             file.write(f"# {json.dumps(dict(self.settings))}\r\n")
             writer = csv.writer(file)
             writer.writerow((*FIELDS, "norm"))
-            writer.writerows((*astuple(row), self.norm) for row in self.rows)
+            for row in self.rows:
+                said = to_cell(row.label), to_cell(row.prediction)
+                writer.writerow((row.id, *said, row.distance, row.attack, self.norm))
 
     @staticmethod
     def from_csv(path: Path) -> Distances:
@@ -107,6 +110,8 @@ class Distances:
         norm = records[0][-1] if records else ""
         try:
             rows = tuple(_row(record, norm) for record in records)
+            check_kind("label", (row.label for row in rows))
+            check_kind("prediction", (row.prediction for row in rows))
             check_whole([(("distances", 0.0), row.id) for row in rows], settings)
             return Distances(rows, norm, settings)
         except ValueError as error:
@@ -117,7 +122,7 @@ def _row(record: list[str], norm: str) -> Distance:
     if len(record) != len(FIELDS) + 1 or record[-1] != norm:
         raise ValueError(f"a row is {','.join(record)!r}")
     id_, label, prediction, distance, attack, _ = record
-    row = Distance(int(id_), int(label), int(prediction), float(distance), attack)
+    row = Distance(int(id_), from_cell(label), from_cell(prediction), float(distance), attack)
     known = {CLEAN: row.distance == 0, NONE: math.isnan(row.distance)}
     if not known.get(attack, 0 <= row.distance < math.inf):
         raise ValueError(f"a row is {','.join(record)!r}")

@@ -168,7 +168,7 @@ def evaluate(
     told = [name for name, *_ in found]
     settings = {"attacks": told, "eps": radii, **measured_in(norm, bounds, task)}
 
-    def work(watched: Watched, x: Tensor, y: Tensor, ids: range, source: Generator) -> list[Row]:
+    def work(watched: Watched, x: Tensor, y: Tree, ids: range, source: Generator) -> list[Row]:
         setting = Setting(norm, task, bounds, source, watched.watcher)
         return attack_batch(watched, x, y, ids, radii, found, setting, keep)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ima.evaluation.one_batch import Example
 from ima.evaluation.partial import key_of
+from ima.evaluation.values import Value, from_cell, to_cell
 from ima.files import read_arrays, write_arrays
 from ima.tasks.pixels import wide
 
@@ -78,11 +79,17 @@ class Examples:
 
 
 def _arrays(examples: Sequence[Example]) -> dict[str, NDArray[Any]]:
-    columns = {name: np.array([getattr(e, name) for e in examples]) for name in NUMBERS}
+    columns = {name: _column([getattr(e, name) for e in examples]) for name in NUMBERS}
     # NumPy has no bfloat16.
     pairs = {n: [wide(getattr(e, n)).numpy() for e in examples] for n in ("clean", "noisy")}
     images = {name: np.stack(found) for name, found in pairs.items()}
     return {"attack": np.array([e.attack for e in examples]), **columns, **images}
+
+
+def _column(found: Sequence[Value]) -> NDArray[Any]:
+    """Numbers as they are; labels and predictions that are none as text."""
+    plain = all(isinstance(one, int | float) for one in found)
+    return np.array(found if plain else [to_cell(one) for one in found])
 
 
 def _read(path: Path) -> tuple[str, list[Example]]:
@@ -99,6 +106,8 @@ def _read(path: Path) -> tuple[str, list[Example]]:
 
 def _kept(found: Mapping[str, Any]) -> tuple[str, list[Example]]:
     clean, noisy = (torch.from_numpy(found[name]) for name in ("clean", "noisy"))
-    columns = [found[n].tolist() for n in ("id", "attack", "eps", *NUMBERS[2:])]
+    columns = [found[n].tolist() for n in ("id", "attack", "eps")]
+    # What is no number was written as text.
+    columns += [[from_cell(str(one)) for one in found[n].tolist()] for n in NUMBERS[2:]]
     rows = zip(*columns, clean, noisy, strict=True)
     return str(found["key"]), [Example(*row) for row in rows]

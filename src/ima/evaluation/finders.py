@@ -22,12 +22,12 @@ from ima.evaluation.lifted import Broken, Lifted, in_library, plain_layout, unit
 from ima.evaluation.setting import Setting
 from ima.norm_names import known_norm
 from ima.norms import per_sample
-from ima.tasks import Classification
+from ima.tasks import Classification, Tree, take
 from ima.tasks.pixels import precise, wide
 
 PGD = "pgd-100"
 
-Find = Callable[[Model, Tensor, Tensor, Tensor, list[float], Setting], Tensor]
+Find = Callable[[Model, Tensor, Tree, Tensor, list[float], Setting], Tensor]
 """find(model, x, y, known, radii, setting) -> like x: points that may be wrong.
 
 known: (B,), the smallest size found before, infinite where there is none.
@@ -44,7 +44,7 @@ class Finder:
 
 
 def _ddn_loss(
-    model: Model, x: Tensor, y: Tensor, known: Tensor, radii: list[float], setting: Setting
+    model: Model, x: Tensor, y: Tree, known: Tensor, radii: list[float], setting: Setting
 ) -> Tensor:
     middle = radii[(len(radii) - 1) // 2]
     task, norm, bounds = setting.task, setting.norm, setting.bounds
@@ -52,7 +52,7 @@ def _ddn_loss(
 
 
 def _ddn_margin(
-    model: Model, x: Tensor, y: Tensor, known: Tensor, radii: list[float], setting: Setting
+    model: Model, x: Tensor, y: Tree, known: Tensor, radii: list[float], setting: Setting
 ) -> Tensor:
     def margin(output: Any, target: Any) -> Tensor:
         return -setting.task.score(output, target)
@@ -63,7 +63,7 @@ def _ddn_margin(
 
 
 def _fab(
-    model: Model, x: Tensor, y: Tensor, known: Tensor, radii: list[float], setting: Setting
+    model: Model, x: Tensor, y: Tree, known: Tensor, radii: list[float], setting: Setting
 ) -> Tensor:
     task, norm = setting.task, setting.norm
     assert isinstance(task, Classification)
@@ -102,14 +102,14 @@ def _fab_lacks(setting: Setting) -> str:
 
 
 def _pgd(
-    model: Model, x: Tensor, y: Tensor, known: Tensor, radii: list[float], setting: Setting
+    model: Model, x: Tensor, y: Tree, known: Tensor, radii: list[float], setting: Setting
 ) -> Tensor:
     row, steps = find_attack(PGD)
     nearest, open_ = x.clone(), torch.ones_like(known, dtype=torch.bool)
     for radius in radii:
         (left,) = (open_ & (known > radius)).nonzero(as_tuple=True)
         if len(left):
-            found = row.run(model, x[left], y[left], radius, steps, setting)
+            found = row.run(model, x[left], take(y, left), radius, steps, setting)
             nearest[left], open_[left] = found.x, ~found.crossed
     return nearest
 

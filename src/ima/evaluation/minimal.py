@@ -25,6 +25,7 @@ from ima.attacks.inputs import Bounds, Model, check_samples, no_trace
 from ima.attacks.walk import forward, into
 from ima.budget import Budget
 from ima.evaluation.by_batch import by_batch, measured_in
+from ima.evaluation.decisions import copied, decide, put, values
 from ima.evaluation.distances import NONE, Distance, Distances
 from ima.evaluation.finders import FINDERS, Finder
 from ima.evaluation.naming import Naming
@@ -33,7 +34,7 @@ from ima.evaluation.results import CLEAN, Row
 from ima.evaluation.setting import Setting
 from ima.evaluation.watch import Watched
 from ima.norms import Norm, get_norm, per_sample
-from ima.tasks import Classification, Task, sound
+from ima.tasks import Classification, Task, Tree, sound, take
 from ima.tasks.pixels import precise, wide
 
 
@@ -69,7 +70,7 @@ def minimal(
     left_out = [f"{f.name} ({f.lacks(probe)})" for f in FINDERS if f.lacks(probe)]
     names = [finder.name for finder in ran]
 
-    def work(watched: Watched, x: Tensor, y: Tensor, ids: range, source: Generator) -> list[Row]:
+    def work(watched: Watched, x: Tensor, y: Tree, ids: range, source: Generator) -> list[Row]:
         setting = Setting(norm, task, bounds, source, watched.watcher)
         return _of_batch(watched, x, y, ids, sizes, ran, setting)
 
@@ -101,7 +102,7 @@ def minimal(
 def _of_batch(
     model: nn.Module,
     x: Tensor,
-    y: Tensor,
+    y: Tree,
     ids: range,
     radii: list[float],
     finders: Sequence[Finder],
@@ -111,7 +112,7 @@ def _of_batch(
     box = check_samples(x, setting.bounds)
     with no_trace(model, x) as inner:
         # Copies, because tensors of inference mode cannot take part in gradients.
-        x, y = x.detach().clone(), y.clone()
+        x, y = x.detach().clone(), copied(y)
         output = forward(inner, x)
         task.check(output, y)
         if not sound(output):
@@ -120,36 +121,38 @@ def _of_batch(
                 "or its inputs are damaged, and no distance can be stated"
             )
         setting.watcher.clean(output, y, task)
-        prediction, wrong = task.predict(output), ~task.correct(output, y)
+        prediction, correct = decide(task, output, y, len(x))
+        prediction, wrong = copied(prediction), ~correct
         distance = torch.where(wrong, 0.0, torch.inf).to(precise(x))
         names = [CLEAN if w else NONE for w in wrong.tolist()]
         (right,) = (~wrong).nonzero(as_tuple=True)
         for finder in finders if len(right) else ():
-            clean, target, known = x[right], y[right], distance[right]
+            clean, target, known = x[right], take(y, right), distance[right]
             found = finder.find(inner, clean, target, known, radii, setting)
             found = as_seen(inner, into(wide(found), box), wide(clean)).to(x.dtype)
             point, said, usable = _tightened(inner, clean, target, found, task, box)
             far = setting.norm.size(wide(point) - wide(clean))
             closer = usable & (far < known)
             distance[right[closer]] = far[closer]
-            prediction[right[closer]] = said[closer]
+            put(prediction, right[closer], take(said, closer))
             if bool(closer.any()):
                 setting.watcher.noisy(right[closer], forward(inner, point[closer]), task)
             for at in right[closer].tolist():
                 names[at] = finder.name
     distance = torch.where(torch.isfinite(distance), distance, torch.nan)
-    columns = zip(ids, y.tolist(), names, prediction.tolist(), distance.tolist(), strict=True)
+    said = [values(tree, len(x)) for tree in (y, prediction)]
+    columns = zip(ids, said[0], names, said[1], distance.tolist(), strict=True)
     return [Row(i, label, name, 0.0, p, name != NONE, d) for i, label, name, p, d in columns]
 
 
 def _tightened(
     model: Model,
     x: Tensor,
-    y: Tensor,
+    y: Tree,
     found: Tensor,
     task: Task,
     box: tuple[Tensor, Tensor] | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tree, Tensor]:
     """What was found, pulled back to where it is only just wrong.
 
     Returns points, predictions at them, and whether they are wrong there, (B,).
@@ -158,12 +161,13 @@ def _tightened(
     finite = torch.isfinite(found.flatten(1)).all(1) if found.ndim > 1 else torch.isfinite(found)
     found = torch.where(per_sample(finite, x), found, x)
     output = forward(model, found)
-    point, said, usable = found.clone(), task.predict(output), finite & ~task.correct(output, y)
+    point, said, usable = found.clone(), copied(task.predict(output)), ~task.correct(output, y)
+    usable &= finite
     (index,) = usable.nonzero(as_tuple=True)
     if len(index) == 0:
         return point, said, usable
     scores = (task.score(clean, y)[index], task.score(output, y)[index])
-    inside, outside, target = x[index], found[index], y[index]
+    inside, outside, target = x[index], found[index], take(y, index)
     _, share = search(model, inside, outside, target, scores, task=task, bounds=box)
     left, step = torch.ones_like(index, dtype=torch.bool), 1 / CELLS
     while bool(left.any()):
@@ -173,7 +177,8 @@ def _tightened(
         wrong = ~task.correct(output, target)
         settled = left & (wrong | (share >= 1))
         at = index[settled]
-        point[at], said[at] = candidate[settled], task.predict(output)[settled]
+        point[at] = candidate[settled]
+        put(said, at, take(task.predict(output), settled))
         usable[at] = wrong[settled]
         left &= ~settled
         share, step = torch.where(left, (share + step).clamp(max=1), share), 2 * step

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from ima.attacks.inputs import check_samples
 from ima.attacks.walk import look
 from ima.evaluation.attacks import AttackRow
+from ima.evaluation.decisions import copied, decide, gathered, put, values
 from ima.evaluation.results import CLEAN, Row
 from ima.evaluation.setting import Setting
-from ima.tasks import sound
+from ima.evaluation.values import Value
+from ima.tasks import Tree, sound, take
 from ima.tasks.pixels import wide
 
 WORST = "worst case"
@@ -26,9 +28,9 @@ class Example:
     id: int
     attack: str
     eps: float
-    label: int
-    prediction: int
-    clean_prediction: int
+    label: Value
+    prediction: Value
+    clean_prediction: Value
     clean: Tensor
     noisy: Tensor
 
@@ -36,7 +38,7 @@ class Example:
 def attack_batch(
     model: nn.Module,
     x: Tensor,
-    y: Tensor,
+    y: Tree,
     ids: range,
     radii: list[float],
     attacks: list[tuple[str, AttackRow, int]],
@@ -54,24 +56,28 @@ def attack_batch(
             "weights or its inputs are damaged, and no accuracy can be stated"
         )
     setting.watcher.clean(output, y, task)
-    clean, wrong = task.predict(output), ~task.correct(output, y)
+    clean, right = decide(task, output, y, len(x))
+    wrong, labels = ~right, values(y, len(x))
     size = torch.where(wrong, 0.0, torch.nan)
-    rows = _rows(ids, y, CLEAN, 0.0, clean, wrong, size)
-    by_attack: dict[float, list[tuple[Tensor, Tensor, Tensor]]] = {}
+    rows = _rows(ids, labels, CLEAN, 0.0, clean, wrong, size)
+    by_attack: dict[float, list[tuple[Tree, Tensor, Tensor]]] = {}
     for name, row, steps in attacks:
-        prediction, broken, distance = clean.clone(), wrong.clone(), size.clone()
+        prediction, broken, distance = copied(clean), wrong.clone(), size.clone()
         for radius in radii if row.amplitude is None else [row.amplitude]:
             (left,) = (~broken).nonzero(as_tuple=True)
             if len(left):
-                result = row.run(model, x[left], y[left], radius, steps, setting)
+                target = take(y, left)
+                result = row.run(model, x[left], target, radius, steps, setting)
                 output = look(model, result.x)
                 setting.watcher.noisy(left, output, task)
                 # The second look decides: it is what the prediction and the picture show.
-                crossed = result.crossed & ~task.correct(output, y[left])
-                prediction[left], broken[left] = task.predict(output), crossed
+                crossed = result.crossed & ~task.correct(output, target)
+                put(prediction, left, task.predict(output))
+                broken[left] = crossed
                 far = norm.size(wide(result.x) - wide(x[left]))
                 distance[left] = torch.where(crossed, far.to(distance.dtype), torch.nan)
                 shown = keep is not None and row.amplitude is None
+                said, before = (values(t, len(x)) if shown else [] for t in (prediction, clean))
                 for i, at in enumerate(left.tolist() if shown else []):
                     assert keep is not None
                     keep(
@@ -79,41 +85,42 @@ def attack_batch(
                             ids[at],
                             name,
                             radius,
-                            int(y[at]),
-                            int(prediction[at]),
-                            int(clean[at]),
+                            labels[at],
+                            said[at],
+                            before[at],
                             x[at].cpu(),
                             result.x[i].cpu(),
                         )
                     )
-            rows += _rows(ids, y, name, radius, prediction, broken, distance)
+            rows += _rows(ids, labels, name, radius, prediction, broken, distance)
             if row.amplitude is None:
-                state = (prediction.clone(), broken.clone(), distance.clone())
+                state = (copied(prediction), broken.clone(), distance.clone())
                 by_attack.setdefault(radius, []).append(state)
     for radius, states in by_attack.items():
         if len(states) > 1:
-            rows += _rows(ids, y, WORST, radius, *_worst(states))
+            rows += _rows(ids, labels, WORST, radius, *_worst(states))
     return rows
 
 
-def _worst(states: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    predictions, broken, distances = (torch.stack(parts) for parts in zip(*states, strict=True))
+def _worst(states: list[tuple[Tree, Tensor, Tensor]]) -> tuple[Tree, Tensor, Tensor]:
+    predictions, *others = zip(*states, strict=True)
+    broken, distances = map(torch.stack, others)
     nearest = torch.where(broken, distances, torch.inf).min(0)
-    prediction = predictions.gather(0, nearest.indices[None])[0]
+    prediction = gathered(predictions, nearest.indices)
     distance = torch.where(broken.any(0), nearest.values, torch.nan)
     return prediction, broken.any(0), distance
 
 
 def _rows(
     ids: range,
-    y: Tensor,
+    labels: list[Value],
     attack: str,
     eps: float,
-    prediction: Tensor,
+    prediction: Tree,
     broken: Tensor,
     distance: Tensor,
 ) -> list[Row]:
     columns = zip(
-        ids, y.tolist(), prediction.tolist(), broken.tolist(), distance.tolist(), strict=True
+        ids, labels, values(prediction, len(ids)), broken.tolist(), distance.tolist(), strict=True
     )
     return [Row(i, label, attack, eps, p, b, d) for i, label, p, b, d in columns]

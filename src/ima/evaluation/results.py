@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ima.evaluation.remarks import remarks_of
+from ima.evaluation.values import Value, check_kind, from_cell, to_cell
 from ima.files import whole
 
 CLEAN = "clean"
@@ -28,15 +29,16 @@ class Row:
     id, label: of the sample; attack: its name, `"clean"` for no noise; eps: the noise radius;
     prediction: on the noisy sample (on the clean one where no attack succeeded); broken: the
     prediction is wrong, on the clean sample or with noise of at most eps; distance: the size of
-    the noise found, NaN where none broke the sample. For white noise eps is its amplitude. case:
-    whose sample it is, empty where nobody said.
+    the noise found, NaN where none broke the sample. For white noise eps is its amplitude. Labels
+    and predictions are classes, or with a task of a user's own what `Value` says. case: whose
+    sample it is, empty where nobody said.
     """
 
     id: int
-    label: int
+    label: Value
     attack: str
     eps: float
-    prediction: int
+    prediction: Value
     broken: bool
     distance: float
     case: str = ""
@@ -116,10 +118,13 @@ class Results:
     def by_class(self, attack: str = CLEAN, eps: float = 0.0) -> dict[int, tuple[int, int]]:
         """For each class, by its index, how many of its samples stand and how many there are.
 
+        Empty where labels are no classes, as with a task of a user's own they can be.
         Of two classes, the share of one is the sensitivity, that of the other the specificity.
         """
         found: dict[int, tuple[int, int]] = {}
         for row in self.of(attack, eps):
+            if not isinstance(row.label, int):
+                return {}
             standing, n = found.get(row.label, (0, 0))
             found[row.label] = standing + (not row.broken), n + 1
         return dict(sorted(found.items()))
@@ -148,10 +153,9 @@ class Results:
             fields = (*FIELDS, CASE) if any(row.case for row in self.rows) else FIELDS
             writer.writerow((*fields, "norm"))
             for row in self.rows:
-                values = (getattr(row, name) for name in fields)
-                writer.writerow(
-                    [int(v) if isinstance(v, bool) else v for v in values] + [self.norm]
-                )
+                cells = {name: getattr(row, name) for name in fields}
+                cells |= {name: to_cell(cells[name]) for name in ("label", "prediction")}
+                writer.writerow([*(cells | {"broken": int(row.broken)}).values(), self.norm])
 
     def to_html(self, path: str | Path, *, title: str = "") -> None:
         """Write a page that says what noise breaks the network, whole in one file.
@@ -182,6 +186,8 @@ class Results:
         norm = records[0][-1] if records else ""
         try:
             rows = tuple(_row(record, norm, len(header)) for record in records)
+            check_kind("label", (row.label for row in rows))
+            check_kind("prediction", (row.prediction for row in rows))
             check_whole([((row.attack, row.eps), row.id) for row in rows], settings)
             return Results(rows, norm, settings)
         except ValueError as error:
@@ -314,10 +320,10 @@ def _row(record: list[str], norm: str, columns: int) -> Row:
     id_, label, attack, eps, prediction, broken, distance, *case = record[:-1]
     return Row(
         int(id_),
-        int(label),
+        from_cell(label),
         attack,
         float(eps),
-        int(prediction),
+        from_cell(prediction),
         broken == "1",
         float(distance),
         *case,

@@ -38,7 +38,12 @@ def class_names(judged: Sequence[Judged]) -> dict[int, str]:
 
 
 def class_tables(judged: Sequence[Judged]) -> tuple[Block, ...]:
-    """A table with a line for each class of each network; nothing for data of one class."""
+    """A table with a line for each class of each network; nothing for data of one class.
+
+    A sentence where labels are no classes, as with a task of a user's own they can be.
+    """
+    if not any(results.by_class() for one in judged for results in one.entry.main):
+        return (Prose("The labels are no classes: there is no accuracy by class."),)
     all_scores = [one.scores for one in judged]
     attack = headline(all_scores)
     keys = [(CLEAN, 0.0), *((attack, eps) for eps in radii_told(all_scores, attack))]

@@ -57,7 +57,8 @@ def _drawable(found: Mapping[str, Any]) -> bool:
     clean, noisy = found["clean"], found["noisy"]
     both = np.concatenate([clean.ravel(), noisy.ravel()])
     in_range = both.size > 0 and float(both.min()) > -1e-3 and float(both.max()) < 1 + 1e-3
-    return clean.ndim == 4 and clean.shape[1] in (1, 3) and in_range
+    classes = all(found[name].dtype.kind in "iu" for name in ("label", "prediction"))
+    return clean.ndim == 4 and clean.shape[1] in (1, 3) and in_range and classes
 
 
 def _places(found: Mapping[str, Any], attack: str) -> dict[tuple[int, float], int]:

@@ -1,0 +1,81 @@
+"""What a task decides on every sample, whatever its shape: held as tensors, written as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ima.evaluation.values import Value
+from ima.tasks import Task, Tree, leaves, tree_map
+
+
+def decide(task: Task, output: Tree, target: Tree, n: int) -> tuple[Tree, Tensor]:
+    """The task's predictions and whether they are right, (n,) bool, on a batch of n samples.
+
+    Raises TypeError where the task gives something else.
+    """
+    correct: Any = task.correct(output, target)
+    if not isinstance(correct, Tensor) or correct.dtype != torch.bool or correct.shape != (n,):
+        raise TypeError(
+            f"{_name(task)}.correct gave {_told(correct)} for {n} samples; expected whether each "
+            f"is right, a tensor of torch.bool of shape ({n},)"
+        )
+    said: Any = task.predict(output)
+    try:
+        fits = all(part.ndim > 0 and len(part) == n for part in leaves(said))
+    except TypeError:
+        fits = False
+    if not fits or not leaves(said):
+        raise TypeError(
+            f"{_name(task)}.predict gave {_told(said)} for {n} samples; expected a tensor, or a "
+            f"list or dict of tensors, whose first dimension is the batch's {n}"
+        )
+    return said, correct
+
+
+def copied(tree: Tree) -> Tree:
+    """The same values in tensors of their own."""
+    return tree_map(torch.clone, tree)
+
+
+def put(tree: Tree, index: Tensor, new: Tree) -> None:
+    """Replace the samples `index` of every tensor, in place."""
+    for old, part in zip(leaves(tree), leaves(new), strict=True):
+        old[index] = part
+
+
+def gathered(trees: Sequence[Tree], which: Tensor) -> Tree:
+    """For every sample its part of the tree of this number; which: (B,)."""
+    parts = iter(zip(*map(leaves, trees), strict=True))
+    at = torch.arange(len(which), device=which.device)
+    return tree_map(lambda _: torch.stack(next(parts))[which, at], trees[0])
+
+
+def values(tree: Tree, n: int) -> list[Value]:
+    """Every one of n samples as a number, or as lists and dicts of them."""
+    if isinstance(tree, Tensor):
+        # One truth value a sample is a class, 0 or 1, as it always was.
+        found = tree.long() if tree.dtype == torch.bool and tree.ndim == 1 else tree
+        return found.tolist()
+    if isinstance(tree, dict):
+        parts = {str(key): values(part, n) for key, part in tree.items()}
+        return [{key: part[i] for key, part in parts.items()} for i in range(n)]
+    inner = [values(part, n) for part in tree]
+    return [[part[i] for part in inner] for i in range(n)]
+
+
+def _name(task: Task) -> str:
+    return f"the task {type(task).__name__}"
+
+
+def _told(found: Any) -> str:
+    if isinstance(found, Tensor):
+        return f"{found.dtype} of shape {tuple(found.shape)}"
+    if isinstance(found, dict) and found:
+        return f"a dict with {', '.join(f'{key}: {_told(one)}' for key, one in found.items())}"
+    if isinstance(found, list | tuple) and found:
+        return f"a {type(found).__name__} of {_told(found[0])}"
+    return type(found).__name__
