@@ -83,6 +83,10 @@ def pairs(x: Tensor, y: Any) -> list[Any]:
     return list(zip(x, y, strict=True))
 
 
+def n_of(x: Tensor) -> int:
+    return len(x)
+
+
 def dicts(x: Tensor, y: Any) -> list[Any]:
     return [{"image": a, "label": b, "path": None} for a, b in zip(x, y, strict=True)]
 
@@ -299,6 +303,25 @@ def test_labels_that_count_from_1_are_said() -> None:
         evaluate(
             identity(2, 1, 2), TensorDataset(X, Y[:, 0] + 1), 0.3, ["ifgsm-2"], task=Segmentation()
         )
+
+
+@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize("wrap", [TensorDataset, lambda x, y: DataLoader(pairs(x, y), n_of(x))])
+def test_samples_without_channels_are_not_taken_for_a_sample_without_a_batch(
+    wrap: Any, n: int
+) -> None:
+    x, y = masks(1, 6, 5, n=n)
+    task = Segmentation(regions=True)
+    with pytest.raises(ValueError, match=r"lack the dimension of channels, which x\[:, None\]"):
+        evaluate(identity(2, n), wrap(x[:, 0], y[:, 0]), 0.3, ["ifgsm-2"], task=task)
+    # In a list a sample has what the network takes.
+    one = [(x[0, 0], y[0, 0])] if n == 1 else [(x[:, 0], y[:, 0])]
+    if n > 1:
+        found = evaluate(identity(2, n), one, 0.3, ["ifgsm-2"], task=task)
+        assert len(found.of()) == 1
+    else:
+        with pytest.raises(ValueError, match="lack the dimension of channels"):
+            evaluate(identity(2, 1), one, 0.3, ["ifgsm-2"], task=task)
 
 
 # --- Lengths --------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ class Batches:
     ) -> None:
         refuse(data)
         data = _in_order(data) if isinstance(data, DataLoader) else data
-        self.keys, self.case, self.batch_size = keys, case, batch_size
+        self.keys, self.case, self.batch_size, self.reader = keys, case, batch_size, reader
         self.data, self.again = data, indexable(data)
         if self.again:
             start = list(islice(self._items(), 1))
@@ -97,13 +97,15 @@ class Batches:
         known = isinstance(data, DataLoader) and type(data.batch_sampler) is BatchSampler
         if not known or isinstance(data.dataset, IterableDataset):
             return None
-        size = _length(data.sampler)
-        return size // data.batch_size * data.batch_size if data.drop_last else size
+        size, step = _length(data.sampler), data.batch_sampler.batch_size
+        return size // step * step if data.drop_last else size
 
     def __iter__(self) -> Iterator[Part]:
         items = self._items() if self.again else self.iterator
         came = 0
         for batch in self._batches(items):
+            if came == 0:
+                self.reader.check_batch(batch.x, batch.y)
             came += 1
             yield batch
         # Each worker of a stream's loader rounds its own number up.
@@ -150,6 +152,7 @@ def pair(item: Any, keys: Keys) -> tuple[Tensor, Tree]:
 def peek(data: Any, keys: Keys) -> tuple[Tensor, Tree]:
     """The first item of data that can be read again, as `pair`; of several in a list the first."""
     refuse(data)
+    data = _in_order(data) if isinstance(data, DataLoader) else data
     first = data[0] if indexable(data) and len(data) else next(iter(data), None)
     if first is None:
         raise ValueError("the data set is empty; there is nothing to evaluate")

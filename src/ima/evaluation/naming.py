@@ -95,7 +95,7 @@ class Naming:
         return None if keep is None else lambda example: keep(self._named(example))
 
     def _named(self, row: Any) -> Any:
-        own = {"id": self.id(row.id)}
+        own: dict[str, Any] = {"id": self.id(row.id)}
         if hasattr(row, "slice"):
             case, at = self.where(row.id)
             own |= {"case": case, "slice": at}
