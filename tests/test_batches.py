@@ -262,6 +262,15 @@ def test_what_are_no_data_are_refused_with_what_to_pass(data: Any, words: str) -
         evaluate(identity(2, 1, 2), data, 0.3, ["ifgsm-2"], task=Segmentation())
 
 
+@pytest.mark.parametrize("batched", [True, False])
+def test_two_items_of_several_sizes_are_no_two_lists(batched: bool) -> None:
+    model, x, y, task = PROBLEMS["one region"]
+    first, second = (x, y), (x[:, :, :3], y[:, :, :3])
+    data = [first, second] if batched else [*pairs(*first)[:1], *pairs(*second)[:1]]
+    found = evaluate(model, data, 0.3, ["ifgsm-2"], task=task, batch_size=1)
+    assert len(found.of()) == (8 if batched else 2)
+
+
 def test_two_lists_that_may_be_pairs_are_refused() -> None:
     model, x, y, task = PROBLEMS["one region"]
     with pytest.raises(ValueError, match="two pairs"):

@@ -97,7 +97,7 @@ class Batches:
         known = isinstance(data, DataLoader) and type(data.batch_sampler) is BatchSampler
         if not known or isinstance(data.dataset, IterableDataset):
             return None
-        size, step = _length(data.sampler), data.batch_sampler.batch_size
+        size, step = _length(data.sampler), data.batch_size or 1
         return size // step * step if data.drop_last else size
 
     def __iter__(self) -> Iterator[Part]:
@@ -273,11 +273,12 @@ def _zipped(item: Any) -> bool:
     alike = len({(tuple(x.shape), str(x.dtype)) for x in xs}) == 1
     if not alike or not _array(ys[0]):
         return alike
-    if (tuple(ys[0].shape), str(ys[0].dtype)) != (tuple(xs[0].shape), str(xs[0].dtype)):
+    if (ys[0].ndim, str(ys[0].dtype)) != (xs[0].ndim, str(xs[0].dtype)):
+        # No two x of one data set differ so.
         return True
     if isinstance(item, tuple):
         raise ValueError(
-            "the data gave two lists of tensors of one shape, which may be two pairs (x, y), or "
+            "the data gave two lists of tensors of one kind, which may be two pairs (x, y), or "
             "all x and all y: give a list of pairs, or collate them into tensors"
         )
     return False
