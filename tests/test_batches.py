@@ -45,6 +45,13 @@ class Counted(Stream):
         return self.said
 
 
+class Silent(Stream):
+    """A stream that raises where it is asked for its length."""
+
+    def __len__(self) -> int:
+        raise RuntimeError("unknown")
+
+
 class MapStyle:
     """A data set without a base class, which may say that it is longer than it is."""
 
@@ -107,6 +114,7 @@ KINDS: dict[str, Callable[[Tensor, Tensor], Any]] = {
     ),
     "generator of samples": lambda x, y: (one for one in pairs(x, y)),
     "stream of samples": lambda x, y: Stream(pairs(x, y)),
+    "stream that hides its length": lambda x, y: Silent(pairs(x, y)),
     "stream with a length": lambda x, y: Counted(pairs(x, y), len(x)),
     "loader": lambda x, y: DataLoader(TensorDataset(x, y), batch_size=3),
     "loader of samples": lambda x, y: DataLoader(TensorDataset(x, y), batch_size=None),

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from ima.evaluation.batches import Batches, named
+from ima.evaluation.batches import Batches
+from ima.evaluation.items import named
 
 Names: TypeAlias = Sequence[str | int] | Sequence[tuple[str, int]] | str | int
 """Of the samples' cases; or where an item of the data holds it, a key or a place."""
