@@ -45,6 +45,13 @@ class Counted(Stream):
         return self.said
 
 
+class Silent(Stream):
+    """A stream that raises where it is asked for its length."""
+
+    def __len__(self) -> int:
+        raise RuntimeError("unknown")
+
+
 class MapStyle:
     """A data set without a base class, which may say that it is longer than it is."""
 
@@ -83,6 +90,10 @@ def pairs(x: Tensor, y: Any) -> list[Any]:
     return list(zip(x, y, strict=True))
 
 
+def n_of(x: Tensor) -> int:
+    return len(x)
+
+
 def dicts(x: Tensor, y: Any) -> list[Any]:
     return [{"image": a, "label": b, "path": None} for a, b in zip(x, y, strict=True)]
 
@@ -103,6 +114,7 @@ KINDS: dict[str, Callable[[Tensor, Tensor], Any]] = {
     ),
     "generator of samples": lambda x, y: (one for one in pairs(x, y)),
     "stream of samples": lambda x, y: Stream(pairs(x, y)),
+    "stream that hides its length": lambda x, y: Silent(pairs(x, y)),
     "stream with a length": lambda x, y: Counted(pairs(x, y), len(x)),
     "loader": lambda x, y: DataLoader(TensorDataset(x, y), batch_size=3),
     "loader of samples": lambda x, y: DataLoader(TensorDataset(x, y), batch_size=None),
@@ -258,6 +270,15 @@ def test_what_are_no_data_are_refused_with_what_to_pass(data: Any, words: str) -
         evaluate(identity(2, 1, 2), data, 0.3, ["ifgsm-2"], task=Segmentation())
 
 
+@pytest.mark.parametrize("batched", [True, False])
+def test_two_items_of_several_sizes_are_no_two_lists(batched: bool) -> None:
+    model, x, y, task = PROBLEMS["one region"]
+    first, second = (x, y), (x[:, :, :3], y[:, :, :3])
+    data = [first, second] if batched else [*pairs(*first)[:1], *pairs(*second)[:1]]
+    found = evaluate(model, data, 0.3, ["ifgsm-2"], task=task, batch_size=1)
+    assert len(found.of()) == (8 if batched else 2)
+
+
 def test_two_lists_that_may_be_pairs_are_refused() -> None:
     model, x, y, task = PROBLEMS["one region"]
     with pytest.raises(ValueError, match="two pairs"):
@@ -299,6 +320,25 @@ def test_labels_that_count_from_1_are_said() -> None:
         evaluate(
             identity(2, 1, 2), TensorDataset(X, Y[:, 0] + 1), 0.3, ["ifgsm-2"], task=Segmentation()
         )
+
+
+@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize("wrap", [TensorDataset, lambda x, y: DataLoader(pairs(x, y), n_of(x))])
+def test_samples_without_channels_are_not_taken_for_a_sample_without_a_batch(
+    wrap: Any, n: int
+) -> None:
+    x, y = masks(1, 6, 5, n=n)
+    task = Segmentation(regions=True)
+    with pytest.raises(ValueError, match=r"lack the dimension of channels, which x\[:, None\]"):
+        evaluate(identity(2, n), wrap(x[:, 0], y[:, 0]), 0.3, ["ifgsm-2"], task=task)
+    # In a list a sample has what the network takes.
+    one = [(x[0, 0], y[0, 0])] if n == 1 else [(x[:, 0], y[:, 0])]
+    if n > 1:
+        found = evaluate(identity(2, n), one, 0.3, ["ifgsm-2"], task=task)
+        assert len(found.of()) == 1
+    else:
+        with pytest.raises(ValueError, match="lack the dimension of channels"):
+            evaluate(identity(2, 1), one, 0.3, ["ifgsm-2"], task=task)
 
 
 # --- Lengths --------------------------------------------------------------------------------------

@@ -221,7 +221,7 @@ class Endless(TorchDataset[int]):
         return index
 
 
-@pytest.mark.parametrize("data", [Stream(), Endless(), {1, 2}, 5])
+@pytest.mark.parametrize("data", [Stream(), Endless(), {1, 2}, 5, {"image": 1}])
 def test_indexed_refuses_data_without_numbered_samples(data: Any) -> None:
     with pytest.raises(TypeError, match=rf"Indexed got {type(data).__name__}, .*; give a "):
         Indexed(data)

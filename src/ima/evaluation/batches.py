@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
-from numbers import Integral
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,23 +21,12 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
-    default_collate,  # pyright: ignore[reportUnknownVariableType]
 )
 
+from ima.evaluation.items import Keys, Part, mates, pair, several, together, unzipped, zipped
 from ima.evaluation.partial import mark
-from ima.evaluation.reading import Reader, as_tensor
-from ima.tasks import Tree, targets
-
-Keys: TypeAlias = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One batch: x (B, *dims), targets y, and what names the samples' cases, None if not asked."""
-
-    x: Tensor
-    y: Tree
-    cases: tuple[str, ...] | None
+from ima.evaluation.reading import Reader
+from ima.tasks import Tree
 
 
 class Batches:
@@ -63,7 +50,7 @@ class Batches:
     ) -> None:
         refuse(data)
         data = _in_order(data) if isinstance(data, DataLoader) else data
-        self.keys, self.case, self.batch_size = keys, case, batch_size
+        self.keys, self.case, self.batch_size, self.reader = keys, case, batch_size, reader
         self.data, self.again = data, indexable(data)
         if self.again:
             start = list(islice(self._items(), 1))
@@ -81,7 +68,7 @@ class Batches:
     def _kind(self, first: Any, reader: Reader) -> str:
         if isinstance(self.data, DataLoader) and self.data.batch_sampler is not None:
             return "batches"
-        if _several(first, self.keys):
+        if several(first, self.keys):
             return "batches"
         # A data set gives samples, whatever else they may look like.
         otherwise = None if isinstance(self.data, list | tuple) or not self.again else True
@@ -94,17 +81,19 @@ class Batches:
         if self.kind == "samples" and (self.again or _length(data)):
             return _length(data)
         if self.again:
-            return sum(len(_mates(item, self.keys).x) for item in self._items())
+            return sum(len(mates(item, self.keys).x) for item in self._items())
         known = isinstance(data, DataLoader) and type(data.batch_sampler) is BatchSampler
         if not known or isinstance(data.dataset, IterableDataset):
             return None
-        size = _length(data.sampler)
-        return size // data.batch_size * data.batch_size if data.drop_last else size
+        size, step = _length(data.sampler), data.batch_size or 1
+        return size // step * step if data.drop_last else size
 
     def __iter__(self) -> Iterator[Part]:
         items = self._items() if self.again else self.iterator
         came = 0
         for batch in self._batches(items):
+            if came == 0:
+                self.reader.check_batch(batch.x, batch.y)
             came += 1
             yield batch
         # Each worker of a stream's loader rounds its own number up.
@@ -130,32 +119,22 @@ class Batches:
     def _batches(self, items: Iterable[Any]) -> Iterator[Part]:
         if self.kind != "samples":
             for item in items:
-                yield _mates(item, self.keys, self.case)
+                yield mates(item, self.keys, self.case)
             return
         items = iter(items)
         while some := list(islice(items, self.batch_size)):
-            yield _together(some, self.keys, self.case)
-
-
-def pair(item: Any, keys: Keys) -> tuple[Tensor, Tree]:
-    """Samples x and targets y of a batch or of one sample; TypeError where it holds none."""
-    x, y = map(as_tensor, _raw(item, keys))
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            f"the data gave a {type(x).__name__} of {len(x)} as x; expected one tensor: for a "
-            "network of several inputs put them into one, along the channels"
-        )
-    return x, targets(y)
+            yield together(some, self.keys, self.case)
 
 
 def peek(data: Any, keys: Keys) -> tuple[Tensor, Tree]:
     """The first item of data that can be read again, as `pair`; of several in a list the first."""
     refuse(data)
+    data = _in_order(data) if isinstance(data, DataLoader) else data
     first = data[0] if indexable(data) and len(data) else next(iter(data), None)
     if first is None:
         raise ValueError("the data set is empty; there is nothing to evaluate")
-    while _several(first, keys):
-        first = _unzipped(first)[0]
+    while several(first, keys):
+        first = unzipped(first)[0]
     return pair(first, keys)
 
 
@@ -164,7 +143,7 @@ def few(data: Any, keys: Keys, count: int) -> list[tuple[Tensor, Tree]]:
     if not indexable(data):
         return [peek(data, keys)]
     items = (data[i] for i in range(min(count, len(data))))
-    return [(part.x, part.y) for part in (_mates(item, keys) for item in items)]
+    return [(part.x, part.y) for part in (mates(item, keys) for item in items)]
 
 
 def refuse(data: Any) -> None:
@@ -186,7 +165,7 @@ def refuse(data: Any) -> None:
                 f"data is a {type(data).__name__} of {len(data)} tensors; {wanted}: of all samples "
                 "x and all targets y make TensorDataset(x, y)"
             )
-        if _zipped(data):
+        if zipped(data):
             raise TypeError(
                 f"data is a list of {len(data[0])} samples and one of their targets; {wanted}: "
                 "list(zip(x, y)) makes pairs of them"
@@ -196,125 +175,17 @@ def refuse(data: Any) -> None:
         raise TypeError(f"data is a {type(data).__name__}; {wanted}")
 
 
-def indexable(data: Any) -> bool:
-    """Whether it has a length, and items that can be asked for by number."""
-    if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
-        return False
-    return _says(data)
-
-
-def _raw(item: Any, keys: Keys) -> tuple[Any, Any]:
-    if isinstance(item, Mapping) and set(keys) <= item.keys():
-        return item[keys[0]], item[keys[1]]
-    if isinstance(item, str | Mapping) or not isinstance(item, list | tuple) or len(item) < 2:
-        came = f"a dict with {list(item)}" if isinstance(item, Mapping) else type(item).__name__
-        raise TypeError(
-            f"the data gave {came}; expected (x, y), or a dict with the keys {keys}: pass a data "
-            "set, or an iterable of batches, of these"
-        )
-    return item[0], item[1]
-
-
 def device_of(model: nn.Module) -> torch.device | None:
     """The device of a model's weights; None, which moves nothing, for a model without."""
     state = (*model.parameters(), *model.buffers())
     return state[0].device if state else None
 
 
-def _case(item: Any, case: str | int, count: int | None) -> list[str]:
-    """The names of the cases of `count` samples, or of one sample if None."""
-    try:
-        found = item[case]
-    except (KeyError, IndexError, TypeError) as error:
-        has = list(item) if isinstance(item, Mapping) else f"{len(item)} values"
-        raise ValueError(
-            f"the cases are to be at {case!r} of every sample, but one holds {has}; say another "
-            "key or place"
-        ) from error
-    if count is None:
-        found = [found]
-    listed: list[Any] = found.tolist() if isinstance(found, Tensor | np.ndarray) else list(found)
-    if isinstance(found, str) or len(listed) != (1 if count is None else count):
-        raise ValueError(
-            f"the cases at {case!r} are {len(listed)} for {count} samples; expected one for each"
-        )
-    return [named(one.item() if isinstance(one, Tensor) else one) for one in listed]
-
-
-def named(case: Any) -> str:
-    """The name of a case, text or a whole number; TypeError for what is none."""
-    if isinstance(case, bool) or not isinstance(case, str | Integral) or case == "":
-        raise TypeError(
-            f"the case of a sample is {case!r}; expected a name, or a whole number, such as a "
-            "patient's"
-        )
-    return str(case)
-
-
-def _several(item: Any, keys: Keys) -> bool:
-    """Whether an item holds whole samples, as loaders whose collate function makes lists give."""
-    if not isinstance(item, list | tuple) or not item:
+def indexable(data: Any) -> bool:
+    """Whether it has a length, and items that can be asked for by number."""
+    if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
         return False
-    return _zipped(item) or all(_paired(one, keys) for one in item)
-
-
-def _paired(item: Any, keys: Keys) -> bool:
-    if isinstance(item, Mapping):
-        return set(keys) <= item.keys()
-    return isinstance(item, list | tuple) and len(item) > 1 and _array(item[0])
-
-
-def _zipped(item: Any) -> bool:
-    """Whether it is (all x, all y) as two lists, rather than two pairs.
-
-    Raises ValueError where it may be either.
-    """
-    if len(item) != 2 or not all(isinstance(one, list | tuple) for one in item):
-        return False
-    xs, ys = item
-    if len(xs) != len(ys) or len(xs) < 2 or not all(map(_array, xs)):
-        return False
-    alike = len({(tuple(x.shape), str(x.dtype)) for x in xs}) == 1
-    if not alike or not _array(ys[0]):
-        return alike
-    if (tuple(ys[0].shape), str(ys[0].dtype)) != (tuple(xs[0].shape), str(xs[0].dtype)):
-        return True
-    if isinstance(item, tuple):
-        raise ValueError(
-            "the data gave two lists of tensors of one shape, which may be two pairs (x, y), or "
-            "all x and all y: give a list of pairs, or collate them into tensors"
-        )
-    return False
-
-
-def _unzipped(item: Any) -> list[Any]:
-    return list(zip(*item, strict=True)) if _zipped(item) else list(item)
-
-
-def _array(value: Any) -> bool:
-    return isinstance(value, Tensor | np.ndarray)
-
-
-def _mates(item: Any, keys: Keys, case: str | int | None = None) -> Part:
-    """A batch as it came, or as a list of samples."""
-    if _several(item, keys):
-        return _together(_unzipped(item), keys, case)
-    x, y = pair(item, keys)
-    return Part(x, y, None if case is None else tuple(_case(item, case, len(x))))
-
-
-def _together(samples: Sequence[Any], keys: Keys, case: str | int | None) -> Part:
-    """Samples as one batch; ValueError where they have several shapes."""
-    pairs = [pair(sample, keys) for sample in samples]
-    try:
-        x, y = default_collate(pairs)
-    except RuntimeError as error:
-        raise ValueError(
-            f"the samples do not fit into one batch ({error}); bring them to one size, or pass a "
-            "list of batches, each of one size"
-        ) from error
-    cases = None if case is None else tuple(name for s in samples for name in _case(s, case, None))
-    return Part(x, y, cases)
+    return _says(data)
 
 
 def _in_order(loader: DataLoader[Any]) -> DataLoader[Any]:
@@ -356,7 +227,7 @@ def _says(data: Any) -> bool:
     """Whether it says how long it is."""
     try:
         len(data)
-    except (TypeError, NotImplementedError):
+    except Exception:  # Whatever a stream of a user's raises that has none.
         return False
     return True
 
@@ -372,7 +243,7 @@ def _told_apart(start: Sequence[Any], data: Any, keys: Keys) -> None:
     """Raise ValueError where every worker gives the same batch: all samples would count twice."""
     if _workers(data) < 2 or len(start) < _workers(data):
         return
-    parts = [_mates(item, keys) for item in start]
+    parts = [mates(item, keys) for item in start]
     if len({mark(part.x, part.y) for part in parts}) == 1:
         raise ValueError(
             f"the loader's {_workers(data)} workers all read the whole stream, so that every "

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from ima.evaluation.batches import Batches, named
+from ima.evaluation.batches import Batches
+from ima.evaluation.items import named
 
 Names: TypeAlias = Sequence[str | int] | Sequence[tuple[str, int]] | str | int
 """Of the samples' cases; or where an item of the data holds it, a key or a place."""
@@ -95,7 +96,7 @@ class Naming:
         return None if keep is None else lambda example: keep(self._named(example))
 
     def _named(self, row: Any) -> Any:
-        own = {"id": self.id(row.id)}
+        own: dict[str, Any] = {"id": self.id(row.id)}
         if hasattr(row, "slice"):
             case, at = self.where(row.id)
             own |= {"case": case, "slice": at}

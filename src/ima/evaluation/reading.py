@@ -47,6 +47,35 @@ class Reader:
             told = False
         return self._asked(x, y, otherwise) if told is None else told
 
+    def check_batch(self, x: Tensor, y: Tree) -> None:
+        """Raise ValueError where the network takes a batch x for one sample without a batch.
+
+        Convolutions do so where samples lack the dimension of channels; labels of pixels may fit.
+        """
+        if isinstance(self.task, Classification):
+            return
+        one, two = tree_map(lambda t: t[None], y), tree_map(lambda t: t[None, None], y)
+        if self._fits(x[None], one) == 0 or self._fits(x[None, None], two) > 0:
+            return
+        outputs = (leaves(self._look(part))[0] for part in (x, x[None]))
+        try:
+            alone, within = outputs
+        except Exception:  # What comes after says what the network does not take.
+            return
+        if alone.shape == within.shape[1:] and torch.allclose(alone, within[0], equal_nan=True):
+            raise ValueError(
+                f"the network takes a batch of shape {tuple(x.shape)} for one sample without a "
+                f"batch: samples of shape {tuple(x.shape[1:])} lack the dimension of channels, "
+                "which x[:, None] adds to a batch and x[None] to a sample"
+            )
+
+    def _look(self, x: Tensor) -> Tree:
+        place = next((p.device for p in self.model.parameters()), x.device)
+        with warnings.catch_warnings():
+            # Of layers that doubt what they are given, as this does.
+            warnings.simplefilter("ignore")
+            return look(self.model, x.to(place))
+
     def _asked(self, x: Tensor, y: Tree, otherwise: bool | None) -> bool:
         few, one = (tree_map(lambda t: t[:FEW], y), tree_map(lambda t: t[None], y))
         as_batch, as_sample = self._fits(x[:FEW], few), self._fits(x[None], one)
@@ -70,20 +99,17 @@ class Reader:
 
     def _fits(self, x: Tensor, y: Tree) -> int:
         """How far x (B, *dims) is a batch: the network takes it: 1; with these targets: 2."""
-        place = next((p.device for p in self.model.parameters()), x.device)
-        with warnings.catch_warnings():
-            # Of layers that doubt what they are given, as this does.
-            warnings.simplefilter("ignore")
-            try:
-                output = look(self.model, x.to(place))
-                if any(leaf.ndim == 0 or len(leaf) != len(x) for leaf in leaves(output)):
-                    return 0
-            except Exception:  # Whatever a network of a user's raises on what it does not take.
-                return 0
-            try:
-                self.task.check(output, tree_map(lambda t: t.to(place), y))
-            except (ValueError, TypeError, IndexError, RuntimeError):
-                return 1
+        try:
+            output = self._look(x)
+            found = leaves(output)
+        except Exception:  # Whatever a network of a user's raises on what it does not take.
+            return 0
+        if not found or any(leaf.ndim == 0 or len(leaf) != len(x) for leaf in found):
+            return 0
+        try:
+            self.task.check(output, tree_map(lambda t: t.to(found[0].device), y))
+        except (ValueError, TypeError, IndexError, RuntimeError):
+            return 1
         return 2
 
 
