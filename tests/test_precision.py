@@ -21,8 +21,8 @@ from torch.utils.data import TensorDataset
 
 from ima import Classification, Segmentation, bpgd, ddn, evaluate, ifgsm, minimal, pgd
 from ima.attacks.entering import Network, as_seen
-from ima.evaluation import bench, finders
 from ima.evaluation import autoattack as library
+from ima.evaluation import bench, finders
 from ima.evaluation.attacks import find_attack
 from ima.evaluation.checks import run_checks
 from ima.evaluation.setting import Setting

@@ -53,7 +53,7 @@ def _samples(x: Any) -> Tensor:
         return torch.as_tensor(x)
     if not isinstance(x, Tensor):
         raise TypeError(f"x is a {type(x).__name__}; expected a tensor of samples (B, *dims)")
-    return plain(x)
+    return plain(x).detach()
 
 
 def _targets(y: Any) -> Any:
