@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ima import Classification
 
@@ -258,3 +260,135 @@ def two_clouds(
     y = torch.arange(classes).repeat(per_class)
     noise = 0.05 * torch.randn(len(y), *shape, generator=generator)
     return (centres[y] + noise).clamp(0, 1), y
+
+
+# ---------------------------------------------------------------------------- odd networks
+
+ODD_SHAPE = (1, 5, 5)
+
+
+def plain_net() -> nn.Sequential:
+    return cnn(seed=3).eval()
+
+
+class Scaled(nn.Module):
+    """Normalises its input, in place or not, and keeps a reference to it."""
+
+    def __init__(self, *, in_place: bool) -> None:
+        super().__init__()
+        self.net, self.in_place = plain_net(), in_place
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept = x = x.sub_(0.1).div_(0.25) if self.in_place else (x - 0.1) / 0.25
+        return self.net(x)
+
+
+class Checkpointed(nn.Module):
+    """A reentrant checkpoint; nested: with another one inside."""
+
+    def __init__(self, *, nested: bool = False) -> None:
+        super().__init__()
+        self.net, self.nested = plain_net(), nested
+
+    def inner(self, x: Tensor) -> Tensor:
+        part: Any = self.net[1:3]
+        return checkpoint(part, x, use_reentrant=True) if self.nested else part(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net[3:](checkpoint(self.inner, self.net[0](x), use_reentrant=True))
+
+
+class Masked(nn.Module):
+    """Five logits, of which two are masked on purpose, by `value`."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.net, self.value = cnn(seed=4, outputs=5).eval(), value
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = torch.tensor([False, True, False, True, False], device=x.device)
+        return self.net(x).masked_fill(mask, self.value)
+
+
+class Renormalised(nn.Module):
+    """The old `weight_norm` or `spectral_norm` on its first layer; or what that computes, fixed."""
+
+    def __init__(self, kind: Callable[..., Any], *, fixed: bool = False) -> None:
+        super().__init__()
+        self.net = plain_net()
+        torch.manual_seed(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            kind(self.net[0])
+        if fixed:
+            self.eval()
+            self(torch.zeros(1, *ODD_SHAPE))
+            weight, net = self.net[0].weight.detach().clone(), plain_net()
+            net[0].weight.data = weight
+            self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+def _hooked() -> nn.Module:
+    net = plain_net()
+    net[0].register_forward_hook(lambda _m, _a, out: out + 0.1)
+    net.register_forward_pre_hook(lambda _m, args: (args[0] * 0.9,))
+    return net
+
+
+class Hooked(nn.Module):
+    """What `_hooked` computes, without hooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = plain_net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net[1:](self.net[0](x * 0.9) + 0.1)
+
+
+@dataclass(frozen=True)
+class Odd:
+    """A network that a stranger may bring, and a plain one that computes the same.
+
+    trains: whether its training mode computes that too, and its parameters take gradients.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    plain: Callable[[], nn.Module] = plain_net
+    trains: bool = True
+
+
+ODD = {
+    row.name: row
+    for row in (
+        Odd(
+            "changes its input in place",
+            lambda: Scaled(in_place=True),
+            lambda: Scaled(in_place=False),
+        ),
+        Odd("reentrant checkpoints", Checkpointed),
+        Odd("masked logits", lambda: Masked(-math.inf), lambda: Masked(-60.0)),
+        Odd("old weight_norm", lambda: Renormalised(nn.utils.weight_norm)),
+        Odd(
+            "old spectral_norm",
+            lambda: Renormalised(nn.utils.spectral_norm),
+            lambda: Renormalised(nn.utils.spectral_norm, fixed=True),
+            trains=False,
+        ),
+        Odd("scripted", lambda: torch.jit.script(plain_net())),
+        Odd("traced", lambda: torch.jit.trace(plain_net(), torch.rand(2, *ODD_SHAPE))),
+        Odd("frozen by jit", lambda: torch.jit.freeze(torch.jit.script(plain_net())), trains=False),
+        Odd("in float64", lambda: plain_net().double()),
+        Odd(
+            "without gradients of parameters",
+            lambda: plain_net().requires_grad_(False),
+            trains=False,
+        ),
+        Odd("with hooks", _hooked, Hooked),
+        Odd("in channels_last", lambda: plain_net().to(memory_format=torch.channels_last)),
+    )
+}

@@ -116,8 +116,8 @@ def fingerprint(model: nn.Module) -> str:
     """A digest of a model's kind and weights."""
     if isinstance(model, torch.jit.ScriptModule) and not model.state_dict():
         # Frozen: its weights are constants of its code.
-        saved = torch.frombuffer(bytearray(model.save_to_buffer()), dtype=torch.uint8)
-        return _digest({"module": saved}, type(model).__qualname__)
+        code: Any = model.code_with_constants
+        return _digest(dict(code[1].const_mapping), code[0])
     found = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     return _digest(found, type(model).__qualname__)
 

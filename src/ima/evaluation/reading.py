@@ -135,7 +135,7 @@ def _labels(y: Any) -> bool:
 def as_tensor(value: Any) -> Tree:
     """Arrays, numbers and lists of numbers as tensors, without subclasses; lists of these too."""
     if isinstance(value, Tensor):
-        return value.as_subclass(Tensor)
+        return value.as_subclass(Tensor).detach()
     if isinstance(value, dict):
         return {key: as_tensor(one) for key, one in value.items()}
     if isinstance(value, list | tuple) and not (value and all(map(_number, value))):
