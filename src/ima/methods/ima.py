@@ -165,7 +165,7 @@ class IMA(Adaptive):
         x, y, _ = self._prepare(x, y, ids)
         margins = self.margins.of(ids, x)
 
-        output = self.outputs(model, x)
+        output = self.outputs(model, x, y)
         task.check(output, y)
         clean = task.loss(output, y)
         right = task.correct(output, y)
@@ -195,7 +195,7 @@ class IMA(Adaptive):
 
         # One pass over the whole batch: batch statistics need company, and processes must agree
         # on the number of passes.
-        noisy_output = self.outputs(model, noisy)
+        noisy_output = self.outputs(model, noisy, y)
         at_noise = task.loss(noisy_output, y)
         if choices.noisy_loss == "all":
             second = torch.where(attacked, at_noise, clean)

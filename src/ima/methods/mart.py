@@ -62,7 +62,7 @@ class MART(Noisy):
         right = self._right(model, x, y)
         start = self._tiny_start(x, box)
         walked = self._walk(model, x, y, radius, 4 * radius / self.steps, box, start=start)
-        output, noisy = self.outputs(model, x), self.outputs(model, walked.x)
+        output, noisy = self.outputs(model, x, y), self.outputs(model, walked.x, y)
         loss = mart_loss(task.logits(output), task.logits(noisy), y, self.lam)
         return report(loss, right, task.correct(noisy, y), walked.stuck)
 

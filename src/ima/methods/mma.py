@@ -77,7 +77,7 @@ class MMA(Adaptive):
         task = self.task
         x, y, box = self._prepare(x, y, ids)
         stored = self.margins.of(ids, x)
-        output = self.outputs(model, x)
+        output = self.outputs(model, x, y)
         task.check(output, y)
         clean = task.loss(output, y)
         sure = task.soft_margin(output, y) > 0
@@ -91,7 +91,7 @@ class MMA(Adaptive):
         if len(index):
             at = self._search(model, x[index], y[index], radius[index], start[index], box)
             noisy[index], found[index], stuck[index] = at
-        at_noise = self.outputs(model, noisy)
+        at_noise = self.outputs(model, noisy, y)
         losses = task.loss(at_noise, y)
         finite(losses.sum())
         hard = torch.where(~sure | (found < self.eps), losses, 0).mean()

@@ -198,7 +198,7 @@ class Noisy:
         if None; more: further metrics.
         """
         task = self.setting.task
-        output = self.outputs(model, noisy)
+        output = self.outputs(model, noisy, y)
         losses = task.loss(output, y) if each is None else each(output)
         loss = (losses if weights is None else weights * losses).mean()
         return report(loss, right, task.correct(output, y), stuck, **more)

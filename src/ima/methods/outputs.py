@@ -18,6 +18,12 @@ from ima.tasks.ends import end_of
 BATCHES = 8
 """After so many batches it is read once whether all outputs lie between 0 and 1."""
 
+NO_GRAPH = (
+    "the model's output has no graph, so nothing can be trained on it: its forward pass computes "
+    "under torch.no_grad() or torch.inference_mode(), detaches, or no parameter requires a "
+    "gradient; take that out of the model"
+)
+
 
 class Outputs:
     """What one method has seen of its network's outputs; flags wait on the device until read."""
@@ -28,15 +34,17 @@ class Outputs:
         self.outside: Tensor | None = None
         self.done = not isinstance(task, Classification | Segmentation)
 
-    def __call__(self, model: nn.Module, x: Tensor) -> Tree:
-        """The model's output at x, with its graph; ValueError where it has none."""
+    def __call__(self, model: nn.Module, x: Tensor, y: Tree) -> Tree:
+        """The model's output at x, with its graph; y: the targets. ValueError where it has none."""
         if self.batches == 0:
             _meet(model)
         with told_apart(model):
             output = model(x)
         self.batches += 1
-        if torch.is_grad_enabled():
-            _graph(output)
+        if torch.is_grad_enabled() and not _graph(output):
+            # What does not fit at all has a better reason to be refused.
+            self.task.check(output, y)
+            raise ValueError(NO_GRAPH)
         if not self.done:
             self._look(output)
         return output
@@ -63,17 +71,13 @@ class Outputs:
                 _warn(f"lie between 0 and 1 in all of {self.batches} passes")
 
 
-def _graph(output: Tree) -> None:
+def _graph(output: Tree) -> bool:
+    """Whether something of the output can be trained on, as far as that is known."""
     try:
         found = leaves(output)
     except TypeError:
-        return
-    if found and not any(leaf.requires_grad for leaf in found):
-        raise ValueError(
-            "the model's output has no graph, so nothing can be trained on it: its forward pass "
-            "computes under torch.no_grad() or torch.inference_mode(), detaches, or no parameter "
-            "requires a gradient; take that out of the model"
-        )
+        return True
+    return not found or any(leaf.requires_grad for leaf in found)
 
 
 def _meet(model: nn.Module) -> None:

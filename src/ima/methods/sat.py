@@ -56,7 +56,7 @@ class SAT(Stateless):
         setting = self.setting
         x, y = plain(x), plain(y)
         box, radius = check_samples(x, setting.bounds), check_radius(self.eps, x)
-        output = self.outputs(model, x)
+        output = self.outputs(model, x, y)
         setting.task.check(output, y)
         walked = walk(
             model,
@@ -69,7 +69,7 @@ class SAT(Stateless):
             task=setting.task,
             bounds=box,
         )
-        noisy_output = self.outputs(model, walked.x)
+        noisy_output = self.outputs(model, walked.x, y)
         clean, noisy = setting.task.loss(output, y), setting.task.loss(noisy_output, y)
         right, still = setting.task.correct(output, y), setting.task.correct(noisy_output, y)
         return report((clean.mean() + noisy.mean()) / 2, right, still, walked.stuck)

@@ -30,7 +30,7 @@ class Standard(Stateless):
         Raises ValueError for outputs and targets that do not fit, FloatingPointError for NaN.
         """
         x, y = plain(x), plain(y)
-        output = self.outputs(model, x)
+        output = self.outputs(model, x, y)
         self.task.check(output, y)
         loss = finite(self.task.loss(output, y).mean())
         metrics = {

@@ -76,7 +76,7 @@ class TRADES(Noisy):
             start=self._tiny_start(x, box),
             objective=lambda noisy, known: self.divergence(known[0], noisy, known[1]),
         )
-        output, noisy = self.outputs(model, x), self.outputs(model, walked.x)
+        output, noisy = self.outputs(model, x, y), self.outputs(model, walked.x, y)
         clean = task.loss(output, y).mean()
         loss = clean + self.beta * self.divergence(output, noisy, y).mean()
         return report(loss, task.correct(output, y), task.correct(noisy, y), walked.stuck)
