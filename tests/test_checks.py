@@ -256,10 +256,11 @@ def test_one_probability_looks_like_one() -> None:
     model = Linear2(8, one_logit=True)
     data = TensorDataset(x, model.labels(x))
     assert not probe("probabilities", bench(model, data)).tripped
-    # A sigmoid's output is above 0, so that every sample counts as class 1.
+    # A sigmoid's output is above 0, so that every sample counts as class 1: it is refused.
     squashed = nn.Sequential(model, nn.Sigmoid())
     data = TensorDataset(x, torch.ones(50, dtype=torch.long))
-    assert probe("probabilities", bench(squashed, data)).tripped
+    with pytest.raises(ValueError, match="a probability and no logit"):
+        bench(squashed, data)
 
 
 def test_two_odd_samples_trip_nothing() -> None:

@@ -23,6 +23,7 @@ from ima.cli import main
 from ima.evaluation.distances import NONE, Distance, Distances
 from ima.evaluation.finders import FINDERS, Finder
 from ima.evaluation.minimal import minimal
+from ima.evaluation.remarks import Doubt
 from ima.evaluation.results import CLEAN
 from ima.networks.small_cnn import small_cnn
 from ima.norms import get_norm
@@ -206,7 +207,8 @@ def test_what_an_attack_says_is_looked_at(lie: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "FINDERS", (Finder("liar", liar(lie)),))
     x = torch.full((3, 2), 0.25)
     data = TensorDataset(x, torch.zeros(3, dtype=torch.long))
-    found = minimal(Steps(), data, [0.1], bounds=(0, 1))
+    with pytest.warns(Doubt, match="sum to 1"):
+        found = minimal(Steps(), data, [0.1], bounds=(0, 1))
     if lie == "outside":
         # Clamped to (1, 1), which is wrong; two thirds of the way there are not: (0.5, 0.5).
         assert {row.attack for row in found.rows} == {"liar"}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from nets import seeded
+from test_cli import call
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -25,6 +26,7 @@ from ima.evaluation.remarks import Doubt, remarks_of
 from ima.evaluation.results import Results
 from ima.evaluation.segmentation_results import SegmentationResults
 from ima.methods import METHODS
+from ima.report.distances import told
 from ima.tasks import Classification
 
 SIGMOID = "probability and no logit"
@@ -570,3 +572,59 @@ def test_every_page_shows_them_first(form: str, tmp_path: Path, doubtful: Result
     assert json.dumps(STILL)[1:-1] in text and '["no attack' not in text
     if form == "html":
         assert "in doubt, see the remark" in text
+
+
+def test_tables_say_them_too(doubtful: Results) -> None:
+    from ima.report.summary import results_table
+    from ima.report.tables import to_latex, to_markdown, to_text
+
+    table = results_table([("one", [doubtful]), ("two", [Results(doubtful.rows, "L2")])], "")
+    for form in (to_text, to_markdown, to_latex):
+        text = " ".join(form(table).split())
+        assert "Remark on one: " + STILL in text and "Remark on two" not in text
+    with pytest.warns(Doubt):
+        found = minimal(BLIND["no_grad"], TWO, 0.4)
+    assert "Remark: " + STILL in told(found, [0.4])
+
+
+@pytest.mark.parametrize("form", ["html", "md", "json"])
+def test_segmentation_pages_and_tables_show_them(form: str, tmp_path: Path) -> None:
+    from ima.report.segmentation import adi_table
+
+    data = TensorDataset(BRIGHT, MASKS[:, 0].long())
+    model = Around(two_channels(), lambda z: z.softmax(1))
+    with pytest.warns(Doubt):
+        found = evaluate(model, data, 0.5, ["pgd-2"], task=Segmentation())
+    path = tmp_path / f"page.{form}"
+    found.to_html(path)
+    text = " ".join(re.sub(r"<[^>]+>|\\", "", path.read_text(encoding="utf-8")).split())
+    assert text.count("Remark: the outputs of all 4 samples") >= 2
+    assert text.index("Remark: ") < text.index("was tested on")
+    assert "Remark: the outputs of all 4 samples" in adi_table([("net", found)]).caption
+
+
+def test_the_command_line_refuses_with_an_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import torch\nfrom torch import nn\nfrom torch.utils.data import TensorDataset\n"
+        "def sig(): return nn.Sequential(nn.Linear(1, 1), nn.Sigmoid())\n"
+        "def soft(): return nn.Sequential(nn.Linear(1, 2), nn.Softmax(1))\n"
+        "def data(): return TensorDataset(torch.rand(9, 1), torch.arange(9) % 2)\n"
+    )
+    (tmp_path / "remarked.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def said(name: str, layer: nn.Module) -> Any:
+        torch.save({f"0.{k}": v for k, v in layer.state_dict().items()}, f"{name}.pt")
+        words = ["--model", f"remarked:{name}", "--data", "remarked:data", "--eps", "0.1"]
+        words += ["--attacks", "pgd-2", "--device", "cpu"]
+        return call("evaluate", f"{name}.pt", *words)
+
+    refused = said("sig", nn.Linear(1, 1))
+    assert refused.code not in (0, None) and SIGMOID in refused.err
+    assert not (tmp_path / "sig.pt-evaluation" / "results.csv").exists()
+    remarked = said("soft", nn.Linear(1, 2))
+    assert remarked.code == 0 and "Remark: the outputs of all 9 samples" in remarked.out
+    assert "Doubt" not in remarked.err

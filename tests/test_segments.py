@@ -19,6 +19,7 @@ from torch.utils.data import TensorDataset
 from ima import evaluate
 from ima.budget import Budget, OutOfTime
 from ima.evaluation.overlays import COUNT, Overlays
+from ima.evaluation.remarks import Doubt
 from ima.evaluation.segment_batch import SegmentExample
 from ima.evaluation.segmentation_results import (
     FIELDS,
@@ -388,7 +389,8 @@ def test_an_output_that_is_not_finite_is_refused() -> None:
 
 def test_noise_that_breaks_the_output_leaves_a_dice_of_zero() -> None:
     data = [(BY_HAND, (BY_HAND > 0).long())]
-    found = evaluate(Broken(1.02), data, 0.4, ["noise-20"], norm="linf", task=Segmentation())
+    with pytest.warns(Doubt, match="not finite for 1 noisy sample"):
+        found = evaluate(Broken(1.02), data, 0.4, ["noise-20"], norm="linf", task=Segmentation())
     assert (found.adi(), found.adi("noise-20", 0.4)) == (1, 0)
     assert found.of("noise-20", 0.4)[0].per_class == (0.0,)
 

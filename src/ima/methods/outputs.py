@@ -19,6 +19,12 @@ from ima.tasks.ends import end_of
 BATCHES = 8
 """After so many batches it is read once whether all outputs lie between 0 and 1."""
 
+NO_GRAPH = (
+    "the model's output has no graph, so nothing can be trained on it: its forward pass computes "
+    "under torch.no_grad() or torch.inference_mode(), detaches, or no parameter requires a "
+    "gradient; take that out of the model"
+)
+
 
 class Outputs:
     """What one method has seen of its network's outputs; flags wait on the device until read."""
@@ -42,8 +48,8 @@ class Outputs:
         self.batches += 1
         if y is not None:
             self._check(output, y, model.training)
-        if torch.is_grad_enabled():
-            _graph(output)
+        if torch.is_grad_enabled() and not _graph(output):
+            raise ValueError(NO_GRAPH)
         if not self.done:
             self._look(output)
         return output
@@ -78,17 +84,13 @@ class Outputs:
                 _warn(f"lie between 0 and 1 in all of {self.batches} passes")
 
 
-def _graph(output: Tree) -> None:
+def _graph(output: Tree) -> bool:
+    """Whether something of the output can be trained on, as far as that is known."""
     try:
         found = leaves(output)
     except TypeError:
-        return
-    if found and not any(leaf.requires_grad for leaf in found):
-        raise ValueError(
-            "the model's output has no graph, so nothing can be trained on it: its forward pass "
-            "computes under torch.no_grad() or torch.inference_mode(), detaches, or no parameter "
-            "requires a gradient; take that out of the model"
-        )
+        return True
+    return not found or any(leaf.requires_grad for leaf in found)
 
 
 def _meet(model: nn.Module) -> None:

@@ -75,7 +75,7 @@ class SAT(Stateless):
             task=setting.task,
             bounds=box,
         )
-        noisy_output = self.outputs(model, walked.x)
+        noisy_output = self.outputs(model, walked.x, y)
         clean, noisy = setting.task.loss(output, y), setting.task.loss(noisy_output, y)
         right, still = setting.task.correct(output, y), setting.task.correct(noisy_output, y)
         loss = (clean.mean() + noisy.mean()) / 2

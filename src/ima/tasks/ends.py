@@ -45,13 +45,13 @@ def _end(node: Any, left: int) -> End:
     parents = [parent for parent, _ in node.next_functions if parent is not None]
     if name in PROBABILITY:
         return "probability"
-    if name in LINEAR:
+    # What gathers gradients is an input or a parameter itself.
+    if name in LINEAR or "AccumulateGrad" in name:
         return "linear"
     if name in SAME:
         return _end(parents[0] if parents else None, left - 1)
     if name in SUMS:
-        # Parameters and inputs end in nodes that gather gradients.
-        parts = {_end(p, left - 1) for p in parents if "AccumulateGrad" not in p.name()}
+        parts = {_end(parent, left - 1) for parent in parents}
         # A probability minus a threshold is decided at 0: sums of them are not.
         return "linear" if parts == {"linear"} else "unknown"
     return "unknown"

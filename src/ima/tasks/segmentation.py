@@ -138,11 +138,10 @@ class Segmentation:
         return entropy if self.walk == "cross_entropy" else entropy - self._soft_dice(logits, truth)
 
     def correct(self, output: Tree, target: Tree) -> Tensor:
-        """Whether the Dice of the prediction is above the threshold, (B,) bool.
+        """Whether the Dice of the prediction is above the threshold, (B,) bool; never with NaN.
 
-        Never where `usable` is not.
-        A sample without foreground, where Dice says nothing, is correct where less than 0.1 % of
-        its pixels are predicted foreground.
+        Never where `usable` is not. A sample without foreground, where Dice says nothing, is
+        correct where less than 0.1 % of its pixels are predicted foreground.
         """
         logits, (_, truth, valid) = full(output), self._truth(full(output), full(target))
         found = self._found(logits, valid)
