@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import wraps
 from numbers import Integral
-from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ a sample, or None where values have no bounds (z-scored data)."""
 ENGINES = ("DeepSpeedEngine", "PipelineEngine", "PipelineModule", "PipelineStage")
 """Classes, by name, whose passes exchange data between processes in an order of their own."""
 
-P, R = ParamSpec("P"), TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 SLACK = 1e-5
 """Share of the bounds' width by which inputs may lie outside: resizing rounds."""
@@ -241,16 +241,16 @@ def _refuse(module: Any, mode: str) -> None:
         )
 
 
-def together(function: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate[Model, P], R]:
+def together(function: F) -> F:
     """The function of a model, within which processes may make different numbers of attacks.
 
     Nothing changes for a model that is not sharded; see `in_step`.
     """
 
     @wraps(function)
-    def in_company(model: Model, *args: P.args, **options: P.kwargs) -> R:
+    def in_company(model: Model, *args: Any, **options: Any) -> Any:
         module = inside(model)
         with in_step(module, in_precision(model, module), None):
             return function(model, *args, **options)
 
-    return in_company
+    return cast("F", in_company)

@@ -83,7 +83,7 @@ def in_step(module: Any, run: Run, x: Tensor | None, mode: str = "eval") -> Gene
 class _Lockstep:
     """One attack, or several within each other, of this process among all."""
 
-    def __init__(self, module: nn.Module, run: Run, x: Tensor, mode: str) -> None:
+    def __init__(self, module: nn.Module, run: Run, x: Tensor | None, mode: str) -> None:
         self.module, self.run = module, run
         # Samples that do not count move no running statistics, nor need company.
         self.still = nn.Module if mode == "eval" else _NormBase

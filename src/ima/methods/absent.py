@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,15 +39,14 @@ class Takes(Protocol):
         ...
 
 
-M = TypeVar("M", bound=Takes)
-Call = Callable[[M, nn.Module, Tensor, Tree, Tensor], Step]
+Call = TypeVar("Call", bound=Callable[..., Step])
 
 
-def or_absent(call: Call[M]) -> Call[M]:
+def or_absent(call: Call) -> Call:
     """A method's `__call__`, which in a run of several processes takes a batch without samples."""
 
     @wraps(call)
-    def step(method: M, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
+    def step(method: Takes, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         if processes() == 1 or not isinstance(x, Tensor) or x.ndim == 0 or len(x) > 0:
             return call(method, model, x, y, ids)
         x, y = _made_up(x, method.bounds), tree_map(_zeros, y)
@@ -56,7 +55,7 @@ def or_absent(call: Call[M]) -> Call[M]:
         metrics = {name: torch.zeros_like(value) for name, value in done.metrics.items()}
         return Step(0 * done.loss, metrics)
 
-    return step
+    return cast("Call", step)
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def _leave_word(rank: int, error: Exception) -> None:
 
 
 def _store() -> Any:
-    return dist.distributed_c10d._get_default_store()  # pyright: ignore[reportPrivateUsage]
+    return dist.distributed_c10d._get_default_store()
 
 
 def _leave_group() -> None:
