@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import savemat
-from test_data import ct_folder, elsewhere, small, zipped  # noqa: F401
+from test_data import ct_folder, elsewhere, small, zipped  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from test_data_folder import classes, counts, picture, write
 from test_data_published import same
 

@@ -11,6 +11,7 @@ import os
 import pathlib
 import pickle
 import re
+import warnings
 import zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
@@ -260,7 +261,8 @@ def test_names_that_the_network_itself_translates_load(tmp_path: Path) -> None:
     torch.save({"model": before.state_dict()}, tmp_path / "w.pt")
     model = weight_norm(nn.Linear(2, 3))
     load_file(model, tmp_path / "w.pt")
-    assert torch.allclose(model.weight, before.weight)
+    name = "parametrizations.weight.original1"
+    assert torch.equal(model.state_dict()[name], before.state_dict()["weight_v"])
 
 
 def less(key: str) -> dict[str, Tensor]:
@@ -346,7 +348,10 @@ def compressed(path: Path) -> None:
 
 
 def written(content: bytes) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(content) and None
+    def write(path: Path) -> None:
+        path.write_bytes(content)
+
+    return write
 
 
 OTHERS: dict[str, tuple[Callable[[Path], Any], str, str]] = {
@@ -392,8 +397,10 @@ def test_what_is_no_file_of_weights_says_what_it_is(case: str, tmp_path: Path) -
 
 
 def test_torchscript_is_refused_and_not_run(tmp_path: Path) -> None:
-    with pytest.warns(DeprecationWarning, match="jit"):
-        torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)).save(str(tmp_path / "w.pt"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced: Any = torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2))
+        traced.save(str(tmp_path / "w.pt"))
     with pytest.raises(CheckpointError, match=r"w\.pt is a TorchScript archive"):
         load_file(nn.Linear(2, 2), tmp_path / "w.pt")
 

@@ -125,10 +125,9 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         if alias:
             # Not there yet while the list or group that it names is still open.
-            size = self.sizes.get(id(node))
-            if size is None:
+            if id(node) not in self.sizes:
                 self._refuse(f"*{event.anchor} stands inside of what it names", event)
-            self.values += size
+            self.values += self.sizes[id(node)]
         else:
             self.values += 1
             self.sizes[id(node)] = self.values - before

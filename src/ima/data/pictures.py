@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from itertools import count
 from pathlib import Path
 from threading import Lock
@@ -19,7 +19,6 @@ from ima.data.folders import ImageFile
 from ima.memory import check_memory, size
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from PIL.ImageFile import ImageFile as Opened
 
 # Formats that hold pictures as shown on a screen. Pillow's others can start helper programs.
@@ -93,7 +92,8 @@ def _decoded(image: "Opened", side: int | None, *, gray: bool) -> Decoded:
 
     upright = _upright(image)
     # A palette's transparency, if any, would make the direct way warn. The colours are equal.
-    whole = (upright.convert("RGBA") if upright.mode == "P" else upright).convert("RGB")
+    whole = upright.convert("RGBA") if upright.mode == "P" else upright
+    whole = whole if whole.mode == "RGB" else whole.convert("RGB")
     if gray:
         whole = whole.convert("L")
     small = whole if side is None else whole.resize((side, side), Image.Resampling.LANCZOS)
@@ -106,16 +106,15 @@ def _decoded(image: "Opened", side: int | None, *, gray: bool) -> Decoded:
     return channels_first, told.hexdigest()
 
 
-def _upright(image: "Opened") -> "Image":
+def _upright(image: "Opened") -> "Opened":
     """The picture as it is meant to be seen: cameras note how they were held."""
     from PIL import ImageOps
 
     # First: a TIFF is turned, and its note taken away, while it is loaded.
     image.load()
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # a damaged note says nothing
-        return image
+    with suppress(Exception):  # a damaged note says nothing
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _refuse(image: "Opened") -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from ima.training.inert_pickle import Made
 from ima.training.stored import Stored, resolve
@@ -47,6 +47,9 @@ EXCHANGED = frozenset(("averaging_state", "state_dict"))
 DEEPEST = 12
 MOST = 300_000
 FEW = 4
+
+UNINITIALIZED = (UninitializedParameter, UninitializedBuffer)
+"""Of lazy layers: they take the shape of what is loaded."""
 
 N = TypeVar("N")
 
@@ -344,7 +347,7 @@ def _harmless(name: str) -> bool:
 
 def differs(stored: Stored, own: Any) -> bool:
     """Whether shape or kind is not that of the network's: integers may be codes."""
-    if not isinstance(own, Tensor) or isinstance(own, UninitializedTensorMixin):
+    if not isinstance(own, Tensor) or isinstance(own, UNINITIALIZED):
         return False
     return stored.shape != tuple(own.shape) or _kind(stored.dtype) != _kind(own.dtype)
 
