@@ -13,6 +13,7 @@ from torch.utils.data import TensorDataset
 
 from ima import Classification, evaluate
 from ima.attacks import bpgd, pgd
+from ima.attacks.inputs import together
 from ima.methods import METHODS, CurriculumAT
 
 WORLD = 2
@@ -132,6 +133,15 @@ def failing(rank: int) -> str:
     return told(lambda: pgd(model, x, y, 1.0, steps=4, objective=objective))
 
 
+def idle(rank: int) -> list[str]:
+    """Process 1 has no samples to evaluate, or to attack."""
+    x, y, _ = samples(0)
+    data = TensorDataset(x[: 2 - 2 * rank], y[: 2 - 2 * rank])
+    attack = together(lambda model: None if rank else pgd(model, x, y, 1.0, steps=2))
+    model = sharded2()
+    return [told(lambda: evaluate(model, data, 1.0, ["pgd-3"])), told(lambda: attack(model))]
+
+
 def absent(rank: int) -> list[Tensor]:
     """The whole gradients of a step for which process 0 has no samples."""
     x, y, ids = (t[: BATCH * rank] for t in samples(0))
@@ -180,6 +190,7 @@ def found(rank: int) -> dict[str, Any]:
     return trained | {
         "attacked": attacked(rank, sharded2().eval()),
         "failing": failing(rank),
+        "idle": idle(rank),
         "absent": absent(rank),
         "passes": passes(rank),
         "refused": refused(),

@@ -370,6 +370,16 @@ def test_an_error_in_one_process_amid_an_attack_ends_that_of_all(
     )
 
 
+def test_a_process_without_any_samples_to_attack_is_refused_in_all(
+    ranks: list[dict[str, Any]],
+) -> None:
+    (ours, both), (theirs, again) = (rank["sharded"]["idle"] for rank in ranks)
+    assert ours.startswith("RuntimeError: another process stopped with an error")
+    assert theirs.startswith("ValueError: the data set is empty")
+    assert both == again
+    assert both.startswith("ValueError: one process has no samples at all")
+
+
 def test_a_process_without_samples_takes_part_with_a_sharded_model(
     ranks: list[dict[str, Any]],
 ) -> None:

@@ -132,23 +132,26 @@ class _Lockstep:
             self._follow(told)
 
     def _ask(self, need: int) -> int:
-        answer = torch.tensor(need, device=self.device)
+        answer = torch.tensor([need, int(self.samples is None)], device=self.device)
         dist.all_reduce(answer, dist.ReduceOp.MAX)
-        told = int(answer)
+        told, idle = answer.tolist()
         if told == FAILED != need:
             self.alone = True
             raise RuntimeError(ELSEWHERE)
+        if idle and NONE < told < FAILED:
+            # All of them come to know.
+            self.alone = True
+            raise ValueError(
+                "one process has no samples at all, while those of another go through a sharded "
+                "model, which needs the passes of both; give every process at least one sample"
+            )
         return told
 
     def _follow(self, told: int) -> None:
         if told == BACKWARD:
             self._backward()
             return
-        if self.samples is None:
-            raise ValueError(
-                "this process has no samples, while another one's go through a sharded model; give "
-                "every process at least one"
-            )
+        assert self.samples is not None
         devices = [self.samples.device] if self.samples.is_cuda else []
         with (
             evaluating(self.module, self.still),
