@@ -18,11 +18,13 @@ MOST = 24
 
 
 def class_scores(seeds: Sequence[Results], attack: str, eps: float) -> dict[int, Score]:
-    """The accuracy of each class, by its index, mean over the seeds."""
+    """The accuracy of each class, by its index, mean over the seeds; none where labels are none."""
     found: dict[int, list[list[Row]]] = {}
     for results in seeds:
         of_label: dict[int, list[Row]] = {}
         for row in results.of(attack, eps):
+            if not isinstance(row.label, int):
+                return {}
             of_label.setdefault(row.label, []).append(row)
         for label, rows in of_label.items():
             found.setdefault(label, []).append(rows)
