@@ -177,7 +177,7 @@ def load_subject(run: Run, which: str, device: str, *, validation: bool = False)
     weights = run.weights(which)
     if not weights.exists():
         raise FileNotFoundError(
-            f"{run.folder} holds no {weights.stem} weights yet; train it first: "
+            f"{run.folder} holds no {weights.stem} weights yet ({weights.name}); train it first: "
             f"ima train --resume {run.folder}"
         )
     model = build_model(config, splits)
