@@ -22,6 +22,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from ima.evaluation.results import Results
 from ima.report import (
     Measure,
     Table,
@@ -29,6 +30,7 @@ from ima.report import (
     panels,
     strip,
     style,
+    summary,
     to_csv,
     to_latex,
     to_markdown,
@@ -552,3 +554,11 @@ def test_reporting_loads_no_torch_and_tables_no_matplotlib() -> None:
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=120)
+
+
+def test_an_evaluation_says_of_which_epoch_it_is_and_what_picked_it() -> None:
+    told = {"epoch": "7 of 30", "picked by": "clean accuracy"}
+    results = Results((), "L2", told)
+    assert summary.epoch_told(results) == "Epoch 7 of 30, picked on validation by clean accuracy."
+    # Results of last weights, and of runs from before there were two rules.
+    assert not summary.epoch_told(Results((), "L2", {"seed": "0"}))
