@@ -199,7 +199,7 @@ class IMA(Adaptive):
 
         # One pass over the whole batch: batch statistics need company, and processes must agree
         # on the number of passes.
-        noisy_output = self.outputs(model, noisy, y)
+        noisy_output = self.outputs(model, noisy)
         at_noise = task.loss(noisy_output, y)
         if choices.noisy_loss == "all":
             second = torch.where(attacked, at_noise, clean)
