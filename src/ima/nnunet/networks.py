@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ima.nnunet.commands import EXTERNAL
 
@@ -133,9 +134,11 @@ def build(
 
 def bare(network: nn.Module) -> nn.Module:
     """The network without what DDP and torch.compile put around it."""
-    for name in ("module", "_orig_mod"):
-        network = getattr(network, name, network)
-    return network
+    inner: Any = network
+    if isinstance(inner, DistributedDataParallel):
+        inner = inner.module
+    # By its name: a network of a user's own may have a part called `module`.
+    return inner._orig_mod if type(inner).__name__ == "OptimizedModule" else inner
 
 
 def structure(network: nn.Module) -> str:
