@@ -108,8 +108,8 @@ def train_pass(model: nn.Module, x: Tensor, y: Tree, task: Task) -> Tree:
         task.check(output, y)
     except TypeError as error:
         # Networks with auxiliary heads return more in training mode only.
-        mode = "in training mode, " if model.training and str(error).startswith("the model") else ""
-        raise TypeError(f"{mode}{error}") from error
+        training = getattr(model, "training", False) and str(error).startswith("the model")
+        raise TypeError(f"in training mode, {error}" if training else str(error)) from error
     return output
 
 
