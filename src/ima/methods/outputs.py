@@ -47,7 +47,7 @@ class Outputs:
             output = call(model, x)
         self.batches += 1
         if y is not None:
-            self._check(output, y, model.training)
+            self._check(output, y, getattr(model, "training", False))
         if torch.is_grad_enabled() and not _graph(output):
             raise ValueError(NO_GRAPH)
         if not self.done:
