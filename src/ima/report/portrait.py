@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class Portrait:
         names = [field.name for field in fields(Portrait)[1:]]
         if missing := sorted(set(names) - set(found)):
             raise ValueError(f"{path} lacks {', '.join(missing)}; delete it and measure again")
-        arrays = {name: found[name] for name in names}
+        arrays: dict[str, Any] = {name: found[name] for name in names}
         return Portrait(label, **{k: v if v.ndim else v.item() for k, v in arrays.items()})
 
     @property

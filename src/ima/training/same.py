@@ -158,7 +158,9 @@ def _samples(part: Part) -> dict[str, Tensor]:
     images = part.images.detach().cpu().contiguous()
     digests = [
         int.from_bytes(
-            hashlib.blake2b(image.reshape(-1).view(torch.uint8).numpy(), digest_size=8).digest(),
+            hashlib.blake2b(
+                image.reshape(-1).view(torch.uint8).numpy().tobytes(), digest_size=8
+            ).digest(),
             "little",
             signed=True,
         )
