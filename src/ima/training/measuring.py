@@ -73,7 +73,7 @@ def measure_margins(
         )
     if not run.state.exists() or not run.read_margins():
         raise FileNotFoundError(
-            f"{run.folder} has no finished epoch with margins (in state.safetensors and margins.csv); "
+            f"{run.folder} has no finished epoch with margins (state.safetensors, margins.csv); "
             f"train it first: ima train --resume {run.folder}"
         )
     fabric, splits, state = build_fabric(device), splits_of(run), load_state(run.state)
