@@ -369,6 +369,7 @@ def test_margins_at_a_cap_that_float32_rounds_down_are_at_it(run: Run, tmp_path:
     config.write_text(config.read_text().replace("eps: 3.0", "eps: 3.3"))
     state = load_state(rounded.state)
     state["method"]["margins"]["values"][:] = 3.3
+    state["origin"]["config"]["method.eps"] = 3.3
     save_state(rounded.state, state)
     found = measure_margins(rounded, samples=2, device="cpu")
     assert found.cap < 3.3 and (found.margins >= found.cap).all()
