@@ -256,6 +256,13 @@ def test_one_probability_looks_like_one() -> None:
     model = Linear2(8, one_logit=True)
     data = TensorDataset(x, model.labels(x))
     assert not probe("probabilities", bench(model, data)).tripped
+    # Logits of a linear layer may lie between 0 and 1 too.
+    small = nn.Linear(8, 1)
+    with torch.no_grad():
+        small.weight.mul_(0.01)
+        small.bias.fill_(0.4)
+    ones = TensorDataset(x, torch.ones(50, dtype=torch.long))
+    assert not probe("probabilities", bench(small, ones)).tripped
     # A sigmoid's output is above 0, so that every sample counts as class 1: it is refused.
     squashed = nn.Sequential(model, nn.Sigmoid())
     data = TensorDataset(x, torch.ones(50, dtype=torch.long))

@@ -207,7 +207,21 @@ def test_a_softmax_of_labels_is_remarked(tmp_path: Path) -> None:
 
 # --- No gradient ----------------------------------------------------------------------------------
 
+
+class Rounding(torch.autograd.Function):
+    """Rounds, and gives no gradient at all rather than one of zero."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
+        return (255 * x).round() / 255
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> None:  # noqa: ARG004
+        return None
+
+
 BLIND: dict[str, nn.Module] = {
+    "no gradient given": nn.Sequential(Around(nn.Identity(), Rounding.apply), line(2)),
     "no_grad": Around(line(2), context=torch.no_grad),
     "inference_mode": Around(line(2), context=torch.inference_mode),
     "detach": Around(line(2), lambda z: z.detach()),
@@ -233,6 +247,20 @@ def test_no_gradient_is_said_and_stops_nothing(name: str) -> None:
     with pytest.warns(Doubt, match="of 6 samples"):
         found = run_checks(model, data, 0.4, bounds=(0, 1), steps=3)
     assert "gradients" in found.tripped
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+@pytest.mark.parametrize("call", [evaluate, minimal, run_checks])
+def test_outputs_that_are_no_numbers_to_compare_are_named(call: Any, dtype: torch.dtype) -> None:
+    model = Around(line(2), lambda z: z.to(dtype))
+    with pytest.raises(TypeError, match=f"the model returned {dtype}; expected floating-point"):
+        call(model, TWO, 0.4, bounds=(0, 1))
+
+
+@pytest.mark.parametrize("call", [evaluate, minimal, run_checks])
+def test_a_function_is_no_network(call: Any) -> None:
+    with pytest.raises(TypeError, match=r"model is a function; expected a torch\.nn\.Module"):
+        call(lambda x: line(2)(x), TWO, 0.4)
 
 
 def test_noise_alone_says_nothing_of_gradients() -> None:
@@ -505,6 +533,11 @@ def test_a_sample_alone_in_batch_norm_names_the_layer(name: str) -> None:
             with pytest.raises(ValueError, match=r'layer "2".*GroupNorm'):
                 method(model.train(), x[:1], y[:1], torch.arange(1))
     assert sum("track_running_stats" in str(one.message) for one in caught) <= 1
+
+
+def test_training_without_attacks_says_nothing_of_them() -> None:
+    x, y = images(4).tensors
+    METHODS["standard"].method()(batch_norm(False, spatial=False), x, y, torch.arange(4))
 
 
 def test_an_evaluation_of_a_sample_alone_names_the_layer() -> None:

@@ -176,7 +176,15 @@ def refuse(data: Any) -> None:
 
 
 def device_of(model: nn.Module) -> torch.device | None:
-    """The device of a model's weights; None, which moves nothing, for a model without."""
+    """The device of a model's weights; None, which moves nothing, for a model without.
+
+    Raises TypeError for what is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model is a {type(model).__name__}; expected a torch.nn.Module: a function can be "
+            "called in the forward of one"
+        )
     state = (*model.parameters(), *model.buffers())
     return state[0].device if state else None
 

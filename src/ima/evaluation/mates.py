@@ -137,7 +137,8 @@ def _causes(model: nn.Module) -> str:
     if layers := without_statistics(model):
         said.append(named(layers))
     root = getattr(model, "watched", model)
-    if training := [name or type(m).__name__ for name, m in root.named_modules() if m.training]:
+    modules = [(name, m) for name, m in root.named_modules() if getattr(m, "training", False)]
+    if training := [name or type(m).__name__ for name, m in modules]:
         few = ", ".join(f'"{name}"' for name in training[:3])
         said.append(f"{few} put{'s' if len(training) == 1 else ''} itself into training mode")
     return " and ".join(said)

@@ -110,7 +110,8 @@ class Watcher:
     @torch.no_grad()
     def output(self, output: Tree) -> None:
         """See what one pass gave."""
-        if not self.open:
+        # What is no tensor of logits, the task refuses by name.
+        if not self.open or not full(output).is_floating_point():
             return
         # Passes add flags without waiting for the device; a few are folded into one.
         self.beyond.append(_beyond(full(output), self.kind))
@@ -126,7 +127,10 @@ class Watcher:
         self.asked = max(self.asked, len(x))
         bad: list[Tensor] = []
 
-        def felt(gradient: Tensor) -> None:
+        def felt(gradient: Tensor | None) -> None:
+            # A function of one's own may give none.
+            if gradient is None:
+                return
             rows = _rows(gradient).flatten(1)
             usual = torch.isfinite(rows).all(1)
             reached = (rows != 0).any(1) & usual
@@ -172,7 +176,8 @@ class Watched(nn.Module):
 
     def __init__(self, model: nn.Module, watcher: Watcher) -> None:
         super().__init__()
-        self.training = model.training
+        # A frozen TorchScript module has no such flag.
+        self.training = getattr(model, "training", False)
         self.model, self.watcher = model, watcher
         self.watched: nn.Module = inside(model)
 

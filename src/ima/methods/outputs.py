@@ -27,10 +27,13 @@ NO_GRAPH = (
 
 
 class Outputs:
-    """What one method has seen of its network's outputs; flags wait on the device until read."""
+    """What one method has seen of its network's outputs; flags wait on the device until read.
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    attacks: whether the method attacks, so that samples may come alone.
+    """
+
+    def __init__(self, task: Task, *, attacks: bool = True) -> None:
+        self.task, self.attacks = task, attacks
         self.batches = 0
         self.outside: Tensor | None = None
         self.done = not isinstance(task, Classification | Segmentation)
@@ -41,7 +44,7 @@ class Outputs:
         y: targets that it must fit. Raises ValueError where it has no graph, and ValueError or
         TypeError where output and targets do not fit together.
         """
-        if self.batches == 0:
+        if self.batches == 0 and self.attacks:
             _meet(model)
         with told_apart(model):
             output = call(model, x)

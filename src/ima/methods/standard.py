@@ -24,7 +24,7 @@ class Standard(Stateless):
 
     def __init__(self, *, task: Task | None = None) -> None:
         self.task: Task = Classification() if task is None else task
-        self.outputs = Outputs(self.task)
+        self.outputs = Outputs(self.task, attacks=False)
         self.bounds: Bounds = None
 
     @or_absent
