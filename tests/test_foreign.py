@@ -644,9 +644,9 @@ def test_masks_that_may_be_either_ask_for_a_word(work: Path, honest: nn.Module) 
     weights = bright(2, 2)
     weights["conv.bias"] = weights["conv.bias"] - 100
     foreign.model.load_state_dict(weights)
-    with pytest.warns(UserWarning, match="looks like softmax"):
+    with pytest.warns(UserWarning, match="ends in a softmax"):
         found = segment_foreign(foreign, (2.0,), ("ifgsm-1",))
-    assert "looks like softmax" in found.settings["masks"]
+    assert "ends in a softmax" in found.settings["masks"]
 
 
 @pytest.mark.parametrize(

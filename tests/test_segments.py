@@ -464,9 +464,9 @@ def test_masks_that_are_no_labels_are_refused(
 
 def test_one_hot_masks_of_a_softmax_network_are_no_regions() -> None:
     data, task = [(BY_HAND, ONE_HOT)], Segmentation(regions=True)
-    with pytest.warns(UserWarning, match=r"looks like softmax.*without regions"):
+    with pytest.warns(UserWarning, match=r"if it ends in a softmax.*without regions"):
         found = evaluate(PixelByPixel(), data, 0.4, ["ifgsm-1"], task=task)
-    assert "looks like softmax" in found.settings["masks"]
+    assert "ends in a softmax" in found.settings["masks"]
     with pytest.warns(UserWarning, match=r"2 channels for 1 of the output.*y\[:, 1:\]"):
         evaluate(OneChannel(), data, 0.4, ["ifgsm-1"], task=task)
 
