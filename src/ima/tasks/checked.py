@@ -62,6 +62,7 @@ def check_fit(task: Task, output: Tree, target: Tree, n: int) -> None:
     """
     task.check(output, target)
     if is_own(task):
+        right_each(task.correct(output, target), n, f"{task_name(task)}.correct")
         check_numbers(task, ("score", "objective"), output, target, n)
 
 
