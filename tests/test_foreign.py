@@ -682,6 +682,9 @@ def test_a_classifier_has_cases_too(work: Path, honest: nn.Module) -> None:
     assert said.code == 0 and "Every sample is taken for a case of its own" in said.out
     said = call(*words, "theirs:digits_of_people", *more, "--cases", "who")
     assert said.code == 1 and "at 'who' of every sample" in said.err
+    for at, what in (("0", "samples x"), ("1", "targets y")):
+        said = call(*words, "theirs:digits_of_people", *more, "--cases", at)
+        assert said.code == 1 and f"at {at}, but there are the {what}" in said.err
 
 
 def test_a_segmentation_network_has_no_smallest_noise(work: Path) -> None:
