@@ -345,6 +345,26 @@ def test_tasks_without_classes_run_what_they_can() -> None:
     assert "one radius only" in skipped["monotone"] and "classes" in skipped["huge-noise"]
 
 
+class Line(nn.Module):
+    """Two logits of samples that are single numbers, (B,)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([torch.zeros_like(x), 3 * x], 1)
+
+
+@pytest.mark.parametrize("norm", ["2", "linf"])
+@pytest.mark.parametrize("bounds", [None, (-2, 2)])
+def test_samples_may_be_single_numbers(norm: str, bounds: Any) -> None:
+    x = torch.linspace(-1, 1, 20)
+    data = TensorDataset(x, (x > 0).long())
+    found = run_checks(Line(), data, [0.1, 0.2], norm=norm, bounds=bounds, steps=3)
+    assert not any(check.tripped for check in found.checks)
+    (gradients,) = (check for check in found.checks if "median length" in check.evidence)
+    # By hand: 3 sigmoid(-3 |x|).
+    middle = (3 * torch.sigmoid(-3 * x.abs())).double().median()
+    assert gradients.evidence["median length"] == pytest.approx(float(middle))
+
+
 def test_square_says_why_it_is_not_run() -> None:
     x = torch.rand(10, 1, 8, 8, generator=seeded(0))
     model = cnn(outputs=2)

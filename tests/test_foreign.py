@@ -644,9 +644,9 @@ def test_masks_that_may_be_either_ask_for_a_word(work: Path, honest: nn.Module) 
     weights = bright(2, 2)
     weights["conv.bias"] = weights["conv.bias"] - 100
     foreign.model.load_state_dict(weights)
-    with pytest.warns(UserWarning, match="looks like softmax"):
+    with pytest.warns(UserWarning, match="ends in a softmax"):
         found = segment_foreign(foreign, (2.0,), ("ifgsm-1",))
-    assert "looks like softmax" in found.settings["masks"]
+    assert "ends in a softmax" in found.settings["masks"]
 
 
 @pytest.mark.parametrize(
@@ -682,6 +682,9 @@ def test_a_classifier_has_cases_too(work: Path, honest: nn.Module) -> None:
     assert said.code == 0 and "Every sample is taken for a case of its own" in said.out
     said = call(*words, "theirs:digits_of_people", *more, "--cases", "who")
     assert said.code == 1 and "at 'who' of every sample" in said.err
+    for at, what in (("0", "samples x"), ("1", "targets y")):
+        said = call(*words, "theirs:digits_of_people", *more, "--cases", at)
+        assert said.code == 1 and f"at {at}, but there are the {what}" in said.err
 
 
 def test_a_segmentation_network_has_no_smallest_noise(work: Path) -> None:

@@ -218,6 +218,54 @@ def test_what_does_not_fit_is_refused_before_work(
     assert not done
 
 
+MASK = Segmentation()
+
+
+@pytest.mark.parametrize("way", ["set", "loader", "batches", "list", "dicts"])
+@pytest.mark.parametrize("task", [None, MASK])
+def test_cases_are_neither_samples_nor_targets(task: Any, way: str) -> None:
+    x, y, _ = slices(2, 3)
+    if task is None:
+        x, y = x.flatten(1)[:, :1], y[:, 0, 0]
+    pairs = list(zip(x, y, strict=True))
+    data: Any = {
+        "set": TensorDataset(x, y),
+        "loader": DataLoader(TensorDataset(x, y), batch_size=4),
+        "batches": [(x, y)],
+        "list": pairs,
+        "dicts": [{"image": a, "label": b} for a, b in pairs],
+    }[way]
+    for at, what in ((0, "samples x"), (1, "targets y"), (-1, "targets y"), (-2, "samples x")):
+        at = ("image", "label")[at] if way == "dicts" else at
+        with pytest.raises(ValueError, match=f"at '?{at}'?, but there are the {what}"):
+            evaluate(Positive(), data, 0.1, ["ifgsm-1"], task=task, names=at)
+
+
+@pytest.mark.parametrize("dicts", [False, True])
+def test_a_case_is_no_picture(dicts: bool) -> None:
+    x, y, _ = slices(2, 3)
+    for other in (x, x[:, 0, 0], x.numpy(), x[:, :1, 0, 0]):
+        samples = list(zip(x, y, other, strict=True))
+        data: Any = [{"image": a, "label": b, "m": c} for a, b, c in samples] if dicts else samples
+        for of in (data, DataLoader(data, batch_size=4)):
+            with pytest.raises(TypeError, match=r"the case of a sample is a .{,40}; expected"):
+                evaluate(*(Positive(), of, 0.1, ["ifgsm-1"]), task=MASK, names="m" if dicts else 2)
+
+
+@pytest.mark.parametrize("way", ["list", "pairs", "place", "key"])
+def test_names_are_of_one_kind(way: str) -> None:
+    x, y, _ = slices(2, 3)
+    names: list[Any] = [1, 1, 1, "1", "1", "1"]
+    data, given = WAYS[way](x, y, names)
+    with pytest.raises(TypeError, match="names hold text and numbers"):
+        evaluate(Positive(), data, 0.1, ["ifgsm-1"], task=MASK, names=given, batch_size=3)
+    kinds = [np.int64(1), torch.tensor(1), 1, np.array(2), 2, 2]
+    data, given = WAYS[way](x, y, kinds)
+    if way in ("place", "key"):
+        found = evaluate(Positive(), data, 0.1, ["ifgsm-1"], task=MASK, names=given)
+        assert set(found.cases) == {"1", "2"}
+
+
 @pytest.mark.parametrize("count", [5, 7])
 def test_names_of_data_without_a_length_are_counted(count: int) -> None:
     x, y, _ = slices(2, 3)

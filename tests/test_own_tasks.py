@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from nets import seeded
 from own_tasks import OWN_TASKS, Base, Samples, problem
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
-from ima import Distances, Results, evaluate, minimal, run_checks
+from ima import (
+    Classification,
+    Distances,
+    Results,
+    Segmentation,
+    Task,
+    evaluate,
+    minimal,
+    run_checks,
+)
+from ima.attacks import bpgd, ddn, ifgsm, pgd
 from ima.evaluation.examples import Examples
+from ima.methods import METHODS
 
 ATTACKS = ("pgd-4", "ifgsm-2", "noise-3")
 
@@ -92,7 +108,9 @@ def test_checks_run_or_say_what_they_need(name: str) -> None:
     model, data, task = problem(name)
     asked: dict[str, Any] = {"norm": "linf", "task": task, "samples": 10, "steps": 2}
     if name == "detection":
-        with pytest.raises(ValueError, match="one tensor of targets; the data gave a dict"):
+        with pytest.raises(
+            ValueError, match=r"targets as one tensor; the data gave a dict.*side by side"
+        ):
             run_checks(model, data, [0.1], **asked)
     else:
         assert len(run_checks(model, data, [0.1], **asked).checks) > 5
@@ -149,11 +167,336 @@ def test_a_task_that_gives_something_else_is_refused_before_any_work(
     x = torch.rand(12, 1, 4, 4)
     data = Samples(x, torch.zeros(12))
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
-    passes: list[Any] = []
-    model.register_forward_hook(lambda *_: passes.append(None))
+    attacked: list[bool] = []
+    model.register_forward_hook(lambda _, given, __: attacked.append(given[0].requires_grad))
     with pytest.raises(TypeError, match=words):
         entrance(model, data, [0.1], norm="linf", task=task)
-    assert len(passes) == 1
+    # One pass tells how the model ends.
+    assert attacked and sum(attacked) <= 1
+
+
+class Bare:
+    """A task without a base, and without `objective`: the middle of the outputs is at least y."""
+
+    def check(self, output: Any, target: Any) -> None:
+        """Anything goes."""
+
+    def loss(self, output: Any, target: Any) -> Tensor:
+        return F.softplus(-self.score(output, target))
+
+    def correct(self, output: Any, target: Any) -> Tensor:
+        return self.score(output, target) > 0
+
+    def score(self, output: Any, target: Any) -> Tensor:
+        return output.mean(1) - target
+
+    def predict(self, output: Any) -> Tensor:
+        return output.mean(1)
+
+
+class Based(Task):
+    """The same with the library's base, which has `check` and `objective`."""
+
+    loss, correct, score, predict = Bare.loss, Bare.correct, Bare.score, Bare.predict
+
+
+class Full(Bare):
+    """The same with an `objective` that is the loss."""
+
+    objective = Bare.loss
+
+
+def made(**functions: Any) -> Any:
+    """A task as above, some of whose functions are others."""
+    return type("Mine", (Bare,), functions)()
+
+
+N = 12
+
+
+def right_net() -> tuple[nn.Module, Tensor, Tensor]:
+    """A network, samples that it has right, and their targets."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    with torch.no_grad():
+        model[1].weight.fill_(0.1)
+        model[1].bias.fill_(0.0)
+    x = torch.rand(N, 1, 4, 4, generator=seeded(1))
+    return model, x, model(x).mean(1).detach() - 0.1
+
+
+def _evaluated(attack: str) -> Any:
+    def run(model: nn.Module, x: Tensor, y: Tensor, task: Any, norm: str) -> Any:
+        found = evaluate(model, TensorDataset(x, y), [0.02, 0.2], [attack], norm=norm, task=task)
+        return [(row.broken, row.distance) for row in found.rows]
+
+    return run
+
+
+def _minimal(model: nn.Module, x: Tensor, y: Tensor, task: Any, norm: str) -> Any:
+    return minimal(model, TensorDataset(x, y), [0.2], norm=norm, task=task).values
+
+
+def _checked(model: nn.Module, x: Tensor, y: Tensor, task: Any, norm: str) -> Any:
+    data = TensorDataset(x, y)
+    found = run_checks(model, data, [0.1], norm=norm, task=task, samples=8, steps=2)
+    return [(check.name, check.tripped, check.sentence) for check in found.checks]
+
+
+def _attacked(attack: Any) -> Any:
+    def run(model: nn.Module, x: Tensor, y: Tensor, task: Any, norm: str) -> Any:
+        how = {"radius": 0.2} if attack is ddn else {"eps": 0.2}
+        return attack(model, x, y, norm=norm, task=task, steps=3, **how).x.tolist()
+
+    return run
+
+
+ENTRANCES = {
+    "evaluate pgd": _evaluated("pgd-4"),
+    "evaluate ifgsm": _evaluated("ifgsm-2"),
+    "minimal": _minimal,
+    "checks": _checked,
+    "pgd": _attacked(pgd),
+    "bpgd": _attacked(bpgd),
+    "ddn": _attacked(ddn),
+    "ifgsm": _attacked(ifgsm),
+}
+
+
+def _trained(name: str) -> Any:
+    def run(model: nn.Module, x: Tensor, y: Tensor, task: Any, norm: str) -> Any:
+        asked = {"eps": 0.1, "norm": norm, "steps": 3, "num_samples": N, "delta": 0.02}
+        of = METHODS[name].method
+        known = inspect.signature(of.__init__).parameters
+        method = of(task=task, **{k: v for k, v in asked.items() if k in known})
+        model.train()
+        step = method(model, x, y, torch.arange(N))
+        return {key: float(value) for key, value in step.metrics.items()}
+
+    return run
+
+
+TRAINED = {
+    name: _trained(name)
+    for name in ("standard", "sat", "ima", "fat", "gairat", "iaat", "curriculum", "dat")
+}
+EVERYWHERE = ENTRANCES | TRAINED
+
+
+@pytest.mark.parametrize("norm", ["2", "linf"])
+@pytest.mark.parametrize("task", [Bare(), Based()], ids=["no base", "base"])
+@pytest.mark.parametrize("entrance", EVERYWHERE)
+def test_without_an_objective_attacks_raise_the_loss(entrance: str, task: Any, norm: str) -> None:
+    run = EVERYWHERE[entrance]
+    expected = run(*right_net(), Full(), norm)
+    assert repr(run(*right_net(), task, norm)) == repr(expected)
+
+
+def test_the_base_asks_for_what_has_no_default() -> None:
+    class Half(Task):
+        loss, correct, score = Bare.loss, Bare.correct, Bare.score
+
+    with pytest.raises(TypeError, match="predict"):
+        Half()  # pyright: ignore[reportAbstractUsage]
+
+
+class NoCheck:
+    loss, correct, score, predict = Bare.loss, Bare.correct, Bare.score, Bare.predict
+
+
+@pytest.mark.parametrize("entrance", EVERYWHERE)
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (Bare, r"task is the class Bare; expected a task: Bare\(\)"),
+        (Segmentation, r"task is the class Segmentation; .*Segmentation\(\)"),
+        (Classification, r"task is the class Classification; .*Classification\(\)"),
+        ("segmentation", r"task is 'segmentation'; expected a task: .*Segmentation\(\)"),
+        (nn.CrossEntropyLoss(), "task is a CrossEntropyLoss; expected a task"),
+        (NoCheck(), "the task NoCheck has no function check; expected check, loss, correct"),
+        (made(score=None), "the task Mine has no function score"),
+    ],
+)
+def test_what_is_no_task_is_refused_at_once(task: Any, words: str, entrance: str) -> None:
+    _, x, y = right_net()
+    with pytest.raises(TypeError, match=words):
+        EVERYWHERE[entrance](nn.Identity(), x, y, task, "linf")
+
+
+def _plain(output: Any, target: Any) -> Tensor:
+    return F.softplus(target - output.mean(1))
+
+
+def _loss(self: Any, output: Any, target: Any) -> Tensor:
+    return _plain(output, target)
+
+
+def _column(self: Any, output: Any, target: Any) -> Tensor:
+    return _plain(output, target)[:, None]
+
+
+def _mean(self: Any, output: Any, target: Any) -> Tensor:
+    return _plain(output, target).mean()
+
+
+def _two(self: Any, output: Any, target: Any) -> Tensor:
+    return F.softplus(target[:, None] - output)
+
+
+def _whole(self: Any, output: Any, target: Any) -> Tensor:
+    return _plain(output, target).long()
+
+
+def _list(self: Any, output: Any, target: Any) -> Any:
+    return _plain(output, target).tolist()
+
+
+SHAPES = {"column": _column, "mean": _mean, "two": _two, "whole numbers": _whole, "list": _list}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("function", ["loss", "score", "objective"])
+@pytest.mark.parametrize("entrance", EVERYWHERE)
+def test_what_is_not_one_number_a_sample_is_refused(
+    entrance: str, function: str, shape: str
+) -> None:
+    task = made(**{"loss": _loss, "correct": _above, function: SHAPES[shape]})
+    if function not in _follows(entrance):
+        EVERYWHERE[entrance](*right_net(), task, "linf")
+        return
+    named = r"(the task Mine\.\w+|what the attack raises) gave "
+    with pytest.raises(TypeError, match=named + r".* for \d+ samples; expected one number for"):
+        EVERYWHERE[entrance](*right_net(), task, "linf")
+
+
+def _above(self: Any, output: Any, target: Any) -> Tensor:
+    return output.mean(1) > target
+
+
+def _follows(entrance: str) -> tuple[str, ...]:
+    """Which functions of a task an entrance asks."""
+    if entrance in ENTRANCES or entrance == "ima":
+        return ("loss", "score", "objective")
+    return ("loss",) if entrance in ("standard", "curriculum", "dat") else ("loss", "objective")
+
+
+@pytest.mark.parametrize("function", ["score", "objective"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_a_score_that_is_no_number_is_refused(entrance: str, value: float, function: str) -> None:
+    def strange(self: Any, output: Any, target: Any) -> Tensor:
+        # Of one sample only, and with a graph.
+        found = Bare.score(self, output, target)
+        return torch.where(target == target.amin(), value, found)
+
+    task = made(**{function: strange}, correct=_above)
+    with pytest.raises(
+        ValueError, match=rf"Mine\.{function} gave {value} for sample \d+ of a batch"
+    ):
+        ENTRANCES[entrance](*right_net(), task, "linf")
+
+
+@pytest.mark.parametrize("entrance", ["evaluate pgd", "evaluate ifgsm", "minimal", "checks"])
+def test_a_score_that_ends_beside_the_data_is_refused(entrance: str) -> None:
+    def ends(self: Any, output: Any, target: Any) -> Tensor:
+        # A number at the samples alone, whose margin is 0.1.
+        return (Bare.score(self, output, target) - 0.09999).sqrt()
+
+    def stands(self: Any, output: Any, target: Any) -> Tensor:
+        return output.mean(1) > target - 9
+
+    task = made(score=ends, loss=lambda self, o, t: -ends(self, o, t), correct=stands)
+    model, x, y = right_net()
+    with pytest.raises(ValueError, match="gave nan for sample"):
+        ENTRANCES[entrance](model, x, y, task, "linf")
+
+
+def test_infinite_scores_of_masked_outputs_stay_allowed() -> None:
+    model, x, _ = right_net()
+    masks = nn.Sequential(model, Masked())
+    mine = type("Mine", (Classification,), {})()
+    data = TensorDataset(x, torch.zeros(N, dtype=torch.long))
+    found = evaluate(masks, data, [0.1], ["pgd-2"], task=mine)
+    assert found.accuracy() == 1.0
+
+
+class Masked(nn.Module):
+    """All classes but the first are ruled out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x[:, :1], torch.full_like(x[:, 1:], -torch.inf)], 1)
+
+
+@pytest.mark.parametrize("entrance", ["evaluate pgd", "minimal", "pgd", "ddn", "bpgd"])
+def test_a_score_without_a_gradient_is_refused(entrance: str) -> None:
+    def counted(self: Any, output: Any, target: Any) -> Tensor:
+        return _above(self, output, target).float() - 0.5
+
+    task = made(score=counted, loss=counted)
+    with pytest.raises(TypeError, match="what the attack raises has no gradient"):
+        ENTRANCES[entrance](*right_net(), task, "linf")
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_loss_without_a_gradient_cannot_be_trained(name: str) -> None:
+    def detached(self: Any, output: Any, target: Any) -> Tensor:
+        return Bare.loss(self, output, target).detach()
+
+    with pytest.raises(TypeError, match=r"(Mine\.loss|what the attack raises) has no gradient"):
+        TRAINED[name](*right_net(), made(loss=detached, objective=Bare.loss), "linf")
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_methods_too_say_what_correct_gave(name: str) -> None:
+    def numbers(self: Any, output: Any, target: Any) -> Tensor:
+        return _above(self, output, target).float()
+
+    with pytest.raises(
+        TypeError, match=r"Mine\.correct gave torch.float32 .*expected whether each"
+    ):
+        TRAINED[name](*right_net(), made(correct=numbers), "linf")
+
+
+@pytest.mark.parametrize("entrance", ["evaluate pgd", "minimal", "checks"])
+@pytest.mark.parametrize("what", ["predict", "targets"])
+def test_complex_numbers_are_refused_before_any_work(what: str, entrance: str) -> None:
+    model, x, y = right_net()
+
+    def score(self: Any, output: Any, target: Any) -> Tensor:
+        return output.mean(1) - target.real
+
+    def predict(self: Any, output: Any) -> Any:
+        said = output.mean(1)
+        return {"z": torch.complex(said, said)} if what == "predict" else said
+
+    task = made(score=score, predict=predict)
+    given = y.to(torch.complex64) if what == "targets" else y
+    attacked: list[bool] = []
+    model.register_forward_hook(lambda _, came, __: attacked.append(came[0].requires_grad))
+    with pytest.raises(TypeError, match="results hold no complex numbers"):
+        ENTRANCES[entrance](model, x, given, task, "linf")
+    assert sum(attacked) <= 1
+
+
+def test_complex_labels_are_no_classes() -> None:
+    model, x, _ = right_net()
+    y = torch.zeros(N, dtype=torch.complex64)
+    with pytest.raises(TypeError, match="expected integer class labels"):
+        evaluate(model, TensorDataset(x, y), [0.1], ["pgd-1"])
+
+
+@pytest.mark.parametrize("name", OWN_TASKS)
+def test_names_of_classes_go_with_classes_only(name: str) -> None:
+    model, data, task = problem(name)
+    asked: dict[str, Any] = {"norm": "linf", "task": task}
+    seven = [f"grade {i}" for i in range(7)]
+    if OWN_TASKS[name].classes:
+        found = evaluate(model, data, [0.1], ["pgd-1"], classes=seven, **asked)
+        assert json.loads(found.settings["classes"]) == seven
+        seven = seven[:1]
+    with pytest.raises(
+        ValueError, match=r"classes are .*targets (are no classes|hold \d; expected)"
+    ):
+        evaluate(model, data, [0.1], ["pgd-1"], classes=seven, **asked)
 
 
 @pytest.mark.parametrize(

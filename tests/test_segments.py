@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from nets import redraw, seeded
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -428,6 +429,11 @@ def test_labels_that_do_not_fit_are_refused() -> None:
 ONE_HOT = torch.cat([1 - (BY_HAND > 0).float(), (BY_HAND > 0).float()], 1)
 
 
+HOLES = ONE_HOT * (torch.arange(4) > 0)
+
+WITH_IGNORED = torch.cat([HOLES, 1 - HOLES.sum(1, keepdim=True)], 1)
+
+
 @pytest.mark.parametrize("kind", [torch.float32, torch.int64, torch.uint8, torch.bool])
 def test_one_hot_masks_are_labels(kind: torch.dtype) -> None:
     labels = [(BY_HAND, (BY_HAND > 0).long())]
@@ -450,6 +456,17 @@ def test_one_hot_masks_are_labels(kind: torch.dtype) -> None:
     ("masks", "task", "words"),
     [
         (0 * ONE_HOT, Segmentation(), r"pixels in \[0\] channels.*regions=True"),
+        (HOLES, Segmentation(), r"\[0, 1\] channels.*regions=True.*ignore_label"),
+        (HOLES, Segmentation(ignore_label=9), r"\[0, 1\].*torch.where\(y.sum\(1\) == 0, 9, y"),
+        (math.nan * ONE_HOT, Segmentation(), r"^targets hold nan; .*labels$"),
+        (math.nan * ONE_HOT, Segmentation(regions=True), r"targets hold nan; .*expected 0 or 1$"),
+        (math.nan * ONE_HOT[:, 0], Segmentation(), "targets hold nan; .*labels 0 to 1$"),
+        (
+            WITH_IGNORED,
+            Segmentation(),
+            r"or one-hot \(1, 2, 4, 4\): .*ignore_label=255; .*y\[:, 1:",
+        ),
+        (WITH_IGNORED[:, :, :2], Segmentation(), r"or one-hot \(1, 2, 4, 4\)$"),
         (255 * ONE_HOT, Segmentation(), r"values up to 255"),
         (255 * ONE_HOT[:, 1:], Segmentation(), r"pass \(y > 0\); .*ignore_label=255"),
         (255 * ONE_HOT, Segmentation(regions=True), r"pass \(y > 0\)$"),
@@ -462,11 +479,61 @@ def test_masks_that_are_no_labels_are_refused(
         evaluate(PixelByPixel(), [(BY_HAND, masks)], 0.4, ["ifgsm-1"], task=task)
 
 
+def test_the_advice_on_ignored_pixels_is_right() -> None:
+    logits = PixelByPixel()(BY_HAND)
+    labels = (BY_HAND[:, 0] > 0).long()
+    labels[..., 0] = 255
+    task = Segmentation(ignore_label=255)
+    first = torch.where(HOLES.sum(1) == 0, 255, HOLES.argmax(1))
+    y = WITH_IGNORED
+    second = torch.where(y[:, -1] > 0, 255, y[:, :-1].argmax(1))
+    assert torch.equal(first, labels) and torch.equal(second, labels)
+    task.check(logits, first)
+
+
+def trained(
+    loss: Any, steps: int, groups: int, shift: float = 0.0, seed: int = 0
+) -> tuple[nn.Module, TensorDataset]:
+    """A network of three outputs a pixel, and one-hot masks that cover the image."""
+    labels = torch.zeros(12, 16, 16, dtype=torch.long)
+    labels[:, 3:8, 3:8], labels[:, 9:14, 6:12] = 1, 2
+    masks = F.one_hot(labels, 3).permute(0, 3, 1, 2).float()
+    x = masks + 0.5 * torch.randn(masks.shape, generator=seeded(seed))
+    model = redraw(nn.Conv2d(3, 3, 1, groups=groups), seed)
+    optimizer = torch.optim.Adam(model.parameters(), 0.1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss(model(x), masks).backward()
+        optimizer.step()
+    with torch.no_grad():
+        model.bias.add_(shift)
+    return model, TensorDataset(x, masks)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("steps", [40, 300])
+def test_a_poor_network_of_regions_is_no_softmax(steps: int, seed: int) -> None:
+    # Its regions cover the image, and it finds many of their pixels by the largest output only.
+    model, data = trained(F.binary_cross_entropy_with_logits, steps, 3, seed=seed)
+    x, masks = data.tensors
+    largest = (model(x).argmax(1) == masks.argmax(1)).float().mean()
+    assert largest > ((model(x) > 0) == masks.bool()).all(1).float().mean() + 0.1
+    found = evaluate(model, data, 0.1, ["ifgsm-1"], task=Segmentation(regions=True))
+    assert "masks" not in found.settings
+
+
+@pytest.mark.parametrize("shift", [-3.0, 3.0])
+def test_a_softmax_network_of_any_height_is_spoken_of(shift: float) -> None:
+    model, data = trained(F.cross_entropy, 30, 1, shift)
+    with pytest.warns(UserWarning, match="if it ends in a softmax over classes"):
+        evaluate(model, data, 0.1, ["ifgsm-1"], task=Segmentation(regions=True))
+
+
 def test_one_hot_masks_of_a_softmax_network_are_no_regions() -> None:
     data, task = [(BY_HAND, ONE_HOT)], Segmentation(regions=True)
-    with pytest.warns(UserWarning, match=r"looks like softmax.*without regions"):
+    with pytest.warns(UserWarning, match=r"if it ends in a softmax.*without regions"):
         found = evaluate(PixelByPixel(), data, 0.4, ["ifgsm-1"], task=task)
-    assert "looks like softmax" in found.settings["masks"]
+    assert "ends in a softmax" in found.settings["masks"]
     with pytest.warns(UserWarning, match=r"2 channels for 1 of the output.*y\[:, 1:\]"):
         evaluate(OneChannel(), data, 0.4, ["ifgsm-1"], task=task)
 

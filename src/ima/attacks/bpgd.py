@@ -21,7 +21,7 @@ from ima.attacks.boundary import between, search
 from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
 from ima.attacks.walk import Attacked, Here, forward, into, walk
 from ima.norms import Norm, get_norm, per_sample
-from ima.tasks import Classification, Task, Tree, take, targets
+from ima.tasks import Task, Tree, check_fit, check_task, take, targets
 from ima.tasks.pixels import precise, wide
 
 
@@ -57,7 +57,7 @@ def bpgd(
     Raises ValueError or TypeError for inputs outside bounds, wrong shapes, labels out of range.
     Source: Ma & Liang, Algorithms 2 and 3.
     """
-    norm, task = get_norm(norm), Classification() if task is None else task
+    norm, task = get_norm(norm), check_task(task)
     check_steps(steps)
     if algorithm not in (2, 3):
         raise ValueError(f"algorithm is {algorithm!r}; expected 2 or 3")
@@ -75,7 +75,7 @@ def bpgd(
         if random_start:
             start = into(wide(x) + norm.random(wide(x), random_start * radius, generator), box)
             output = forward(model, x)
-            task.check(output, y)
+            check_fit(task, output, y, len(x))
             correct = task.correct(output, y)
             clean_score = task.score(output, y).to(precise(x))
         score, last_score = clean_score.clone(), clean_score.clone()
@@ -84,7 +84,7 @@ def bpgd(
         def stop(here: Here) -> Tensor:
             output, target, index = here.output, here.target, here.index
             if here.step == 0:
-                task.check(output, target)
+                check_fit(task, output, target, len(index))
             right = task.correct(output, target)
             last_score[index] = score[index]
             score[index] = task.score(output, target).to(precise(x))

@@ -22,7 +22,16 @@ from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
 from ima.attacks.walk import Attacked, Objective, ascent, detached, forward, into
 from ima.norms import Norm, get_norm, per_sample
-from ima.tasks import Classification, Task, Tree, output_map, targets, tree_map
+from ima.tasks import (
+    Task,
+    Tree,
+    check_fit,
+    check_task,
+    objective_of,
+    output_map,
+    targets,
+    tree_map,
+)
 from ima.tasks.pixels import wide
 
 SHRINK = 0.05
@@ -66,8 +75,8 @@ def ddn(
     clean sample is. A sample without a gradient at x stays there. The model is left as it was.
     Raises ValueError or TypeError for inputs outside bounds, wrong shapes, labels out of range.
     """
-    norm, task = get_norm(norm), Classification() if task is None else task
-    objective = task.objective if objective is None else objective
+    norm, task = get_norm(norm), check_task(task)
+    objective = objective_of(task) if objective is None else objective
     check_steps(steps)
     box, first = check_samples(x, bounds), check_radius(radius, x, "radius")
     if not bool((first > 0).all()):
@@ -93,7 +102,7 @@ def ddn(
             output = model(leaf)
             there = output_map(detached, output)
             if step == 0:
-                task.check(there, y)
+                check_fit(task, there, y, len(x))
                 correct = task.correct(there, y)
             wrong = ~task.correct(there, y)
             keep(wrong)

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
 from ima.attacks.walk import Attacked, Here, Objective, forward, into, walk
 from ima.norms import Norm, get_norm
-from ima.tasks import Classification, Task, Tree, take, targets
+from ima.tasks import Task, Tree, check_fit, check_task, take, targets
 from ima.tasks.pixels import wide
 
 
@@ -44,7 +44,7 @@ def pgd(
     clean sample is. The model is left as it was.
     Raises ValueError or TypeError for inputs outside bounds, wrong shapes, labels out of range.
     """
-    norm, task = get_norm(norm), Classification() if task is None else task
+    norm, task = get_norm(norm), check_task(task)
     check_steps(steps)
     if stop not in ("wrong", "never"):
         raise ValueError(f"stop is {stop!r}; expected 'wrong' or 'never'")
@@ -55,7 +55,7 @@ def pgd(
     with no_trace(model, x) as model:
         x = x.detach().clone()
         output = forward(model, x)
-        task.check(output, y)
+        check_fit(task, output, y, len(x))
         correct = task.correct(output, y)
         start = x
         if random_start:

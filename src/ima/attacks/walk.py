@@ -26,7 +26,8 @@ from torch import Tensor
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Model, no_trace
 from ima.norms import Norm, per_sample
-from ima.tasks import Task, Tree, leaves, output_map, take, tree_map
+from ima.tasks import Task, Tree, leaves, objective_of, output_map, take, tree_map
+from ima.tasks.checked import one_each
 from ima.tasks.pixels import wide
 
 Objective: TypeAlias = Callable[[Tree, Tree], Tensor]
@@ -126,7 +127,7 @@ def walk(
     stop: no sample stops if None; jitter: added to every step before the projection; mode: see
     `no_trace`.
     """
-    objective = task.objective if objective is None else objective
+    objective = objective_of(task) if objective is None else objective
     with no_trace(model, x, mode) as module:
         # Tensors made in inference mode cannot take part in a backward pass; clones can.
         y = tree_map(lambda t: t.clone() if t.is_inference() else t, y)
@@ -188,8 +189,14 @@ def ascent(output: Tree, x: Tensor, y: Tree, objective: Objective) -> tuple[Tens
     tiny gradient nor half precision lets it vanish on the way. No parameter gradient is computed.
     """
     ends = tree_map(_end, output)
+    raised = one_each(objective(ends, y), len(x), "what the attack raises")
+    if not raised.requires_grad:
+        raise TypeError(
+            "what the attack raises has no gradient: the task's objective or score rounds, counts "
+            "or detaches the outputs; expected a continuous function of them"
+        )
     slopes = torch.autograd.grad(
-        objective(ends, y).sum(),
+        raised.sum(),
         [end for end in leaves(ends) if end.requires_grad],
         allow_unused=True,
         materialize_grads=True,

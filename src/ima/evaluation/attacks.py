@@ -19,7 +19,7 @@ from ima.attacks.walk import Attacked, Objective
 from ima.evaluation.autoattack import autoattack
 from ima.evaluation.noise import AMPLITUDE, noise_in_ball, white_noise
 from ima.evaluation.setting import Setting
-from ima.tasks import Tree, take
+from ima.tasks import Tree, objective_of, take
 
 Run = Callable[[Model, Tensor, Tree, float, int, Setting], Attacked]
 """run(model, x, y, eps, steps, setting) -> Attacked."""
@@ -70,7 +70,7 @@ def _pgd(model: Model, x: Tensor, y: Tree, eps: float, steps: int, setting: Sett
             generator=setting.generator,
         )
 
-    tries = [attempt(o, start) for o in (task.objective, margin) for start in (False, True)]
+    tries = [attempt(o, start) for o in (objective_of(task), margin) for start in (False, True)]
     return worst(tries, x, y)
 
 

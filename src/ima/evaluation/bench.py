@@ -24,7 +24,8 @@ from ima.evaluation.noise import DRAWS, noise_in_ball
 from ima.evaluation.setting import Setting
 from ima.evaluation.square import square
 from ima.norms import Norm
-from ima.tasks import Task, Tree, leaves
+from ima.tasks import Task, Tree, leaves, objective_of
+from ima.tasks.checked import check_standing
 
 MORE = 5
 """So many times the steps, or the random starts, must find nothing new."""
@@ -126,7 +127,9 @@ class Bench:
         output = look(self.model, noisy)
         everywhere = torch.arange(len(x), device=x.device)
         self.record.watcher.noisy(everywhere, output, self.task)
-        return (~self.task.correct(output, y)).cpu()
+        right = self.task.correct(output, y)
+        check_standing(self.task, output, y, right)
+        return (~right).cpu()
 
     def outputs(self, passes: int = 1) -> list[list[Tensor]]:
         """For each batch what the model gives at the clean samples, in so many passes."""
@@ -175,7 +178,7 @@ def _from_x(bench: Bench, x: Tensor, y: Tree, eps: float, setting: Setting) -> A
     def attempt(objective: Any) -> Callable[[Tensor, Tree], Attacked]:
         return lambda x, y: _walk(bench, x, y, eps, setting, steps=bench.steps, objective=objective)
 
-    return worst([attempt(o) for o in (bench.task.objective, _margin(bench))], x, y)
+    return worst([attempt(o) for o in (objective_of(bench.task), _margin(bench))], x, y)
 
 
 def _restarts(bench: Bench, x: Tensor, y: Tree, eps: float, setting: Setting) -> Attacked:
@@ -196,7 +199,7 @@ def _restarts(bench: Bench, x: Tensor, y: Tree, eps: float, setting: Setting) ->
             generator=source,
         )
 
-    tries = [attempt(o) for o in (bench.task.objective, _margin(bench)) for _ in range(MORE)]
+    tries = [attempt(o) for o in (objective_of(bench.task), _margin(bench)) for _ in range(MORE)]
     return worst(tries, x, y)
 
 

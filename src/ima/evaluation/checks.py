@@ -32,7 +32,7 @@ from ima.evaluation.remarks import as_setting, warn
 from ima.evaluation.results import NETWORK
 from ima.evaluation.watch import Watched, Watcher, verdict
 from ima.norms import Norm, get_norm
-from ima.tasks import Classification, Task
+from ima.tasks import Task, check_task
 
 
 @together
@@ -71,13 +71,14 @@ def run_checks(
     are not above 0, unknown attacks, inputs outside bounds; FloatingPointError for outputs that
     are not finite; OutOfTime when the budget is spent.
     """
+    task = check_task(task)
     radii = sorted(set(torch.as_tensor(eps, dtype=torch.float64).flatten().tolist()))
     if not radii or not all(0 < radius < float("inf") for radius in radii):
         raise ValueError(f"eps are {radii}; expected at least one finite noise radius above 0")
     if samples < LEAST:
         raise ValueError(f"samples is {samples}; expected at least {LEAST}")
     check_steps(steps)
-    norm, task = get_norm(norm), Classification() if task is None else task
+    norm = get_norm(norm)
     rows = {name: find_attack(name)[0] for name in dict.fromkeys(attacks)}
     # White noise has no radius: it is no part of the worst case.
     names = [name for name, row in rows.items() if row.amplitude is None]

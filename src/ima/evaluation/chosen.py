@@ -15,7 +15,8 @@ from ima.evaluation.decisions import decide
 from ima.evaluation.mates import Met, meet
 from ima.evaluation.reading import Reader
 from ima.evaluation.watch import Counts, Watcher, refuse, verdict
-from ima.tasks import Task, sound
+from ima.tasks import Task, Tree, check_fit, sound
+from ima.tasks.checked import told
 
 BATCH = 250
 
@@ -37,6 +38,13 @@ class Chosen:
     total: int
     met: Met
     counts: Counts
+
+
+def _alone(y: Tree) -> str:
+    """What to do about targets that are several tensors."""
+    if isinstance(y, dict):
+        return ": put them side by side into one, (B, ...), and let the task take them apart"
+    return ": of those of deep supervision take the full resolution alone"
 
 
 def choose(
@@ -64,8 +72,7 @@ def choose(
         x, y = part.x, part.y
         if not isinstance(y, Tensor):
             raise ValueError(
-                f"the checks need one tensor of targets; the data gave a {type(y).__name__} of "
-                "them: of those of deep supervision take the full resolution alone"
+                f"the checks need targets as one tensor; the data gave {told(y)}{_alone(y)}"
             )
         x, y = x.to(device=device), y.to(device=device)
         if kept and x.shape[1:] != kept[1].shape[1:]:
@@ -77,7 +84,7 @@ def choose(
             )
         check_samples(x, bounds)
         output = look(model, x)
-        task.check(output, y)
+        check_fit(task, output, y, len(x))
         if not sound(output):
             raise FloatingPointError(
                 f"the model's output is not finite on batch of samples {total} to "

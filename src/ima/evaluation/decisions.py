@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ima.evaluation.values import Value
 from ima.tasks import Task, Tree, leaves, tree_map
+from ima.tasks.checked import right_each, task_name, told
 
 
 def decide(task: Task, output: Tree, target: Tree, n: int) -> tuple[Tree, Tensor]:
@@ -17,12 +18,7 @@ def decide(task: Task, output: Tree, target: Tree, n: int) -> tuple[Tree, Tensor
 
     Raises TypeError where the task gives something else.
     """
-    correct: Any = task.correct(output, target)
-    if not isinstance(correct, Tensor) or correct.dtype != torch.bool or correct.shape != (n,):
-        raise TypeError(
-            f"{_name(task)}.correct gave {_told(correct)} for {n} samples; expected whether each "
-            f"is right, a tensor of torch.bool of shape ({n},)"
-        )
+    correct = right_each(task.correct(output, target), n, f"{task_name(task)}.correct")
     said: Any = task.predict(output)
     try:
         fits = all(part.ndim > 0 and len(part) == n for part in leaves(said))
@@ -30,9 +26,15 @@ def decide(task: Task, output: Tree, target: Tree, n: int) -> tuple[Tree, Tensor
         fits = False
     if not fits or not leaves(said):
         raise TypeError(
-            f"{_name(task)}.predict gave {_told(said)} for {n} samples; expected a tensor, or a "
+            f"{task_name(task)}.predict gave {told(said)} for {n} samples; expected a tensor, or a "
             f"list or dict of tensors, whose first dimension is the batch's {n}"
         )
+    for what, tree in (("the targets are", target), (f"{task_name(task)}.predict gave", said)):
+        if any(part.is_complex() for part in leaves(tree)):
+            raise TypeError(
+                f"{what} {told(tree)}; results hold no complex numbers: expected real ones, as "
+                "torch.view_as_real makes"
+            )
     return said, correct
 
 
@@ -65,17 +67,3 @@ def values(tree: Tree, n: int) -> list[Value]:
         return [{key: part[i] for key, part in parts.items()} for i in range(n)]
     inner = [values(part, n) for part in tree]
     return [[part[i] for part in inner] for i in range(n)]
-
-
-def _name(task: Task) -> str:
-    return f"the task {type(task).__name__}"
-
-
-def _told(found: Any) -> str:
-    if isinstance(found, Tensor):
-        return f"{found.dtype} of shape {tuple(found.shape)}"
-    if isinstance(found, dict) and found:
-        return f"a dict with {', '.join(f'{key}: {_told(one)}' for key, one in found.items())}"
-    if isinstance(found, list | tuple) and found:
-        return f"a {type(found).__name__} of {_told(found[0])}"
-    return type(found).__name__

@@ -22,7 +22,7 @@ from ima.evaluation.attacks import AttackRow, find_attack
 from ima.evaluation.autoattack import describe
 from ima.evaluation.by_batch import by_batch, in_words, measured_in, within
 from ima.evaluation.lifted import unit_box
-from ima.evaluation.naming import Names, Naming, check_classes, fit_classes
+from ima.evaluation.naming import Names, Naming, check_classes, fit_classes, fit_labels
 from ima.evaluation.one_batch import WORST, Example, attack_batch
 from ima.evaluation.remarks import warn
 from ima.evaluation.results import CLASSES, CLEAN, Results, Row
@@ -32,7 +32,7 @@ from ima.evaluation.segments import evaluate_segmentation
 from ima.evaluation.setting import Setting
 from ima.evaluation.watch import Watched
 from ima.norms import Norm, get_norm
-from ima.tasks import Classification, Segmentation, Task, Tree, tree_map
+from ima.tasks import Classification, Segmentation, Task, Tree, check_task, tree_map
 
 
 @overload
@@ -152,6 +152,7 @@ def evaluate(
             partial=partial,
             budget=budget,
         )
+    task = check_task(task)
     naming, named = Naming.of(ids, names), check_classes(classes)
     keep = naming.kept(keep)
     radii = sorted(set(torch.as_tensor(eps, dtype=torch.float64).flatten().tolist()))
@@ -161,7 +162,6 @@ def evaluate(
     found = [(name, *find_attack(name)) for name in dict.fromkeys(attacks)]
     if not radii and any(row.amplitude is None for _, row, _ in found):
         raise ValueError("eps is empty; expected at least one noise radius above 0")
-    task = Classification() if task is None else task
     norm = get_norm(norm)
     if bounds is None and any(row.whole for _, row, _ in found):
         unit_box(None)
@@ -169,6 +169,8 @@ def evaluate(
     settings = {"attacks": told, "eps": radii, **measured_in(norm, bounds, task)}
 
     def work(watched: Watched, x: Tensor, y: Tree, ids: range, source: Generator) -> list[Row]:
+        if named and not isinstance(task, Classification):
+            fit_labels(named, y)
         setting = Setting(norm, task, bounds, source, watched.watcher)
         return attack_batch(watched, x, y, ids, radii, found, setting, keep)
 

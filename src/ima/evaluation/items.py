@@ -29,7 +29,7 @@ class Part:
 
     x: Tensor
     y: Tree
-    cases: tuple[str, ...] | None
+    cases: tuple[str | int, ...] | None
 
 
 def pair(item: Any, keys: Keys) -> tuple[Tensor, Tree]:
@@ -48,7 +48,7 @@ def mates(item: Any, keys: Keys, case: str | int | None = None) -> Part:
     if several(item, keys):
         return together(unzipped(item), keys, case)
     x, y = pair(item, keys)
-    return Part(x, y, None if case is None else tuple(_case(item, case, len(x))))
+    return Part(x, y, None if case is None else tuple(_case(item, case, len(x), keys)))
 
 
 def together(samples: Sequence[Any], keys: Keys, case: str | int | None) -> Part:
@@ -61,7 +61,9 @@ def together(samples: Sequence[Any], keys: Keys, case: str | int | None) -> Part
             f"the samples do not fit into one batch ({error}); bring them to one size, or pass a "
             "list of batches, each of one size"
         ) from error
-    cases = None if case is None else tuple(name for s in samples for name in _case(s, case, None))
+    cases = None
+    if case is not None:
+        cases = tuple(name for sample in samples for name in _case(sample, case, None, keys))
     return Part(x, y, cases)
 
 
@@ -101,14 +103,14 @@ def unzipped(item: Any) -> list[Any]:
     return list(zip(*item, strict=True)) if zipped(item) else list(item)
 
 
-def named(case: Any) -> str:
+def named(case: Any) -> str | int:
     """The name of a case, text or a whole number; TypeError for what is none."""
     if isinstance(case, bool) or not isinstance(case, str | Integral) or case == "":
         raise TypeError(
-            f"the case of a sample is {case!r}; expected a name, or a whole number, such as a "
-            "patient's"
+            f"the case of a sample is {_shown(case)}; expected a name, or a whole number, such as "
+            "a patient's"
         )
-    return str(case)
+    return str(case) if isinstance(case, str) else int(case)
 
 
 def _raw(item: Any, keys: Keys) -> tuple[Any, Any]:
@@ -123,8 +125,17 @@ def _raw(item: Any, keys: Keys) -> tuple[Any, Any]:
     return item[0], item[1]
 
 
-def _case(item: Any, case: str | int, count: int | None) -> list[str]:
+def _case(item: Any, case: str | int, count: int | None, keys: Keys) -> list[str | int]:
     """The names of the cases of `count` samples, or of one sample if None."""
+    own = dict(enumerate(keys)) | dict(enumerate(keys, -len(item)))
+    taken = case in keys if isinstance(item, Mapping) else case in own
+    if taken:
+        what = "samples x" if case in (keys[0], 0, -len(item)) else "targets y"
+        raise ValueError(
+            f"the cases are to be at {case!r}, but there are the {what}; give the data one more "
+            "value for every sample, the name of its case, and say where it is, or pass a list of "
+            "names"
+        )
     try:
         found = item[case]
     except (KeyError, IndexError, TypeError) as error:
@@ -140,7 +151,18 @@ def _case(item: Any, case: str | int, count: int | None) -> list[str]:
         raise ValueError(
             f"the cases at {case!r} are {len(listed)} for {count} samples; expected one for each"
         )
-    return [named(one.item() if isinstance(one, Tensor) else one) for one in listed]
+    return [named(_scalar(one)) for one in listed]
+
+
+def _scalar(value: Any) -> Any:
+    """What a tensor or an array of one value holds."""
+    return value.item() if _array(value) and value.ndim == 0 else value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Tensor | np.ndarray):
+        return f"a {type(value).__name__} of shape {tuple(value.shape)}"
+    return f"a list of {len(value)}" if isinstance(value, list) else repr(value)
 
 
 def _paired(item: Any, keys: Keys) -> bool:

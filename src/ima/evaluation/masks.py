@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import warnings
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from ima.tasks import Segmentation, Tree, full
+from ima.tasks.pixels import precise, wide
 
 CLEARER = 0.1
-"""By so large a share of the pixels the largest output must fit better to be spoken of."""
+"""By so large a share of the pixels the largest output must fit better to be spoken of.
+
+And one output at least must, as a region's logit, say less than how often the region is there: a
+network that was trained with a sigmoid a region, however poor, says more.
+"""
+
+SLACK = 1.1
+"""So many times the entropy of its share an output's cross-entropy may be, of a few samples."""
 
 TRUTH = "masks"
 """The setting that says how masks were taken, where that is not as they are."""
@@ -44,13 +53,23 @@ def about_masks(output: Tree, target: Tree, task: Segmentation) -> dict[str, str
         truth = masks.argmax(1)
         largest = float((logits.argmax(1) == truth).float().mean())
         above = float(((logits > 0) == masks.bool()).all(1).float().mean())
-        if largest - above < CLEARER:
+        if largest - above < CLEARER or _says_something(logits, masks):
             return {}
         doubt = (
             "every pixel is in exactly one of the masks, and the network's largest output fits "
-            f"them at {100 * largest:.0f} % of pixels, outputs above 0 at {100 * above:.0f} %: it "
-            "looks like softmax over classes; pass Segmentation() without regions"
+            f"them at {100 * largest:.0f} % of pixels, outputs above 0 at {100 * above:.0f} %: if "
+            "it ends in a softmax over classes, pass Segmentation() without regions; if every "
+            "output is a region's, with a sigmoid of its own, these figures are right"
         )
-    # The caller of the caller's caller knows what was passed.
-    warnings.warn(doubt, stacklevel=5)
+    # The caller of `evaluate` knows what was passed.
+    warnings.warn(doubt, stacklevel=7)
     return {TRUTH: f"taken as regions; but {doubt}"}
+
+
+def _says_something(logits: Tensor, masks: Tensor) -> bool:
+    """Whether every output, as a region's logit, tells about as much as the region's share does."""
+    truth = masks.to(precise(logits))
+    wrong = F.binary_cross_entropy_with_logits(wide(logits), truth, reduction="none")
+    share = truth.transpose(0, 1).flatten(1).mean(1)
+    known = F.binary_cross_entropy(share, share, reduction="none")
+    return bool((wrong.transpose(0, 1).flatten(1).mean(1) <= SLACK * known + 1e-6).all())

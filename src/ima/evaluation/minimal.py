@@ -34,7 +34,8 @@ from ima.evaluation.results import CLEAN, Row
 from ima.evaluation.setting import Setting
 from ima.evaluation.watch import Watched
 from ima.norms import Norm, get_norm, per_sample
-from ima.tasks import Classification, Task, Tree, sound, take
+from ima.tasks import Task, Tree, check_fit, check_task, sound, take
+from ima.tasks.checked import check_standing
 from ima.tasks.pixels import precise, wide
 
 
@@ -60,11 +61,12 @@ def minimal(
     they should be about as large as the distances. Other arguments, `partial`, `budget` and what
     is raised: as of `evaluate`. FAB runs for classification with bounds only.
     """
+    task = check_task(task)
     sizes = sorted(set(torch.as_tensor(radii, dtype=torch.float64).flatten().tolist()))
     if not sizes or not all(0 < radius < float("inf") for radius in sizes):
         raise ValueError(f"radii are {sizes}; expected finite noise radii above 0, one or more")
     naming = Naming.of(ids, None)
-    task, norm = Classification() if task is None else task, get_norm(norm)
+    norm = get_norm(norm)
     probe = Setting(norm, task, bounds, Generator())
     ran = [finder for finder in FINDERS if not finder.lacks(probe)]
     left_out = [f"{f.name} ({f.lacks(probe)})" for f in FINDERS if f.lacks(probe)]
@@ -114,7 +116,7 @@ def _of_batch(
         # Copies, because tensors of inference mode cannot take part in gradients.
         x, y = x.detach().clone(), copied(y)
         output = forward(inner, x)
-        task.check(output, y)
+        check_fit(task, output, y, len(x))
         if not sound(output):
             raise FloatingPointError(
                 f"the model's output is not finite on samples {ids[0]} to {ids[-1]}; its weights "
@@ -162,6 +164,7 @@ def _tightened(
     found = torch.where(per_sample(finite, x), found, x)
     output = forward(model, found)
     point, said, usable = found.clone(), copied(task.predict(output)), ~task.correct(output, y)
+    check_standing(task, output, y, ~usable)
     usable &= finite
     (index,) = usable.nonzero(as_tuple=True)
     if len(index) == 0:

@@ -6,12 +6,13 @@ Rows are made and recorded with the samples' places; ids and names are put in wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from ima.evaluation.batches import Batches
 from ima.evaluation.items import named
@@ -33,6 +34,7 @@ class Naming:
     names: list[tuple[str, int]] | None = None
     key: str | int | None = None
     found: list[str] = field(default_factory=list[str])
+    kinds: set[type] = field(default_factory=set[type])
 
     @staticmethod
     def of(ids: Sequence[int] | None, names: Names | None) -> Naming:
@@ -58,9 +60,10 @@ class Naming:
             if samples is not None and samples != len(given):
                 raise ValueError(_unequal(what, len(given), samples))
 
-    def add(self, offset: int, count: int, cases: Sequence[str] | None) -> None:
+    def add(self, offset: int, count: int, cases: Sequence[str | int] | None) -> None:
         """Take note of a batch of `count` samples before it is worked on."""
-        self.found += cases or ()
+        self.kinds |= _kinds(cases or (), self.kinds)
+        self.found += map(str, cases or ())
         for what, given in self._given():
             if offset + count > len(given):
                 raise ValueError(_unequal(what, len(given), offset + count, "or more"))
@@ -141,6 +144,22 @@ def fit_classes(classes: Sequence[str], count: int, what: str) -> None:
         )
 
 
+def fit_labels(classes: Sequence[str], labels: Any) -> None:
+    """Raise ValueError unless the labels of a task of one's own are classes, and have names."""
+    whole = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.ndim == 1
+    if not whole or labels.is_complex():
+        raise ValueError(
+            f"classes are {list(classes)}, but this task's targets are no classes, integers of "
+            "shape (batch,); leave classes out"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= len(classes):
+        raise ValueError(
+            f"classes are {list(classes)}; the targets hold {high if low >= 0 else low}; expected "
+            "a name for each of them, counted from 0"
+        )
+
+
 def _ids(ids: Any) -> list[int] | None:
     if ids is None:
         return None
@@ -165,11 +184,24 @@ def _names(names: Any) -> list[tuple[str, int]] | None:
             raise TypeError(f"names hold {one!r}; expected pairs of case and number of the slice")
     if pairs and len(pairs) < len(found):
         raise TypeError("names hold names and pairs; expected all of one kind")
+    cases = [named(one[0] if isinstance(one, tuple) else one) for one in found]
+    _kinds(cases)
     if not pairs:
-        return numbered([named(one) for one in found])
-    both = [(named(case), int(at)) for case, at in pairs]
+        return numbered([str(case) for case in cases])
+    both = [(str(case), int(at)) for case, (_, at) in zip(cases, pairs, strict=True)]
     _distinct("names", both)
     return both
+
+
+def _kinds(cases: Sequence[str | int], known: Collection[type] = ()) -> set[type]:
+    """Of names; TypeError where some are text and some numbers: 1 and "1" would be one case."""
+    found = set(known) | set(map(type, cases))
+    if len(found) > 1:
+        raise TypeError(
+            "names hold text and numbers, so that 1 and '1' would be one case; expected all of one "
+            "kind"
+        )
+    return found
 
 
 def _listed(what: str, given: Any) -> list[Any]:

@@ -15,7 +15,8 @@ from ima.evaluation.decisions import copied, decide, gathered, put, values
 from ima.evaluation.results import CLEAN, Row
 from ima.evaluation.setting import Setting
 from ima.evaluation.values import Value
-from ima.tasks import Tree, sound, take
+from ima.tasks import Tree, check_fit, sound, take
+from ima.tasks.checked import check_standing
 from ima.tasks.pixels import wide
 
 WORST = "worst case"
@@ -49,7 +50,7 @@ def attack_batch(
     task, norm = setting.task, setting.norm
     check_samples(x, setting.bounds)
     output = look(model, x)
-    task.check(output, y)
+    check_fit(task, output, y, len(x))
     if not sound(output):
         raise FloatingPointError(
             f"the model's output is not finite on batch of samples {ids[0]} to {ids[-1]}; its "
@@ -72,6 +73,7 @@ def attack_batch(
                 setting.watcher.noisy(left, output, task)
                 # The second look decides: it is what the prediction and the picture show.
                 crossed = result.crossed & ~task.correct(output, target)
+                check_standing(task, output, target, ~crossed)
                 put(prediction, left, task.predict(output))
                 broken[left] = crossed
                 far = norm.size(wide(result.x) - wide(x[left]))

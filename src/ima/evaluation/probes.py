@@ -16,6 +16,7 @@ from ima.evaluation.mates import meet
 from ima.evaluation.remarks import capital
 from ima.evaluation.square import why_not
 from ima.tasks import Classification
+from ima.tasks.checked import one_each, task_name
 from ima.tasks.pixels import wide
 
 ANOTHER = 0.002
@@ -56,14 +57,15 @@ def gradients(bench: Bench) -> Found:
     for _, x, y in bench.parts():
         with no_trace(bench.model, x) as inner:
             leaf = wide(x.detach().clone()).requires_grad_()
-            loss = bench.task.loss(inner(leaf), y).sum()
+            name = f"{task_name(bench.task)}.loss"
+            loss = one_each(bench.task.loss(inner(leaf), y), len(x), name).sum()
             gradient = torch.zeros_like(leaf)
             if loss.requires_grad:
                 (gradient,) = torch.autograd.grad(
                     loss, leaf, allow_unused=True, materialize_grads=True
                 )
         # Not every device has float64.
-        length = torch.linalg.vector_norm(gradient.cpu().double().flatten(1), dim=1)
+        length = torch.linalg.vector_norm(gradient.cpu().double().reshape(len(x), -1), dim=1)
         lengths.append(torch.where(torch.isfinite(length), length, 0))
     length = torch.cat(lengths)
     zero, tiny = int((length == 0).sum()), int((length < TINY).sum())

@@ -16,7 +16,7 @@ from ima.evaluation.segment_attacks import Lowest, SegmentAttack
 from ima.evaluation.segmentation_results import WORST, SegmentRow
 from ima.evaluation.setting import Setting
 from ima.norms import per_sample
-from ima.tasks import Segmentation, Tree, full, sound, tree_map
+from ima.tasks import Segmentation, Tree, check_fit, full, sound, tree_map
 from ima.tasks.pixels import wide
 
 SLACK = 1e-4
@@ -111,7 +111,7 @@ def _attacked(
 ) -> list[SegmentRow]:
     check_samples(x, setting.bounds)
     output = look(model, x)
-    task.check(output, y)
+    check_fit(task, output, y, len(x))
     if not sound(output):
         raise FloatingPointError(
             f"the model's output is not finite on batch of samples {ids[0]} to "

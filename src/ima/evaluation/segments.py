@@ -35,7 +35,7 @@ from ima.evaluation.segmentation_results import (
 from ima.evaluation.setting import Setting
 from ima.evaluation.watch import Watched
 from ima.norms import Norm, get_norm
-from ima.tasks import Segmentation, Tree, tree_map
+from ima.tasks import Segmentation, Tree, check_task, tree_map
 
 FEW = 4
 """So many samples are looked at before all work, for what can be said at once."""
@@ -71,6 +71,8 @@ def evaluate_segmentation(
     most that at a smaller one, whose ball lies inside. With several attacks, `"worst case"` has for
     every sample the lowest Dice of all. Other arguments, and what is raised, as of `ima.evaluate`.
     """
+    if task is not None and not isinstance(check_task(task), Segmentation):
+        raise TypeError(f"the task is a {type(task).__name__}; expected Segmentation(...)")
     naming, given = Naming.of(ids, names), check_classes(classes)
     keep = naming.kept(keep)
     radii = sorted(set(torch.as_tensor(eps, dtype=torch.float64).flatten().tolist()))

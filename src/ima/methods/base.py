@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ima.attacks.inputs import Bounds
 from ima.attacks.lockstep import processes
 from ima.norms import Norm, get_norm
-from ima.tasks import Classification, Task, Tree, plain, targets
+from ima.tasks import Task, Tree, check_task, plain, targets
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Setting:
     @staticmethod
     def of(norm: Norm | float | str, bounds: Bounds, task: Task | None) -> Setting:
         """The setting that a user's arguments describe; raises ValueError for an unknown norm."""
-        return Setting(get_norm(norm), bounds, Classification() if task is None else task)
+        return Setting(get_norm(norm), bounds, check_task(task))
 
 
 def arrived(x: Any, y: Tree) -> tuple[Tensor, Tree]:

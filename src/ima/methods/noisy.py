@@ -23,6 +23,7 @@ from ima.methods.base import Setting, Step, arrived, count, finite, positive, si
 from ima.methods.outputs import Outputs
 from ima.norms import Norm, gaussian
 from ima.tasks import Classification, Task, Tree
+from ima.tasks.checked import right_each, task_name
 from ima.tasks.pixels import precise, wide
 
 Box = tuple[Tensor, Tensor] | None
@@ -197,7 +198,7 @@ class Noisy:
         task = self.setting.task
         output = look(model, x)
         task.check(output, y)
-        return task.correct(output, y)
+        return right_each(task.correct(output, y), len(x), f"{task_name(task)}.correct")
 
     def _train_on(
         self,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ima.attacks.inputs import call
 from ima.attacks.statistics import named, told_apart, without_statistics
 from ima.tasks import Classification, Segmentation, Task, Tree, full, leaves
+from ima.tasks.checked import check_trained
 from ima.tasks.ends import end_of
 
 BATCHES = 8
@@ -53,6 +54,8 @@ class Outputs:
             self._check(output, y, getattr(model, "training", False))
         if torch.is_grad_enabled() and not _graph(output):
             raise ValueError(NO_GRAPH)
+        if y is not None and self.batches == 1:
+            check_trained(self.task, output, y, len(x))
         if not self.done:
             self._look(output)
         return output

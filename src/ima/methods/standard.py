@@ -13,7 +13,7 @@ from ima.attacks.inputs import Bounds, communicates
 from ima.methods.absent import or_absent
 from ima.methods.base import Stateless, Step, arrived, count, finite, size
 from ima.methods.outputs import Outputs
-from ima.tasks import Classification, Task, Tree
+from ima.tasks import Task, Tree, check_task
 
 
 class Standard(Stateless):
@@ -23,7 +23,7 @@ class Standard(Stateless):
     """
 
     def __init__(self, *, task: Task | None = None) -> None:
-        self.task: Task = Classification() if task is None else task
+        self.task: Task = check_task(task)
         self.outputs = Outputs(self.task, attacks=False)
         self.bounds: Bounds = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ima.tasks.checked import check_fit, check_task, is_own, objective_of
 from ima.tasks.classification import Classification
 from ima.tasks.segmentation import Segmentation
 from ima.tasks.task import Compares, Task
@@ -13,8 +14,12 @@ __all__ = [
     "Segmentation",
     "Task",
     "Tree",
+    "check_fit",
+    "check_task",
     "full",
+    "is_own",
     "leaves",
+    "objective_of",
     "output_map",
     "plain",
     "sound",

@@ -39,7 +39,7 @@ class Classification:
             )
         if not output.is_floating_point():
             raise TypeError(f"the model returned {output.dtype}; expected floating-point logits")
-        if not isinstance(target, Tensor) or target.is_floating_point() or target.ndim != 1:
+        if not isinstance(target, Tensor) or _real(target) or target.ndim != 1:
             came = (
                 f"{target.dtype} of shape {tuple(target.shape)}"
                 if isinstance(target, Tensor)
@@ -111,6 +111,10 @@ class Classification:
     def divergence(self, clean: Tree, noisy: Tree, target: Tree = None) -> Tensor:
         """KL(p || q) of the class probabilities of two outputs, (B,), in nats; no target needed."""
         return kl(*(log_probabilities(_logits(output)) for output in (clean, noisy)))
+
+
+def _real(target: Tensor) -> bool:
+    return target.is_floating_point() or target.is_complex()
 
 
 def _made(output: Tensor, target: object) -> str:

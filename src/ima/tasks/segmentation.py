@@ -295,12 +295,20 @@ class Segmentation:
             else [(batch, *image), (batch, 1, *image)]
         )
         if not self.regions and tuple(target.shape) == (batch, channels, *image):
-            _check_one_hot(target)
+            _check_one_hot(target, self.ignore_label)
             return
         if tuple(target.shape) not in fits:
+            hot = "" if self.regions else f", or one-hot {(batch, channels, *image)}"
+            if not self.regions and tuple(target.shape) == (batch, channels + 1, *image):
+                hot += (
+                    ": if the last channel marks pixels to ignore, pass "
+                    "torch.where(y[:, -1] > 0, 255, y[:, :-1].argmax(1)) and ignore_label=255; if "
+                    "the first is a background that the model has no channel for, "
+                    "Segmentation(regions=True) and y[:, 1:]"
+                )
             raise ValueError(
                 f"targets have shape {tuple(target.shape)} for an output of {tuple(logits.shape)}; "
-                f"expected {fits[0]} or {fits[1]}"
+                f"expected {fits[0]} or {fits[1]}{hot}"
             )
         wrong = (target != 0) & (target != 1) if self.regions else self._strange(target, channels)
         if bool(wrong.any()):
@@ -327,17 +335,30 @@ def _labels(logits: Tensor, target: Tensor) -> Tensor:
     return target.to(torch.uint8).argmax(1)
 
 
-def _check_one_hot(target: Tensor) -> None:
+def _check_one_hot(target: Tensor, ignore_label: int | None) -> None:
     """Raise ValueError unless every pixel is 1 in one channel and 0 in the others."""
+    if bool(target.isnan().any()):
+        raise ValueError("targets hold nan; expected one-hot masks of 0 and 1, or labels")
     there = target != 0
-    if bool((there & (target != 1)).any()) or bool((there.sum(1) != 1).any()):
-        counts = sorted(set(there.sum(1).flatten().tolist()))[:3]
-        raise ValueError(
-            f"targets have shape {tuple(target.shape)}, a channel for each of the model's, but not "
-            f"every pixel is 1 in one of them and 0 in the others (pixels in {counts} channels, "
-            f"values up to {float(target.max()):g}); for regions that overlap or leave pixels out "
-            "pass Segmentation(regions=True), on the command line --regions"
+    strange, counts = bool((there & (target != 1)).any()), there.sum(1)
+    if not strange and bool((counts == 1).all()):
+        return
+    listed = sorted(set(counts.flatten().tolist()))[:3]
+    if not strange and ignore_label is not None and listed == [0, 1]:
+        advice = (
+            "where those in none are to be ignored, pass labels: "
+            f"torch.where(y.sum(1) == 0, {ignore_label}, y.argmax(1))"
         )
+    else:
+        advice = (
+            "for regions that overlap or leave pixels out pass Segmentation(regions=True), on the "
+            "command line --regions; for pixels to ignore pass labels, and their ignore_label"
+        )
+    raise ValueError(
+        f"targets have shape {tuple(target.shape)}, a channel for each of the model's, but not "
+        f"every pixel is 1 in one of them and 0 in the others (pixels in {listed} channels, "
+        f"values up to {float(target.max()):g}); {advice}"
+    )
 
 
 def _scaled(target: Tensor, channels: int, regions: bool) -> str:
