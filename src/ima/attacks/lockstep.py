@@ -63,6 +63,8 @@ def in_step(module: Any, run: Run, x: Tensor | None, mode: str = "eval") -> Gene
     if processes() == 1 or not sharded(module):
         yield run
         return
+    # An evaluation attacks what it watches through: one lockstep for both.
+    module = getattr(module, "watched", module)
     known = _OPEN.get(id(module))
     if known is not None:
         known.know(x)

@@ -122,7 +122,8 @@ def _prepared(
         told = load_file(model, init)
         known = init == run.initial
         started = note_of(init) if known else f"Started from the weights {init.name}: {told}."
-    splits = replace(splits, note=f"{splits.note} {started}".strip())
+    if started:
+        splits = replace(splits, note=f"{splits.note} {started}".strip())
     method = build_method(config, len(splits.train), augmented=bool(config.data.augment))
     if not run.state.exists():
         check_fits(fabric, model, config.network.name, splits)
