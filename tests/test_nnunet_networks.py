@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as distributed
 from test_nnunet_evaluate import make
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch._C._distributed_c10d import HashStore
 
 OWN = Path(__file__).parent / "own_trainers"
 
@@ -78,7 +78,7 @@ def predicted(folder: Path, x: Tensor, folds: tuple[int, ...] | None = (0,)) -> 
     """What nnU-Net's own predictor makes of a patch."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    predictor = nnUNetPredictor(device=torch.device("cpu"))
+    predictor: Any = nnUNetPredictor(device=torch.device("cpu"))
     predictor.initialize_from_trained_model_folder(
         str(folder), folds, checkpoint_name="checkpoint_final.pth"
     )
@@ -246,7 +246,7 @@ def test_what_is_put_around_a_network_does_not_change_it(
         check_network(self)
         self.network = torch.compile(plain)
         check_network(self)
-        distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+        distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
         try:
             self.network = nn.parallel.DistributedDataParallel(self.network)
             check_network(self)

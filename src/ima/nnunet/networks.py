@@ -16,7 +16,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,8 @@ def check_network(trainer: nnUNetTrainer) -> None:
     nnU-Net would predict with the one that it builds: with the trained weights, but with another
     network than the trained one.
     """
-    kind, trained = type(trainer), bare(trainer.network)
+    kind, network = type(trainer), cast("nn.Module", trainer.network)
+    trained = bare(network)
     if not isinstance(inspect.getattr_static(kind, BUILDS), staticmethod | classmethod):
         raise ValueError(
             f"{kind.__name__} has a {BUILDS} of its objects; expected a @staticmethod, because "
