@@ -78,6 +78,51 @@ def test_images_without_a_known_ending_are_refused_by_name(
         load("folder", path=as_form(folder, archived))
 
 
+APPLE_DOUBLE = b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(200)
+
+HIDDEN = {
+    "a dot": (".b8.png", "PNG"),
+    "a name of macOS's": ("._a8.png", "PNG"),
+    "another ending": ("._a8.png.bak", "PNG"),
+    "no ending": (".scan", "JPEG"),
+    "a format without a beginning": (".b8.tga", "TGA"),
+    "a name of Windows's": ("Thumbs.db", "PNG"),
+}
+
+
+@pytest.mark.parametrize("archived", [False, True])
+@pytest.mark.parametrize("case", HIDDEN)
+def test_images_with_hidden_names_are_refused_by_name(
+    case: str, archived: bool, tmp_path: Path
+) -> None:
+    name, form = HIDDEN[case]
+    folder = pets(tmp_path)
+    # However many files of macOS's come before it.
+    for i in range(3):
+        (folder / "dog" / f"._{i}.png").write_bytes(APPLE_DOUBLE)
+    picture(50, "RGB", (16, 16)).save(folder / "dog" / name, form)
+    with pytest.raises(ValueError, match=rf"dog/{name} .*\({form}\).*without a dot"):
+        load("folder", path=as_form(folder, archived))
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_hidden_files_that_are_no_images_are_nobodys(archived: bool, tmp_path: Path) -> None:
+    folder = pets(tmp_path)
+    plain = load("folder", path=folder)
+    for i in range(3):
+        (folder / "dog" / f"._{i}.png").write_bytes(APPLE_DOUBLE)
+        (folder / "dog" / f"._{i}.tga").write_bytes(APPLE_DOUBLE)
+    (folder / "cat" / ".1.dcm").write_bytes(bytes(128) + b"DICM")
+    (folder / "__MACOSX").mkdir()
+    picture(50).save(folder / "__MACOSX" / ".1.png")
+    if not archived:
+        # As editors leave them.
+        (folder / "dog" / ".#1.png").symlink_to(tmp_path / "absent")
+        os.mkfifo(folder / "dog" / ".pipe.png")
+    data = load("folder", path=as_form(folder, archived))
+    assert same(plain, data) and "left out" not in data.note
+
+
 @pytest.mark.parametrize("archived", [False, True])
 def test_other_files_are_counted_in_the_note(archived: bool, tmp_path: Path) -> None:
     folder = pets(tmp_path)
@@ -151,13 +196,19 @@ def test_the_ct_loader_counts_and_refuses_too(archived: bool, tmp_path: Path) ->
     plain = load("covid_ct", path=folder, size=16)
     (folder / "COVID" / "1.dcm").write_bytes(b"x")
     (folder / "COVID" / "Thumbs.db").write_bytes(b"x")
+    (folder / "COVID" / "._1.png").write_bytes(APPLE_DOUBLE)
     data = load("covid_ct", path=as_form(folder, archived), size=16)
     assert same(plain, data)
     assert "1 file beside the images was left out: 1 .dcm (DICOM" in data.note
     picture(50).save(folder / "COVID" / "scan", "PNG")
     with pytest.raises(ValueError, match=r"COVID/scan.* \(PNG\)"):
         load("covid_ct", path=as_form(folder, archived), size=16)
-    (folder / "COVID" / "scan").unlink()
+    (folder / "COVID" / "scan").rename(folder / "COVID" / ".1.png")
+    with pytest.raises(ValueError, match=r"COVID/\.1\.png.* \(PNG\).*without a dot"):
+        load("covid_ct", path=as_form(folder, archived), size=16)
+    (folder / "COVID" / ".1.png").rename(tmp_path / "1.png")
+    if not archived:
+        (folder / "COVID" / ".#1.png").symlink_to(tmp_path / "absent")
     (folder / "COVID" / "more").mkdir()
     picture(50).save(folder / "COVID" / "more" / "1.png")
     with pytest.raises(ValueError, match=r"COVID/more/1\.png.* in a folder inside a class folder"):

@@ -639,7 +639,12 @@ def test_pictures_are_read_as_nnunet_reads_them(
     ("image", "labels", "error", "text"),
     [
         (colours(0, 4), square(), ValueError, "case a has 4 channels in a_0000.png"),
-        (colours(0)[..., 0], square(), FileNotFoundError, "has no image .*a_0001.png"),
+        (
+            colours(0)[..., 0],
+            square(),
+            ValueError,
+            "case a has 1 channel in a_0000.png.* or also a_0001.png",
+        ),
         (colours(0), np.stack([square()] * 3, -1), ValueError, "case a has 3 labels .* expected 1"),
         (colours(0)[:10], square(), ValueError, "case a "),
     ],
@@ -660,6 +665,39 @@ def test_pictures_of_other_channels_are_refused(
     png(raw / "imagesTs" / "a_0000.png", image)
     png(raw / "labelsTs" / "a.png", labels)
     with pytest.raises(error, match=text):
+        Cases(Trained.open(folder))
+
+
+def test_one_gray_picture_among_those_in_colour_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ima.nnunet.cases import Cases
+    from ima.nnunet.trained import Trained
+
+    folder = make(tmp_path, monkeypatch, channels=3)
+    raw = other_files(folder, "NaturalImage2DIO", ".png")
+    for number, case in enumerate(("a", "b", "c")):
+        gray = case == "b"
+        png(raw / "imagesTs" / f"{case}_0000.png", colours(number)[..., 0 if gray else slice(None)])
+        png(raw / "labelsTs" / f"{case}.png", square())
+    with pytest.raises(ValueError, match=r"case b has 1 channel in b_0000\.png, .* has 3: "):
+        Cases(Trained.open(folder))
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_missing_channel_is_named(
+    missing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ima.nnunet.cases import Cases
+    from ima.nnunet.trained import Trained
+
+    folder = make(tmp_path, monkeypatch, channels=3)
+    raw = other_files(folder, "NaturalImage2DIO", ".png")
+    for c in range(3):
+        if c != missing:
+            png(raw / "imagesTs" / f"a_{c:04d}.png", colours(0)[..., c])
+    png(raw / "labelsTs" / "a.png", square())
+    with pytest.raises(FileNotFoundError, match=rf"has no image .*a_000{missing}\.png"):
         Cases(Trained.open(folder))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
+import types
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 from test_nnunet_evaluate import make
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch._C._distributed_c10d import HashStore
 
 OWN = Path(__file__).parent / "own_trainers"
 
@@ -70,15 +74,32 @@ def trained(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def predicted(folder: Path, x: Tensor) -> Tensor:
+def predicted(folder: Path, x: Tensor, folds: tuple[int, ...] | None = (0,)) -> Tensor:
     """What nnU-Net's own predictor makes of a patch."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    predictor = nnUNetPredictor(device=torch.device("cpu"))
-    predictor.initialize_from_trained_model_folder(str(folder), (0,), "checkpoint_final.pth")
+    predictor: Any = nnUNetPredictor(device=torch.device("cpu"))
+    predictor.initialize_from_trained_model_folder(
+        str(folder), folds, checkpoint_name="checkpoint_final.pth"
+    )
     network: Any = predictor.network
     with torch.no_grad():
         return network.eval()(x)
+
+
+def predicted_here(folder: Path, x: Tensor, folds: tuple[int, ...] | None = (0,)) -> Tensor:
+    """What it makes of it within `ima nnunet predict`."""
+    from ima.nnunet import commands
+
+    made: list[Tensor] = []
+    module: Any = types.ModuleType("stands_for_nnunet")
+    module.entry = lambda: made.append(predicted(folder, x, folds))
+    row = replace(commands.COMMANDS["predict"], module=module.__name__, entry="entry")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, module.__name__, module)
+        patch.setitem(commands.COMMANDS, "predict", row)
+        commands.call("predict", [])
+    return made[0]
 
 
 def evaluated(folder: Path, x: Tensor) -> Tensor:
@@ -99,11 +120,13 @@ def test_the_network_that_predicts_is_the_one_that_was_trained(
     networks: list[nn.Module] = []
     if name not in ("Theirs",):
         from ima.nnunet.base import Trainer
+        from ima.nnunet.networks import check_network
 
         save = Trainer.save_checkpoint
 
         def keep(self: Any, filename: str) -> None:
             networks.append(self.network)
+            check_network(self)
             modes = [layer.training for layer in self.network.modules()]
             save(self, filename)
             assert modes == [layer.training for layer in self.network.modules()]
@@ -114,6 +137,7 @@ def test_the_network_that_predicts_is_the_one_that_was_trained(
     assert stored(folder)["trainer_name"] == NAMES[name]
     once, again = predicted(folder, x), evaluated(folder, x)
     assert torch.equal(once, again)
+    assert torch.equal(once, predicted_here(folder, x))
     if networks:
         (network,) = networks
         with torch.no_grad():
@@ -159,27 +183,95 @@ def test_another_class_of_the_same_name_is_refused(
         Trained.open(folder).network()
 
 
-def test_a_network_that_is_changed_where_nnunet_does_not_look_is_told_and_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+LATE = {
+    "Late": ("other layers", "other layers"),
+    "LateAnswers": ("it answers otherwise", "it answers otherwise"),
+    "LateLayers": ("other layers", None),
+}
+"""By trainer that changes its network late what the training, and then who predicts, says of it."""
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_a_network_that_is_changed_where_nnunet_does_not_look_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ima.nnunet.networks import network_told
+    from ima.nnunet.base import Trainer
     from ima.nnunet.trained import Trained
 
-    told: list[str] = []
-    late = kind("Late", monkeypatch)
-    initialize = late.initialize
+    asked, save = list[str](), Trainer.save_checkpoint
+    began, later = LATE[name]
 
-    def keep(self: Any) -> None:
-        initialize(self)
+    def keep(self: Any, filename: str) -> None:
         state = torch.get_rng_state()
-        told.extend(network_told(self))
+        with pytest.raises(ValueError, match=f"{began}.*build_network_architecture"):
+            self.on_train_start()
         assert torch.equal(torch.get_rng_state(), state)
+        asked.append(name)
+        save(self, filename)
 
-    monkeypatch.setattr(late, "initialize", keep)
-    folder = trained("Late", tmp_path, monkeypatch)
-    assert len(told) == 1 and "it was changed after build_network_architecture" in told[0]
-    with pytest.raises(ValueError, match="it has other layers than the one that was trained"):
-        Trained.open(folder).network()
+    monkeypatch.setattr(Trainer, "save_checkpoint", keep)
+    folder = trained(name, tmp_path, monkeypatch)
+    assert asked == [name]
+    if later is not None:
+        with pytest.raises(ValueError, match=later):
+            Trained.open(folder).network()
+        # nnU-Net's own predictor would say nothing.
+        predicted(folder, torch.randn(1, 1, 24, 24))
+        with pytest.raises(ValueError, match=f"{later}.*build_network_architecture"):
+            predicted_here(folder, torch.randn(1, 1, 24, 24))
+
+
+def test_a_network_that_only_an_object_builds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ima.nnunet.base import Trainer
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", lambda self, _: self.on_train_start())
+    with pytest.raises(ValueError, match=r"OfAnObject.*@staticmethod"):
+        trained("OfAnObject", tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerIMA", "BatchNormed", "Functional"])
+def test_what_is_put_around_a_network_does_not_change_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ima.nnunet.base import Trainer
+    from ima.nnunet.networks import check_network
+
+    asked = list[str]()
+
+    def wrap(self: Any, filename: str) -> None:
+        plain = self.network
+        self.network = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(plain))
+        check_network(self)
+        self.network = torch.compile(plain)
+        check_network(self)
+        distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+        try:
+            self.network = nn.parallel.DistributedDataParallel(self.network)
+            check_network(self)
+        finally:
+            distributed.destroy_process_group()
+        asked.append(filename)
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", wrap)
+    trained(name, tmp_path, monkeypatch)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("folds", [None, (0, 1)])
+def test_every_fold_that_predicts_is_looked_at(
+    folds: tuple[int, ...] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, x = trained("Mine", tmp_path, monkeypatch), torch.randn(1, 1, 24, 24)
+    (folder / "fold_1").mkdir()
+    other = stored(folder)
+    torch.save(other, folder / "fold_1" / "checkpoint_final.pth")
+    assert torch.equal(predicted_here(folder, x, folds), predicted(folder, x))
+    other["ima"]["network"]["layers"] = "another"
+    torch.save(other, folder / "fold_1" / "checkpoint_final.pth")
+    with pytest.raises(ValueError, match=r"fold_1.*other layers"):
+        predicted_here(folder, x, folds)
 
 
 @pytest.mark.parametrize("name", ["Mine", "Functional", "nnUNetTrainerIMA", "Longer"])

@@ -126,6 +126,30 @@ class Late(nnUNetTrainerSTD):
         swap(self.network)
 
 
+class LateAnswers(nnUNetTrainerSAT):
+    """The same, with other answers of the same layers."""
+
+    def initialize(self) -> None:
+        super().initialize()
+        network: Any = self.network
+        network.encoder.register_forward_pre_hook(lambda _, given: torch.tanh(given[0]))
+
+
+class LateLayers(nnUNetTrainerIMA):
+    """The same, with another network altogether."""
+
+    def initialize(self) -> None:
+        super().initialize()
+        self.network = Bent(self.network)
+
+
+class OfAnObject(nnUNetTrainerSTD):
+    """nnU-Net asks the class for the network, not an object of it."""
+
+    def build_network_architecture(self, plans_manager: Any, *rest: Any, **options: Any) -> Any:
+        return swap(plain(plans_manager, *rest, **options))
+
+
 class Theirs(nnUNetTrainer):
     """No trainer of this library."""
 

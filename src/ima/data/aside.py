@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ima.data.folders import ImageFile
+from ima.data.folders import SUFFIXES, ImageFile, is_hidden
+from ima.data.pictures import FORMATS
 
 PROBED = 1000
 """So many files of one suffix are looked into."""
@@ -19,6 +20,9 @@ OPENED = (
     *("AVIF", "BMP", "DDS", "DIB", "EPS", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "PCX", "PNG"),
     *("PPM", "PSD", "QOI", "SGI", "SUN", "TIFF", "WEBP"),
 )
+
+APPLE_DOUBLE = b"\0\5\x16\7"
+"""How files begin that macOS puts beside others, under their names."""
 
 KINDS = {
     ".dcm": "DICOM, which is not read: export it as PNG",
@@ -39,31 +43,45 @@ KINDS = {
 def told(root: Path, files: Sequence[ImageFile]) -> str:
     """What is left out beside the images of `root`, in a sentence; "" for nothing.
 
-    files: those without a suffix of an image, hidden ones left away. Raises ValueError where some
-    of them are images nevertheless.
+    files: those without a suffix of an image, and hidden ones, which are not told. Raises
+    ValueError where some of them are images nevertheless.
     """
+    hidden = [file for file in files if is_hidden(file.name)]
+    files = [file for file in files if not is_hidden(file.name)]
     kinds: dict[str, list[ImageFile]] = {}
     for file in files:
         kinds.setdefault(_suffix(file.name), []).append(file)
-    images = [
-        f"{file.shown} ({form})"
-        for same in kinds.values()
-        for file in same[:PROBED]
-        if (form := _form(file)) is not None
-    ]
-    if images:
-        more = f" and {len(images) - FEW} more" if len(images) > FEW else ""
-        raise ValueError(
-            f"{root} holds images whose names do not end as those of images that are read: "
-            f"{', '.join(images[:FEW])}{more}. They would be left out: give them their usual "
-            "ending (.png, .jpg, .tif, ...), save them as PNG, or move them away"
-        )
+    _refuse(
+        root,
+        [(file, _form(file, OPENED)) for same in kinds.values() for file in same[:PROBED]],
+        "whose names do not end as those of images that are read",
+        "give them their usual ending (.png, .jpg, .tif, ...), save them as PNG, or move them away",
+    )
+    _refuse(
+        root,
+        [(file, _hidden_form(file)) for file in hidden],
+        "whose names are those of hidden files",
+        "give them usual names, without a dot at the beginning, or move them away",
+    )
     counts = Counter(_kind(file) for file in files)
     if not counts:
         return ""
     listed = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
     are = "file beside the images was" if len(files) == 1 else "files beside the images were"
     return f"{len(files)} {are} left out: {listed}."
+
+
+def _refuse(
+    root: Path, found: Sequence[tuple[ImageFile, str | None]], what: str, advice: str
+) -> None:
+    """Raise ValueError where some of the files have the format of an image."""
+    images = [f"{file.shown} ({form})" for file, form in found if form is not None]
+    if images:
+        more = f" and {len(images) - FEW} more" if len(images) > FEW else ""
+        raise ValueError(
+            f"{root} holds images {what}: {', '.join(images[:FEW])}{more}. They would be left out: "
+            f"{advice}"
+        )
 
 
 def _suffix(name: str) -> str:
@@ -85,7 +103,15 @@ def _starts(file: ImageFile) -> bytes:
         return b""
 
 
-def _form(file: ImageFile) -> str | None:
+def _hidden_form(file: ImageFile) -> str | None:
+    """The format of a hidden image; None for what is none, as what macOS keeps beside a file."""
+    if _starts(file).startswith(APPLE_DOUBLE):
+        return None
+    # Formats without a beginning too, where the name says so.
+    return _form(file, (*OPENED, *FORMATS) if _suffix(file.name) in SUFFIXES else OPENED)
+
+
+def _form(file: ImageFile, formats: Sequence[str]) -> str | None:
     """The format of an image, None for what is none; only its head is read."""
     from PIL import Image
 
@@ -93,7 +119,7 @@ def _form(file: ImageFile) -> str | None:
         # Of its size: it is told either way.
         with warnings.catch_warnings(), file.opened() as stream:
             warnings.simplefilter("ignore")
-            with Image.open(stream, formats=OPENED) as image:
+            with Image.open(stream, formats=[*formats]) as image:
                 return image.format
     except Image.DecompressionBombError:
         return "an image of very many pixels"

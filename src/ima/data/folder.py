@@ -42,7 +42,8 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
 
     Files beside the images are told in the note. Raises `FileNotFoundError` when there is no such
     folder, `ValueError` for another layout, a class with too few images, images of several sizes,
-    one that cannot be decoded, and one whose name does not end as an image's.
+    one that cannot be decoded, and one whose name is that of a hidden file or does not end as an
+    image's.
     """
     found = locate("folder", path, usual=USUAL, where=WHERE)
     with class_layout(found, where=WHERE) as layout:

@@ -110,7 +110,10 @@ Placed = tuple[tuple[str, ...], str, ImageFile]
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """The images of the class folders, sorted by class and name, and what lies beside them."""
+    """The images of the class folders, sorted by class and name, and what lies beside them.
+
+    aside: hidden files too, see `aside.told`.
+    """
 
     images: list[ImageFile]
     aside: list[ImageFile]
@@ -123,7 +126,7 @@ def class_folders(
     """The files of the class folders in `root`, while it is open.
 
     `root` is a folder or a .zip; the class folders lie in it or in one folder below, their names in
-    any letter case. Hidden files are left out.
+    any letter case. Hidden folders are left out.
 
     Raises `FileNotFoundError` when not all classes have a folder, `ValueError` when there are
     several places that have, for images in a folder within one, and for a damaged .zip.
@@ -167,7 +170,8 @@ def _on_disk(root: Path, classes: Sequence[str]) -> Iterator[Placed]:
             if label is None or not folder.is_dir():
                 continue
             for file in folder.iterdir():
-                if not is_hidden(file.name) and not file.is_dir():
+                # Of hidden ones only files: editors leave links to nothing.
+                if file.is_file() or not (is_hidden(file.name) or file.is_dir()):
                     parent = folder.parent.relative_to(root).parts
                     yield parent, folder.name, on_disk(file, label)
 
@@ -180,7 +184,7 @@ def _in_zip(
 ) -> Iterator[Placed]:
     for parts, entry in entries.items():
         label = _label(parts[-2], classes) if len(parts) in (2, 3) else None
-        if label is None or entry.is_dir() or any(map(is_hidden, parts)):
+        if label is None or entry.is_dir() or any(map(is_hidden, parts[:-1])):
             continue
         yield parts[:-2], parts[-2], in_zip(root, archive, entry, label)
 

@@ -58,28 +58,34 @@ class Layout:
 def class_layout(root: Path, *, where: str) -> Generator[Layout, None, None]:
     """The images of the class folders in `root`, a folder or a .zip, while it is open.
 
-    Classes are the folders' names, sorted. Hidden files are left out, and on disk what lies below
-    the fourth level; files without an image's suffix are left out and told. Raises `ValueError` for
-    every other layout than the two above, down to one image in the wrong place, and for images
-    without an image's suffix: an image that is silently left out would change the data set.
+    Classes are the folders' names, sorted. Hidden files and folders are left out, and on disk what
+    lies below the fourth level; files without an image's suffix are left out and told. Raises
+    `ValueError` for every other layout than the two above, down to one image in the wrong place,
+    and for images in hidden files or without an image's suffix: an image that is silently left out
+    would change the data set.
     """
     if root.is_dir():
         found = {path.relative_to(root).parts: path for path in _below(root)}
-        images = {parts for parts, path in found.items() if not path.is_dir()}
-        _check_open(root, [path for parts, path in found.items() if parts not in images])
-        yield _layout(root, found, images, lambda parts, n: on_disk(found[parts], n), where)
+        files = {parts for parts, path in found.items() if _is_taken(path)}
+        _check_open(root, [path for path in found.values() if path.is_dir()])
+        yield _layout(root, found, files, lambda parts, n: on_disk(found[parts], n), where)
         return
     with open_zip(root, where=where) as archive:
         entries = entries_of(root, archive)
-        images = {parts for parts, entry in entries.items() if not entry.is_dir()}
+        files = {parts for parts, entry in entries.items() if not entry.is_dir()}
         read = _reader(root, archive, entries)
-        yield _layout(root, entries, images, read, where)
+        yield _layout(root, entries, files, read, where)
 
 
 def _below(root: Path) -> Iterable[Path]:
     """What lies in a folder, `DEEPEST` levels down: a folder named by mistake may hold a disk."""
     for depth in range(1, DEEPEST + 1):
         yield from root.glob("/".join("*" * depth))
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether it is no folder; of hidden ones only files: editors leave links to nothing."""
+    return path.is_file() or not (is_hidden(path.name) or path.is_dir())
 
 
 def _check_open(root: Path, folders: Iterable[Path]) -> None:
@@ -106,7 +112,8 @@ def _layout(
     images = {parts for parts in shown & files if is_image(parts[-1])}
     # A .zip need not list its folders: every path tells those above it.
     folders = {parts[:i] for parts in shown for i in range(1, len(parts))} | (shown - files)
-    others = aside.told(root, [read(parts, 0) for parts in sorted((shown & files) - images)])
+    known = {parts for parts in files if parts and not any(map(is_hidden, parts[:-1]))}
+    others = aside.told(root, [read(parts, 0) for parts in sorted(known - images)])
     try:
         placed, classes = place(images, folders)
     except ValueError as error:

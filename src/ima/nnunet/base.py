@@ -26,7 +26,7 @@ from ima.methods import IMA, Standard
 from ima.methods.base import Method
 from ima.nnunet.checkpoints import best_dice, check_fold, complete, read
 from ima.nnunet.environment import check_version
-from ima.nnunet.networks import builder_of, network_told, portrait
+from ima.nnunet.networks import builder_of, check_network, network_told, portrait
 from ima.nnunet.settings import Settings, reach, used_by
 from ima.nnunet.slices import Ids, slices_told
 from ima.tasks import Segmentation, tree_map
@@ -126,6 +126,7 @@ class Trainer(nnUNetTrainer):
         if self.settings.seed is not None:
             _seed(self.settings.seed + self.current_epoch + 1_000_003 * self.local_rank)
         ids, _ = self._prepare()
+        check_network(self)
         self._say(ids)
         super().on_train_start()
 
@@ -249,7 +250,7 @@ class Trainer(nnUNetTrainer):
                     self.num_iterations_per_epoch,
                 )
             )
-        lines += network_told(self)
+        lines += network_told(type(self))
         if self.settings.seed is not None:
             lines.append(
                 "seed: a run that is not stopped repeats itself with nnUNet_n_proc_DA=0; "

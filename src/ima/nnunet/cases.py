@@ -146,8 +146,15 @@ class Cases:
         if found < self.channels and len(files) < self.channels:
             ending, names = str(self.trained.dataset_json["file_ending"]), {f.name for f in files}
             wanted = [f"{case}_{channel:04d}{ending}" for channel in range(self.channels)]
-            missing = next(name for name in wanted if name not in names)
-            raise FileNotFoundError(f"{label} has no image {files[0].parent / missing}")
+            absent = [name for name in wanted if name not in names]
+            if absent[0] == wanted[0] or any(len(f) > 1 for f, _ in self.files.values()):
+                raise FileNotFoundError(f"{label} has no image {files[0].parent / absent[0]}")
+            # Where every case has one file, either all channels belong into it or all lack files.
+            raise ValueError(
+                f"case {case} has {found} channel{'s' * (found > 1)} in {wanted[0]}, the data set "
+                f"has {self.channels}: expected one image with all of them, or also "
+                f"{', '.join(absent)}"
+            )
         for what, number, expected in (("channels", found, self.channels), ("labels", layers, 1)):
             if number != expected:
                 raise ValueError(

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -100,7 +100,17 @@ def call(name: str, arguments: Sequence[str]) -> None:
         changes[WORKERS] = "1"
     with _set(changes), _named(row.original, arguments), _threads(), ending_workers():
         mend_torchvision()
-        getattr(import_module(row.module), row.entry)()
+        with _looking(row):
+            getattr(import_module(row.module), row.entry)()
+
+
+def _looking(row: Command) -> AbstractContextManager[None]:
+    """Within: who predicts looks whether the network is the one that was trained."""
+    if row.name != "predict":
+        return nullcontext()
+    from ima.nnunet.predicting import networks_checked
+
+    return networks_checked()
 
 
 def _folders(row: Command) -> dict[str, Path]:

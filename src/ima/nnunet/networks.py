@@ -16,7 +16,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,12 @@ OWN = re.compile(r"nnUNetTrainer(STD|SAT\d*|IMA)")
 
 BUILDS = "build_network_architecture"
 
-STRUCTURE, ANSWERS = "structure", "answers"
+STRUCTURE, ANSWERS = "layers", "answers"
 """What a checkpoint keeps of its network."""
+
+OTHER_LAYERS = "it has other layers"
+OTHER_ANSWERS = "with the same weights it answers otherwise"
+"""How a network differs from another."""
 
 KEPT = 64
 """So many numbers of the answer are kept."""
@@ -61,30 +65,50 @@ def builder_of(trainer: type[Any]) -> str:
     )
 
 
-def network_told(trainer: nnUNetTrainer) -> list[str]:
-    """What a training with a network of its own should know, a line each; trainer: initialised."""
-    builder, lines = builder_of(type(trainer)), list[str]()
-    if builder != PLAIN:
-        lines.append(
-            f"network: that of {builder}; who predicts with it needs the file that defines it, as "
-            "here"
+def network_told(trainer: type[Any]) -> list[str]:
+    """What a training with a network of its own should know, a line each."""
+    builder = builder_of(trainer)
+    if builder == PLAIN:
+        return []
+    return [
+        f"network: that of {builder}; who predicts with it needs the file that defines it, as here"
+    ]
+
+
+def check_network(trainer: nnUNetTrainer) -> None:
+    """Raise ValueError where the network of an initialised trainer is not the one it builds.
+
+    nnU-Net would predict with the one that it builds: with the trained weights, but with another
+    network than the trained one.
+    """
+    kind, network = type(trainer), cast("nn.Module", trainer.network)
+    trained = bare(network)
+    if not isinstance(inspect.getattr_static(kind, BUILDS), staticmethod | classmethod):
+        raise ValueError(
+            f"{kind.__name__} has a {BUILDS} of its objects; expected a @staticmethod, because "
+            "nnU-Net asks the class for the network when it predicts"
         )
-    network: Any = trainer.network
+    channels = int(trainer.num_input_channels or 0)
     with torch.random.fork_rng(devices=[]):
         fresh = build(
-            type(trainer),
+            kind,
             trainer.plans_manager,
             trainer.configuration_manager,
-            int(trainer.num_input_channels or 0),
+            channels,
             trainer.label_manager.num_segmentation_heads,
             deep_supervision=trainer.enable_deep_supervision,
         )
-    if structure(fresh) != structure(network):
-        lines.append(
-            f"network: it was changed after {BUILDS}, which is all that nnU-Net calls to predict: "
-            "it will predict with another network, and `ima evaluate` refuses; change it there"
+    patch = trainer.configuration_manager.patch_size
+    found = OTHER_LAYERS if structure(fresh) != structure(trained) else None
+    if found is None:
+        fresh.to(trainer.device).load_state_dict(trained.state_dict())
+        found = difference(fresh, portrait(trained, channels, patch), channels, patch)
+    if found is not None:
+        raise ValueError(
+            f"the network of {kind.__name__} is not the one that its {BUILDS} builds: {found} than "
+            f"the one that is trained; nnU-Net calls nothing but {BUILDS} to predict, so it would "
+            "predict with another network. Move the change of the network into it"
         )
-    return lines
 
 
 def find_builder(name: str) -> type[Any]:
@@ -143,11 +167,12 @@ def bare(network: nn.Module) -> nn.Module:
 
 def structure(network: nn.Module) -> str:
     """A digest of all layers: their names, kinds and settings, not their weights."""
-    # Several processes turn batch norm into its synchronised kind.
+    # Several processes turn batch norm into its synchronised kind, and a layer that is named twice
+    # into two.
     lines = [
         f"{name} {re.sub(r'^(Sync)?BatchNorm([123]d)?$', 'BatchNorm', type(layer).__qualname__)} "
         f"{layer.extra_repr()}"
-        for name, layer in bare(network).named_modules()
+        for name, layer in bare(network).named_modules(remove_duplicate=False)
     ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
@@ -192,6 +217,22 @@ def portrait(network: nn.Module, channels: int, patch: Sequence[int]) -> dict[st
     return {STRUCTURE: structure(network), ANSWERS: given}
 
 
+def difference(
+    network: nn.Module, kept: Mapping[str, Any], channels: int, patch: Sequence[int]
+) -> str | None:
+    """In what a network differs from the one whose portrait was kept; None where it is the same."""
+    if kept.get(STRUCTURE, structure(network)) != structure(network):
+        return OTHER_LAYERS
+    known = kept.get(ANSWERS)
+    if known is None or len(known) == 0 or not bool(torch.isfinite(known).all()):
+        return None
+    now = answers(network, channels, patch)
+    near = len(now) == len(known) and bool(
+        ((now - known).abs() <= SLACK * known.abs().max() + 1e-6).all()
+    )
+    return None if near else OTHER_ANSWERS
+
+
 def check_portrait(
     network: nn.Module, kept: Mapping[str, Any], channels: int, patch: Sequence[int], where: str
 ) -> None:
@@ -199,20 +240,10 @@ def check_portrait(
 
     where: names checkpoint and trainer in the message.
     """
-    advice = (
-        "evaluate it with the file that defined its trainer in training; a trainer changes its "
-        f"network in {BUILDS}, because nnU-Net too calls nothing else to predict"
-    )
-    if kept.get(STRUCTURE, structure(network)) != structure(network):
-        raise ValueError(f"{where}: it has other layers than the one that was trained; {advice}")
-    known = kept.get(ANSWERS)
-    if known is None or len(known) == 0 or not bool(torch.isfinite(known).all()):
-        return
-    now = answers(network, channels, patch)
-    if len(now) != len(known) or not bool(
-        ((now - known).abs() <= SLACK * known.abs().max() + 1e-6).all()
-    ):
+    found = difference(network, kept, channels, patch)
+    if found is not None:
         raise ValueError(
-            f"{where}: with the same weights it answers otherwise than the one that was trained; "
-            f"{advice}"
+            f"{where}: {found} than the one that was trained; use it with the file that defined "
+            f"its trainer in training; a trainer changes its network in {BUILDS}, because nnU-Net "
+            "too calls nothing else to predict"
         )
