@@ -97,7 +97,7 @@ class _Lockstep:
         # Of the last forward pass with a graph: where it began, and where it ended.
         self.graph: tuple[Tensor, list[Tensor]] | None = None
         # Nobody else is where this process is: in the middle of a pass, or after an error.
-        self.alone = False
+        self.alone = self.over = False
 
     def know(self, x: Tensor | None) -> None:
         """Take a sample of x for the passes that others need, where there is none yet."""
@@ -134,15 +134,18 @@ class _Lockstep:
             self._follow(told)
 
     def _ask(self, need: int) -> int:
+        if self.over:
+            raise RuntimeError(ELSEWHERE)
         answer = torch.tensor([need, int(self.samples is None)], device=self.device)
         dist.all_reduce(answer, dist.ReduceOp.MAX)
         told, idle = answer.tolist()
         if told == FAILED != need:
-            self.alone = True
+            # Whoever catches this must not ask again: nobody would answer.
+            self.alone = self.over = True
             raise RuntimeError(ELSEWHERE)
         if idle and NONE < told < FAILED:
             # All of them come to know.
-            self.alone = True
+            self.alone = self.over = True
             raise ValueError(
                 "one process has no samples at all, while those of another go through a sharded "
                 "model, which needs the passes of both; give every process at least one sample"
