@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import struct
 import tarfile
@@ -76,6 +77,37 @@ def test_images_without_a_known_ending_are_refused_by_name(
     picture(50, "RGB", (16, 16)).save(folder / "dog" / name, form)
     with pytest.raises(ValueError, match=rf"dog/{name} .*\({form}\).*give them their usual"):
         load("folder", path=as_form(folder, archived))
+
+
+HIDDEN = (".b8.png", "._a8.png", "._a8", ".b8.jpg.icloud", "Thumbs.db")
+
+
+@pytest.mark.parametrize("archived", [False, True])
+@pytest.mark.parametrize("name", HIDDEN)
+def test_images_with_the_name_of_a_hidden_file_are_refused_by_name(
+    name: str, archived: bool, tmp_path: Path
+) -> None:
+    folder = pets(tmp_path)
+    picture(50, "RGB", (16, 16)).save(folder / "dog" / name, "PNG")
+    with pytest.raises(ValueError, match=rf"dog/{re.escape(name)} .*\(PNG\).*no dot in front"):
+        load("folder", path=as_form(folder, archived))
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_hidden_files_that_are_no_images_stay_untold(archived: bool, tmp_path: Path) -> None:
+    folder = pets(tmp_path)
+    plain = load("folder", path=folder)
+    for i in range(3):
+        # As macOS writes it beside an image, with a small picture inside.
+        head = b"\x00\x05\x16\x07\x00\x02\x00\x00"
+        picture = (folder / "dog" / "1.png").read_bytes()
+        (folder / "dog" / f"._{i}.png").write_bytes(head + picture)
+    (folder / "dog" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
+    if not archived:
+        # An editor's lock is a link to nothing.
+        (folder / "dog" / ".#1.png").symlink_to("jane@there.1:2")
+    data = load("folder", path=as_form(folder, archived))
+    assert same(plain, data) and data.note.replace(".zip", "") == plain.note
 
 
 @pytest.mark.parametrize("archived", [False, True])
@@ -157,7 +189,10 @@ def test_the_ct_loader_counts_and_refuses_too(archived: bool, tmp_path: Path) ->
     picture(50).save(folder / "COVID" / "scan", "PNG")
     with pytest.raises(ValueError, match=r"COVID/scan.* \(PNG\)"):
         load("covid_ct", path=as_form(folder, archived), size=16)
-    (folder / "COVID" / "scan").unlink()
+    (folder / "COVID" / "scan").rename(folder / "COVID" / ".b8.png")
+    with pytest.raises(ValueError, match=r"COVID/\.b8\.png.* \(PNG\)"):
+        load("covid_ct", path=as_form(folder, archived), size=16)
+    (folder / "COVID" / ".b8.png").unlink()
     (folder / "COVID" / "more").mkdir()
     picture(50).save(folder / "COVID" / "more" / "1.png")
     with pytest.raises(ValueError, match=r"COVID/more/1\.png.* in a folder inside a class folder"):

@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ima.data.folders import ImageFile
+from ima.data.folders import ImageFile, is_hidden
 
 PROBED = 1000
 """So many files of one suffix are looked into."""
 
 FEW = 3
+
+APPLE = b"\x00\x05\x16\x07"
+"""The first bytes of what macOS writes beside a file, `._a.png` beside `a.png`."""
 
 # Formats with a beginning of their own, so that a text does not pass for one.
 OPENED = (
@@ -39,12 +42,16 @@ KINDS = {
 def told(root: Path, files: Sequence[ImageFile]) -> str:
     """What is left out beside the images of `root`, in a sentence; "" for nothing.
 
-    files: those without a suffix of an image, hidden ones left away. Raises ValueError where some
-    of them are images nevertheless.
+    files: those without a suffix of an image, and hidden ones, which are not told. Raises
+    ValueError where some of them are images nevertheless.
     """
-    kinds: dict[str, list[ImageFile]] = {}
+    shown = [file for file in files if not is_hidden(file.name)]
+    kinds: dict[tuple[bool, str], list[ImageFile]] = {}
     for file in files:
-        kinds.setdefault(_suffix(file.name), []).append(file)
+        hidden = is_hidden(file.name)
+        # There may be one of these beside every image.
+        if not (hidden and _starts(file).startswith(APPLE)):
+            kinds.setdefault((hidden, _suffix(file.name)), []).append(file)
     images = [
         f"{file.shown} ({form})"
         for same in kinds.values()
@@ -54,16 +61,17 @@ def told(root: Path, files: Sequence[ImageFile]) -> str:
     if images:
         more = f" and {len(images) - FEW} more" if len(images) > FEW else ""
         raise ValueError(
-            f"{root} holds images whose names do not end as those of images that are read: "
-            f"{', '.join(images[:FEW])}{more}. They would be left out: give them their usual "
-            "ending (.png, .jpg, .tif, ...), save them as PNG, or move them away"
+            f"{root} holds images whose names do not end as those of images that are read, or are "
+            f"those of hidden files: {', '.join(images[:FEW])}{more}. They would be left out: give "
+            "them their usual ending (.png, .jpg, .tif, ...) and no dot in front, save them as "
+            "PNG, or move them away"
         )
-    counts = Counter(_kind(file) for file in files)
+    counts = Counter(_kind(file) for file in shown)
     if not counts:
         return ""
     listed = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
-    are = "file beside the images was" if len(files) == 1 else "files beside the images were"
-    return f"{len(files)} {are} left out: {listed}."
+    are = "file beside the images was" if len(shown) == 1 else "files beside the images were"
+    return f"{len(shown)} {are} left out: {listed}."
 
 
 def _suffix(name: str) -> str:

@@ -3,7 +3,7 @@
 import io
 import zipfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -123,7 +123,7 @@ def class_folders(
     """The files of the class folders in `root`, while it is open.
 
     `root` is a folder or a .zip; the class folders lie in it or in one folder below, their names in
-    any letter case. Hidden files are left out.
+    any letter case. Hidden files count as lying beside.
 
     Raises `FileNotFoundError` when not all classes have a folder, `ValueError` when there are
     several places that have, for images in a folder within one, and for a damaged .zip.
@@ -156,8 +156,14 @@ def is_image(name: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is one that nobody put there as data."""
+    """Whether a file or folder is, by its name, one that nobody put there as data."""
     return name.startswith(".") or name == "__MACOSX" or name.casefold() in JUNK
+
+
+def of_hidden(name: str, read: Callable[[], ImageFile]) -> Iterator[ImageFile]:
+    """A file beside the images; of hidden ones none where it is no file, as editors' locks are."""
+    with suppress(ValueError) if is_hidden(name) else nullcontext():
+        yield read()
 
 
 def _on_disk(root: Path, classes: Sequence[str]) -> Iterator[Placed]:
@@ -167,9 +173,10 @@ def _on_disk(root: Path, classes: Sequence[str]) -> Iterator[Placed]:
             if label is None or not folder.is_dir():
                 continue
             for file in folder.iterdir():
-                if not is_hidden(file.name) and not file.is_dir():
-                    parent = folder.parent.relative_to(root).parts
-                    yield parent, folder.name, on_disk(file, label)
+                parent = folder.parent.relative_to(root).parts
+                if not file.is_dir():
+                    for found in of_hidden(file.name, partial(on_disk, file, label)):
+                        yield parent, folder.name, found
 
 
 def _in_zip(
@@ -180,7 +187,7 @@ def _in_zip(
 ) -> Iterator[Placed]:
     for parts, entry in entries.items():
         label = _label(parts[-2], classes) if len(parts) in (2, 3) else None
-        if label is None or entry.is_dir() or any(map(is_hidden, parts)):
+        if label is None or entry.is_dir() or any(map(is_hidden, parts[:-1])):
             continue
         yield parts[:-2], parts[-2], in_zip(root, archive, entry, label)
 

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ima.data import aside
@@ -20,6 +21,7 @@ from ima.data.folders import (
     in_zip,
     is_hidden,
     is_image,
+    of_hidden,
     on_disk,
     open_zip,
 )
@@ -61,7 +63,8 @@ def class_layout(root: Path, *, where: str) -> Generator[Layout, None, None]:
     Classes are the folders' names, sorted. Hidden files are left out, and on disk what lies below
     the fourth level; files without an image's suffix are left out and told. Raises `ValueError` for
     every other layout than the two above, down to one image in the wrong place, and for images
-    without an image's suffix: an image that is silently left out would change the data set.
+    without an image's suffix or with a hidden file's name: an image that is silently left out would
+    change the data set.
     """
     if root.is_dir():
         found = {path.relative_to(root).parts: path for path in _below(root)}
@@ -102,16 +105,22 @@ def _layout(
     read: Callable[[Parts, int], ImageFile],
     where: str,
 ) -> Layout:
-    shown = {parts for parts in paths if parts and not any(map(is_hidden, parts))}
+    there = {parts for parts in paths if parts and not any(map(is_hidden, parts[:-1]))}
+    shown = {parts for parts in there if not is_hidden(parts[-1])}
     images = {parts for parts in shown & files if is_image(parts[-1])}
     # A .zip need not list its folders: every path tells those above it.
     folders = {parts[:i] for parts in shown for i in range(1, len(parts))} | (shown - files)
-    others = aside.told(root, [read(parts, 0) for parts in sorted((shown & files) - images)])
+    beside = [
+        file
+        for parts in sorted((there & files) - images)
+        for file in of_hidden(parts[-1], partial(read, parts, 0))
+    ]
+    others = aside.told(root, beside)
     try:
         placed, classes = place(images, folders)
     except ValueError as error:
-        beside = f" {others}" if others else ""
-        raise ValueError(f"{root} {error}.{beside} {where}") from error
+        words = f" {others}" if others else ""
+        raise ValueError(f"{root} {error}.{words} {where}") from error
     ordered = sorted(placed, key=lambda parts: (*placed[parts], parts))
     return Layout(
         files=[read(parts, placed[parts][1]) for parts in ordered],
