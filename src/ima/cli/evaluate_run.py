@@ -33,7 +33,7 @@ def evaluate_run(
     from ima.cli.checking import tell
     from ima.report import white
     from ima.report.distances import told
-    from ima.report.summary import epoch_told, results_table
+    from ima.report.summary import data_told, epoch_told, results_table
     from ima.report.tables import to_text
     from ima.training import evaluating
     from ima.training.checking import check_run, checks_path
@@ -68,7 +68,7 @@ def evaluate_run(
                 print(to_text(results_table([(name, [results])], " ".join(notes))))
                 if noise := white.told(results):
                     print(noise)
-            if about := run.environment().get("data"):
+            for about in filter(None, data_told(run.environment())):
                 print(f"data: {about}")
             if distances:
                 doing = "smallest noise"

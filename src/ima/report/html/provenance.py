@@ -22,6 +22,7 @@ from ima.report.html.blocks import Block, Code, Grid, Prose
 from ima.report.html.numbers import WORST, attack_name, attacks_of, named
 from ima.report.html.scrub import scrub
 from ima.report.html.verdict import Judged
+from ima.report.summary import data_told
 
 PLACE = ("ima", "commit", "python", "torch", "numpy", "device", "processor", "cores", "threads")
 ABSENT = "–"
@@ -56,8 +57,8 @@ def how_measured(judged: Sequence[Judged]) -> tuple[Block, ...]:
     note = next(
         (str(one.entry.config["note"]) for one in judged if one.entry.config.get("note")), ""
     )
-    kept = (s.environment.get("data") for one in judged for s in one.entry.sources)
-    notes = dict.fromkeys(str(one) for one in (note, *kept) if one)
+    kept = (told for one in judged for s in one.entry.sources for told in data_told(s.environment))
+    notes = dict.fromkeys(one for one in (note, *kept) if one)
     if notes:
         blocks.append(Prose(f"About the data: {' '.join(notes)}"))
     told = [results.settings for one in judged for results in one.entry.main]
