@@ -31,9 +31,10 @@ def evaluate_run(
     from ima.budget import OUT_OF_TIME, OutOfTime
     from ima.cli.batches import lines
     from ima.cli.checking import tell
+    from ima.environments import data_told
     from ima.report import white
     from ima.report.distances import told
-    from ima.report.summary import data_told, epoch_told, results_table
+    from ima.report.summary import epoch_told, results_table
     from ima.report.tables import to_text
     from ima.training import evaluating
     from ima.training.checking import check_run, checks_path
@@ -68,7 +69,7 @@ def evaluate_run(
                 print(to_text(results_table([(name, [results])], " ".join(notes))))
                 if noise := white.told(results):
                     print(noise)
-            for about in filter(None, data_told(run.environment())):
+            for about in data_told(run.environment()):
                 print(f"data: {about}")
             if distances:
                 doing = "smallest noise"

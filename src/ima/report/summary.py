@@ -19,16 +19,6 @@ Seeds = Sequence[Results]
 """The results of one method, one for each seed."""
 
 
-def data_told(environment: Mapping[str, Any]) -> list[str]:
-    """What a run's environment.json says of its data, of each time that it went on.
-
-    Not what is said again with more behind it.
-    """
-    resumed = environment.get("resumed") or ()
-    notes = dict.fromkeys(str(one.get("data") or "") for one in (environment, *resumed))
-    return [note for note in notes if not any(o != note and o.startswith(note) for o in notes)]
-
-
 def results_table(rows: Sequence[tuple[str, Seeds]], caption: str) -> Table:
     """One row a method: accuracy without noise, and under each attack at each radius.
 

@@ -20,32 +20,45 @@ LENGTHS = "lengths"
 """The name in what a state tells of its origin."""
 
 
-def lengths(run: Run, epochs: int) -> list[list[int]]:
-    """After how many begun epochs the run was to have which number of them, `epochs` the last."""
+def lengths(run: Run, config: Config, method: Any) -> list[list[int]]:
+    """After how many begun epochs the run was to have which number of them, the config's last.
+
+    Without the changes that changed nothing.
+    """
+    epochs = config.train.epochs
     if not run.state.exists():
         return [[0, epochs]]
     done = int(peek(run.state, "epoch")) + 1 + (peek(run.state, "amid", None) is not None)
-    # Nothing was trained under later ones; none are known of runs of earlier versions.
-    found = [pair for pair in (known_origin(run) or {}).get(LENGTHS, []) if pair[0] < done]
-    return found if found and found[-1][1] == epochs else [*found, [done, epochs]]
+    known = (known_origin(run) or {}).get(LENGTHS)
+    # Runs of earlier versions do not tell; and nothing was trained under what came after `done`.
+    found = [pair for pair in known or [] if pair[0] < done] or [[0, epochs]]
+    start, had = found[-1]
+    if had != epochs and _followed(config, method, done, had, epochs):
+        return [*found, [done, epochs]]
+    return [*found[:-1], [start, epochs]]
 
 
 def told(found: Sequence[Sequence[int]], config: Config, method: Any) -> str:
     """What a change of the number of epochs did to the epochs before it; "" for nothing."""
     sentences: list[str] = []
     for (_, had), (done, has) in pairwise(found):
-        rates = (
-            [learning_rate(config.optimizer, epoch, epochs) for epoch in range(done)]
-            for epochs in (had, has)
+        what = " and ".join(_followed(config, method, done, had, has))
+        changed, kind = ("lengthened", "shorter") if has > had else ("shortened", "longer")
+        first = "epoch" if done == 1 else f"{done} epochs"
+        sentences.append(
+            f"Begun for {had} epochs and {changed} to {has}: {what} of the first {first} followed "
+            f"the {kind} schedule."
         )
-        what = ["the learning rates"] if next(rates) != next(rates) else []
-        if getattr(method, "scheduled", False):
-            what.append("what the method changes with the epochs")
-        if what:
-            changed, kind = ("lengthened", "shorter") if has > had else ("shortened", "longer")
-            first = "epoch" if done == 1 else f"{done} epochs"
-            sentences.append(
-                f"Begun for {had} epochs and {changed} to {has}: {' and '.join(what)} of the "
-                f"first {first} followed the {kind} schedule."
-            )
     return " ".join(sentences)
+
+
+def _followed(config: Config, method: Any, done: int, had: int, has: int) -> list[str]:
+    """What in the first epochs would have been otherwise with the other number of epochs."""
+    rates = (
+        [learning_rate(config.optimizer, epoch, epochs) for epoch in range(done)]
+        for epochs in (had, has)
+    )
+    what = ["the learning rates"] if next(rates) != next(rates) else []
+    if getattr(method, "scheduled", False) and done > config.train.standard_epochs:
+        what.append("what the method changes with the epochs")
+    return what

@@ -124,7 +124,7 @@ def _prepared(
         known = init == run.initial
         started = note_of(init) if known else f"Started from the weights {init.name}: {told}."
     method = build_method(config, len(splits.train), augmented=bool(config.data.augment))
-    spans = lengths.lengths(run, config.train.epochs)
+    spans = lengths.lengths(run, config, method)
     said = (splits.note, started, lengths.told(spans, config, method))
     splits = replace(splits, note=" ".join(filter(None, said)))
     if not run.state.exists():

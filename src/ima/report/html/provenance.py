@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from ima.environments import data_told
 from ima.evaluation.remarks import REMARKS
 from ima.evaluation.results import (
     CLASSES,
@@ -22,7 +23,6 @@ from ima.report.html.blocks import Block, Code, Grid, Prose
 from ima.report.html.numbers import WORST, attack_name, attacks_of, named
 from ima.report.html.scrub import scrub
 from ima.report.html.verdict import Judged
-from ima.report.summary import data_told
 
 PLACE = ("ima", "commit", "python", "torch", "numpy", "device", "processor", "cores", "threads")
 ABSENT = "–"
