@@ -151,8 +151,9 @@ class Comparison(Strict):
 
 
 def _norm_name(value: object) -> object:
-    number = isinstance(value, int | float | str) and not isinstance(value, bool)
-    return get_norm(value).name if number else value
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return value
+    return get_norm(value).name
 
 
 class Config(Strict):
