@@ -105,6 +105,7 @@ def test_a_schedule_too_short_for_the_margins_is_told() -> None:
     short = load_config("digits", ["train.epochs=5"])
     assert "method.delta" in warnings(short)[0]
     assert not warnings(load_config("digits"))
+    assert "in 1 epoch a margin" in warnings(load_config("digits", ["train.epochs=1"]))[0]
     # YAML takes a number without a point for a text.
     assert "method.delta" in warnings(load_config("digits", ["method.delta=1e-2"]))[0]
 
@@ -142,6 +143,11 @@ def test_a_config_is_immutable() -> None:
         ("network.width=99999999999", "network.width"),
         ("network.width=.nan", "network.width"),
         ("compare=[{label: A, method: {name: sat}, sweep: {eps: [1.0, .inf]}}]", "compare.0.sweep"),
+        ("method={name: ima, eps: 1e-320, delta: 1e-321}", "method.eps"),
+        ("method={name: ima, eps: 1.0, delta: 1.0e-46}", "method.delta"),
+        ("method={name: sat, eps: -1e-40}", "method.eps"),
+        ("optimizer.lr=1e-50", "optimizer.lr"),
+        ("evaluate.eps=[0.5, 1e-39]", "evaluate.eps.1"),
     ],
 )
 def test_a_number_that_cannot_be_computed_with_is_refused_with_its_key(
@@ -149,3 +155,36 @@ def test_a_number_that_cannot_be_computed_with_is_refused_with_its_key(
 ) -> None:
     with pytest.raises(ConfigError, match=key):
         load_config("digits", [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("train.epochs=yes", "train.epochs"),
+        ("train.seed=on", "train.seed"),
+        ("train.ema=true", "train.ema"),
+        ("data.size=true", "data.size"),
+        ("data.flip=no", "data.flip"),
+        ("optimizer.lr=yes", "optimizer.lr"),
+        ("optimizer.milestones=[yes]", "optimizer.milestones"),
+        ("evaluate.eps=[yes, 2.0]", "evaluate.eps"),
+        ("evaluate.samples=yes", "evaluate.samples"),
+        ("network.width=yes", "network.width"),
+        ("method.eps=yes", "method.eps"),
+        ("method.steps=on", "method.steps"),
+        ("norm=yes", "norm"),
+        ("compare=[{label: A, method: {name: sat}, tune: {eps: [yes]}}]", "compare.0.tune"),
+        ("compare=[{label: A, method: {name: sat, eps: yes}}]", "compare.0.method.eps"),
+        ("compare=[{label: A, method: {name: standard}, train: {epochs: yes}}]", "train.epochs"),
+    ],
+)
+def test_yes_and_no_are_no_numbers(override: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=key) as caught:
+        load_config("digits", [override])
+    assert "True" in str(caught.value) or "False" in str(caught.value)
+
+
+def test_a_value_at_fault_in_a_list_is_told_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("digits", ["evaluate.eps=[-1]"])
+    assert str(caught.value).count("evaluate.eps") == 1

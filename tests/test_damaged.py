@@ -148,6 +148,35 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run.folder
 
 
+WORDS: dict[tuple[str, Callable[[Path], None], str], tuple[str, ...]] = {
+    ("environment.json", torn, "report"): ("damaged", "Put back a whole one, or delete it"),
+    ("environment.json", other_kind, "report"): ("damaged", "Put back a whole one, or delete it"),
+    ("metrics.csv", empty, "resume"): ("holds no table: it is empty", "Put back a whole one"),
+    ("metrics.csv", binary, "resume"): ("no text in UTF-8", "Put back a whole one"),
+    ("margins.csv", empty, "report"): ("holds no table: it is empty", "Put back a whole one"),
+    ("margins.csv", binary, "margins"): ("no text in UTF-8", "Put back a whole one"),
+    ("evaluation/best.csv", empty, "report"): ("it holds no table; evaluate the model again",),
+    ("evaluation/best.csv", binary, "report"): ("no text in UTF-8; evaluate the model again",),
+    ("evaluation/best.csv", other_kind, "report"): ("'epoch, cap'; evaluate the model again",),
+    ("evaluation/best.csv", a_row_missing, "report"): ("rows are missing", "evaluate the model"),
+    ("evaluation/distances.csv", empty, "report"): ("no table; measure the distances again",),
+}
+
+
+@pytest.mark.parametrize("case", WORDS, ids=lambda case: f"{case[0]}-{case[1].__name__}-{case[2]}")
+def test_a_damaged_file_is_told_in_plain_words_and_with_what_to_do(
+    case: tuple[str, Callable[[Path], None], str], made: Path, tmp_path: Path
+) -> None:
+    name, damage, command = case
+    shutil.copytree(made, tmp_path / "run")
+    damage(tmp_path / "run" / name)
+    end = said(command, tmp_path / "run")
+    assert end.code == 1
+    for word in (str(tmp_path / "run" / name), *WORDS[case]):
+        assert word in end.err
+    assert "codec" not in end.err and "unpack" not in end.err
+
+
 def said(command: str, folder: Path) -> Said:
     words = [w.replace("RUN", str(folder)).replace("OUT", str(folder)) for w in COMMANDS[command]]
     return call(*words, *(() if command == "report" else ("--device", "cpu")))

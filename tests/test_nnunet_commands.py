@@ -514,6 +514,9 @@ def few(**changes: Any) -> Experiment:
             {"rows": [FEW["rows"][0], {**FEW["rows"][1], "delta": 15.5}]},
             r"rows.1.delta: is 15.5, above eps, 15; expected at most eps",
         ),
+        ({"epochs": True}, r"epochs: is True; expected numbers, not yes or no"),
+        ({"evaluate": {"attacks": ["pgd-3"], "eps": [True]}}, r"evaluate.eps: is \[True\]"),
+        ({"rows": [{**FEW["rows"][1], "eps": 1e-320}]}, r"rows.0.eps: is 1e-320"),
         ({"standard_epochs": 2}, r"standard_epochs: is 2 of 2 epochs; expected fewer"),
         (
             {"evaluate": {"attacks": ["pgd-3", "pdg-3"], "eps": [1]}},

@@ -70,6 +70,8 @@ def test_nothing_is_asked_of_a_trainer_that_it_does_not_use() -> None:
         ({"IMA_EPS": "0"}, "expected a number above 0"),
         ({"IMA_EPS": "nan"}, "expected a number above 0"),
         ({"IMA_EPS": "inf"}, "expected a number above 0"),
+        ({"IMA_EPS": "1e-320"}, "expected a number above 0, of those of float32"),
+        ({"IMA_EPS": "1e39"}, "expected a number above 0, of those of float32"),
         ({"IMA_DICE": "1"}, "expected a Dice, 0 to below 1"),
         ({"IMA_DICE": "-0.1"}, "expected a Dice"),
         ({"IMA_STEPS": "2.5"}, "IMA_STEPS is '2.5'; expected a whole number of at least 1"),

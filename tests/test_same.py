@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,12 @@ from test_training import Watch, assert_equal_runs, given_data, new, train, with
 
 from ima.budget import OutOfTime
 from ima.data import DATASETS, Part, Splits, load
-from ima.training.checkpoint import load_state, save_state
+from ima.environments import data_told
+from ima.training.checking import check_run
+from ima.training.checkpoint import load_state, load_weights, save_state, save_weights
 from ima.training.evaluating import distances_run, evaluate_run
+from ima.training.lengths import lengths, told
+from ima.training.loop import fit
 from ima.training.measuring import measure_margins
 from ima.training.run import Run
 from ima.training.same import ORIGIN
@@ -279,3 +284,122 @@ def test_the_origin_is_small_and_needs_no_reading_of_the_rest(
     kept = sum(t.numel() * t.element_size() for t in origin["samples"]["train"].values())
     assert kept <= 50 * len(DIGITS.train)
     assert json.dumps(origin["config"])
+
+
+def weights_of(run: Run, other: Run, which: str) -> Path:
+    """Lay the weights of another run into a run's folder."""
+    path = run.weights(which)
+    path.write_bytes(other.weights(which).read_bytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(new(tmp_path_factory.mktemp("trained") / "run", epochs=1)).folder
+
+
+OTHERS = {
+    "train.seed=1": "train.seed was 1 and is 0 here",
+    "optimizer={lr: 0.02}": "optimizer.lr was 0.02 and is 0.01 here",
+    "method={name: sat, eps: 1.0}": "method.name was 'sat' and is 'ima' here",
+    "network.width=5": "network.width was 5 and is 4 here",
+    "data.flip=0.1": "labels",
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_weights_of_another_run_are_refused_by_name(
+    which: str, other: str, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    strange = train(new(tmp_path / "other", other, epochs=1))
+    path = weights_of(run, strange, which)
+    told = re.escape(f"{path} holds weights of another run: ") + f".*{re.escape(OTHERS[other])}"
+    uses: list[Callable[[], object]] = [lambda: evaluate_run(run, which, device="cpu")]
+    if which == "best":
+        mine = Run.open(trained)
+        uses += [
+            lambda: distances_run(run, device="cpu"),
+            lambda: evaluate_run(run, "validation", device="cpu"),
+            lambda: check_run(run, device="cpu"),
+            lambda: check_run(mine, transfer_from=run, device="cpu"),
+        ]
+    for use in uses:
+        with pytest.raises(ValueError, match=told):
+            use()
+    assert not run.results(which).exists()
+
+
+def test_weights_that_do_not_tell_of_their_run_and_do_not_fit_are_said_by_tensor(
+    trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    own = load_weights(run.weights("best"))
+    # As an earlier version wrote them.
+    save_weights(run.weights("best"), own)
+    evaluate_run(run, "best", attacks=["pgd-1"], eps=[0.1], device="cpu")
+    name = next(iter(own))
+    wide = {**own, name: torch.cat([own[name]] * 2)}
+    save_weights(run.weights("best"), wide)
+    with pytest.raises(ValueError, match="does not fit this network") as caught:
+        evaluate_run(run, "best", device="cpu")
+    text = str(caught.value)
+    assert (
+        f"{name} (float32 {tuple(wide[name].shape)} in the file" in text and "train again" in text
+    )
+    assert "state_dict for" not in text
+
+
+LENGTHS = {
+    "cosine": ({"optimizer.schedule": "cosine"}, "ima", "the learning rates of"),
+    "steps": ({"optimizer.schedule": "steps", "optimizer.milestones": [1]}, "ima", ""),
+    "constant": ({}, "ima", ""),
+    "method": ({}, "ates", "what the method changes with the epochs of"),
+}
+
+
+@pytest.mark.parametrize("case", LENGTHS)
+def test_a_run_that_is_lengthened_says_which_rates_its_epochs_had(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give(monkeypatch, splits())
+    settings, method, what = LENGTHS[case]
+    run = new(tmp_path / "run", method=method, epochs=2)
+    for key, value in settings.items():
+        edit(run.folder, key, value)
+    train(Run.open(run.folder))
+    found = [*data_told(run.environment())]
+    edit(run.folder, "train.epochs", 3)
+    with pytest.raises(KeyboardInterrupt):
+        train(Run.open(run.folder), watcher=Watch(amid=(2, 1)))
+    # Changed to and fro before it goes on, and then again.
+    edit(run.folder, "train.epochs", 4)
+    said: list[str] = []
+    fit(Run.open(run.folder), watcher=Watch(), device="cpu", tell=said.append)
+    note = (
+        f"Begun for 2 epochs and lengthened to 4: {what} the first 2 epochs followed the shorter "
+        "schedule."
+    )
+    told = data_told(run.environment())
+    if what:
+        assert said[0].endswith(note) and said[0] in told and len(told) > 0
+        assert json.loads((run.folder / "environment.json").read_text())["resumed"]
+        page = call("evaluate", str(run.folder), "--device", "cpu", "--attacks", "pgd-1")
+        assert page.code == 0 and note in page.out
+    else:
+        assert "lengthened" not in said[0] and told == found
+
+
+def test_every_change_of_the_epochs_is_kept(tmp_path: Path) -> None:
+    run = new(tmp_path / "run", "optimizer={schedule: cosine}", epochs=2)
+    config = run.config()
+    found = [[0, 2], [2, 5], [4, 3]]
+    assert told(found, config, None) == (
+        "Begun for 2 epochs and lengthened to 5: the learning rates of the first 2 epochs followed "
+        "the shorter schedule. Begun for 5 epochs and shortened to 3: the learning rates of the "
+        "first 4 epochs followed the longer schedule."
+    )
+    assert lengths(run, config, None) == [[0, 2]]

@@ -279,10 +279,10 @@ def test_an_epoch_that_could_not_be_written_is_done_again(
     where = {"save_weights": loop, "save_state": state}[broken]
     original: Callable[..., None] = getattr(where, broken)
 
-    def full(path: Path, state: Mapping[str, Any]) -> None:
+    def full(path: Path, state: Mapping[str, Any], **said: Any) -> None:
         if len(stopped.epochs()) >= (1 if broken == "save_weights" else 2):
             raise OSError(28, "No space left on device")
-        original(path, state)
+        original(path, state, **said)
 
     with monkeypatch.context() as patch:
         patch.setattr(where, broken, full)

@@ -6,8 +6,6 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from ima.files import read_text
-
 EPOCH = "epoch"
 
 
@@ -19,11 +17,15 @@ def read_epochs(path: Path, needed: Sequence[str] = ()) -> list[dict[str, float]
     """
     if not path.exists():
         return []
-    text = read_text(path)
     try:
-        header, *records = list(csv.reader(text.splitlines()))
+        text = path.read_text(encoding="utf-8")
+        header, *records = list(csv.reader(text.splitlines())) or [[]]
+    except UnicodeDecodeError as error:
+        raise ValueError(_damaged(path, "it is no text in UTF-8")) from error
     except (ValueError, csv.Error) as error:
         raise ValueError(_damaged(path, f"it holds no table: {error}")) from error
+    if not header:
+        raise ValueError(_damaged(path, "it holds no table: it is empty"))
     missing = [name for name in (EPOCH, *needed) if name not in header]
     if missing or len(set(header)) < len(header):
         what = f"lacks the columns {', '.join(missing)}" if missing else "has a column twice"

@@ -6,6 +6,7 @@ that stand for more than a config ever holds.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,15 @@ DEEPEST = 50
 MOST_BITS = 64
 """Of a whole number, as of those that are saved."""
 
-MERGE = "tag:yaml.org,2002:merge"
+TAG = "tag:yaml.org,2002:"
+
+MERGE = f"{TAG}merge"
+
+OTHER = frozenset(f"{TAG}{name}" for name in ("binary", "set", "omap", "pairs"))
+"""Types that no config holds, and that pass for text or for a list."""
+
+OCTAL = re.compile(r"[-+]?0[0-7_]+")
+"""What YAML reads as a number of base 8, and everybody else as one of base 10."""
 
 
 class YamlError(ValueError):
@@ -101,6 +110,24 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _other_number(node: ScalarNode) -> str:
+    """Why a number is refused that YAML reads otherwise than people do; "" for all else."""
+    text = node.value
+    if node.tag not in (f"{TAG}int", f"{TAG}float"):
+        return ""
+    if ":" in text:
+        words = "YAML takes colons for base 60: write one number, or put text in quotes"
+    elif node.tag == f"{TAG}int" and OCTAL.fullmatch(text) and int(text, 8) != int(text):
+        words = "YAML takes a leading 0 for base 8: leave it out, or put text in quotes"
+    else:
+        return ""
+    return f"{_short(text)} cannot be read: {words}"
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:40] + "...")
+
+
 def _line(mark: Mark | None) -> str:
     return "line ?" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}"
 
@@ -154,6 +181,10 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
+        if node.tag in OTHER:
+            self._refuse(f"!!{node.tag.removeprefix(TAG)} is nothing that a config holds", node)
+        if isinstance(node, ScalarNode) and (other := _other_number(node)):
+            self._refuse(other, node)
         try:
             return _plain(super().construct_object(node, deep))
         except (yaml.YAMLError, RecursionError):
@@ -161,8 +192,10 @@ class _Loader(yaml.SafeLoader):
         except Exception as error:
             # A date such as 2024-13-45, a number of 5000 digits, a tag that its value does not fit.
             shown = node.value if isinstance(node, ScalarNode) else node.tag
-            text = repr(shown if len(shown) <= 40 else shown[:40] + "...")
-            self._refuse(f"{text} cannot be read ({error or type(error).__name__})", node)
+            # Python's own advice on long numbers is none for who writes a config.
+            long = "set_int_max_str_digits" in str(error)
+            told = f"it has more than {MOST_BITS} bits" if long else error or type(error).__name__
+            self._refuse(f"{_short(shown)} cannot be read ({told})", node)
 
     def flatten_mapping(self, node: MappingNode) -> None:
         for key, value in node.value:

@@ -31,6 +31,7 @@ def evaluate_run(
     from ima.budget import OUT_OF_TIME, OutOfTime
     from ima.cli.batches import lines
     from ima.cli.checking import tell
+    from ima.environments import data_told
     from ima.report import white
     from ima.report.distances import told
     from ima.report.summary import epoch_told, results_table
@@ -68,7 +69,7 @@ def evaluate_run(
                 print(to_text(results_table([(name, [results])], " ".join(notes))))
                 if noise := white.told(results):
                     print(noise)
-            if about := run.environment().get("data"):
+            for about in data_told(run.environment()):
                 print(f"data: {about}")
             if distances:
                 doing = "smallest noise"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ima.evaluation.remarks import remarks_of
-from ima.evaluation.results import CLEAN, check_whole, read_settings
+from ima.evaluation.results import CLEAN, check_whole, columns, read_settings, unread
 from ima.evaluation.values import Value, check_kind, from_cell, to_cell
 from ima.files import whole
 
@@ -104,9 +104,15 @@ class Distances:
                 settings = read_settings(file.readline())
                 header, *records = list(csv.reader(file)) or [[]]
         except (ValueError, csv.Error) as error:
-            raise ValueError(f"{path} is no file of distances: {error}") from error
+            raise ValueError(
+                f"{path} is no file of distances, or damaged: {unread(error)}; measure the "
+                "distances again"
+            ) from error
         if tuple(header) != (*FIELDS, "norm"):
-            raise ValueError(f"{path} is no file of distances: its columns are {header}")
+            raise ValueError(
+                f"{path} is no file of distances, or damaged: {columns(header)}; measure the "
+                "distances again"
+            )
         norm = records[0][-1] if records else ""
         try:
             rows = tuple(_row(record, norm) for record in records)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ima.evaluation.results import columns, unread
 from ima.files import whole
 
 FIELDS = ("id", "label", "true", "prediction", "margin", "distance", "attack")
@@ -87,15 +88,16 @@ class Estimates:
             with path.open(newline="", encoding="utf-8") as file:
                 first = file.readline()
                 head: dict[str, Any] = json.loads(first.removeprefix("#"))
-                header, *records = csv.reader(file)
+                header, *records = list(csv.reader(file)) or [[]]
             if tuple(header) != FIELDS:
-                raise ValueError(f"its columns are {header}")
+                raise ValueError(columns(header))
             rows = tuple(_row(record) for record in records)
             classes, settings = tuple(map(str, head["classes"])), dict(head["settings"])
             return Estimates(rows, str(head["norm"]), float(head["cap"]), classes, settings)
         except (ValueError, TypeError, LookupError, csv.Error) as error:
             raise ValueError(
-                f"{path} is no file of margins, or damaged: {error}; run `ima margins` again"
+                f"{path} is no file of margins, or damaged: {unread(error)}; run `ima margins` "
+                "again"
             ) from error
 
 

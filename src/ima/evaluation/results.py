@@ -180,9 +180,14 @@ class Results:
                     file.seek(0)
                 header, *records = list(csv.reader(file)) or [[]]
         except (ValueError, csv.Error) as error:
-            raise ValueError(f"{path} is no results file: {error}") from error
+            raise ValueError(
+                f"{path} is no results file, or damaged: {unread(error)}; evaluate the model again"
+            ) from error
         if tuple(header) not in ((*FIELDS, "norm"), (*FIELDS, CASE, "norm")):
-            raise ValueError(f"{path} is no results file: its columns are {header}")
+            raise ValueError(
+                f"{path} is no results file, or damaged: {columns(header)}; evaluate the model "
+                "again"
+            )
         norm = records[0][-1] if records else ""
         try:
             rows = tuple(_row(record, norm, len(header)) for record in records)
@@ -192,6 +197,16 @@ class Results:
             return Results(rows, norm, settings)
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); evaluate the model again") from error
+
+
+def columns(header: Sequence[str]) -> str:
+    """What stands where the names of a table's columns are expected, in words."""
+    return f"its columns are {', '.join(header)[:80]!r}" if header else "it holds no table"
+
+
+def unread(error: Exception) -> str:
+    """Why a table cannot be read, in words."""
+    return "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
 
 
 def check_whole(
@@ -209,9 +224,11 @@ def check_whole(
         named = f"{attack} at {eps:g}" if attack != CLEAN else "the clean pass"
         if len(set(ids)) < len(ids):
             raise ValueError(f"a sample stands twice under {named}")
-        if set(ids) != first:
+        if differ := sorted(set(ids) ^ first):
+            where = f"{'not ' if differ[0] in first else 'only '}under {named}"
             raise ValueError(
-                f"{named} is of {len(ids)} samples, others are of {len(first)} or other"
+                f"every attack and radius has the same samples, but sample {differ[0]} stands "
+                f"{where}: rows are missing, or of another table"
             )
     # Such as "540" or "540 of 540"; results of several runs, and early ones, do not say.
     told = settings.get("samples", "").partition(" ")[0]

@@ -21,9 +21,11 @@ from ima.evaluation.results import (
     CLEAN,
     aimed,
     check_whole,
+    columns,
     is_white,
     read_settings,
     same_radius,
+    unread,
 )
 from ima.files import whole
 
@@ -213,14 +215,20 @@ class SegmentationResults:
                 settings = read_settings(file.readline())
                 header, *records = list(csv.reader(file)) or [[]]
         except (ValueError, csv.Error) as error:
-            raise ValueError(f"{path} is no segmentation results file: {error}") from error
+            raise ValueError(
+                f"{path} is no segmentation results file, or damaged: {unread(error)}; evaluate "
+                "the network again"
+            ) from error
         named = header[len(FIELDS) : -1]
         if (
             tuple(header) != (*FIELDS, *named, "norm")
             or not named
             or not all(name.startswith(CLASS) for name in named)
         ):
-            raise ValueError(f"{path} is no segmentation results file: its columns are {header}")
+            raise ValueError(
+                f"{path} is no segmentation results file, or damaged: {columns(header)}; evaluate "
+                "the network again"
+            )
         norm = records[0][-1] if records else ""
         try:
             rows = tuple(_row(record, len(header), norm) for record in records)

@@ -16,7 +16,15 @@ from ima.evaluation.segment_attacks import find_segment_attack
 from ima.files import read_json, write_text
 from ima.nnunet.paper import TASKS, Task
 from ima.nnunet.settings import TRAINERS
-from ima.training.refusal import ConfigError, ask, check_name, nearest, read_yaml, validate
+from ima.training.refusal import (
+    ConfigError,
+    ask,
+    check_name,
+    check_numbers,
+    nearest,
+    read_yaml,
+    validate,
+)
 from ima.training.settings import Strict
 
 Positive = Annotated[float, Field(gt=0)]
@@ -111,7 +119,9 @@ def load_experiment(source: str | Path) -> Experiment:
                 f"{', '.join(known)}"
             )
         path = known[str(source)]
-    experiment = validate(Experiment, read_yaml(path))
+    values = read_yaml(path)
+    check_numbers(values)
+    experiment = validate(Experiment, values)
     check_name("task", experiment.task, TASKS)
     _check(experiment)
     return experiment

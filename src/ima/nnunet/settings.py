@@ -58,7 +58,14 @@ class Key:
         return f"IMA_{self.name.upper()}"
 
 
-POSITIVE = (float, "a number above 0", lambda value: 0 < value < math.inf)
+FLOAT32 = (1.1754943508222875e-38, 3.4028234663852886e38)
+"""The smallest and the largest number above 0 that float32 holds in full."""
+
+POSITIVE = (
+    float,
+    "a number above 0, of those of float32",
+    lambda value: FLOAT32[0] <= value <= FLOAT32[1],
+)
 COUNT = (int, "a whole number of at least 1", lambda value: value >= 1)
 DICE = (float, "a Dice, 0 to below 1", lambda value: 0 <= value < 1)
 WHOLE = (int, "a whole number of at least 0", lambda value: value >= 0)

@@ -20,6 +20,7 @@ from ima.networks import NETWORKS, find_builder
 from ima.networks.imported import ARGUMENTS
 from ima.tasks import Classification
 from ima.training.config import Config, Optimizer, method_options
+from ima.training.layouts import find, search, unfit
 from ima.training.refusal import check_options
 
 BOUNDS = (0.0, 1.0)
@@ -140,8 +141,13 @@ def learning_rate(config: Optimizer, epoch: int, epochs: int) -> float:
 
 
 def load_into(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Load weights into a model; ValueError that names the first difference."""
+    """Load a run's weights into its model; ValueError that names the tensors that differ."""
     try:
         model.load_state_dict(dict(weights))
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(f"{source} does not fit this network: {error}") from error
+        found, wanted = search(dict(weights)), model.state_dict()
+        told = error if find(found, wanted) else unfit(found, wanted)
+        raise ValueError(
+            f"{source} does not fit this network: {told}. Put the run's own weights and config "
+            "back, or train again"
+        ) from error

@@ -29,6 +29,7 @@ __all__ = [
     "load_weights",
     "note_of",
     "peek",
+    "run_of",
     "save_state",
     "save_weights",
 ]
@@ -76,18 +77,29 @@ def peek(path: Path, name: str, default: Any = _NEEDED) -> Any:
         ) from error
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor], note: str = "") -> None:
+RUN = "ima_run"
+
+
+def save_weights(
+    path: Path, weights: Mapping[str, Tensor], note: str = "", *, run: str = ""
+) -> None:
     """Write a model's state_dict under its plain names, as any safetensors reader expects.
 
-    note: what is to be known of them, see `note_of`.
+    note: what is to be known of them, see `note_of`; run: which one wrote them, see `run_of`.
     """
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}
-    write(path, tensors, {"note": note} if note else {})
+    said = {"note": note, RUN: run}
+    write(path, tensors, {key: text for key, text in said.items() if text})
 
 
 def note_of(path: Path) -> str:
     """What `save_weights` was told of the weights; empty where it was nothing."""
     return read(path)[1].get("note", "")
+
+
+def run_of(path: Path) -> str:
+    """Which run wrote the weights, as `save_weights` was told; empty where it was not."""
+    return read(path)[1].get(RUN, "")
 
 
 class _Unread(Mapping[str, Tensor]):

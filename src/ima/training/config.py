@@ -158,9 +158,9 @@ def warnings(config: Config) -> list[str]:
     epochs = config.train.epochs - config.train.standard_epochs
     if {"eps", "delta"} <= options.keys() and options["delta"] * epochs < options["eps"]:
         return [
-            f"in {epochs} epochs a margin grows to {options['delta'] * epochs:g} at most, below "
-            f"method.eps = {options['eps']:g}; raise method.delta to {options['eps'] / epochs:g} "
-            "or train longer"
+            f"in {epochs} epoch{'s' * (epochs > 1)} a margin grows to "
+            f"{options['delta'] * epochs:g} at most, below method.eps = {options['eps']:g}; raise "
+            f"method.delta to {options['eps'] / epochs:g} or train longer"
         ]
     return []
 

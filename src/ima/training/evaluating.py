@@ -27,6 +27,7 @@ from ima.training.checkpoint import load_weights
 from ima.training.config import Config
 from ima.training.picking import picked
 from ima.training.run import Run
+from ima.training.same import check_weights
 from ima.training.samples import splits_of
 
 VALIDATION = "validation"
@@ -183,6 +184,7 @@ def load_subject(run: Run, which: str, device: str, *, validation: bool = False)
     model = build_model(config, splits)
     # Before it is read: results of weights that are replaced meanwhile count as old.
     file = digest(weights)
+    check_weights(weights, config, splits)
     load_into(model, load_weights(weights), weights)
     whole = splits.val if validation else splits.test
     chosen = _chosen(None if validation else config.evaluate.samples, whole)

@@ -77,11 +77,16 @@ class Lock:
                 file.close()
                 continue
             self._file = file
-            # Nobody else writes these now.
-            sweep(self.folder if self.command == "train" else self.folder / "evaluation")
+            # Only of processes that are dead; what is no run's may be a user's own.
+            for place in (self.folder, self.folder / "evaluation", self.folder / "margins"):
+                if place != self.folder or self.command == "train" or self._of_a_run():
+                    sweep(place)
             file.truncate()
             file.write(f"process {os.getpid()} on {platform.node()}\n")
             file.flush()
+
+    def _of_a_run(self) -> bool:
+        return (self.folder / "config.yaml").exists()
 
     def _lost(self, file: TextIO) -> bool:
         """Whether the file was deleted, by the one who had it, between opening and locking it."""

@@ -30,6 +30,7 @@ from ima.data import Part, Splits
 from ima.data.augment import augment_share
 from ima.files import write_text
 from ima.methods import Method, Standard
+from ima.training import lengths
 from ima.training.amid import Amid, summary
 from ima.training.batches import batch_seed, batches, epoch_seed
 from ima.training.build import (
@@ -50,7 +51,7 @@ from ima.training.lock import Lock
 from ima.training.pace import Pace
 from ima.training.picking import RULES, rule_name
 from ima.training.run import Run
-from ima.training.same import origin
+from ima.training.same import mark, origin
 from ima.training.samples import splits_of, trace
 from ima.training.signals import held_back
 from ima.training.state import Best, State
@@ -122,9 +123,11 @@ def _prepared(
         told = load_file(model, init)
         known = init == run.initial
         started = note_of(init) if known else f"Started from the weights {init.name}: {told}."
-    if started:
-        splits = replace(splits, note=f"{splits.note} {started}".strip())
     method = build_method(config, len(splits.train), augmented=bool(config.data.augment))
+    spans = lengths.lengths(run, config, method)
+    said = (splits.note, started, lengths.told(spans, config, method))
+    if any(said[1:]):
+        splits = replace(splits, note=" ".join(filter(None, said)))
     if not run.state.exists():
         check_fits(fabric, model, config.network.name, splits)
     if fabric.is_global_zero:
@@ -149,14 +152,16 @@ def _prepared(
     timed = [row["val_seconds"] for row in run.epochs() if "val_seconds" in row]
     pace = Pace(budget, timed[-1] if timed else None)
     best = Best(picks=rule_name(config))
-    known = origin(config, splits)
+    known = {**origin(config, splits), lengths.LENGTHS: spans}
     state = State(model, wrapped, optimizer, average, method, best, origin=known)
-    return _Trainer(fabric, run, config, splits, Part(*data), state, watcher, pace)
+    return _Trainer(
+        fabric, run, config, splits, Part(*data), state, watcher, pace, mark(config, splits)
+    )
 
 
 @dataclass
 class _Trainer:
-    """A run under way. train: the training part, on the device."""
+    """A run under way. train: the training part, on the device; mark: what weights tell of it."""
 
     fabric: Fabric
     run: Run
@@ -166,6 +171,7 @@ class _Trainer:
     state: State
     watcher: Watcher
     pace: Pace
+    mark: str
 
     def fit(self) -> None:
         fabric, run, epochs = self.fabric, self.run, self.config.train.epochs
@@ -328,8 +334,8 @@ class _Trainer:
         if not self.fabric.is_global_zero:
             return
         if better:
-            save_weights(run.weights("best"), state.chosen.state_dict())
-        save_weights(run.weights("last"), state.chosen.state_dict())
+            save_weights(run.weights("best"), state.chosen.state_dict(), run=self.mark)
+        save_weights(run.weights("last"), state.chosen.state_dict(), run=self.mark)
         run.add_epoch(row)
         margins = getattr(state.method, "margins", None)
         if margins is not None and epoch >= self.config.train.standard_epochs:

@@ -38,6 +38,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 LARGEST = 3.4028234663852886e38
 """The largest number in float32, in which everything is computed."""
 
+SMALLEST = 1.1754943508222875e-38
+"""The smallest number above 0 that float32 holds in full; below, 1e-46 is 0."""
+
 WHOLE = 2**32
 """Whole numbers lie below, seeds too."""
 
@@ -63,6 +66,11 @@ def check_numbers(values: Any, place: str = "") -> None:
             raise ConfigError(
                 f"{place}: is {values!r}; expected a finite number, at most {LARGEST:.3g}, the "
                 "largest of float32"
+            )
+        if number is not None and 0 < abs(number) < SMALLEST:
+            raise ConfigError(
+                f"{place}: is {values!r}; expected 0, or a number of at least {SMALLEST:.3g}, the "
+                "smallest of float32"
             )
 
 
@@ -110,8 +118,16 @@ def validate(model: type[Model], values: Any, place: str = "", owner: str = "") 
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = [explain(e, model, place, owner) for e in error.errors()]
+        found = error.errors()
+        lines = [explain(e, model, place, owner) for e in found if not _follows(e, found)]
         raise ConfigError("\n".join(lines)) from None
+
+
+def _follows(error: Any, found: Sequence[Any]) -> bool:
+    """Whether a list is too short only because its values are refused, which is told too."""
+    at = error["loc"]
+    within = (one["loc"] for one in found if len(one["loc"]) > len(at))
+    return error["type"] == "too_short" and any(loc[: len(at)] == at for loc in within)
 
 
 def check_name(place: str, name: str, table: Mapping[str, Any]) -> None:
@@ -149,6 +165,6 @@ def check_options(
             continue
         required = parameter.default is inspect.Parameter.empty
         fields[name] = (hints.get(name, Any), ... if required else parameter.default)
-    model = create_model(f"{named.name}", __config__=Strict.model_config, **fields)
+    model = create_model(f"{named.name}", __base__=Strict, **fields)
     checked = validate(model, named.options, place, named.name)
     return {key: getattr(checked, key) for key in named.options}

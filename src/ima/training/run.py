@@ -29,8 +29,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ima.environments import read_environment
 from ima.epochs import read_epochs
-from ima.files import read_json, whole, write_text
+from ima.files import whole, write_text
 from ima.training.checkpoint import peek
 from ima.training.config import Config, ConfigError, parse
 from ima.training.refusal import read_yaml
@@ -196,16 +197,7 @@ class Run:
 
     def environment(self) -> dict[str, Any]:
         """With what and where the run was made; empty before it started."""
-        path = self.folder / "environment.json"
-        if not path.exists():
-            return {}
-        try:
-            return _checked(read_json(path), path)
-        except ValueError as error:
-            raise ValueError(
-                f"{error}. Put back a whole one, or delete it: then nobody knows any more with "
-                "what and where the run was made"
-            ) from error
+        return read_environment(self.folder / "environment.json")
 
     def epochs(self) -> list[dict[str, float]]:
         """The rows of metrics.csv."""
@@ -318,28 +310,6 @@ def _add_row(path: Path, row: Mapping[str, float]) -> None:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows({k: _number(v) for k, v in r.items()} for r in rows)
-
-
-def _checked(found: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What environment.json holds; ValueError where it is not of the kinds that are written."""
-    resumed = found.get("resumed", [])
-    each = [found, *resumed] if isinstance(resumed, list) else [resumed]
-    for one in each:
-        if not isinstance(one, dict):
-            raise ValueError(f"{path} is damaged: it holds {one!r} for an environment")
-        trace = one.get("trace")
-        pairs = trace if isinstance(trace, list) else [] if trace is None else [trace]
-        if not all(isinstance(pair, list) and _numbers(pair) and len(pair) == 2 for pair in pairs):
-            raise ValueError(f"{path} is damaged: its trace holds no pairs of numbers")
-        samples, jobs = one.get("samples") or {}, one.get("jobs") or 1
-        counts = [*samples.values()] if isinstance(samples, dict) else [samples]
-        if not _numbers([*counts, jobs]):
-            raise ValueError(f"{path} is damaged: its numbers of samples and jobs are none")
-    return found
-
-
-def _numbers(values: Sequence[Any]) -> bool:
-    return all(isinstance(value, int | float) for value in values)
 
 
 def _number(value: float) -> float | int:

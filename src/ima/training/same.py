@@ -7,7 +7,9 @@ validation sample a digest of its bytes, its label, and what it looks like from 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,7 +20,7 @@ from torch import Tensor
 from ima.data import Part, Splits
 from ima.methods import METHODS
 from ima.networks import find_builder
-from ima.training.checkpoint import peek
+from ima.training.checkpoint import CheckpointError, peek, run_of
 from ima.training.refusal import ConfigError, parameters
 from ima.training.run import Run
 from ima.training.settings import Config, Named
@@ -105,6 +107,40 @@ def check_samples(run: Run, known: Mapping[str, Any], now: Mapping[str, Any]) ->
         raise ValueError(
             f"{run.folder} was begun on other samples: {difference}. {place} holds other files "
             "since; put the old ones back, or begin a new run with --out"
+        )
+
+
+def mark(config: Config, splits: Splits) -> str:
+    """What a file of weights tells of the run that wrote it: its settings and training labels."""
+    # Not of the images, which may be stored otherwise elsewhere.
+    labels = splits.train.targets.detach().cpu().contiguous().numpy().tobytes()
+    told = {"config": settings(config), "labels": hashlib.sha256(labels).hexdigest()}
+    return json.dumps(told, sort_keys=True, default=str)
+
+
+def check_weights(path: Path, config: Config, splits: Splits) -> None:
+    """Raise CheckpointError for weights that another run wrote than the one with this config.
+
+    Those that do not tell, as of earlier versions and from elsewhere, pass.
+    """
+    told = run_of(path)
+    if not told:
+        return
+    try:
+        then, now = json.loads(told), json.loads(mark(config, splits))
+        one, other = dict(then["config"]), dict(now["config"])
+        keys = [key for key in {**one, **other} if _differs(key, one, other)]
+        labels = then["labels"] != now["labels"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is damaged: what it tells of its run cannot be read; train again"
+        ) from error
+    changes = [f"{key} was {_shown(one, key)} and is {_shown(other, key)} here" for key in keys]
+    changes += ["it was trained on other labels"] if labels else []
+    if changes:
+        raise CheckpointError(
+            f"{path} holds weights of another run: {', '.join(changes)}. Put the run's own back, "
+            "or evaluate these as weights from elsewhere, with --model and --data"
         )
 
 

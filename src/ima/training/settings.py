@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from ima.data.augment import Name as Augmentation
 from ima.norms import get_norm
 
 
 class Strict(BaseModel):
-    """Immutable, and refuses unknown keys."""
+    """Immutable; refuses unknown keys, and yes or no where a number is wanted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truths(cls, value: Any, info: ValidationInfo) -> Any:
+        # To Python True is the number 1, and YAML takes yes, on and true for it.
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        number, open_ = (any(k in some for k in kinds) for some in ((int, float), (bool, Any)))
+        if number and not open_ and _has_truth(value):
+            raise PydanticCustomError("number", "Expected numbers, not yes or no (on, off, ...)")
+        return value
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """A type, and all that stand within it."""
+    return [annotation, *(kind for within in get_args(annotation) for kind in _kinds(within))]
+
+
+def _has_truth(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_truth, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_has_truth, value))
+    return isinstance(value, bool)
 
 
 class Named(BaseModel):
@@ -118,7 +151,9 @@ class Comparison(Strict):
 
 
 def _norm_name(value: object) -> object:
-    return get_norm(value).name if isinstance(value, int | float | str) else value
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return value
+    return get_norm(value).name
 
 
 class Config(Strict):

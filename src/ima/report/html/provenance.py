@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from ima.environments import data_told
 from ima.evaluation.remarks import REMARKS
 from ima.evaluation.results import (
     CLASSES,
@@ -56,8 +57,8 @@ def how_measured(judged: Sequence[Judged]) -> tuple[Block, ...]:
     note = next(
         (str(one.entry.config["note"]) for one in judged if one.entry.config.get("note")), ""
     )
-    kept = (s.environment.get("data") for one in judged for s in one.entry.sources)
-    notes = dict.fromkeys(str(one) for one in (note, *kept) if one)
+    kept = (told for one in judged for s in one.entry.sources for told in data_told(s.environment))
+    notes = dict.fromkeys(one for one in (note, *kept) if one)
     if notes:
         blocks.append(Prose(f"About the data: {' '.join(notes)}"))
     told = [results.settings for one in judged for results in one.entry.main]

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ima.environments import read_environment
 from ima.epochs import read_epochs
 from ima.evaluation.checks_results import Checks
 from ima.evaluation.distances import Distances
 from ima.evaluation.results import NETWORK, Results, check_network
-from ima.files import read_arrays, read_json
+from ima.files import read_arrays
 from ima.plain_yaml import YamlError, read_mapping
 from ima.report.html.checks import scrubbed
 from ima.report.html.scrub import scrub
@@ -135,7 +136,7 @@ def read(path: Path) -> Source:
         _method(config) or path.name.removesuffix("-evaluation"),
         results,
         scrub(config),
-        scrub(_json(path / "environment.json")) if is_run else {},
+        scrub(read_environment(path / "environment.json")) if is_run else {},
         read_epochs(path / "margins.csv", ("cap",)),
         _arrays(examples) if examples.exists() else {},
         None if checked is None else scrubbed(checked),
@@ -164,10 +165,6 @@ def _yaml(path: Path) -> dict[str, Any]:
     ):
         raise ValueError(f"{path} is damaged: it holds no settings")
     return found
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
 
 
 def _arrays(path: Path) -> dict[str, Any]:
