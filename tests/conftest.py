@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,14 @@ from ima.data import load
 from ima.networks.small_cnn import small_cnn
 
 torch.set_num_threads(1)
+
+# Started in the background of a shell, or by nohup, this process ignores signals that commands are
+# to mind, and so would they.
+if threading.current_thread() is threading.main_thread():
+    for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(_number) is signal.SIG_IGN:
+            _usual = signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(_number, _usual)
 
 settings.register_profile(
     "ima",
