@@ -97,18 +97,32 @@ def make_raw(
 
 def plan(folders: Folders, *configurations: str) -> None:
     """nnU-Net's planning and preprocessing of the data set."""
-    run(
-        folders,
-        "plan",
-        *("-d", str(DATASET_ID), "-c", *configurations, "-np", *["1"] * len(configurations)),
-        *("-npfp", "1"),
-        # Planning sets as many threads as there are augmentation processes: at least one.
-        nnUNet_n_proc_DA="1",
-    )
+
+    def once(timeout: float | None) -> None:
+        run(
+            folders,
+            "plan",
+            *("-d", str(DATASET_ID), "-c", *configurations, "-np", *["1"] * len(configurations)),
+            *("-npfp", "1"),
+            timeout=timeout,
+            # Planning sets as many threads as there are augmentation processes: at least one.
+            nnUNet_n_proc_DA="1",
+        )
+
+    try:
+        once(100)
+    except subprocess.TimeoutExpired:
+        # Its pools of processes were seen to hang, once in many runs.
+        once(None)
 
 
 def run(
-    folders: Folders, name: str, *arguments: str, check: bool = True, **variables: str
+    folders: Folders,
+    name: str,
+    *arguments: str,
+    check: bool = True,
+    timeout: float | None = None,
+    **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """One of nnU-Net's commands (`plan`, `train`, `predict`) through this library's command line.
 
@@ -120,6 +134,7 @@ def run(
         capture_output=True,
         text=True,
         check=False,
+        timeout=timeout,
     )
     assert done.returncode == 0 or not check, done.stdout[-4000:] + done.stderr[-4000:]
     return done
