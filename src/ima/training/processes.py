@@ -168,9 +168,10 @@ def ending_workers() -> Generator[None]:
 
     Ctrl-C is an exception, after which Python ends them by itself.
     """
+    owner = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:
-        for worker in multiprocessing.active_children():
+        for worker in multiprocessing.active_children() if os.getpid() == owner else ():
             worker.kill()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
@@ -179,8 +180,24 @@ def ending_workers() -> Generator[None]:
     ours = [n for n in STOPS if main and signal.getsignal(n) is signal.SIG_DFL]
     for number in ours:
         signal.signal(number, end)
+    _MINDED.extend(ours)
     try:
         yield
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+            _MINDED.remove(number)
+
+
+_MINDED: list[int] = []
+"""The signals that `ending_workers` minds now."""
+
+
+def _as_usual() -> None:
+    for number in _MINDED:
+        signal.signal(number, signal.SIG_DFL)
+
+
+# A pool ends its forked workers by SIGTERM and waits for them. One that minded it as this process
+# does might never come to it, where the signal comes just before it waits for work.
+os.register_at_fork(after_in_child=_as_usual)
