@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import multiprocessing
 import os
 import re
 import signal
@@ -30,6 +31,7 @@ from ima.training.children import Work, work_off
 from ima.training.compare import make, plan
 from ima.training.config import load_config
 from ima.training.lock import Lock
+from ima.training.processes import ending_workers
 from ima.training.run import Run
 
 RECIPE = (
@@ -423,3 +425,19 @@ def test_workers_of_a_command_in_this_process_end_with_it(
     else:
         os.kill(worker, signal.SIGKILL)
         raise AssertionError
+
+
+def test_workers_forked_within_a_command_mind_signals_as_usual() -> None:
+    # A pool ends its workers by SIGTERM; a handler in Python might not come to run in them.
+    def usual(told: Any) -> None:
+        told.put([signal.getsignal(n) is signal.SIG_DFL for n in (signal.SIGTERM, signal.SIGHUP)])
+
+    context = multiprocessing.get_context("fork")
+    told = context.SimpleQueue()
+    with ending_workers():
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        worker = context.Process(target=usual, args=(told,))
+        worker.start()
+        assert told.get() == [True, True]
+        worker.join()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
