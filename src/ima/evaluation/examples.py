@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from ima.evaluation.one_batch import Example
-from ima.evaluation.partial import key_of
+from ima.evaluation.partial import key_of, read_beside
 from ima.evaluation.values import Value, from_cell, to_cell
-from ima.files import read_arrays, write_arrays
+from ima.files import write_arrays
 from ima.tasks.pixels import wide
 
 NUMBERS = ("id", "eps", "label", "prediction", "clean_prediction")
@@ -38,7 +38,7 @@ class Examples:
         self.limit, self.tries, self.record, self.data = limit, tries, record, data
         self.new: list[Example] = []
         self.beside = record.with_name(record.name + ".npz")
-        self.old = _read(self.beside)
+        self.old = read_beside(self.beside, _kept)
         self.saved = 0
 
     def keep(self, example: Example) -> None:
@@ -90,18 +90,6 @@ def _column(found: Sequence[Value]) -> NDArray[Any]:
     """Numbers as they are; labels and predictions that are none as text."""
     plain = all(isinstance(one, int | float) for one in found)
     return np.array(found if plain else [to_cell(one) for one in found])
-
-
-def _read(path: Path) -> tuple[str, list[Example]]:
-    if not path.exists():
-        return "", []
-    try:
-        return _kept(read_arrays(path))
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); delete it and the record beside it, "
-            f"{path.with_suffix('').name}, and evaluate again"
-        ) from error
 
 
 def _kept(found: Mapping[str, Any]) -> tuple[str, list[Example]]:

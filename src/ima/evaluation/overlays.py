@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ima.evaluation.partial import key_of
+from ima.evaluation.partial import key_of, read_beside
 from ima.evaluation.segment_batch import SegmentExample
-from ima.files import read_arrays, write_arrays
+from ima.files import write_arrays
 
 COUNT = 6
 
@@ -46,7 +46,7 @@ class Overlays:
         self.attack, self.record, self.data = attack, record, data
         self.ignore_label = ignore_label
         self.beside = record.with_name(record.name + ".npz")
-        self.old = _read(self.beside)
+        self.old = read_beside(self.beside, _kept)
         self.new: list[Picture] = []
 
     def keep(self, example: SegmentExample) -> None:
@@ -141,18 +141,6 @@ def _padded(images: Sequence[NDArray[Any]], value: float) -> NDArray[Any]:
     for row, image in zip(found, images, strict=True):
         row[: image.shape[0], : image.shape[1]] = image
     return found
-
-
-def _read(path: Path) -> tuple[str, list[Picture]]:
-    if not path.exists():
-        return "", []
-    try:
-        return _kept(read_arrays(path))
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); delete it and the record beside it, "
-            f"{path.with_suffix('').name}, and evaluate again"
-        ) from error
 
 
 def _kept(found: Mapping[str, Any]) -> tuple[str, list[Picture]]:

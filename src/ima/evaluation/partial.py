@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from ima.evaluation.results import Row
 from ima.evaluation.watch import Counts
-from ima.files import unwritable, write_text
+from ima.files import read_arrays, unwritable, write_text
 from ima.tasks import Tree, leaves
 
 R = TypeVar("R")
 """A kind of rows: a dataclass of numbers and strings."""
+
+T = TypeVar("T")
 
 FORMAT = "evaluation under way, 2"
 
@@ -94,6 +96,24 @@ def kept(record: Path | None) -> str:
     if record is None:
         return "nothing is kept: pass partial=FILE next time"
     return f"what is finished is in {record}: run the same again to continue"
+
+
+def read_beside(
+    path: Path, kept_in: Callable[[Mapping[str, Any]], tuple[str, list[T]]]
+) -> tuple[str, list[T]]:
+    """Samples for pictures beside a record, and the record's key; none where there is no file.
+
+    kept_in: makes both of the file's arrays. Raises ValueError for a damaged file.
+    """
+    if not path.exists():
+        return "", []
+    try:
+        return kept_in(read_arrays(path))
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); delete it and the record beside it, "
+            f"{path.with_suffix('').name}, and evaluate again"
+        ) from error
 
 
 def discard(record: Path) -> None:
