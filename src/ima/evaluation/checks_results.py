@@ -8,8 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ima.evaluation.remarks import remarks_of
-from ima.evaluation.results import wilson
+from pydantic import ConfigDict, TypeAdapter
+
+from ima.evaluation import earlier, store
+from ima.evaluation.settings import Settings
+from ima.evaluation.statistics import wilson
 from ima.files import read_json, write_text
 
 Evidence = Mapping[str, Any]
@@ -37,13 +40,13 @@ class Check:
 class Checks:
     """All checks of one model, and how they were made."""
 
-    settings: Mapping[str, str]
+    settings: Settings
     checks: tuple[Check, ...]
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What leaves the evaluation in doubt, as sentences."""
-        return remarks_of(self.settings)
+        return self.settings.remarks
 
     @property
     def tripped(self) -> tuple[str, ...]:
@@ -52,29 +55,29 @@ class Checks:
 
     def to_json(self, path: str | Path) -> None:
         """Write them; the file appears whole or not at all."""
-        values = {"settings": dict(self.settings), "checks": [asdict(c) for c in self.checks]}
-        write_text(Path(path), json.dumps(values, indent=1, allow_nan=False) + "\n")
+        settings = json.loads(self.settings.model_dump_json(exclude_defaults=True))
+        checks = [asdict(check) for check in self.checks]
+        told = {"format": store.FORMAT, "settings": settings, "checks": checks}
+        write_text(Path(path), json.dumps(told, indent=1, allow_nan=False) + "\n")
 
     @staticmethod
     def from_json(path: Path) -> Checks:
-        """Read what `to_json` wrote; ValueError for any other file."""
+        """Read what `to_json` wrote, in this version or one before; ValueError for other files."""
         try:
-            values = read_json(path)
-            checks = tuple(_checked(Check(**check)) for check in values["checks"])
-            return Checks({k: str(v) for k, v in dict(values["settings"]).items()}, checks)
+            told = read_json(path)
+            checks = READ.validate_python(told["checks"])
+            if told.get("format") is None:
+                settings = earlier.settings(told["settings"], "")
+            else:
+                settings = Settings(**told["settings"])
+            return Checks(settings, checks)
         except (ValueError, TypeError, LookupError) as error:
             raise ValueError(
                 f"{path} holds no checks ({error}); make them again: ima evaluate RUN --checks"
             ) from error
 
 
-def _checked(check: Check) -> Check:
-    words = (check.name, check.title, check.sentence, check.means, check.do)
-    if not all(isinstance(word, str) for word in words):
-        raise ValueError(f"check {check.name!r} has words that are none")
-    if check.tripped not in (True, False, None) or not isinstance(check.evidence, dict):
-        raise ValueError(f"check {check.name!r} has no verdict, or no evidence")
-    return check
+READ = TypeAdapter(tuple[Check, ...], config=ConfigDict(strict=True))
 
 
 def share(count: int, n: int) -> dict[str, float]:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ima.evaluation.remarks import remarks_of
-from ima.evaluation.results import CLEAN, check_whole, columns, read_settings, unread
-from ima.evaluation.values import Value, check_kind, from_cell, to_cell
-from ima.files import whole
+from ima.evaluation import store
+from ima.evaluation.results import CLEAN, check_whole
+from ima.evaluation.settings import Settings
+from ima.evaluation.values import Value
 
 NONE = "none"
-FIELDS = ("id", "label", "prediction", "distance", "attack")
+
+AGAIN = "measure the distances again"
 
 
 @dataclass(frozen=True)
@@ -39,20 +37,32 @@ class Distance:
 
 @dataclass(frozen=True)
 class Distances:
-    """The rows of one model, and the norm that distances are measured in.
+    """The rows of one model.
 
     Every distance is an upper bound: that nothing nearer was found is no proof that nothing is.
-    settings: how it was made: the attacks that ran, those left out, samples, seed, seconds.
+    settings: how it was made: the norm, the attacks that ran, those left out, samples, seed.
     """
 
     rows: tuple[Distance, ...]
-    norm: str
-    settings: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
+    settings: Settings
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the rows are the same, NaN as NaN; how they were made does not count."""
+        if not isinstance(other, Distances):
+            return NotImplemented
+        return self.norm == other.norm and list(map(repr, self.rows)) == list(map(repr, other.rows))
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    @property
+    def norm(self) -> str:
+        """The norm that distances are measured in."""
+        return self.settings.norm
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What leaves the figures in doubt, as sentences."""
-        return remarks_of(self.settings)
+        return self.settings.remarks
 
     @property
     def values(self) -> NDArray[np.float64]:
@@ -87,49 +97,24 @@ class Distances:
         return float(low + (high - low) / 2) if math.isfinite(high) else math.inf
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the settings as a comment, `# {...}`, and the rows; whole or not at all."""
-        with whole(Path(path)) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-            file.write(f"# {json.dumps(dict(self.settings))}\r\n")
-            writer = csv.writer(file)
-            writer.writerow((*FIELDS, "norm"))
-            for row in self.rows:
-                said = to_cell(row.label), to_cell(row.prediction)
-                writer.writerow((row.id, *said, row.distance, row.attack, self.norm))
+        """Write the rows as a CSV, and the settings into a JSON beside it; whole or not at all."""
+        store.write(Path(path), store.columns_of(self.rows, Distance), self.settings)
 
     @staticmethod
-    def from_csv(path: Path) -> Distances:
-        """Read what `to_csv` wrote; ValueError for any other file."""
+    def from_csv(path: str | Path) -> Distances:
+        """Read what `to_csv` wrote, in this version or one before; ValueError for any other file."""
+        path = Path(path)
+        columns, settings = store.read(path, "distances", AGAIN)
+        rows = store.rows_of(path, columns, Distance, "distances", AGAIN)
+        for row in rows:
+            known = {CLEAN: row.distance == 0, NONE: math.isnan(row.distance)}
+            if not known.get(row.attack, 0 <= row.distance < math.inf):
+                raise ValueError(
+                    f"{path} is damaged (the distance of sample {row.id} is {row.distance}, found "
+                    f"by {row.attack!r}); {AGAIN}"
+                )
         try:
-            with path.open(newline="", encoding="utf-8") as file:
-                settings = read_settings(file.readline())
-                header, *records = list(csv.reader(file)) or [[]]
-        except (ValueError, csv.Error) as error:
-            raise ValueError(
-                f"{path} is no file of distances, or damaged: {unread(error)}; measure the "
-                "distances again"
-            ) from error
-        if tuple(header) != (*FIELDS, "norm"):
-            raise ValueError(
-                f"{path} is no file of distances, or damaged: {columns(header)}; measure the "
-                "distances again"
-            )
-        norm = records[0][-1] if records else ""
-        try:
-            rows = tuple(_row(record, norm) for record in records)
-            check_kind("label", (row.label for row in rows))
-            check_kind("prediction", (row.prediction for row in rows))
-            check_whole([(("distances", 0.0), row.id) for row in rows], settings)
-            return Distances(rows, norm, settings)
+            check_whole([("distances", 0.0)] * len(rows), [row.id for row in rows], settings)
         except ValueError as error:
-            raise ValueError(f"{path} is damaged ({error}); measure the distances again") from error
-
-
-def _row(record: list[str], norm: str) -> Distance:
-    if len(record) != len(FIELDS) + 1 or record[-1] != norm:
-        raise ValueError(f"a row is {','.join(record)!r}")
-    id_, label, prediction, distance, attack, _ = record
-    row = Distance(int(id_), from_cell(label), from_cell(prediction), float(distance), attack)
-    known = {CLEAN: row.distance == 0, NONE: math.isnan(row.distance)}
-    if not known.get(attack, 0 <= row.distance < math.inf):
-        raise ValueError(f"a row is {','.join(record)!r}")
-    return row
+            raise ValueError(f"{path} is damaged ({error}); {AGAIN}") from error
+        return Distances(tuple(rows), settings)

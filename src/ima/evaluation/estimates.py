@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ima.evaluation.results import columns, unread
-from ima.files import whole
+from ima.evaluation import store
+from ima.evaluation.settings import Settings
 
-FIELDS = ("id", "label", "true", "prediction", "margin", "distance", "attack")
+AGAIN = "run `ima margins` again"
 
 
 @dataclass(frozen=True)
@@ -46,15 +42,26 @@ class Estimate:
 class Estimates:
     """The training samples of a run, by id.
 
-    norm: of margins and distances; cap: the largest margin; classes: their names; settings: run,
-    method, epoch, and how the distances were found.
+    settings: norm, cap, classes, epoch, and how the distances were found.
     """
 
     rows: tuple[Estimate, ...]
-    norm: str
-    cap: float
-    classes: tuple[str, ...]
-    settings: Mapping[str, str]
+    settings: Settings
+
+    @property
+    def norm(self) -> str:
+        """The norm of margins and distances."""
+        return self.settings.norm
+
+    @property
+    def cap(self) -> float:
+        """The largest margin."""
+        return math.inf if self.settings.cap is None else self.settings.cap
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.settings.classes
 
     @property
     def margins(self) -> NDArray[np.float64]:
@@ -73,37 +80,15 @@ class Estimates:
         return found.reshape(-1, 2)[:, 0], found.reshape(-1, 2)[:, 1]
 
     def to_csv(self, path: str | Path) -> None:
-        """Write everything; the file appears whole or not at all."""
-        head = {"norm": self.norm, "cap": self.cap, "classes": list(self.classes)}
-        with whole(Path(path)) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-            file.write(f"# {json.dumps({**head, 'settings': dict(self.settings)})}\r\n")
-            writer = csv.writer(file)
-            writer.writerow(FIELDS)
-            writer.writerows(map(astuple, self.rows))
+        """Write the rows as a CSV, and the settings into a JSON beside it; whole or not at all."""
+        store.write(Path(path), store.columns_of(self.rows, Estimate), self.settings)
 
     @staticmethod
-    def from_csv(path: Path) -> Estimates:
-        """Read what `to_csv` wrote; ValueError for any other file."""
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                first = file.readline()
-                head: dict[str, Any] = json.loads(first.removeprefix("#"))
-                header, *records = list(csv.reader(file)) or [[]]
-            if tuple(header) != FIELDS:
-                raise ValueError(columns(header))
-            rows = tuple(_row(record) for record in records)
-            classes, settings = tuple(map(str, head["classes"])), dict(head["settings"])
-            return Estimates(rows, str(head["norm"]), float(head["cap"]), classes, settings)
-        except (ValueError, TypeError, LookupError, csv.Error) as error:
-            raise ValueError(
-                f"{path} is no file of margins, or damaged: {unread(error)}; run `ima margins` "
-                "again"
-            ) from error
-
-
-def _row(record: list[str]) -> Estimate:
-    if len(record) != len(FIELDS):
-        raise ValueError(f"a row is {','.join(record)!r}")
-    id_, label, true, prediction, margin, distance, attack = record
-    numbers = int(id_), int(label), int(true), int(prediction)
-    return Estimate(*numbers, float(margin), float(distance), attack)
+    def from_csv(path: str | Path) -> Estimates:
+        """Read what `to_csv` wrote, in this version or one before; ValueError for any other file."""
+        path = Path(path)
+        columns, settings = store.read(path, "margins", AGAIN)
+        rows = store.rows_of(path, columns, Estimate, "margins", AGAIN)
+        if settings.cap is None:
+            raise ValueError(f"{path} does not say the largest margin; {AGAIN}")
+        return Estimates(tuple(rows), settings)

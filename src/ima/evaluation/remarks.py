@@ -1,37 +1,16 @@
 """Remarks: plain sentences about what leaves the figures of an evaluation in doubt.
 
-They stand among an evaluation's settings, under one key, so that files carry them. Readable
-without torch.
+They stand among an evaluation's settings, so that files carry them. Readable without torch.
 """
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-
-REMARKS = "remarks"
-"""The setting that holds them: a JSON list of sentences."""
-
 
 class Doubt(UserWarning):
     """The figures of an evaluation are in doubt."""
-
-
-def remarks_of(settings: Mapping[str, str]) -> tuple[str, ...]:
-    """The sentences that settings hold; none in files from before there were any."""
-    text = settings.get(REMARKS, "")
-    try:
-        found = json.loads(text) if text else []
-    except ValueError:
-        found = text
-    return tuple(map(str, found if isinstance(found, list) else [found]))
-
-
-def as_setting(remarks: Sequence[str]) -> dict[str, str]:
-    """The setting of these sentences; empty where there are none."""
-    return {REMARKS: json.dumps(list(remarks), ensure_ascii=False)} if remarks else {}
 
 
 def united(each: Iterable[tuple[str, Sequence[str]]]) -> list[str]:

@@ -1,161 +1,323 @@
-"""What an evaluation found: one row for every sample, attack and noise radius.
+"""What an evaluation found: for every sample, attack and noise radius the lowest quality.
 
-Tables and figures are functions of these rows and need neither model nor torch.
+A quality is one number of 0 to 1: 1 or 0 for a label that is right or wrong, the Dice of a mask. A
+sample whose quality is below the measure's threshold is broken. Held as columns; tables and figures
+are functions of these and need neither model nor torch.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ima.evaluation.remarks import remarks_of
-from ima.evaluation.values import Value, check_kind, from_cell, to_cell
-from ima.files import whole
+from ima.evaluation import store
+from ima.evaluation.settings import Settings
+from ima.evaluation.statistics import (
+    mean_interval,
+    mean_of,
+    part_means,
+    share_interval,
+    worth,
+)
+from ima.evaluation.values import Value
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CLEAN = "clean"
 
+WORST = "worst case"
+"""For every sample the attack that leaves the lowest quality."""
+
+KINDS = ("clean", "chosen", "drawn", "white", "worst")
+"""What noise there is: none; chosen against the network; drawn at random from the ball; white noise,
+whose size is no radius; the worst of several attacks."""
+
+AGAIN = "evaluate the model again"
 
 @dataclass(frozen=True)
 class Row:
     """One sample under one attack.
 
-    id, label: of the sample; attack: its name, `"clean"` for no noise; eps: the noise radius;
-    prediction: on the noisy sample (on the clean one where no attack succeeded); broken: the
-    prediction is wrong, on the clean sample or with noise of at most eps; distance: the size of
-    the noise found, NaN where none broke the sample. For white noise eps is its amplitude. Labels
-    and predictions are classes, or with a task of a user's own what `Value` says. case: whose
-    sample it is, empty where nobody said.
+    id: of the sample; attack: its name, `"clean"` for no noise; eps: the noise radius, of white
+    noise the amplitude; quality: the lowest found with noise of at most eps, 0 to 1; size: of that
+    noise, NaN where none lowered the quality; kind: see `KINDS`; case, slice: whose sample it is,
+    empty and -1 where nobody said; broken: the quality is below the threshold. more: the task's
+    columns by name, such as the label and the prediction with the noise.
     """
 
     id: int
-    label: Value
     attack: str
     eps: float
-    prediction: Value
-    broken: bool
-    distance: float
+    quality: float
+    size: float = math.nan
+    kind: str = "chosen"
     case: str = ""
+    slice: int = -1
+    broken: bool = False
+    more: Mapping[str, Value] = field(default_factory=dict[str, Value])
 
+BASE = tuple(one.name for one in fields(Row) if one.name not in ("broken", "more"))
+"""The columns that every evaluation has."""
 
-FIELDS = ("id", "label", "attack", "eps", "prediction", "broken", "distance")
-CASE = "case"
-"""The column that files have where cases are known."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
-    """The rows of one model's evaluation, and the norm that eps and distance are measured in.
+    """The rows of one model's evaluation.
 
-    settings: how it was made, as far as known: samples, seed, seconds, and by the name of an attack
-    that is made of parts those that ran.
+    columns: by name, one value a row; those of `BASE` and the task's. settings: how it was made.
     """
 
-    rows: tuple[Row, ...]
-    norm: str
-    settings: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
+    columns: Mapping[str, NDArray[Any]]
+    settings: Settings
+
+    @staticmethod
+    def of(rows: Sequence[Row], settings: Settings) -> Results:
+        """The results that hold these rows."""
+        more = dict.fromkeys(name for row in rows for name in row.more)
+        found = {name: store.column([getattr(row, name) for row in rows]) for name in BASE}
+        found |= {name: store.column([row.more[name] for row in rows]) for name in more}
+        return Results(found, settings)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the rows are the same; how they were made does not count."""
+        if not isinstance(other, Results) or self.norm != other.norm:
+            return NotImplemented if not isinstance(other, Results) else False
+        mine, others = self.columns, other.columns
+        return mine.keys() == others.keys() and all(
+            np.array_equal(mine[n], others[n], equal_nan=mine[n].dtype.kind == "f") for n in mine
+        )
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    def __len__(self) -> int:
+        return len(self.columns["id"])
+
+    def __str__(self) -> str:
+        """The mean quality, a line an attack: short, however many rows there are."""
+        write = self.settings.measure.said
+        lines = [f"{self.settings.measure.title} of {self._samples} samples, noise in {self.norm}"]
+        for attack in (CLEAN, *self.attacks):
+            at = [0.0] if attack == CLEAN else self.eps
+            values = ", ".join(
+                (f"{eps:g}: " if eps else "") + write(value).replace("\u00a0", " ")
+                for eps in at
+                if not math.isnan(value := self.mean(attack, eps))
+            )
+            lines.append(f"  {attack:<14} {values}")
+        return "\n".join([*lines, *(f"  remark: {one}" for one in self.remarks)])
+
+    __repr__ = __str__
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """One object a row, for those who want to look at single ones."""
+        more = [name for name in self.columns if name not in BASE]
+        listed = {name: column.tolist() for name, column in self.columns.items()}
+        broken = self.broken_rows.tolist()
+        return tuple(
+            Row(
+                **{name: listed[name][i] for name in BASE if name in listed},
+                broken=broken[i],
+                more={name: listed[name][i] for name in more},
+            )
+            for i in range(len(self))
+        )
+
+    @property
+    def norm(self) -> str:
+        """The norm that eps and size are measured in."""
+        return self.settings.norm
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What leaves the figures in doubt, as sentences."""
-        return remarks_of(self.settings)
+        return self.settings.remarks
 
     @property
     def attacks(self) -> tuple[str, ...]:
-        """The attacks, without clean and white noise, in the order in which they ran."""
-        return tuple(dict.fromkeys(row.attack for row in self.rows if aimed(row.attack)))
+        """The attacks with a radius, in the order in which they ran, the worst case last."""
+        return self._named("chosen", "drawn", "worst")
+
+    @property
+    def white(self) -> tuple[str, ...]:
+        """The white noise that was tried: `"white-1"`, `"white-100"`, ..."""
+        return self._named("white")
 
     @property
     def eps(self) -> tuple[float, ...]:
         """The noise radii, ascending."""
-        return tuple(sorted({row.eps for row in self.rows if aimed(row.attack)}))
+        radii = np.isin(self.columns["kind"], ("chosen", "drawn", "worst"))
+        return tuple(np.unique(self.columns["eps"][radii]).tolist())
+
+    def kind(self, attack: str) -> str:
+        """The kind of noise of an attack, see `KINDS`; that of a worst case of draws is drawn."""
+        kinds: list[str] = self.columns["kind"][self.columns["attack"] == attack][:1].tolist()
+        return next(iter(kinds), "")
+
+    def amplitude(self, white: str) -> float:
+        """The size of white noise on every entry."""
+        return float(self.columns["eps"][self.columns["attack"] == white][0])
 
     @property
-    def white(self) -> dict[str, tuple[float, int, int]]:
-        """White noise by its name: amplitude, samples that it flips, samples right without it."""
-        names = [(r.attack, r.eps) for r in self.rows if is_white(r.attack)]
-        wrong = sum(self.broken(CLEAN, 0.0).values())
-        found: dict[str, tuple[float, int, int]] = {}
-        for name, eps in dict.fromkeys(names):
-            broken = self.broken(name, eps)
-            found[name] = (eps, sum(broken.values()) - wrong, len(broken) - wrong)
-        return found
+    def cases(self) -> tuple[str, ...]:
+        """The cases that samples are from, in their order; empty where nobody said."""
+        found = tuple(dict.fromkeys(self.of_attack()["case"].tolist()))
+        return () if "" in found else found
 
-    def flips(self, name: str) -> list[Row]:
-        """The rows of white noise of this name, of samples that are right without it."""
-        wrong = {row.id for row in self.of() if row.broken}
-        return [row for row in self.rows if row.attack == name and row.id not in wrong]
-
-    def accuracy(self, attack: str = CLEAN, eps: float = 0.0) -> float:
-        """Share of all samples that stand; NaN where nothing was run.
-
-        A sample that is wrong without noise counts as broken under every attack.
-        """
-        broken = [row.broken for row in self.of(attack, eps)]
-        return 1 - sum(broken) / len(broken) if broken else float("nan")
-
-    def broken(self, attack: str, eps: float) -> dict[int, bool]:
-        """Whether each sample, by id, is broken."""
-        return {row.id: row.broken for row in self.of(attack, eps)}
-
-    def interval(self, attack: str = CLEAN, eps: float = 0.0) -> tuple[float, float]:
-        """A 95 % interval of `accuracy`, as shares: what a test set of this size leaves open.
-
-        Wilson's; where rows name their cases, of as many samples as these are worth (see
-        `effective`). NaN where nothing was run.
-        """
-        rows = self.of(attack, eps)
-        if not rows:
-            return math.nan, math.nan
-        return interval(self.accuracy(attack, eps), len(rows), worth(rows))
-
-    def by_class(self, attack: str = CLEAN, eps: float = 0.0) -> dict[int, tuple[int, int]]:
-        """For each class, by its index, how many of its samples stand and how many there are.
-
-        Empty where labels are no classes, as with a task of a user's own they can be.
-        Of two classes, the share of one is the sensitivity, that of the other the specificity.
-        """
-        found: dict[int, tuple[int, int]] = {}
-        for row in self.of(attack, eps):
-            if not isinstance(row.label, int):
-                return {}
-            standing, n = found.get(row.label, (0, 0))
-            found[row.label] = standing + (not row.broken), n + 1
-        return dict(sorted(found.items()))
-
-    def of(self, attack: str = CLEAN, eps: float = 0.0) -> list[Row]:
-        """The rows of one attack at one radius."""
-        near = (k for k in self._groups if k[0] == attack and same_radius(k[1], eps))
-        return [row for key in near for row in self._groups[key]]
+    @property
+    def knows_cases(self) -> bool:
+        """Whether somebody said the cases of all samples."""
+        return bool(self.cases)
 
     @cached_property
-    def _groups(self) -> dict[tuple[str, float], list[Row]]:
-        found: dict[tuple[str, float], list[Row]] = {}
-        for row in self.rows:
-            found.setdefault((row.attack, row.eps), []).append(row)
-        return found
+    def broken_rows(self) -> NDArray[np.bool_]:
+        """For every row, whether its sample is broken."""
+        return self.columns["quality"] < self.settings.measure.threshold
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, float], NDArray[np.intp]]:
+        found: dict[tuple[str, float], list[int]] = {}
+        keys = zip(self.columns["attack"].tolist(), self.columns["eps"].tolist(), strict=True)
+        for place, key in enumerate(keys):
+            found.setdefault(key, []).append(place)
+        return {key: np.array(places) for key, places in found.items()}
+
+    @property
+    def keys(self) -> tuple[tuple[str, float], ...]:
+        """Attacks and radii, in the order of the rows."""
+        return tuple(self._places)
+
+    def at(self, attack: str = CLEAN, eps: float | None = None) -> NDArray[np.intp]:
+        """The places of one attack's rows at one radius; at any if None."""
+        found = [
+            places
+            for (name, radius), places in self._places.items()
+            if name == attack and (eps is None or attack == CLEAN or same_radius(radius, eps))
+        ]
+        return np.concatenate(found) if found else np.array([], dtype=np.intp)
+
+    def of_attack(self, attack: str = CLEAN, eps: float | None = None) -> dict[str, NDArray[Any]]:
+        """The columns of one attack's rows at one radius; at any if None."""
+        places = self.at(attack, eps)
+        return {name: column[places] for name, column in self.columns.items()}
+
+    def matrix(self, attack: str = CLEAN, eps: float | None = None) -> NDArray[np.float64]:
+        """What a mean is taken over, (n, K): the qualities, or those of every part; NaN: none."""
+        measure, places = self.settings.measure, self.at(attack, eps)
+        if measure.over == "parts":
+            return self.parts(places)
+        return self.columns["quality"][places][:, None]
+
+    def parts(self, places: NDArray[np.intp]) -> NDArray[np.float64]:
+        """The quality of every part of some rows, (n, K), NaN where it does not count.
+
+        Of a sample with one label, its class is its only part. (n, 0) where there are no parts.
+        """
+        prefix, names = self.settings.measure.column, self.classes
+        if prefix:
+            found = [self.columns[prefix + name][places] for name in names]
+            return np.array(found, dtype=np.float64).reshape(len(names), len(places)).T
+        if not names:
+            return np.empty((len(places), 0))
+        labels = self.columns["label"][places]
+        quality = self.columns["quality"][places]
+        return np.where(labels[:, None] == np.arange(len(names)), quality[:, None], np.nan)
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the parts of samples; numbers where nobody named classes, else empty."""
+        named = self.settings.classes
+        label = self.columns.get("label")
+        if self.settings.measure.column or label is None or label.dtype.kind != "i":
+            return named if self.settings.measure.column else ()
+        numbers = range(len(named), int(label.max(initial=-1)) + 1)
+        return (*named, *(f"class {number}" for number in numbers))
+
+    def mean(self, attack: str = CLEAN, eps: float | None = None) -> float:
+        """The mean quality: an accuracy, or the average Dice index; NaN where nothing was run."""
+        return mean_of(self.matrix(attack, eps))
+
+    def accuracy(self, attack: str = CLEAN, eps: float | None = None) -> float:
+        """Share of all samples that are not broken; NaN where nothing was run.
+
+        A sample that is broken without noise is broken under every attack.
+        """
+        broken = self.broken_rows[self.at(attack, eps)]
+        return 1 - float(broken.mean()) if len(broken) else math.nan
+
+    def adi(self, attack: str = CLEAN, eps: float | None = None) -> float:
+        """The average Dice index, 0 to 1 (Ma & Liang, Eq. 14): the mean over classes of their mean.
+
+        NaN where nothing was run, or no class occurs.
+        """
+        return mean_of(self.parts(self.at(attack, eps)))
+
+    def per_class(self, attack: str = CLEAN, eps: float | None = None) -> tuple[float, ...]:
+        """For every class the mean quality over the samples in which it counts; NaN: in none.
+
+        Of two classes of labels, one is the sensitivity, the other the specificity.
+        """
+        return tuple(part_means(self.parts(self.at(attack, eps))).tolist())
+
+    def counts(self, attack: str = CLEAN, eps: float | None = None) -> tuple[int, ...]:
+        """For every class in how many samples it counts."""
+        return tuple((~np.isnan(self.parts(self.at(attack, eps)))).sum(0).tolist())
+
+    def adi_all_classes(self, attack: str = CLEAN, eps: float | None = None) -> float:
+        """`adi` over samples alone whose truth holds every foreground class.
+
+        The authors' code computes this. NaN where there is no such sample.
+        """
+        places = self.at(attack, eps)
+        present = self.columns.get("present")
+        whole = places if present is None else places[present[places] == len(self.classes)]
+        return mean_of(self.parts(whole))
+
+    def interval(self, attack: str = CLEAN, eps: float | None = None) -> tuple[float, float]:
+        """A 95 % interval of `mean`: what a test set of this size leaves open.
+
+        Of shares Wilson's; where rows name their cases, of as many samples as these are worth (see
+        `effective`). Of other means from how much the cases differ, see `mean_interval`. NaN where
+        nothing was run.
+        """
+        places = self.at(attack, eps)
+        if not len(places):
+            return math.nan, math.nan
+        cases = self.columns["case"][places]
+        if self.settings.measure.binary:
+            standing = ~self.broken_rows[places]
+            return share_interval(float(standing.mean()), len(places), worth(standing, cases))
+        own = np.where(cases == "", self.columns["id"][places].astype(str), cases)
+        return mean_interval(self.matrix(attack, eps), own)
+
+    def flips(self, white: str) -> NDArray[np.intp]:
+        """The places of white noise's rows, of samples that are right without it."""
+        clean = self.at(CLEAN)
+        right = self.columns["id"][clean[~self.broken_rows[clean]]]
+        places = self.at(white)
+        return places[np.isin(self.columns["id"][places], right)]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The rows as a pandas DataFrame, which must be installed; the settings in its `attrs`."""
+        import pandas as pd
+
+        frame = pd.DataFrame(dict(self.columns))
+        frame.attrs = self.settings.model_dump(mode="json", exclude_defaults=True)
+        return frame
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the settings as a comment, `# {...}`, and the rows.
-
-        The file appears whole or not at all.
-        """
-        with whole(Path(path)) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-            if self.settings:
-                file.write(f"# {json.dumps(dict(self.settings))}\r\n")
-            writer = csv.writer(file)
-            fields = (*FIELDS, CASE) if any(row.case for row in self.rows) else FIELDS
-            writer.writerow((*fields, "norm"))
-            for row in self.rows:
-                cells = {name: getattr(row, name) for name in fields}
-                cells |= {name: to_cell(cells[name]) for name in ("label", "prediction")}
-                writer.writerow([*(cells | {"broken": int(row.broken)}).values(), self.norm])
+        """Write the rows as a CSV, and the settings into a JSON beside it; whole or not at all."""
+        absent = {"case": "", "slice": -1}
+        kept = {n: c for n, c in self.columns.items() if n not in absent or (c != absent[n]).any()}
+        store.write(Path(path), kept, self.settings)
 
     def to_html(self, path: str | Path, *, title: str = "") -> None:
         """Write a page that says what noise breaks the network, whole in one file.
@@ -163,248 +325,82 @@ class Results:
         path: its name ends in .html, or in .md or .json for the same content in those forms.
         title: what the network is called on the page.
         """
-        # Here, because evaluation knows nothing of reports otherwise.
-        from ima.report.html import write
-        from ima.report.html.sources import Source
-
-        write(Path(path), [Source(title or "this network", {"results": self})])
+        # By its name: evaluation knows nothing of reports.
+        import_module("ima").write_page(self, path, title=title)
 
     @staticmethod
-    def from_csv(path: Path) -> Results:
-        """Read what `to_csv` wrote; ValueError for any other file."""
+    def from_csv(path: str | Path) -> Results:
+        """Read what `to_csv` wrote, in this version or one before; ValueError for any other file."""
+        path = Path(path)
+        columns, settings = store.read(path, "results", AGAIN)
+        if lost := [name for name in BASE if name not in columns and name not in ("case", "slice")]:
+            raise ValueError(f"{path} holds no results: it has no column {lost[0]!r}; {AGAIN}")
+        n = len(columns["id"])
+        columns = {
+            "case": np.full(n, "", dtype=np.str_),
+            "slice": np.full(n, -1, dtype=np.int64),
+            **columns,
+        }
+        ordered = {name: columns[name] for name in (*BASE, *(k for k in columns if k not in BASE))}
         try:
-            with path.open(newline="", encoding="utf-8") as file:
-                first = file.readline()
-                settings = read_settings(first)
-                if not settings:
-                    file.seek(0)
-                header, *records = list(csv.reader(file)) or [[]]
-        except (ValueError, csv.Error) as error:
-            raise ValueError(
-                f"{path} is no results file, or damaged: {unread(error)}; evaluate the model again"
-            ) from error
-        if tuple(header) not in ((*FIELDS, "norm"), (*FIELDS, CASE, "norm")):
-            raise ValueError(
-                f"{path} is no results file, or damaged: {columns(header)}; evaluate the model "
-                "again"
-            )
-        norm = records[0][-1] if records else ""
-        try:
-            rows = tuple(_row(record, norm, len(header)) for record in records)
-            check_kind("label", (row.label for row in rows))
-            check_kind("prediction", (row.prediction for row in rows))
-            check_whole([((row.attack, row.eps), row.id) for row in rows], settings)
-            return Results(rows, norm, settings)
+            check_columns(ordered, settings)
         except ValueError as error:
-            raise ValueError(f"{path} is damaged ({error}); evaluate the model again") from error
+            raise ValueError(f"{path} is damaged ({error}); {AGAIN}") from error
+        return Results(ordered, settings)
 
+    @property
+    def _samples(self) -> int:
+        return len(self.at(CLEAN)) or len(np.unique(self.columns["id"]))
 
-def columns(header: Sequence[str]) -> str:
-    """What stands where the names of a table's columns are expected, in words."""
-    return f"its columns are {', '.join(header)[:80]!r}" if header else "it holds no table"
+    def _named(self, *kinds: str) -> tuple[str, ...]:
+        places = np.isin(self.columns["kind"], kinds)
+        found = dict.fromkeys(self.columns["attack"][places].tolist())
+        return tuple(sorted(found, key=lambda name: name == WORST))
 
-
-def unread(error: Exception) -> str:
-    """Why a table cannot be read, in words."""
-    return "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-
+def check_columns(columns: Mapping[str, NDArray[Any]], settings: Settings) -> None:
+    """Raise ValueError for values that no evaluation gives, and for rows that are not whole."""
+    measure = settings.measure
+    for name, column in columns.items():
+        part = bool(measure.column) and name.startswith(measure.column)
+        if name == "quality" or part:
+            known = column[~np.isnan(column)]
+            strange = known.size < column.size * (name == "quality")
+            if strange or bool(((known < 0) | (known > 1)).any()):
+                raise ValueError(f"a {name} is not between 0 and 1")
+    if unknown := sorted(set(columns["kind"].tolist()) - set(KINDS)):
+        raise ValueError(f"a kind of noise is {unknown[0]!r}; expected one of {', '.join(KINDS)}")
+    if bool((columns["size"] < 0).any()):
+        raise ValueError("a size of noise is below 0")
+    lacking = [name for name in settings.classes if measure.column + name not in columns]
+    if measure.column and lacking:
+        raise ValueError(f"it has no column {measure.column + lacking[0]!r}")
+    keys = list(zip(columns["attack"].tolist(), columns["eps"].tolist(), strict=True))
+    check_whole(keys, columns["id"].tolist(), settings)
 
 def check_whole(
-    found: Sequence[tuple[tuple[str, float], int]], settings: Mapping[str, str]
+    keys: Sequence[tuple[str, float]], ids: Sequence[int], settings: Settings
 ) -> None:
     """Raise ValueError unless every attack and radius has each sample once, as many as were.
 
-    found: attack and radius, and the sample's id, of every row.
+    keys: attack and radius of every row; ids: of its sample.
     """
     by_key: dict[tuple[str, float], list[int]] = {}
-    for key, id_ in found:
+    for key, id_ in zip(keys, ids, strict=True):
         by_key.setdefault(key, []).append(id_)
     first = set(next(iter(by_key.values()), ()))
-    for (attack, eps), ids in by_key.items():
+    for (attack, eps), found in by_key.items():
         named = f"{attack} at {eps:g}" if attack != CLEAN else "the clean pass"
-        if len(set(ids)) < len(ids):
+        if len(set(found)) < len(found):
             raise ValueError(f"a sample stands twice under {named}")
-        if differ := sorted(set(ids) ^ first):
+        if differ := sorted(set(found) ^ first):
             where = f"{'not ' if differ[0] in first else 'only '}under {named}"
             raise ValueError(
                 f"every attack and radius has the same samples, but sample {differ[0]} stands "
                 f"{where}: rows are missing, or of another table"
             )
-    # Such as "540" or "540 of 540"; results of several runs, and early ones, do not say.
-    told = settings.get("samples", "").partition(" ")[0]
-    if found and told.isdecimal() and int(told) != len(first):
-        raise ValueError(f"it holds {len(first)} samples of {told}")
-
+    if keys and settings.samples is not None and settings.samples != len(first):
+        raise ValueError(f"it holds {len(first)} samples of {settings.samples}")
 
 def same_radius(one: float, other: float) -> bool:
     """Whether two radii are one: files and arguments round."""
     return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-8)
-
-
-def aimed(attack: str) -> bool:
-    """Whether it is an attack with a radius, neither clean nor white noise."""
-    return attack != CLEAN and not is_white(attack)
-
-
-def is_white(attack: str) -> bool:
-    """Whether it is white noise, with or without a number of draws: its size is no radius."""
-    return attack.partition("-")[0] == "white"
-
-
-CLASSES = "classes"
-"""The setting that holds the names of classes, as a JSON list."""
-
-NETWORK = "network"
-"""The setting of an evaluation that tells the network's weights from others: a digest of them."""
-
-
-def named(settings: Mapping[str, str]) -> list[str]:
-    """The names of classes that settings hold; none where they hold none that can be read."""
-    try:
-        found = json.loads(settings.get(CLASSES, "[]"))
-    except ValueError:
-        return []
-    return [str(name) for name in found] if isinstance(found, list) else []
-
-
-FILE = "weights file"
-"""The setting that tells the file of weights from others: a digest of it."""
-
-
-EPOCH = "epoch"
-"""The setting that tells of which epoch the weights are, such as `7 of 30`."""
-
-PICKED = "picked by"
-"""The setting that tells by what validation picked this epoch, such as `clean accuracy`."""
-
-PICKED_OLD = "the geometric mean of clean accuracy and accuracy under PGD-10"
-"""What picked the epochs of runs whose results do not say: there was no other rule."""
-
-TEST = "test"
-"""The part of the data whose results do not say of which they are."""
-
-OTHER = {
-    NETWORK: "other weights",
-    "norm": "another norm",
-    "bounds": "other bounds",
-    "data": "other data",
-}
-"""Settings in which files must agree that stand on one page, and what is wrong where not."""
-
-
-def check_network(
-    path: Path, settings: Mapping[str, str], results: Iterable[Mapping[str, str]]
-) -> None:
-    """Raise ValueError for a file whose settings tell of another evaluation than all the results'.
-
-    Of other weights, norm, bounds or data; what either does not say passes.
-    """
-    nearest = min((_differences(settings, found) for found in results), key=len, default=[])
-    if nearest:
-        raise ValueError(
-            f"{path} was made with {' and '.join(nearest)} than the results beside it; make it "
-            "again with the same option of `ima evaluate`, or delete it"
-        )
-
-
-def _differences(settings: Mapping[str, str], results: Mapping[str, str]) -> list[str]:
-    """What settings say otherwise than those of results, in words."""
-    told = {key: settings[key] for key in OTHER if settings.get(key) and results.get(key)}
-    # A digest says nothing to a reader.
-    return [
-        OTHER[key] + ("" if key == NETWORK else f" ({own}, not {results[key]})")
-        for key, own in told.items()
-        if own != results[key]
-    ]
-
-
-def read_settings(line: str) -> dict[str, str]:
-    """The settings in a file's first line; none in files from before there were any."""
-    if not line.startswith("#"):
-        return {}
-    try:
-        found = json.loads(line[1:])
-    except ValueError as error:
-        raise ValueError(f"its first line is {line[:60]!r}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"its first line is {line[:60]!r}")
-    return {str(key): str(value) for key, value in found.items()}
-
-
-def _row(record: list[str], norm: str, columns: int) -> Row:
-    if len(record) != columns or record[-1] != norm or record[5] not in ("0", "1"):
-        raise ValueError(f"a row is {','.join(record)!r}")
-    id_, label, attack, eps, prediction, broken, distance, *case = record[:-1]
-    return Row(
-        int(id_),
-        from_cell(label),
-        attack,
-        float(eps),
-        from_cell(prediction),
-        broken == "1",
-        float(distance),
-        *case,
-    )
-
-
-def worth(rows: Iterable[Row]) -> float | None:
-    """How many independent samples rows are worth, by their cases; None where these are unknown."""
-    counts: dict[str, list[int]] = {}
-    for row in rows:
-        if not row.case:
-            return None
-        count = counts.setdefault(row.case, [0, 0])
-        count[0] += not row.broken
-        count[1] += 1
-    return effective([(standing, n) for standing, n in counts.values()])
-
-
-def effective(cases: Sequence[tuple[int, int]]) -> float:
-    """How many independent samples those of some cases are worth: n over the design effect.
-
-    cases: how many samples of each stand, and how many there are. The design effect is the
-    variance of the share, as a ratio whose residuals are summed by case (Cochran, Sampling
-    Techniques, 1977), over that of as many independent samples. Where all samples are alike it is
-    not known, and every case counts as one sample. 0 for fewer than two cases.
-    """
-    n, standing = sum(size for _, size in cases), sum(right for right, _ in cases)
-    if len(cases) < 2:
-        return 0.0
-    if standing in (0, n):
-        return float(len(cases))
-    share = standing / n
-    squares = math.fsum((right - share * size) ** 2 for right, size in cases)
-    variance = len(cases) / (len(cases) - 1) * squares / n**2
-    # No more than there are, and one at least: few cases may agree by chance.
-    return float(min(n, max(1.0, share * (1 - share) / variance if variance > 0 else n)))
-
-
-def interval(share: float, n: int, samples: float | None) -> tuple[float, float]:
-    """The 95 % interval of a share of n samples that are worth so many, n if None.
-
-    Everything where they are worth nothing.
-    """
-    if samples is None:
-        return wilson(share, n)
-    return wilson(share, samples) if samples >= 1 else (0.0, 1.0)
-
-
-def wilson(share: float, n: float) -> tuple[float, float]:
-    """The 95 % interval of a share that was measured on n samples, as shares.
-
-    Wilson, Journal of the American Statistical Association, 1927: it holds near 0 and 1 too, where
-    share ± 2 standard errors does not. NaN for a NaN share; ValueError for n below 1.
-    """
-    if n < 1 or not (math.isnan(share) or 0 <= share <= 1):
-        raise ValueError(f"share is {share!r} of n = {n!r}; expected 0 to 1, of 1 sample or more")
-    z = 1.959964
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    # Rounding errors must not leave the share outside.
-    return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
-
-
-def mean_and_std(values: Iterable[float]) -> tuple[float, float | None]:
-    """Mean, and sample standard deviation where there are several values."""
-    array = np.array(list(values), dtype=float)
-    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None

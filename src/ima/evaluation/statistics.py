@@ -1,0 +1,108 @@
+"""What a test set leaves open: 95 % intervals of means, over samples or over their cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+Z = 1.959964
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """The 95 % interval of a share that was measured on n samples, as shares.
+
+    Wilson, Journal of the American Statistical Association, 1927: it holds near 0 and 1 too, where
+    share ± 2 standard errors does not. NaN for a NaN share; ValueError for n below 1.
+    """
+    if n < 1 or not (math.isnan(share) or 0 <= share <= 1):
+        raise ValueError(f"share is {share!r} of n = {n!r}; expected 0 to 1, of 1 sample or more")
+    middle = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n)) / (1 + Z * Z / n)
+    # Rounding errors must not leave the share outside.
+    return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
+
+
+def effective(cases: Sequence[tuple[int, int]]) -> float:
+    """How many independent samples those of some cases are worth: n over the design effect.
+
+    cases: how many samples of each stand, and how many there are. The design effect is the
+    variance of the share, as a ratio whose residuals are summed by case (Cochran, Sampling
+    Techniques, 1977), over that of as many independent samples. Where all samples are alike it is
+    not known, and every case counts as one sample. 0 for fewer than two cases.
+    """
+    n, standing = sum(size for _, size in cases), sum(right for right, _ in cases)
+    if len(cases) < 2:
+        return 0.0
+    if standing in (0, n):
+        return float(len(cases))
+    share = standing / n
+    squares = math.fsum((right - share * size) ** 2 for right, size in cases)
+    variance = len(cases) / (len(cases) - 1) * squares / n**2
+    # No more than there are, and one at least: few cases may agree by chance.
+    return float(min(n, max(1.0, share * (1 - share) / variance if variance > 0 else n)))
+
+
+def worth(standing: NDArray[np.bool_], cases: NDArray[np.str_]) -> float | None:
+    """How many independent samples these are worth, by their cases; None where one is unknown."""
+    if (cases == "").any():
+        return None
+    _, of_case = np.unique(cases, return_inverse=True)
+    right, sizes = np.bincount(of_case, standing), np.bincount(of_case)
+    return effective([(round(r), int(n)) for r, n in zip(right, sizes, strict=True)])
+
+
+def share_interval(share: float, n: int, samples: float | None) -> tuple[float, float]:
+    """The 95 % interval of a share of n samples that are worth so many, n if None.
+
+    Everything where they are worth nothing.
+    """
+    if samples is None:
+        return wilson(share, n)
+    return wilson(share, samples) if samples >= 1 else (0.0, 1.0)
+
+
+def part_means(values: Array) -> Array:
+    """The mean of every column of values (n, K) over those that are not NaN, (K,)."""
+    known = ~np.isnan(values)
+    sums, counts = np.where(known, values, 0).sum(0), known.sum(0)
+    return np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+
+
+def mean_of(values: Array) -> float:
+    """The mean of `part_means`; NaN where no part counts."""
+    means = part_means(values)
+    known = means[~np.isnan(means)]
+    return math.fsum(known) / len(known) if len(known) else math.nan
+
+
+def mean_interval(values: Array, cases: NDArray[np.str_]) -> tuple[float, float]:
+    """A 95 % interval of `mean_of`, values (n, K) of 0 to 1, from how much the cases differ.
+
+    Samples of one case are alike, so that cases are what is independent: the mean ± 1.96 standard
+    errors of a ratio whose residuals are summed by case (Cochran, Sampling Techniques, 1977),
+    within 0 to 1. Too narrow for few cases. NaN for fewer than two.
+    """
+    means = part_means(values)
+    there = ~np.isnan(means)
+    if not there.any():
+        return math.nan, math.nan
+    residual = (values - means) / np.maximum(1, (~np.isnan(values)).sum(0))
+    each = np.nansum(residual[:, there], 1) / there.sum()
+    _, of_case = np.unique(cases, return_inverse=True)
+    sums = np.bincount(of_case, each)
+    if len(sums) < 2:
+        return math.nan, math.nan
+    error = math.sqrt(len(sums) / (len(sums) - 1) * float((sums**2).sum()))
+    mean = mean_of(values)
+    return max(0.0, mean - 1.96 * error), min(1.0, mean + 1.96 * error)
+
+
+def mean_and_std(values: Iterable[float]) -> tuple[float, float | None]:
+    """Mean, and sample standard deviation where there are several values."""
+    array = np.array(list(values), dtype=float)
+    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None
