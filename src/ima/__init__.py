@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ima.norms import L2 as L2
     from ima.norms import LINF as LINF
     from ima.norms import Norm as Norm
+    from ima.report.html import write_page as write_page
     from ima.tasks import Classification as Classification
     from ima.tasks import Segmentation as Segmentation
     from ima.tasks import Task as Task
@@ -70,6 +71,7 @@ else:
             "ima.methods": "ATES DAT FAT GAIRAT IAAT IMA MART MMA SAT TRADES CurriculumAT "
             "CustomizedAT Method Standard Step",
             "ima.norms": "L2 LINF Norm",
+            "ima.report.html": "write_page",
             "ima.tasks": "Classification Segmentation Task",
         }.items()
         for name in names.split()

@@ -14,10 +14,11 @@ from ima.evaluation.estimates import Estimates
 from ima.evaluation.remarks import remarks_of, united
 from ima.files import write_text
 from ima.report import figures, margin_figures
+from ima.report.cells import Cell, Table
 from ima.report.inputs import Array, MarginHistory
 from ima.report.margin_numbers import TOLERANCE, Errors, precision
 from ima.report.style import norm_name
-from ima.report.tables import Cell, Table, to_markdown
+from ima.report.tables import to_markdown
 
 SHOWN = 24
 """Images with the smallest margins, and with the largest, in the atlas."""
