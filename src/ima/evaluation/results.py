@@ -38,8 +38,8 @@ WORST = "worst case"
 """For every sample the attack that leaves the lowest quality."""
 
 KINDS = ("clean", "chosen", "drawn", "white", "worst")
-"""What noise there is: none; chosen against the network; drawn at random from the ball; white noise,
-whose size is no radius; the worst of several attacks."""
+"""What noise there is: none; chosen against the network; drawn at random from the ball; white
+noise, whose size is no radius; the worst of several attacks."""
 
 AGAIN = "evaluate the model again"
 
@@ -313,7 +313,7 @@ class Results:
         import pandas as pd
 
         frame = pd.DataFrame(dict(self.columns))
-        frame.attrs = self.settings.model_dump(mode="json", exclude_defaults=True)
+        frame.attrs.update(self.settings.model_dump(mode="json", exclude_defaults=True))
         return frame
 
     def to_csv(self, path: str | Path) -> None:
@@ -333,7 +333,7 @@ class Results:
 
     @staticmethod
     def from_csv(path: str | Path) -> Results:
-        """Read what `to_csv` wrote, in this version or one before; ValueError for any other file."""
+        """Read what `to_csv` wrote, also before this version; ValueError for any other file."""
         path = Path(path)
         columns, settings = store.read(path, "results", AGAIN)
         if lost := [name for name in BASE if name not in columns and name not in ("case", "slice")]:
