@@ -539,7 +539,7 @@ def test_damaged_settings_are_refused_by_name(damage: str, tmp_path: Path) -> No
         Results.from_csv(path)
 
 
-EARLIER = """# {"samples": "2", "seed": "3", "seconds": "1.5", "bounds": "0 to 1", "pgd-2": "two steps"}
+EARLIER = """# {"samples": "2", "seed": "3", "seconds": "1.5", "bounds": "0 to 1", "pgd-2": "two"}
 id,label,attack,eps,prediction,broken,distance,norm
 0,1,clean,0.0,1,0,nan,Linf
 1,2,clean,0.0,1,1,0.0,Linf
@@ -553,7 +553,7 @@ def test_a_file_of_the_version_before_is_read(tmp_path: Path) -> None:
     path.write_text(EARLIER)
     old = Results.from_csv(path)
     assert (old.settings.samples, old.settings.seed, old.settings.seconds) == (2, 3, 1.5)
-    assert (old.settings.bounds, old.settings.attacks) == ((0.0, 1.0), {"pgd-2": "two steps"})
+    assert (old.settings.bounds, old.settings.attacks) == ((0.0, 1.0), {"pgd-2": "two"})
     assert (old.norm, old.attacks, old.eps) == ("Linf", ("pgd-2",), (0.5,))
     assert (old.accuracy(), old.accuracy("pgd-2", 0.5)) == (0.5, 0.0)
     assert [row.size for row in old.rows][1:] == [0.0, 0.25, 0.0]

@@ -1,4 +1,4 @@
-"""The evaluation of a trained run: what is asked for, what lies in its folder, stops and goes on."""
+"""The evaluation of a trained run: what is asked for, what lies in its folder, how it goes on."""
 
 from __future__ import annotations
 

@@ -256,6 +256,12 @@ class Results:
         broken = self.broken_rows[self.at(attack, eps)]
         return 1 - float(broken.mean()) if len(broken) else math.nan
 
+    def broken(self, attack: str = CLEAN, eps: float | None = None) -> dict[int, bool]:
+        """Whether each sample, by id, is broken."""
+        places = self.at(attack, eps)
+        flags: list[bool] = self.broken_rows[places].tolist()
+        return dict(zip(self.columns["id"][places].tolist(), flags, strict=True))
+
     def adi(self, attack: str = CLEAN, eps: float | None = None) -> float:
         """The average Dice index, 0 to 1 (Ma & Liang, Eq. 14): the mean over classes of their mean.
 
