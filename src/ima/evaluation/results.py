@@ -38,10 +38,11 @@ WORST = "worst case"
 """For every sample the attack that leaves the lowest quality."""
 
 KINDS = ("clean", "chosen", "drawn", "white", "worst")
-"""What noise there is: none; chosen against the network; drawn at random from the ball; white noise,
-whose size is no radius; the worst of several attacks."""
+"""What noise there is: none; chosen against the network; drawn at random from the ball; white
+noise, whose size is no radius; the worst of several attacks."""
 
 AGAIN = "evaluate the model again"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -65,8 +66,10 @@ class Row:
     broken: bool = False
     more: Mapping[str, Value] = field(default_factory=dict[str, Value])
 
+
 BASE = tuple(one.name for one in fields(Row) if one.name not in ("broken", "more"))
 """The columns that every evaluation has."""
+
 
 @dataclass(frozen=True, eq=False)
 class Results:
@@ -253,6 +256,12 @@ class Results:
         broken = self.broken_rows[self.at(attack, eps)]
         return 1 - float(broken.mean()) if len(broken) else math.nan
 
+    def broken(self, attack: str = CLEAN, eps: float | None = None) -> dict[int, bool]:
+        """Whether each sample, by id, is broken."""
+        places = self.at(attack, eps)
+        flags: list[bool] = self.broken_rows[places].tolist()
+        return dict(zip(self.columns["id"][places].tolist(), flags, strict=True))
+
     def adi(self, attack: str = CLEAN, eps: float | None = None) -> float:
         """The average Dice index, 0 to 1 (Ma & Liang, Eq. 14): the mean over classes of their mean.
 
@@ -310,7 +319,7 @@ class Results:
         import pandas as pd
 
         frame = pd.DataFrame(dict(self.columns))
-        frame.attrs = self.settings.model_dump(mode="json", exclude_defaults=True)
+        frame.attrs.update(self.settings.model_dump(mode="json", exclude_defaults=True))
         return frame
 
     def to_csv(self, path: str | Path) -> None:
@@ -330,7 +339,7 @@ class Results:
 
     @staticmethod
     def from_csv(path: str | Path) -> Results:
-        """Read what `to_csv` wrote, in this version or one before; ValueError for any other file."""
+        """Read what `to_csv` wrote, also before this version; ValueError for any other file."""
         path = Path(path)
         columns, settings = store.read(path, "results", AGAIN)
         if lost := [name for name in BASE if name not in columns and name not in ("case", "slice")]:
@@ -357,6 +366,7 @@ class Results:
         found = dict.fromkeys(self.columns["attack"][places].tolist())
         return tuple(sorted(found, key=lambda name: name == WORST))
 
+
 def check_columns(columns: Mapping[str, NDArray[Any]], settings: Settings) -> None:
     """Raise ValueError for values that no evaluation gives, and for rows that are not whole."""
     measure = settings.measure
@@ -377,9 +387,8 @@ def check_columns(columns: Mapping[str, NDArray[Any]], settings: Settings) -> No
     keys = list(zip(columns["attack"].tolist(), columns["eps"].tolist(), strict=True))
     check_whole(keys, columns["id"].tolist(), settings)
 
-def check_whole(
-    keys: Sequence[tuple[str, float]], ids: Sequence[int], settings: Settings
-) -> None:
+
+def check_whole(keys: Sequence[tuple[str, float]], ids: Sequence[int], settings: Settings) -> None:
     """Raise ValueError unless every attack and radius has each sample once, as many as were.
 
     keys: attack and radius of every row; ids: of its sample.
@@ -400,6 +409,7 @@ def check_whole(
             )
     if keys and settings.samples is not None and settings.samples != len(first):
         raise ValueError(f"it holds {len(first)} samples of {settings.samples}")
+
 
 def same_radius(one: float, other: float) -> bool:
     """Whether two radii are one: files and arguments round."""

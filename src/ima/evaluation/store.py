@@ -82,9 +82,7 @@ def write(path: Path, columns: Columns, settings: Settings) -> None:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    listed = [
-        map(KINDS[kind].write, columns[name].tolist()) for name, kind in kinds.items()
-    ]
+    listed = [map(KINDS[kind].write, columns[name].tolist()) for name, kind in kinds.items()]
     writer.writerows(zip(*listed, strict=True))
     text = out.getvalue()
     told = {
@@ -159,7 +157,8 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], Settings]:
     told = read_json(beside(path))
     if told.get("format") != FORMAT:
         raise ValueError(
-            f"{beside(path).name} has the format {told.get('format')!r}; this version reads {FORMAT}"
+            f"{beside(path).name} has the format {told.get('format')!r}; this version reads up to "
+            f"{FORMAT}"
         )
     if told["digest"] != _digest(raw):
         raise ValueError(f"its bytes are not those that {beside(path).name} tells of")
