@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -21,12 +20,12 @@ HOSTILE = "<script>alert(1)</script>"
 EPS = (0.5, 1.0)
 
 
-def row(id: int, attack: str, eps: float, right: bool, **more: Any) -> Row:
+def row(number: int, attack: str, eps: float, right: bool) -> Row:
     """A row of one sample, which is right or broken; the kind is that of the attack's name."""
     size = math.nan if right else eps
     quality = 1.0 if right else 0.0
-    told = {"label": id % 3, "prediction": id % 3, **more}
-    return Row(id, attack, eps, quality, size, kind_of(attack), more=told)
+    told = {"label": number % 3, "prediction": number % 3}
+    return Row(number, attack, eps, quality, size, kind_of(attack), more=told)
 
 
 def results(n: int, clean: int, noisy: dict[float, int], attacks: tuple[str, ...] = ("pgd-100",)):

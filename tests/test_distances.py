@@ -27,7 +27,7 @@ from ima.evaluation.remarks import Doubt
 from ima.evaluation.results import CLEAN
 from ima.networks.small_cnn import small_cnn
 from ima.norms import get_norm
-from ima.report.distances import told
+from ima.report.words import distances_told as told
 from ima.training.checkpoint import save_weights
 from ima.training.config import load_config
 from ima.training.evaluating import DISTANCES, distances_run, forget, part
@@ -355,7 +355,7 @@ def test_a_damaged_file_is_refused(old: str, new: str, tmp_path: Path) -> None:
 def test_rows_and_estimates_are_readable_without_torch() -> None:
     code = (
         "import sys, ima.evaluation.distances, ima.evaluation.estimates, ima.report.margins_page;"
-        "import ima.report.distances;"
+        "import ima.report.words;"
         "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=120)

@@ -610,7 +610,7 @@ def test_distances_are_counted_by_hand(pages) -> None:
     assert enough(DISTANCES, 1.0) == math.inf
     x, y = steps_of(DISTANCES.values, 1.2)
     assert x.tolist() == [0, 0.2, 0.4, 0.8, 1.0, 1.2]
-    assert y == pytest.approx([90, 80, 60, 50, 40, 40])
+    assert y == pytest.approx([0.9, 0.8, 0.6, 0.5, 0.4, 0.4])
     (row,) = tables(tree(pages["one.html"]))["Sizes of noise (L₂) that suffice"][1:]
     assert row == ["IMA", "10", "90.0 %", "0", "0.4", "0.8", "2", "3"]
 

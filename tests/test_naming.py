@@ -19,7 +19,7 @@ from ima import Results, Segmentation, SegmentationResults, evaluate, minimal
 from ima.evaluation.evaluate import Example
 from ima.evaluation.results import CLEAN, Row, effective, wilson
 from ima.evaluation.segment_batch import SegmentExample
-from ima.report.cases import OWN, told_cases
+from ima.report.words import OWN, told_cases
 
 
 class Positive(nn.Module):

@@ -27,8 +27,7 @@ from ima.evaluation.segmentation_results import (
     SegmentationResults,
 )
 from ima.methods import Standard
-from ima.report.segmentation import of_whole
-from ima.report.segmented import count
+from ima.report.words import counted, of_whole
 from ima.tasks import Segmentation
 
 pytestmark = [
@@ -319,7 +318,7 @@ def test_volumes_are_whole_or_their_central_patch(
     assert [(row.case, row.slice) for row in found.of()] == [
         (f"tiny_{c:03d}", -1) for c in (1, 2, 3)
     ]
-    assert count(found) == "3 cases or central patches"
+    assert counted(found) == "3 cases or central patches"
     assert of_whole(found).endswith("of the whole samples (a case, or its central patch)")
     with np.load(where / "overlays.npz") as kept:
         assert kept["clean"].shape == (3, *inner.shape[1:])

@@ -26,7 +26,7 @@ from ima.evaluation.remarks import Doubt, remarks_of
 from ima.evaluation.results import Results
 from ima.evaluation.segmentation_results import SegmentationResults
 from ima.methods import METHODS
-from ima.report.distances import told
+from ima.report.words import distances_told as told
 from ima.tasks import Classification
 
 SIGMOID = "probability and no logit"

@@ -6,15 +6,13 @@ from pathlib import Path
 
 
 def report(*runs: Path, out: Path = Path("report.html")) -> None:
-    """Write a page about evaluated runs: accuracies, curves, samples with noise, margins, checks.
-
-    Of segmentation networks: Dice, curves, and slices with what was predicted on them.
+    """Write a page about evaluated networks: what noise leaves, curves, samples, margins, checks.
 
     Parameters
     ----------
     runs:
-        Folders of runs, or of several runs such as those of a comparison; results files too. For
-        segmentation folders of `ima evaluate --nnunet`, or trained folders that hold them.
+        Folders of runs, or of several runs such as those of a comparison; results files too; of
+        `ima evaluate --nnunet`, or trained folders that hold these.
     out:
         The page, one file that loads nothing; the same as Markdown or JSON where the name ends in
         .md or .json.
