@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ima.evaluation.distances import NONE, Distances
 from ima.evaluation.remarks import united
@@ -225,11 +225,3 @@ def settings_told(rows: Sequence[tuple[str, Settings]]) -> list[str]:
             apart.append(f"{key} {', '.join(f'{label} {value}' for (label, _), value in named)}")
     lines = (("Evaluated with", same), ("Different between the networks:", apart))
     return [f"{what} {'; '.join(said)}." for what, said in lines if said]
-
-
-def epoch_told(results: Results) -> str:
-    """Of which epoch the weights are and what picked it, in a sentence; empty where unknown."""
-    told: Mapping[str, str] = {"epoch": results.settings.epoch, "picked": results.settings.picked}
-    if not all(told.values()):
-        return ""
-    return "Epoch {epoch}, picked on validation by {picked}.".format(**told)
