@@ -17,13 +17,14 @@ class Average:
     mean: 0..1, higher is better; NaN when it was not measured.
     std: standard deviation over the seeds, 0..1 too; None when unknown.
     n: number of seeds; from 2 on, std is shown.
-    measure: how it is written.
+    measure: how it is written; small: what is said below it where there is room, how sure it is.
     """
 
     mean: float
     std: float | None = None
     n: int = 1
     measure: Measure = ACCURACY
+    small: str = ""
 
     def __post_init__(self) -> None:
         if not (math.isnan(self.mean) or 0 <= self.mean <= 1):
@@ -127,14 +128,7 @@ class Table:
         """
         found: set[tuple[int, int]] = set()
         for column in range(1, len(self.columns)):
-            shown = {
-                number: float(cell.shown)
-                for number, row in enumerate(self.rows)
-                if isinstance(cell := row[column], Average) and not cell.absent
-            }
-            if len(set(shown.values())) > 1:
-                top = max(shown.values())
-                found |= {(number, column) for number, value in shown.items() if value == top}
+            found |= {(number, column) for number in best_of([row[column] for row in self.rows])}
         return frozenset(found)
 
     def note(self) -> str:
@@ -152,6 +146,16 @@ class Table:
         if any(cell.absent for cell in cells):
             note += f"{'; ' if note else ''}{ABSENT} not measured"
         return f"{note[:1].upper()}{note[1:]}." if note else ""
+
+
+def best_of(cells: Sequence[Cell]) -> set[int]:
+    """The places of the highest value as shown; none where all are alike."""
+    averages = {i: cell for i, cell in enumerate(cells) if isinstance(cell, Average)}
+    shown = {i: float(cell.shown) for i, cell in averages.items() if not cell.absent}
+    top = max(shown.values(), default=0.0)
+    return (
+        {i for i, value in shown.items() if value == top} if len({*shown.values()}) > 1 else set()
+    )
 
 
 def _is_number(text: str) -> bool:

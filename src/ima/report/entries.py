@@ -93,6 +93,11 @@ def _order(source: Source, place: Path) -> tuple[Any, ...]:
 
 def group(sources: Sequence[Source]) -> list[Entry]:
     """One entry for all seeds of a method; ValueError for what does not belong on one page."""
+    # Earlier results do not name their classes; others, or pictures, may.
+    told = (r.settings.classes for s in sources for r in s.results.values())
+    kept = (tuple(map(str, s.examples.get("classes", ()))) for s in sources)
+    names = next((one for one in (*told, *kept) if one), ())
+    sources = [source.naming(names) if names else source for source in sources]
     check_comparable([(s.label, r, s.config) for s in sources for r in s.results.values()])
     groups: dict[str, list[Source]] = {}
     for number, source in enumerate(sources):

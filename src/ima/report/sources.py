@@ -88,6 +88,14 @@ class Source:
         checks = () if self.own_checks is None else self.own_checks.checks
         return tuple(check.title for check in checks if check.tripped)
 
+    def naming(self, classes: tuple[str, ...]) -> Source:
+        """The same, with names of the classes where its results tell none."""
+        found = {
+            which: r if r.settings.classes else Results(r.columns, r.settings.but(classes=classes))
+            for which, r in self.results.items()
+        }
+        return replace(self, results=found)
+
 
 def find(path: Path) -> list[Path]:
     """What a path names: a run, a results file, a folder of results, or all that lie below it.
@@ -156,17 +164,8 @@ def _with_files(source: Source, folder: Path) -> Source:
         check_same_evaluation(distances.name, measured.settings, told[:1])
     pictures, slices = folder / "examples.npz", folder / "overlays.npz"
     examples = read_examples(pictures) if pictures.exists() else {}
-    names = tuple(map(str, examples.get("classes", ())))
-    # Earlier results do not name the classes, the pictures beside them do.
-    results = {
-        which: one
-        if one.settings.classes or not names
-        else Results(one.columns, one.settings.but(classes=names))
-        for which, one in source.results.items()
-    }
     return replace(
         source,
-        results=results,
         examples=examples,
         overlays=overlays.read(slices, len(source.main.classes)) if slices.exists() else {},
         checks=None if checked is None else _scrubbed(checked),

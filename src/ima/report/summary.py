@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ima.evaluation.remarks import united
 from ima.evaluation.results import CLEAN, WORST, Results
 from ima.evaluation.statistics import mean_and_std
+from ima.measures import Measure
 from ima.report.cells import Average, Cell, Table
 from ima.report.entries import check_comparable
 from ima.report.inputs import Curve, MarginHistory, Series
@@ -23,16 +25,22 @@ from ima.report.scores import (
     headline,
     keys_of,
     kind_of,
+    lacking,
     part_scores,
     radii_of,
     scores,
     seeds_of,
 )
 from ima.report.style import norm_name
-from ima.report.words import capital, convention, counted, sized
+from ima.report.words import attack_name, capital, convention, counted, sized
 
 Rows = Sequence[tuple[str, Seeds]]
 """Labels, and the results of each network, one for each seed; none where training diverged."""
+
+Found = Sequence[tuple[str, Scores]]
+
+ALL, AVERAGE = "clean, all {}", "average"
+"""Columns: over samples that hold every part, and the mean of others."""
 
 AVERAGED = "over clean and all attacks at all radii, without the worst case and noise that is drawn"
 
@@ -52,104 +60,135 @@ def tables_of(rows: Rows, note: str = "") -> list[Table]:
 def results_table(rows: Rows, note: str = "") -> Table:
     """One row a network: what is left without noise, and under each attack at each radius.
 
-    A row without results, of a training that diverged, is absent. Where samples tell how many parts
-    they hold, `clean, all classes` counts those with every one; where qualities are no shares of
-    right ones, `average` is the mean of clean and of all attacks.
+    A row without results, of a training that diverged, is absent; so is what not all seeds have.
+    Where samples tell how many parts they hold, `clean, all classes` counts those with every one;
+    where qualities are no shares of right ones, `average` is the mean of clean and of all attacks.
     """
     check_rows(rows)
     first, found = _first(rows), [(label, scores(seeds)) for label, seeds in rows]
-    measure, all_scores = first.settings.measure, [of_one for _, of_one in found if of_one]
-    # What white noise flips is told apart.
-    keys = [k for k in keys_of(all_scores) if not _white(k, all_scores) or not measure.binary]
-    whole = f"clean, all {measure.parts}" if "present" in first.columns else ""
-    mean = "" if measure.binary else "average"
-    lines: list[tuple[Cell, ...]] = []
-    for label, of_one in found:
-        cells = [cell_of(of_one.get(key), seeds_of(of_one), first) for key in keys]
-        if whole:
-            all_parts = of_one[WITHOUT].whole if WITHOUT in of_one else math.nan
-            cells.insert(1, Average(all_parts, measure=measure))
-        if mean:
-            cells.append(Average(average(of_one, all_scores), measure=measure))
-        lines.append((label, *cells))
-    names = [column_of(key, rows) for key in keys]
-    columns = ["method", names[0], *filter(None, [whole]), *names[1:], *filter(None, [mean])]
-    last = [keys[-1][0] if keys[1:] else ""] if mean else []
-    blocks = ["", *([""] if whole else []), *(attack for attack, _ in keys[1:]), *last]
+    measure = first.settings.measure
+    columns = columns_of(found, rows)
+    lines = zip(*(column.cells for column in columns), strict=True)
+    body = tuple((label, *cells) for (label, _), cells in zip(rows, lines, strict=True))
+    blocks = [column.block for column in columns]
+    # The average stands with the last attack.
+    blocks[-1] = blocks[-1] or blocks[-2:][0]
     defined = f"{measure.defined}; noise" if measure.defined else "Noise"
     said = [f"{defined} in {norm_name(first.norm)}, n = {counts(rows)}."]
     if text := convention(first):
         said.append(f"Convention: {text}.")
-    if whole:
-        said.append(f"“{whole}” counts only samples whose truth holds every {measure.part}.")
-    if mean:
-        said.append(f"“{mean}” is {AVERAGED}.")
-    caption = [*said, *noise_told(rows), note, *doubts(rows)]
-    return Table(tuple(columns), tuple(lines), " ".join(filter(None, caption)), tuple(blocks))
+    heads = [column.head for column in columns]
+    said += [
+        f"“{h}” counts only samples {holding(first)}."
+        for h in heads
+        if h == ALL.format(measure.parts)
+    ]
+    if AVERAGE in heads:
+        said.append(f"“{AVERAGE}” is {AVERAGED}.")
+    caption = " ".join(filter(None, [*said, *noise_told(rows), note, *doubts(rows)]))
+    return Table(("method", *heads), body, caption, tuple(blocks))
 
 
-def class_table(rows: Rows, most: int | None = None) -> Table | None:
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its head, the attack that it belongs to, a cell for each network."""
+
+    head: str
+    block: str
+    cells: Sequence[Average]
+
+
+def columns_of(found: Found, rows: Rows, *, page: bool = False) -> list[Column]:
+    """Clean, each attack at each radius, and the means where there are some.
+
+    rows: whose scores these are; page: heads as people write them, and no cell is absent because
+    some seeds lack it.
+    """
+    first, all_scores = _first(rows), [of_one for _, of_one in found]
+    measure = first.settings.measure
+    columns: list[Column] = []
+    for key in keys_of(all_scores):
+        # What white noise flips is told apart.
+        if measure.binary and kind_of(key[0], all_scores) == "white":
+            continue
+        cells = [cell_of(of_one.get(key), of_one, measure, page=page) for of_one in all_scores]
+        block = key[0] if key != WITHOUT else ""
+        columns.append(Column(column_of(key, rows, page=page), block, cells))
+    if "present" in first.columns:
+        whole = [of_one[WITHOUT].whole if WITHOUT in of_one else math.nan for of_one in all_scores]
+        cells = [Average(value, measure=measure) for value in whole]
+        columns.insert(1, Column(ALL.format(measure.parts), "", cells))
+    if not measure.binary:
+        known = [of_one for of_one in all_scores if of_one]
+        cells = [Average(average(of_one, known), measure=measure) for of_one in all_scores]
+        columns.append(Column(AVERAGE, "", cells))
+    return columns
+
+
+def class_table(
+    rows: Rows, most: int | None = None, keys: Sequence[Key] = (), *, page: bool = False
+) -> Table | None:
     """A line for each class, or part, of each network; None where there are fewer than two.
 
-    most: so many lines, those that noise breaks most.
+    most: so many lines, those that noise breaks most; keys: attacks and radii, all if empty; page:
+    as in `columns_of`.
     """
     check_rows(rows)
     first, known = _first(rows), [(label, seeds) for label, seeds in rows if seeds]
     measure, all_scores = first.settings.measure, [scores(seeds) for _, seeds in known]
-    keys = [key for key in keys_of(all_scores) if not _white(key, all_scores)]
-    lines, parts = class_lines(known, keys)
-    if len(parts) < 2:
-        return None
-    total = len(lines)
-    shown = lowest(lines, most or total)
-    body = tuple(
-        (label, str(n), *(cell_of(one, seeds, first) for one in cells))
-        for label, n, cells, seeds in shown
-    )
-    columns = (measure.part, "n", *(column_of(key, rows) for key in keys))
-    caption = f"{capital(measure.name)} by {measure.part}, over the samples in which it counts"
-    caption += f": the {len(shown)} lowest of {total}." if len(shown) < total else "."
-    blocks = ("", "", *(attack for attack, _ in keys[1:]))
-    return Table(columns, body, " ".join([caption, *doubts(rows)]), blocks)
-
-
-Line = tuple[str, int, list[Score | None], int]
-"""Of one class of one network: its name, samples, scores by key, and the network's seeds."""
-
-
-def class_lines(rows: Rows, keys: Sequence[Key]) -> tuple[list[Line], list[str]]:
-    """A line for each class of each network, and the names of all classes that occur."""
-    lines: list[Line] = []
+    keys = keys or [k for k in keys_of(all_scores) if kind_of(k[0], all_scores) != "white"]
     names: dict[str, None] = {}
-    for label, seeds in rows:
+    lines: list[tuple[Cell, ...]] = []
+    for (label, seeds), of_one in zip(known, all_scores, strict=True):
         found = [part_scores(seeds, *key) for key in keys]
         for name, clean in found[0].items():
             names[name] = None
             who = f"{label}: {name}" if len(rows) > 1 else name
-            lines.append((who, clean.n, [of_key.get(name) for of_key in found], len(seeds)))
-    return lines, list(names)
+            cells = [cell_of(of_key.get(name), of_one, measure, page=page) for of_key in found]
+            lines.append((who, str(clean.n), *cells))
+    if len(names) < 2:
+        return None
+    total = len(lines)
+    if most is not None and total > most:
+        lines = sorted(lines, key=lambda line: sum(c.mean for c in _known(line)))[:most]
+    noise = f", noise in {norm_name(first.norm)}" if len(keys) > 1 else ""
+    caption = f"{capital(measure.name)} by {measure.part}{unit_told(measure)}{noise}"
+    caption += f": the {len(lines)} lowest of {total}" if len(lines) < total else ""
+    heads = (measure.part, "n", *(column_of(key, rows, page=page) for key in keys))
+    blocks = ("", "", *(attack for attack, _ in keys[1:]))
+    said = caption if page else " ".join([f"{caption}.", *doubts(rows)])
+    return Table(heads, tuple(lines), said, blocks)
 
 
-def lowest(lines: Sequence[Line], most: int) -> list[Line]:
-    """So many lines in their order, or the lowest ones, lowest first, where there are more."""
-    if len(lines) <= most:
-        return list(lines)
-    return sorted(lines, key=lambda line: sum(one.mean for one in line[2] if one))[:most]
+def _known(line: Sequence[Cell]) -> list[Average]:
+    return [cell for cell in line if isinstance(cell, Average) and not cell.absent]
 
 
-def cell_of(one: Score | None, seeds: int, like: Results) -> Average:
-    """A table's cell; absent where not all seeds were measured so."""
-    if one is None or one.seeds < seeds:
-        return Average(math.nan, measure=like.settings.measure)
-    return Average(one.mean, one.std, one.seeds, one.measure)
+def cell_of(one: Score | None, of_one: Scores, measure: Measure, *, page: bool) -> Average:
+    """A table's cell; absent where it was not measured, for a page only if by no seed."""
+    if one is None or (one.seeds < seeds_of(of_one) and not page):
+        return Average(math.nan, measure=measure)
+    small = ", ".join(filter(None, [one.within, lacking(one, of_one)]))
+    return Average(one.mean, one.std, one.seeds, one.measure, small)
 
 
-def column_of(key: Key, rows: Rows) -> str:
+def column_of(key: Key, rows: Rows, *, page: bool = False) -> str:
     """An attack and its radius, or the amplitudes of white noise, as a table's column."""
     attack, eps = key
     every = [results for _, seeds in rows for results in seeds]
     sizes = dict.fromkeys(sized(eps, r.settings) for r in every if attack in r.white)
-    return f"{attack} at {' or '.join(sizes) or f'{eps:g}'}" if eps else attack
+    name = attack_name(attack) if page and eps else attack
+    return f"{name} at {' or '.join(sizes) or f'{eps:g}'}" if eps else name
+
+
+def unit_told(measure: Measure) -> str:
+    """The unit of a table, behind what it shows."""
+    return " in percent" if measure.percent else ", 0 to 1"
+
+
+def holding(results: Results) -> str:
+    """Which samples hold every part."""
+    return f"whose truth holds every {results.settings.measure.part}"
 
 
 def counts(rows: Rows) -> str:
@@ -293,7 +332,3 @@ def margin_history(rows: Sequence[Mapping[str, float]]) -> MarginHistory:
 
 def _first(rows: Rows) -> Results:
     return next(results for _, seeds in rows for results in seeds)
-
-
-def _white(key: Key, all_scores: Sequence[Scores]) -> bool:
-    return kind_of(key[0], all_scores) == "white"

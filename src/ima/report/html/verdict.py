@@ -144,20 +144,20 @@ def _compared(entries: Sequence[Entry]) -> str:
 
 def _caution(entries: Sequence[Entry], attack: str) -> str:
     all_scores = [one.scores for one in entries]
-    words = words_of(entries[0].main[0].settings.measure)
+    name = entries[0].main[0].settings.measure.name
     if not attack:
         return "No attack was run: this says nothing about noise chosen against a network."
     if drawn(attack, all_scores):
         return (
             "This noise was drawn at random, not chosen against a network; noise that is may break "
-            f"far more, so {words.subject} with noise is an upper bound."
+            f"far more, so the {name} with noise is an upper bound."
         )
     names = attacks_of(all_scores) if attack == WORST else [attack]
     ran = [attack_name(name) for name in names if name not in (CLEAN, WORST)]
     which = f" by {listed(ran)}" if ran else ""
     return (
-        f"The noise was found{which}; a stronger attack may find more, so {words.subject} with "
-        "noise is an upper bound."
+        f"The noise was found{which}; a stronger attack may find more, so the {name} with noise "
+        "is an upper bound."
     )
 
 
