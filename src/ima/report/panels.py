@@ -128,7 +128,7 @@ def _apart(axes: Axes, values: Array) -> list[float]:
     return [float(values[number]) for number in reversed(kept)]
 
 
-def _draw_curve(axes: Axes, curve: Curve | Series, number: int, top: float) -> Line2D:
+def _draw_curve(axes: Axes, curve: Series, number: int, top: float) -> Line2D:
     colour = style.COLOURS[number % len(style.COLOURS)]
     crowded = curve.x.size > 15 and not np.isnan(curve.accuracy).any()
     (line,) = axes.plot(

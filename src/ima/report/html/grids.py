@@ -28,7 +28,6 @@ from ima.report.summary import (
     AVERAGE,
     AVERAGED,
     MOST,
-    Found,
     Rows,
     class_table,
     column_of,
@@ -52,14 +51,11 @@ TITLES = {
 
 def tables(entries: Sequence[Entry]) -> tuple[Block, ...]:
     """A table for each set of weights, the main one first, then what they mean."""
-    first = [(one.label, one.scores) for one in entries]
-    made: list[Block] = []
     # Networks are compared by their main weights, whichever these are.
-    main = dict.fromkeys(one.which for one in entries)
-    made += _table(entries, first, main)
+    made = _table(entries, rows_of(entries), {one.which for one in entries})
     for which in dict.fromkeys(w for one in entries for w in one.sources[0].results):
-        others = [(e.label, scores(e.results(which))) for e in entries if which != e.which]
-        others = [(label, of_one) for label, of_one in others if of_one]
+        others = [(one.label, one.results(which)) for one in entries if which != one.which]
+        others = [(label, seeds) for label, seeds in others if seeds]
         if others:
             made += _table(entries, others, [which])
     return (*made, Prose(_note(entries)), *_white(entries))
@@ -105,7 +101,7 @@ def measure_of(entries: Sequence[Entry]) -> Measure:
     return entries[0].main[0].settings.measure
 
 
-def _table(entries: Sequence[Entry], found: Found, weights: Collection[str]) -> list[Grid]:
+def _table(entries: Sequence[Entry], rows: Rows, weights: Collection[str]) -> list[Grid]:
     which = next(iter(weights)) if len(weights) == 1 else ""
     # Only a run tells that these are all results of it.
     known = which in WEIGHTS or (which and any(one.config for one in entries))
@@ -113,12 +109,13 @@ def _table(entries: Sequence[Entry], found: Found, weights: Collection[str]) -> 
     what = f"{measure.title} ({measure.short})" if measure.short else measure.name
     title = f"{TITLES[which]}: " if known else "" if measure.short else f"{capital(measure.name)}: "
     caption = f"{title}{what}{unit_told(measure)}, noise in {norm}"
-    return (_of_one if len(entries) == 1 else _of_many)(entries, found, caption)
+    return [_of_one(rows, caption)] if len(entries) == 1 else _of_many(rows, caption)
 
 
-def _of_one(entries: Sequence[Entry], found: Found, caption: str) -> list[Grid]:
-    ((_, of_one),) = found
-    rows, measure, results = rows_of(entries), measure_of(entries), entries[0].main[0]
+def _of_one(rows: Rows, caption: str) -> Grid:
+    ((_, seeds),) = rows
+    of_one, results = scores(seeds), seeds[0]
+    measure = results.settings.measure
     parted = measure.over == "parts" and 1 < len(results.classes) <= WIDEST
     parts = results.classes if parted else ()
     whole = (f"all {measure.parts}",) if "present" in results.columns else ()
@@ -128,17 +125,18 @@ def _of_one(entries: Sequence[Entry], found: Found, caption: str) -> list[Grid]:
         one, said = of_one[key], lacking(of_one[key], of_one)
         name = attack_name(CLEAN) if key == WITHOUT else column_of(key, rows, page=True)
         line = [f"{name} ({said})" if said else name, str(one), one.within, str(one.n)]
-        of_parts = part_scores(entries[0].main, *key) if parts else {}
+        of_parts = part_scores(seeds, *key) if parts else {}
         line += [str(of_parts.get(part, ABSENT)) for part in parts]
         lines.append((*line, *(measure.write(one.whole) for _ in whole)))
     head = measure.short or measure.name
     columns = ("noise", head, "95 % interval", "n", *parts, *(f"{head}, {w}" for w in whole))
-    return [Grid(caption, columns, tuple(lines))]
+    return Grid(caption, columns, tuple(lines))
 
 
-def _of_many(entries: Sequence[Entry], found: Found, caption: str) -> list[Grid]:
+def _of_many(rows: Rows, caption: str) -> list[Grid]:
     """Networks in rows; several tables, each of whole attacks, where one would be too wide."""
-    clean, *others = columns_of(found, rows_of(entries), page=True)
+    found = [(label, scores(seeds)) for label, seeds in rows]
+    clean, *others = columns_of(found, rows, page=True)
     parts = [[clean]]
     for _, columns in groupby(sorted(others, key=lambda c: c.block != ""), lambda c: c.block):
         new = list(columns)

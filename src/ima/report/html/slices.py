@@ -7,11 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from ima.measures import DICE
 from ima.report.entries import Entry
 from ima.report.html.blocks import Block, Grid, Overlay, Part, Picture, Prose
 from ima.report.html.png import png
-from ima.report.overlays import Labels, Slice, View, compose, look, pick, radii, swatch
+from ima.report.overlays import (
+    Labels,
+    Slice,
+    View,
+    compose,
+    dice_told,
+    look,
+    pick,
+    radii,
+    swatch,
+)
 from ima.report.scores import few
 from ima.report.style import norm_name
 from ima.report.words import of_whole, under, within
@@ -69,7 +78,7 @@ def _overlay(one: Slice, norm: str) -> Overlay:
             ("with noise", view.after, view.dice_after),
         ):
             sizes = map(str, _sizes(labels, one.classes))
-            rows.append((f"{view.label}, {when}", DICE.write(dice, 2), *sizes))
+            rows.append((f"{view.label}, {when}", dice_told(dice), *sizes))
     title = f"{one.name}: noise of size at most {one.eps:g} ({norm})"
     # The file of slices does not tell whether classes are regions.
     overlap = "of classes that overlap, a pixel shows the last"
@@ -83,7 +92,7 @@ def _pictures(one: Slice, view: View) -> tuple[Picture, ...]:
 
     def predicted(image: Any, labels: Labels, dice: float, when: str) -> Picture:
         said = f"{one.name} {when}, prediction of {view.label}{_pixels(labels, one.classes)}"
-        caption = f"Dice {DICE.write(dice, 2)}"
+        caption = f"Dice {dice_told(dice)}"
         return Picture(png(compose(image, labels)), f"{said}; {caption}", caption, head=when)
 
     against = f"noise against {view.label}"
