@@ -14,47 +14,58 @@ from ima.tasks.trees import Tree
 
 
 class Task(Protocol):
-    """What an attack and a method must know about a problem; all results have shape (B,).
+    """What attacks and methods must know about a problem; every result has shape (B,).
 
-    A base for tasks of one's own: `loss`, `correct`, `score` and `predict` must be written. A class
-    of another base with these and `check` is a task too.
+    Derive your own task from it and write `loss`, `correct`, `score` and `predict`. A class with
+    these and `check` is a task too, whatever its base.
+
+    >>> import ima, torch
+    >>> class Regression(ima.Task):
+    ...     def loss(self, output, target): return (output - target).square().mean(1)
+    ...     def score(self, output, target): return 0.1 - self.loss(output, target)
+    ...     def correct(self, output, target): return self.score(output, target) > 0
+    ...     def predict(self, output): return output
+    >>> model, x, y = torch.nn.Linear(4, 2), torch.rand(8, 4), torch.rand(8, 2)
+    >>> found = ima.pgd(model, x, y, eps=0.1, task=Regression())
     """
 
     def check(self, output: Tree, target: Tree) -> None:
-        """Raise ValueError or TypeError where output and target do not fit; by default all do."""
+        """Raise ValueError or TypeError if output and target do not fit; by default all fit."""
 
     @abstractmethod
     def loss(self, output: Tree, target: Tree) -> Tensor:
-        """The training loss of every sample."""
+        """The training loss of every sample, (B,), with its graph."""
         ...
 
     def objective(self, output: Tree, target: Tree) -> Tensor:
-        """What an attack raises; by default the loss."""
+        """What an attack raises, (B,); by default the loss."""
         return self.loss(output, target)
 
     @abstractmethod
     def correct(self, output: Tree, target: Tree) -> Tensor:
-        """Whether every sample is right; an output with NaN never is."""
+        """Whether every sample is right, (B,) bool; False for an output with NaN."""
         ...
 
     @abstractmethod
     def score(self, output: Tree, target: Tree) -> Tensor:
-        """By how much every sample is right: continuous, positive where correct."""
+        """By how much every sample is right, (B,): continuous, positive where correct."""
         ...
 
     @abstractmethod
     def predict(self, output: Tree) -> Tree:
-        """The decision for every sample."""
+        """The decision for every sample, such as its class."""
         ...
 
 
 @runtime_checkable
 class Compares(Protocol):
-    """A task that can tell how far two outputs are apart."""
+    """A task that can say how far apart two outputs are."""
 
     def divergence(self, clean: Tree, noisy: Tree, target: Tree = None) -> Tensor:
         """KL(p || q) of the class probabilities of two outputs, (B,), in nats.
 
-        target: says which pixels count, where the task has some that do not.
+        clean: the output that p is read from.
+        noisy: the output that q is read from.
+        target: says which pixels to ignore, for tasks with such pixels; None: none.
         """
         ...
