@@ -46,7 +46,7 @@ METHODS = {
             "Standard",
             Standard,
             "-",
-            "Clean samples only.",
+            "The loss on clean samples.",
             segmentation=True,
             picks="clean",
         ),
@@ -71,7 +71,7 @@ METHODS = {
             "TRADES",
             TRADES,
             "Zhang et al., ICML 2019",
-            "Clean samples, and how close predictions under noise are to the clean ones.",
+            "Clean samples, and how far noise moves their prediction.",
             segmentation=True,
         ),
         MethodRow(
@@ -79,7 +79,7 @@ METHODS = {
             "MART",
             MART,
             "Wang et al., ICLR 2020",
-            "Noisy samples; those with an unsure clean prediction get more weight.",
+            "Noisy samples, with more weight for those with an unsure clean prediction.",
             segmentation=False,
         ),
         MethodRow(
@@ -87,7 +87,7 @@ METHODS = {
             "MMA",
             MMA,
             "Ding et al., ICLR 2020",
-            "Right samples at their estimated margin, up to eps, and wrong ones without noise.",
+            "Correct samples at their estimated margin up to a limit, wrong ones as they are.",
             segmentation=False,
         ),
         MethodRow(
@@ -95,7 +95,7 @@ METHODS = {
             "FAT",
             FAT,
             "Zhang et al., ICML 2020",
-            "Noisy samples just beyond the boundary: the attack stops soon after it succeeds.",
+            "Samples that an attack has only just made wrong.",
             segmentation=True,
         ),
         MethodRow(
@@ -103,7 +103,7 @@ METHODS = {
             "GAIRAT",
             GAIRAT,
             "Zhang et al., ICLR 2021",
-            "Noisy samples; those that the attack breaks sooner get more weight.",
+            "Noisy samples, weighted by how soon the attack breaks them.",
             segmentation=True,
         ),
         MethodRow(
@@ -111,7 +111,7 @@ METHODS = {
             "IAAT",
             IAAT,
             "Balaji et al., 2019",
-            "Noisy samples, each with its own radius, which grows while attacks fail.",
+            "Noisy samples, each within a radius that grows while attacks fail.",
             segmentation=True,
         ),
         MethodRow(
@@ -119,7 +119,7 @@ METHODS = {
             "Curriculum AT",
             CurriculumAT,
             "Cai et al., IJCAI 2018",
-            "Noisy samples after 0 to k attack steps; k grows as training succeeds.",
+            "A mixture of attacks with none to k steps; k grows as training succeeds.",
             segmentation=True,
         ),
         MethodRow(
@@ -127,7 +127,7 @@ METHODS = {
             "ATES",
             ATES,
             "Sitawarin et al., 2020",
-            "Noisy samples; the attack stops at a difficulty that grows over the run.",
+            "Samples attacked up to a difficulty that grows over the run.",
             segmentation=False,
         ),
         MethodRow(
@@ -135,7 +135,7 @@ METHODS = {
             "DAT",
             DAT,
             "Wang et al., ICML 2019",
-            "Noisy samples; the attack stops once it has converged, by a criterion that tightens.",
+            "Samples attacked until a convergence criterion that tightens over the run.",
             segmentation=True,
         ),
         MethodRow(
@@ -143,7 +143,7 @@ METHODS = {
             "Customized AT",
             CustomizedAT,
             "Cheng et al., IJCAI 2022",
-            "Noisy samples, each with its own radius and a label that is softer at larger radii.",
+            "Noisy samples, each with a radius of its own and a label that softens with it.",
             segmentation=False,
         ),
     )
