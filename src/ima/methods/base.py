@@ -106,9 +106,10 @@ class Stateless:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Do nothing; ValueError for a state that is not empty: another method saved it."""
         if state:
+            saved = state.get("method", "another method")
             raise ValueError(
-                f"this state was saved by {state.get('method', 'another method')}, but this is "
-                f"{type(self).__name__}; build the saved method with its options before loading"
+                f"this state was saved by {saved}, but this is {type(self).__name__}; build {saved} "
+                "with the same options before loading"
             )
 
 

@@ -122,8 +122,8 @@ class Noisy:
         saved = state.get("method", self.kind if "noise" in state else "another method")
         if saved != self.kind:
             raise ValueError(
-                f"this state was saved by {saved}, but this is {self.kind}; build the saved "
-                "method with its options before loading"
+                f"this state was saved by {saved}, but this is {self.kind}; build {saved} "
+                "with the same options before loading"
             )
 
     def _prepare(self, x: Tensor, y: Tree, ids: Tensor) -> tuple[Tensor, Tree, Box]:
