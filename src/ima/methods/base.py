@@ -108,8 +108,8 @@ class Stateless:
         if state:
             saved = state.get("method", "another method")
             raise ValueError(
-                f"this state was saved by {saved}, but this is {type(self).__name__}; build {saved} "
-                "with the same options before loading"
+                f"this state was saved by {saved}, but this is {type(self).__name__}; build "
+                f"{saved} with the same options before loading"
             )
 
 

@@ -126,14 +126,14 @@ def _real(target: Tensor) -> bool:
 
 
 def _made(output: Tensor, target: object) -> str:
-    """How labels are made of such targets, where one may know."""
+    """How to make labels of such targets, if that is clear."""
     if not isinstance(target, Tensor):
         return ""
     if target.numel() == len(output):
-        return ": y.reshape(-1).long() makes them of these"
+        return ": pass y.reshape(-1).long()"
     one_hot = target.ndim == 2 and bool(((target == 0) | (target == 1)).all())
     if one_hot and bool((target.sum(1) == 1).all()):
-        return ": these are one-hot, y.argmax(1) makes them of these"
+        return ": these are one-hot, pass y.argmax(1)"
     return ""
 
 

@@ -355,7 +355,7 @@ def _check_one_hot(target: Tensor, ignore_label: int | None) -> None:
     listed = sorted(set(counts.flatten().tolist()))[:3]
     if not strange and ignore_label is not None and listed == [0, 1]:
         advice = (
-            "where those in none are to be ignored, pass labels: "
+            "to ignore the pixels in no channel, pass labels: "
             f"torch.where(y.sum(1) == 0, {ignore_label}, y.argmax(1))"
         )
     else:
