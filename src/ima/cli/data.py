@@ -125,7 +125,7 @@ def msd(
     row = find_task(task)
     named = os.environ.get(RAW)
     if raw is None and not named:
-        raise ValueError("where to? Say --raw FOLDER, or set nnUNet_raw to nnU-Net's raw folder")
+        raise ValueError("no folder to write to; give --raw FOLDER, or set nnUNet_raw")
     folder = Path(named or ".") if raw is None else raw
     made = prepare(
         row,

@@ -168,10 +168,10 @@ def evaluate(
         )
         return
     if given := [name for name, value in of_nnunet.items() if value is not None]:
-        raise ValueError(f"{given[0]} belongs to a trained nnU-Net; say --nnunet FOLDER too")
+        raise ValueError(f"{given[0]} belongs to a trained nnU-Net; give --nnunet FOLDER too")
     if run is None:
         raise ValueError(
-            "there is nothing to evaluate; name a run's folder, weights with --model, or a trained "
+            "there is nothing to evaluate; give a run's folder, weights with --model, or a trained "
             "nnU-Net with --nnunet"
         )
     again = model is not None and run.is_dir() and (run / "config.yaml").exists()
@@ -232,13 +232,13 @@ def _fits(
     """Raise ValueError for options that do not belong together."""
     given = [name for name, value in elsewhere.items() if value is not None]
     if model is None and given:
-        raise ValueError(f"{given[0]} belongs to a network from elsewhere; say --model too")
+        raise ValueError(f"{given[0]} belongs to a network from elsewhere; give --model too")
     if model is None and run.is_file():
         raise ValueError(
-            f"{run} is a file and no run; name a run's folder, or say how to build the network "
-            "that it holds the weights of: --model module:function --data ... --eps ..."
+            f"{run} is a file and no run; give a run's folder, or say how to build the network of "
+            "these weights: --model module:function --data ... --eps ..."
         )
     if model is not None and checkpoint != "both":
         raise ValueError("--checkpoint belongs to a run; leave it out with --model")
     if transfer_from is not None and not checks:
-        raise ValueError("--transfer-from belongs to the checks; say --checks too")
+        raise ValueError("--transfer-from belongs to the checks; give --checks too")

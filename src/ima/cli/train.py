@@ -66,7 +66,7 @@ def train(
     if resume is not None and config is not None and "=" in config:
         config, overrides = None, (config, *overrides)
     if (config is None) == (resume is None):
-        raise ValueError("name either a config or --resume RUN, as in `ima train digits`")
+        raise ValueError("give either a config or --resume RUN, as in `ima train digits`")
     if resume is not None:
         others = [word for word in overrides if not word.startswith(AGAIN)]
         if others or out is not None or init is not None:

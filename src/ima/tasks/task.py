@@ -17,7 +17,10 @@ class Task(Protocol):
     """What attacks and methods must know about a problem; every result has shape (B,).
 
     Derive your own task from it and write `loss`, `correct`, `score` and `predict`. A class with
-    these and `check` is a task too, whatever its base.
+    these and `check` is a task too, whatever its base. In all of them
+
+    output: what the model returned for a batch: a tensor, or a list or dict of tensors.
+    target: the batch's targets, in the same forms.
 
     >>> import ima, torch
     >>> class Regression(ima.Task):
