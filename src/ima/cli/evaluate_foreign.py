@@ -51,7 +51,7 @@ def evaluate_foreign(
 
     if data is None or not eps:
         raise ValueError(
-            "a network from elsewhere has no config: say --data module:function (or a name of "
+            "a network from elsewhere has no config: give --data module:function (or a name of "
             "`ima list data`) and noise radii with --eps"
         )
     other = None if transfer_from is None else Run.open(transfer_from, trust=trust)
