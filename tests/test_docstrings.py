@@ -12,7 +12,7 @@ import pytest
 import ima
 
 REWRITTEN = {
-    *("Checks", "Distances", "Results", "SegmentationResults"),
+    *("Checks", "Distances", "Results"),
     *("evaluate", "minimal", "run_checks"),
 }
 """Names of `ima.evaluation`, whose docstrings are not in this form yet."""
