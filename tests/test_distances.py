@@ -19,18 +19,16 @@ import ima.evaluation.minimal as module
 from ima import evaluate
 from ima.attacks import ddn
 from ima.budget import Budget, OutOfTime
-from ima.cli import main
 from ima.evaluation.distances import NONE, Distance, Distances
 from ima.evaluation.finders import FINDERS, Finder
 from ima.evaluation.minimal import minimal
 from ima.evaluation.remarks import Doubt
 from ima.evaluation.results import CLEAN
+from ima.evaluation.settings import Settings
 from ima.networks.small_cnn import small_cnn
 from ima.norms import get_norm
-from ima.report.distances import told
 from ima.training.checkpoint import save_weights
 from ima.training.config import load_config
-from ima.training.evaluating import DISTANCES, distances_run, forget, part
 from ima.training.run import Run
 
 NORMS = [(2, 2.0), ("Linf", 1.0)]
@@ -160,9 +158,9 @@ def test_a_linear_models_distances_are_exact(
     assert values[~right].tolist() == [0.0] * 5
     assert [row.attack == CLEAN for row in found.rows] == (~right).tolist()
     assert [row.prediction for row in found.rows] == (1 - y).tolist()
-    assert ("left out" in found.settings) == (bounds is None)
+    assert bool(found.settings.left_out) == (bounds is None)
     if bounds is None:
-        assert found.settings["left out"] == "fab (needs bounds)"
+        assert found.settings.left_out == ("fab (needs bounds)",)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +169,7 @@ def test_a_linear_models_distances_are_exact(
 def test_fab_is_left_out_where_bounds_are_no_cube(bounds: tuple[Any, Any]) -> None:
     model, x = Linear2(3), points(4, (3,))
     found = minimal(model, TensorDataset(x, model.labels(x)), [0.3], bounds=bounds)
-    assert found.settings["left out"] == "fab (needs bounds of one finite width)"
+    assert found.settings.left_out == ("fab (needs bounds of one finite width)",)
     true = model.distance(x, 2)
     assert (torch.tensor(found.values) - true).abs().max() < 1e-2
 
@@ -218,6 +216,8 @@ def test_what_an_attack_says_is_looked_at(lie: str, monkeypatch: pytest.MonkeyPa
         assert {row.attack for row in found.rows} == {NONE}
         assert np.isinf(found.values).all() and math.isinf(found.median())
         assert {row.prediction for row in found.rows} == {0}
+        from ima.report.distances import told
+
         assert "none found for half" in told(found, [0.1])
         assert "no noise found for 3 samples" in told(found, [0.1])
 
@@ -252,7 +252,7 @@ def test_a_stopped_measurement_continues_to_the_same_rows(
     data, path = TensorDataset(x, said(model, x)), tmp_path / "d.part"
     short: dict[str, Any] = {"radii": [0.1, 0.4], "batch_size": 4}
     monkeypatch.setattr(module, "FINDERS", (FINDERS[0], FINDERS[3]))
-    monkeypatch.setattr("ima.evaluation.finders.PGD", "pgd-3")
+    monkeypatch.setattr("ima.evaluation.finders.STEPS", 3)
     whole = minimal(model, data, **short)
 
     def stop(done: int, total: int) -> None:
@@ -266,7 +266,7 @@ def test_a_stopped_measurement_continues_to_the_same_rows(
     old = module._of_batch
 
     def of_batch(*args: Any) -> Any:
-        begun.append(args[3][0])
+        begun.append(args[1].places[0])
         return old(*args)
 
     monkeypatch.setattr(module, "_of_batch", of_batch)
@@ -289,7 +289,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
         minimal(model, [], [0.1])
     with torch.no_grad():
         next(model.parameters()).fill_(torch.nan)
-    with pytest.raises(FloatingPointError, match="not finite on samples 0 to 3"):
+    with pytest.raises(FloatingPointError, match="not finite on batch of samples 0 to 3.*no distance"):
         minimal(model, data, [0.1])
 
 
@@ -299,7 +299,8 @@ def test_what_cannot_be_measured_is_refused() -> None:
 def rows(*distances: float) -> Distances:
     names = [CLEAN if d == 0 else NONE if math.isnan(d) else "ddn" for d in distances]
     found = [Distance(i, 1, 0, d, n) for i, (d, n) in enumerate(zip(distances, names, strict=True))]
-    return Distances(tuple(found), "L2", {"attacks": "ddn", "samples": str(len(found))})
+    settings = Settings(norm="L2", attacks={"ddn": ""}, samples=len(found))
+    return Distances(tuple(found), settings)
 
 
 def test_accuracy_curve_and_median_by_hand() -> None:
@@ -314,7 +315,7 @@ def test_accuracy_curve_and_median_by_hand() -> None:
     # 0.5, 0.5, 2, infinite.
     assert found.median() == 1.25
     assert rows(0.0, 0.5, math.nan).median() == math.inf
-    assert math.isnan(rows(0.0).median()) and math.isnan(Distances((), "L2").accuracy())
+    assert math.isnan(rows(0.0).median()) and math.isnan(Distances((), Settings(norm="L2")).accuracy())
 
 
 def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -322,10 +323,10 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     found.to_csv(tmp_path / "d.csv")
     again = Distances.from_csv(tmp_path / "d.csv")
     assert repr(again) == repr(found)
+    assert again == found and again.settings == found.settings
     lines = (tmp_path / "d.csv").read_text().splitlines()
-    assert lines[0].startswith('# {"attacks"')
-    assert lines[1] == "id,label,prediction,distance,attack,norm"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["d.csv"]
+    assert lines[0] == "id,label,prediction,distance,attack"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["d.csv", "d.json"]
 
 
 @pytest.mark.parametrize(
@@ -378,7 +379,7 @@ def test_the_command_measures_prints_and_stays_resumable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("ima.evaluation.finders.ITERATIONS", 5)
-    monkeypatch.setattr("ima.evaluation.finders.PGD", "pgd-5")
+    monkeypatch.setattr("ima.evaluation.finders.STEPS", 5)
     run = small(tmp_path / "run")
 
     def stop(done: int, total: int) -> None:

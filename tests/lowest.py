@@ -1,0 +1,42 @@
+"""One row of the table of attacks on one batch, without an evaluation around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from nets import seeded
+from torch import Tensor
+
+from ima import Classification
+from ima.attacks.inputs import check_samples, no_trace
+from ima.attacks.walk import forward
+from ima.evaluation.attacks import Run
+from ima.evaluation.lowest import Lowest
+from ima.evaluation.setting import Setting
+from ima.norms import get_norm
+from ima.tasks import given
+
+
+def lowest_of(
+    run: Run,
+    model: Any,
+    x: Tensor,
+    y: Any,
+    eps: float,
+    steps: int,
+    *,
+    norm: Any = 2,
+    bounds: Any = None,
+    task: Any = None,
+) -> Lowest:
+    """What the row's function finds; it starts at the samples as they are."""
+    task = Classification() if task is None else task
+    setting = Setting(get_norm(norm), task, check_samples(x, bounds), seeded(0))
+    with no_trace(model, x) as inner:
+        clean = given(task, "quality")(forward(inner, x), y)
+        binary = given(task, "measure").binary
+        lowest = Lowest(x, clean, given(task, "quality"), task.score, binary=binary)
+        run(inner, x.clone(), y, lowest, eps, steps, setting)
+    assert not torch.is_inference(lowest.noisy)
+    return lowest
