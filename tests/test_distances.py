@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from by_hand import sign
 from nets import Linear2, cnn, mlp, seeded
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -216,10 +217,14 @@ def test_what_an_attack_says_is_looked_at(lie: str, monkeypatch: pytest.MonkeyPa
         assert {row.attack for row in found.rows} == {NONE}
         assert np.isinf(found.values).all() and math.isinf(found.median())
         assert {row.prediction for row in found.rows} == {0}
-        from ima.report.distances import told
 
-        assert "none found for half" in told(found, [0.1])
-        assert "no noise found for 3 samples" in told(found, [0.1])
+
+def test_what_was_not_found_is_said() -> None:
+    from ima.report.distances import told
+
+    found = rows(math.nan, math.nan, math.nan)
+    assert "none found for half" in told(found, [0.1])
+    assert "no noise found for 3 samples" in told(found, [0.1])
 
 
 def test_the_smallest_of_all_attacks_counts_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,28 +334,71 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["d.csv", "d.json"]
 
 
+OLD = """# {"attacks": "ddn", "samples": "2", "norm": "L2"}
+id,label,prediction,distance,attack,norm
+0,1,0,0.0,clean,L2
+1,1,0,0.5,ddn,L2
+"""
+
+
+def test_a_file_of_the_version_before_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text(OLD.replace("\n", "\r\n"), newline="")
+    found = Distances.from_csv(path)
+    assert found == rows(0.0, 0.5)
+    assert (found.settings.samples, list(found.settings.attacks)) == (2, ["ddn"])
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
         ("distance", "size"),
-        ("0,1,0,0.0,clean,L2", "0,1,0,0.0,clean"),
-        ("0,1,0,0.0,clean,L2", "0,1,0,0.5,clean,L2"),
-        ("1,1,0,0.5,ddn,L2", "1,1,0,nan,ddn,L2"),
-        ("1,1,0,0.5,ddn,L2", "1,1,0,-0.5,ddn,L2"),
-        ("1,1,0,0.5,ddn,L2", "1,1,0,0.5,ddn,Linf"),
-        ("1,1,0,0.5,ddn,L2", "1,1,zero,0.5,ddn,L2"),
-        ("1,1,0,0.5,ddn,L2", "1,1.5,0,0.5,ddn,L2"),
-        ("# {", "# ["),
+        ("0,1,0,0.0,clean", "0,1,0,0.0"),
+        ("0,1,0,0.0,clean", "0,1,0,0.5,clean"),
+        ("1,1,0,0.5,ddn", "1,1,0,nan,ddn"),
+        ("1,1,0,0.5,ddn", "1,1,0,-0.5,ddn"),
+        ("1,1,0,0.5,ddn", "1,1,0,0.5,none"),
+        ("1,1,0,0.5,ddn", "1,1,zero,0.5,ddn"),
+        ("1,1,0,0.5,ddn", "1,1.5,0,0.5,ddn"),
+        ("1,1,0,0.5,ddn", "0,1,0,0.5,ddn"),
     ],
 )
-def test_a_damaged_file_is_refused(old: str, new: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["now", "now, signed", "before"])
+def test_a_damaged_file_is_refused(old: str, new: str, form: str, tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     rows(0.0, 0.5).to_csv(path)
+    if form == "before":
+        path.write_text(OLD)
     text = path.read_bytes().decode()
     assert old in text
     path.write_text(text.replace(old, new))
-    with pytest.raises(ValueError, match=r"d\.csv is (no file of distances|damaged)"):
+    if form == "now, signed":
+        # As if whoever wrote it had been wrong.
+        sign(path)
+    with pytest.raises(ValueError, match=r"d\.csv (is no file of|is damaged|holds no) ?.*again"):
         Distances.from_csv(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("1,1,0,0.5,ddn,L2", "1,1,0,0.5,ddn,Linf"), ("# {", "# ["), ("# {", "#")],
+)
+def test_a_damaged_file_of_the_version_before_is_refused(
+    old: str, new: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text(OLD.replace(old, new))
+    with pytest.raises(ValueError, match=r"d\.csv is no file of distances, or damaged"):
+        Distances.from_csv(path)
+
+
+def test_columns_of_another_kind_are_refused(tmp_path: Path) -> None:
+    rows(0.0, 0.5).to_csv(tmp_path / "d.csv")
+    told = (tmp_path / "d.json").read_text()
+    assert '"distance": "float"' in told
+    (tmp_path / "d.json").write_text(told.replace('"distance": "float"', '"distance": "text"'))
+    with pytest.raises(ValueError, match=r"d\.csv is damaged"):
+        Distances.from_csv(tmp_path / "d.csv")
 
 
 def test_rows_and_estimates_are_readable_without_torch() -> None:
@@ -378,6 +426,9 @@ def small(folder: Path) -> Run:
 def test_the_command_measures_prints_and_stays_resumable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from ima.cli import main
+    from ima.training.evaluating import DISTANCES, distances_run, forget, part
+
     monkeypatch.setattr("ima.evaluation.finders.ITERATIONS", 5)
     monkeypatch.setattr("ima.evaluation.finders.STEPS", 5)
     run = small(tmp_path / "run")

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
-from lowest import lowest_of
+from by_hand import lowest_of
 from nets import mlp, seeded, two_clouds
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset

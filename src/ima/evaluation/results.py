@@ -353,7 +353,7 @@ class Results:
         ordered = {name: columns[name] for name in (*BASE, *(k for k in columns if k not in BASE))}
         try:
             check_columns(ordered, settings)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is damaged ({error}); {AGAIN}") from error
         return Results(ordered, settings)
 
