@@ -294,7 +294,9 @@ def test_what_cannot_be_measured_is_refused() -> None:
         minimal(model, [], [0.1])
     with torch.no_grad():
         next(model.parameters()).fill_(torch.nan)
-    with pytest.raises(FloatingPointError, match="not finite on batch of samples 0 to 3.*no distance"):
+    with pytest.raises(
+        FloatingPointError, match="not finite on batch of samples 0 to 3.*no distance"
+    ):
         minimal(model, data, [0.1])
 
 
@@ -320,7 +322,9 @@ def test_accuracy_curve_and_median_by_hand() -> None:
     # 0.5, 0.5, 2, infinite.
     assert found.median() == 1.25
     assert rows(0.0, 0.5, math.nan).median() == math.inf
-    assert math.isnan(rows(0.0).median()) and math.isnan(Distances((), Settings(norm="L2")).accuracy())
+    assert math.isnan(rows(0.0).median()) and math.isnan(
+        Distances((), Settings(norm="L2")).accuracy()
+    )
 
 
 def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -617,9 +617,9 @@ def test_a_killed_evaluation_continues_to_the_same_result(case: str, tmp_path: P
     other = conv(2, seed=9) if case == "images" else None
     if other is not None:
         fresh = evaluate(other, data, RADII, ATTACKS, task=task)
-        assert plain(
-            evaluate(other, data, RADII, ATTACKS, task=task, partial=record)
-        ) == plain(fresh)
+        assert plain(evaluate(other, data, RADII, ATTACKS, task=task, partial=record)) == plain(
+            fresh
+        )
 
 
 def test_out_of_time_names_what_is_kept(tmp_path: Path) -> None:
