@@ -691,8 +691,9 @@ def test_checks_survive_their_file(tmp_path: Path) -> None:
 
 
 WHOLE: dict[str, Any] = {
-    **{name: "a" for name in ("name", "title", "sentence", "means", "do")},
-    **{"tripped": True, "evidence": {}},
+    **dict.fromkeys(("name", "title", "sentence", "means", "do"), "a"),
+    "tripped": True,
+    "evidence": {},
 }
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from by_hand import lowest_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
-from by_hand import lowest_of
 from nets import mlp, seeded, two_clouds
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset

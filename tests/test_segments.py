@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from ima import Results, evaluate
-from ima.budget import Budget, OutOfTime
 from ima.evaluation.batch import Example
 from ima.evaluation.pictures import COUNT, Labelled
 from ima.evaluation.remarks import Doubt
@@ -337,26 +336,6 @@ def test_a_sample_does_not_depend_on_its_mates() -> None:
             )
 
 
-def test_the_model_and_the_random_state_are_left_alone() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 3, 1))
-    model.train()
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    state = torch.get_rng_state()
-    x = torch.rand(4, 1, 6, 6, generator=seeded(2))
-    with torch.inference_mode():
-        evaluate(
-            model,
-            [(x, labels_of((4, 6, 6), 3))],
-            0.5,
-            ["pgd-3", "white-2", "noise-2"],
-            task=Segmentation(),
-        )
-    assert torch.equal(state, torch.get_rng_state())
-    assert all(module.training for module in model.modules())
-    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
-    assert all(p.grad is None for p in model.parameters())
-
-
 def test_dicts_as_monai_gives_them() -> None:
     x = torch.rand(5, 1, 6, 6, generator=seeded(2))
     y = labels_of((5, 1, 6, 6), 3)
@@ -620,28 +599,6 @@ def test_a_killed_evaluation_continues_to_the_same_result(case: str, tmp_path: P
         assert plain(evaluate(other, data, RADII, ATTACKS, task=task, partial=record)) == plain(
             fresh
         )
-
-
-def test_out_of_time_names_what_is_kept(tmp_path: Path) -> None:
-    model, data, task, _ = problem("images", 12)
-    budget = Budget(3600)
-
-    def progress(done: int, total: int) -> None:
-        budget.end = 0.0
-
-    with pytest.raises(OutOfTime, match="after 1 of 3 batches"):
-        evaluate(
-            model,
-            data,
-            RADII,
-            ["pgd-2"],
-            task=task,
-            partial=tmp_path / "r",
-            budget=budget,
-            progress=progress,
-        )
-    found = evaluate(model, data, RADII, ["pgd-2"], task=task, partial=tmp_path / "r")
-    assert len(found.at()) == 12
 
 
 # --- Rows as a file, and the indices that follow --------------------------------------------------
