@@ -295,7 +295,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
     with torch.no_grad():
         next(model.parameters()).fill_(torch.nan)
     with pytest.raises(
-        FloatingPointError, match="not finite on batch of samples 0 to 3.*no distance"
+        FloatingPointError, match=r"not finite on batch of samples 0 to 3.*no distance"
     ):
         minimal(model, data, [0.1])
 

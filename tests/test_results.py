@@ -1,4 +1,4 @@
-"""Results: what follows from the rows, by hand; and files of the version before, as it wrote them."""
+"""Results: what follows from the rows, by hand; and files of the version before."""
 
 from __future__ import annotations
 
@@ -344,8 +344,8 @@ def test_earlier_results_without_cases_and_of_own_tasks_are_read() -> None:
     assert (plain.settings.bounds, plain.accuracy("ifgsm-2", 0.1)) == ("none", 0.5)
     own = Results.from_csv(OLD / "own.csv")
     assert (own.accuracy(), own.classes, own.norm) == (pytest.approx(2 / 3), (), "Linf")
-    assert own.rows[1].more["label"]["there"] == 1  # pyright: ignore
-    assert own.rows[1].more["label"]["box"][1] == -0.5  # pyright: ignore
+    label: Any = own.rows[1].more["label"]
+    assert (label["there"], label["box"][1]) == (1, -0.5)
 
 
 def test_earlier_results_of_masks_are_read() -> None:
