@@ -41,8 +41,8 @@ def compare(
         Such as 540s, 9m or 1h30m: stop in time, with exit code 75; the same command continues. But
         each call does at least one batch.
     trust:
-        Import the network that a config in a run's folder names by module:function, which runs its
-        code; a config of your own may name one anyway.
+        Import what a config in a run's folder names by module:name, which runs its code; a config
+        of your own may name methods, networks, data and a task of your own anyway.
 
     """
     from ima.budget import OUT_OF_TIME, Budget, OutOfTime

@@ -13,16 +13,21 @@ from ima.attacks.walk import look
 from ima.budget import Budget, OutOfTime
 from ima.data import Part
 from ima.norms import get_norm
-from ima.tasks import Classification
+from ima.tasks import Task
 from ima.training.build import BOUNDS
 from ima.training.settings import Config
 
 
 @torch.no_grad()
 def validate(
-    fabric: Fabric, model: nn.Module, part: Part, config: Config, budget: Budget | None = None
+    fabric: Fabric,
+    model: nn.Module,
+    part: Part,
+    config: Config,
+    task: Task,
+    budget: Budget | None = None,
 ) -> tuple[float, float]:
-    """Clean accuracy, and accuracy under PGD-10 at the middle noise radius.
+    """Which share is correct, and correct under PGD-10 at the middle noise radius.
 
     Every process computes them all. With a budget, OutOfTime where a batch may not fit into it,
     judged by the slowest so far.
@@ -37,7 +42,7 @@ def validate(
         begun = monotonic()
         x, y = fabric.to_device(part[ids])
         with fabric.autocast():
-            right = Classification().correct(look(model, x), y)
+            right = task.correct(look(model, x), y)
             attacked = pgd(
                 model,
                 x,
@@ -45,6 +50,7 @@ def validate(
                 config.evaluate.middle,
                 steps=10,
                 norm=get_norm(config.norm),
+                task=task,
                 bounds=BOUNDS,
             )
         clean += int(right.sum())
