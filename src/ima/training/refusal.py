@@ -144,6 +144,10 @@ def parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(function).parameters
 
 
+HIDING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+"""Parameters that name no option."""
+
+
 def check_options(
     place: str, function: Callable[..., Any], named: Named, provided: Sequence[str]
 ) -> dict[str, Any]:
@@ -154,7 +158,7 @@ def check_options(
     hints = types_of(function)
     fields: dict[str, Any] = {}
     for name, parameter in parameters(function).items():
-        if name in provided or parameter.kind is inspect.Parameter.VAR_KEYWORD:
+        if name in provided or parameter.kind in HIDING:
             continue
         required = parameter.default is inspect.Parameter.empty
         fields[name] = (hints.get(name, Any), ... if required else parameter.default)
