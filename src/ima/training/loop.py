@@ -300,7 +300,7 @@ class _Trainer:
         budget = None if known or self.pace.fresh else self.pace.budget
         try:
             clean, noisy = validate(
-                self.fabric, self.state.chosen, self.splits.val, self.config, self.task, budget
+                self.fabric, self.state.chosen, self.splits.val, self.config, budget
             )
         except OutOfTime as stop:
             raise OutOfTime(f"{stop}; {self._continue()}") from None
