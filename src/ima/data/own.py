@@ -56,11 +56,10 @@ def load_own(
             "classes and note"
         )
     try:
-        parts = {role: _part(found[role]) for role in ROLES}
-        classes = found.get("classes") or _numbered([part.targets for part in parts.values()])
-        return Splits(
-            name, **parts, classes=tuple(map(str, classes)), note=str(found.get("note", ""))
-        )
+        train, val, test = (_part(found[role]) for role in ROLES)
+        classes = found.get("classes") or _numbered(train.targets, val.targets, test.targets)
+        note = str(found.get("note", ""))
+        return Splits(name, train, val, test, tuple(map(str, classes)), note)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"data set {name!r}: {error}") from error
 
@@ -80,7 +79,7 @@ def _part(given: Any) -> Part:
     return Part(x, y.long() if labels else y, labels)
 
 
-def _numbered(targets: list[Tensor]) -> list[int]:
+def _numbered(*targets: Tensor) -> list[int]:
     """A number for each output, where targets tell how many there are."""
     first = targets[0]
     if first.ndim == 1:
