@@ -292,10 +292,11 @@ def test_the_table_is_complete() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "nearest"), [("covid-ct", "covid_ct"), ("digit", "digits"), ("", "")]
+    ("asked", "told"),
+    [("covid-ct", "mean 'covid_ct'"), ("digit", "mean 'digits'"), ("", "data set ''")],
 )
-def test_an_unknown_name_gets_the_nearest(asked: str, nearest: str) -> None:
-    with pytest.raises(ValueError, match=f"mean '{nearest}.*digits, arrays, covid_ct"):
+def test_an_unknown_name_gets_the_nearest(asked: str, told: str) -> None:
+    with pytest.raises(ValueError, match=f"{told}.*digits, arrays, covid_ct"):
         load(asked)
 
 

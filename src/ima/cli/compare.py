@@ -40,8 +40,8 @@ def compare(
         Such as 540s, 9m or 1h30m. Stop in time, with exit code 75; the same command continues. Each
         call does at least one batch.
     trust:
-        Run the code of a network that a config in a run's folder names as module:function. A config
-        of your own may always name one.
+        Run the code of what a config in a run's folder names as module:name. A config of your own
+        may always name methods, networks, data and a task of your own.
 
     """
     from ima.budget import OUT_OF_TIME, Budget, OutOfTime

@@ -24,7 +24,7 @@ from ima.training.evaluating import VALIDATION, part
 from ima.training.picking import rule
 from ima.training.rows import Row, rows
 from ima.training.run import Run
-from ima.training.trust import UntrustedError
+from ima.training.trust import UntrustedError, import_paths
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def make(
     """
     runs = unique(run for p in plans for c in p.candidates for run in c.runs)
     train = [
-        Work(run, ("train", "--resume", str(run.folder), *_again(run, "network.name=")))
+        Work(run, ("train", "--resume", str(run.folder), *_trust(run)))
         for run in runs
         if not finished(run) and not run.diverged.exists()
     ]
@@ -215,15 +215,14 @@ def make(
     work_off(test, jobs=jobs, device=device, budget=budget, report=report)
 
 
-def _again(run: Run, word: str) -> tuple[str, ...]:
-    """The run's network after this word, where it must be said again to be imported."""
-    name = run.config().network.name
-    return (word + name,) if ":" in name else ()
+def _trust(run: Run) -> tuple[str, ...]:
+    """The word that what its config imports may run: it is what the user's own config names."""
+    return ("--trust",) if any(import_paths(run.config().model_dump())) else ()
 
 
 def _evaluate(run: Run) -> tuple[str, ...]:
     """The words of its evaluation, up to which weights."""
-    return ("evaluate", str(run.folder), *_again(run, "--model="), "--checkpoint")
+    return ("evaluate", str(run.folder), *_trust(run), "--checkpoint")
 
 
 def slug(method: Named, differs: Mapping[str, Any] | None = None) -> str:
@@ -232,7 +231,7 @@ def slug(method: Named, differs: Mapping[str, Any] | None = None) -> str:
     options = [
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in named
     ]
-    return "-".join([method.name, *options]).replace("/", "_").replace(" ", "")
+    return "-".join([method.name, *options]).translate({ord("/"): "_", ord(":"): "_", ord(" "): ""})
 
 
 def finished(run: Run) -> bool:
@@ -304,8 +303,9 @@ def _run(candidate: Config, seed: int, folder: Path) -> Run:
     place = folder / f"seed{seed}"
     if not (place / "config.yaml").exists():
         return Run.create(place, wanted)
-    # The user's config names the network; a run that names another one is another run.
-    run = Run.open(place, trust=(wanted.network.name,))
+    # What the user's config names; a run that names something else is another run.
+    named = {name for _, name, _ in import_paths(values)}
+    run = Run.open(place, trust=named)
     other = f"{place} holds a run of other settings; name another folder with --out, or delete it"
     try:
         made = run.config()
