@@ -6,13 +6,16 @@ was stopped continues where it was, and runs that two rows share are made once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ima.budget import Budget
+from ima.cores import threads
 from ima.evaluation.evaluate import WORST
 from ima.evaluation.results import FILE, Results
 from ima.files import digest
@@ -190,29 +193,20 @@ def make(
     others have ended; OutOfTime when the budget is spent.
     """
     runs = unique(run for p in plans for c in p.candidates for run in c.runs)
-    train = [
-        Work(run, ("train", "--resume", str(run.folder), *_again(run, "network.name=")))
-        for run in runs
-        if not finished(run) and not run.diverged.exists()
-    ]
+    train = [run for run in runs if not finished(run) and not run.diverged.exists()]
     if train:
         # Data that is missing is told once, before anything starts.
-        load_splits(train[0].run.config())
-    work_off(train, jobs=jobs, device=device, budget=budget, report=report)
+        load_splits(train[0].config())
+    each = str(threads(jobs))
+    environ = {**os.environ, "OMP_NUM_THREADS": each, "MKL_NUM_THREADS": each}
+    do = partial(work_off, jobs=jobs, environ=environ, budget=budget, report=report)
+    do([[_train(run, device)] for run in train])
     rivals = unique(
         run for p in plans if p.tuned for c in p.candidates if not c.diverged() for run in c.runs
     )
-    judge = [
-        Work(run, (*_evaluate(run), VALIDATION)) for run in rivals if not tested(run, VALIDATION)
-    ]
-    work_off(judge, jobs=jobs, device=device, budget=budget, report=report)
+    do([[_evaluate(run, VALIDATION, device)] for run in rivals if not tested(run, VALIDATION)])
     shown = unique(run for p in plans if not p.chosen().diverged() for run in p.chosen().runs)
-    test = [
-        Work(run, (*_evaluate(run), missing))
-        for run in shown
-        if (missing := _untested(run)) is not None
-    ]
-    work_off(test, jobs=jobs, device=device, budget=budget, report=report)
+    do([[_evaluate(run, which, device)] for run in shown if (which := _untested(run)) is not None])
 
 
 def _again(run: Run, word: str) -> tuple[str, ...]:
@@ -221,9 +215,20 @@ def _again(run: Run, word: str) -> tuple[str, ...]:
     return (word + name,) if ":" in name else ()
 
 
-def _evaluate(run: Run) -> tuple[str, ...]:
-    """The words of its evaluation, up to which weights."""
-    return ("evaluate", str(run.folder), *_again(run, "--model="), "--checkpoint")
+def _train(run: Run, device: str) -> Work:
+    return Work(
+        str(run.folder),
+        ("train", "--resume", str(run.folder), *_again(run, "network.name="), "--device", device),
+        run.folder / "train.log",
+        # One that has diverged would diverge again: that is its result.
+        ended=lambda code: code == 0 or run.diverged.exists(),
+    )
+
+
+def _evaluate(run: Run, which: str, device: str) -> Work:
+    words = ("evaluate", str(run.folder), *_again(run, "--model="), "--checkpoint", which)
+    log = run.folder / "evaluate.log"
+    return Work(str(run.folder), (*words, "--device", device), log)
 
 
 def slug(method: Named, differs: Mapping[str, Any] | None = None) -> str:
