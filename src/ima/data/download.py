@@ -1,6 +1,5 @@
 """Fetching public data sets from where their authors keep them, checked against known checksums."""
 
-import difflib
 import hashlib
 import http.client
 import urllib.error
@@ -8,9 +7,10 @@ import urllib.request
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from ima.data.find import data_root
+from ima.data.find import data_root, row_of
 from ima.files import unwritable, whole
 
 TIMEOUT = 60  # seconds without a byte
@@ -103,13 +103,7 @@ def fetch(
     Raises `ValueError` for an unknown name, a file with another checksum (there already, or as
     downloaded), `OSError` when a file cannot be had, or not be written; all say what to do.
     """
-    if name not in DOWNLOADS:
-        nearest = difflib.get_close_matches(name.casefold(), DOWNLOADS, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"no download is known for {name!r}; did you mean {nearest!r}? There are: "
-            f"{', '.join(DOWNLOADS)}"
-        )
-    row = DOWNLOADS[name]
+    row = row_of(DOWNLOADS, name, "download")
     usual = data_root() / (row.folder or name)
     target = usual if folder is None else Path(folder).expanduser()
     new = _absent(target)
@@ -141,10 +135,8 @@ def _absent(folder: Path) -> list[Path]:
 def _present(file: Path, original: Original) -> bool:
     if not file.exists():
         return False
-    digest = hashlib.md5(usedforsecurity=False)
     with file.open("rb") as handle:
-        while chunk := handle.read(CHUNK):
-            digest.update(chunk)
+        digest = hashlib.file_digest(handle, partial(hashlib.md5, usedforsecurity=False))
     if digest.hexdigest() != original.md5:
         raise ValueError(
             f"{file} is there, but is not the published file: its MD5 is {digest.hexdigest()}, "

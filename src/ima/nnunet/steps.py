@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ima.files import digest, read_json, write_text
+from ima.files import read_json, write_text
 from ima.nnunet.experiment import Entry, Place, exact
 from ima.nnunet.msd import locate_task
 from ima.training.children import Work
@@ -139,39 +139,12 @@ def results(place: Place, row: Entry) -> Path:
 
 def _attacked(place: Place, row: Entry) -> bool:
     """Whether the attacks that are asked for were made, on the weights that are there."""
-    from ima.evaluation.results import FILE
-    from ima.evaluation.segmentation_results import CASES, OWN, WORST, SegmentationResults
+    from ima.evaluation.segmentation_results import CASES, OWN, SegmentationResults
+    from ima.training.asked import answers
 
     asked, file = place.experiment.evaluate, results(place, row)
     weights = place.trained(row) / "fold_0" / "checkpoint_final.pth"
     if not file.exists() or not weights.exists():
         return False
-    found = SegmentationResults.from_csv(file)
-    told = found.settings
-    if told.get(FILE) != digest(weights):
-        return False
-    # Results from before one of these was recorded pass.
-    wanted = {"seed": str(place.seed), CASES: OWN}
-    return (
-        set(found.attacks) - {WORST} == set(asked.attacks)
-        and _same_radii(found.eps, asked.eps)
-        and _as_many(told.get("samples", ""), asked.samples)
-        and all(told.get(name, value) == value for name, value in wanted.items())
-    )
-
-
-def _same_radii(ones: Sequence[float], others: Sequence[float]) -> bool:
-    """Whether both hold the same radii; one that is named twice counts once."""
-    from ima.evaluation.results import same_radius
-
-    pairs = ((ones, others), (others, ones))
-    return all(any(same_radius(a, b) for b in there) for here, there in pairs for a in here)
-
-
-def _as_many(told: str, asked: int | None) -> bool:
-    """Whether so many samples were evaluated, all if None; told: such as `70 of 1263`."""
-    count, _, whole = told.partition(" of ")
-    if not count:
-        return True
-    total = int(whole or count)
-    return int(count) == (total if asked is None else min(asked, total))
+    found, wanted = SegmentationResults.from_csv(file), {"seed": str(place.seed), CASES: OWN}
+    return answers(found, weights, asked.attacks, asked.eps, asked.samples, **wanted)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from functools import partial
 from pathlib import Path
 
 from ima.budget import OUT_OF_TIME, Budget, OutOfTime
-from ima.training.processes import PROGRAM, run, side_by_side
+from ima.training.processes import PROGRAM, heeding, run
 from ima.training.run import JOBS
 
 Report = Callable[[str, int, int], None]
@@ -18,6 +18,9 @@ Report = Callable[[str, int, int], None]
 
 LEAST = 2.0
 """Seconds below which nothing is started any more."""
+
+LOOK = 0.5
+"""Seconds between two looks for a signal."""
 
 TAIL, FEW = 8, 3
 """So many last lines of a log, and so many names, stand in messages."""
@@ -81,13 +84,24 @@ def work_off(
                 return item, end
         return chain[-1], End.DONE
 
-    def tell(_: int, last: tuple[Work, End]) -> None:
-        nonlocal counted
-        if last[1] is End.DONE:
-            counted += 1
-            report(last[0].name, counted, len(left))
-
-    ends = side_by_side([partial(follow, chain) for chain in left], jobs=jobs, halt=halt, done=tell)
+    with heeding(halt) as heed, ThreadPoolExecutor(jobs) as pool:
+        try:
+            running = [pool.submit(follow, chain) for chain in left]
+            waiting = {*running}
+            while waiting:
+                # A signal that another thread is given, or that comes just before a wait, does not
+                # end that wait.
+                heed()
+                ended, waiting = wait(waiting, timeout=LOOK, return_when=FIRST_COMPLETED)
+                for item, end in (future.result() for future in ended):
+                    if end is End.DONE:
+                        counted += 1
+                        report(item.name, counted, len(left))
+        except BaseException:
+            # The pool would wait for what runs, and then do the rest.
+            halt.set()
+            raise
+    ends = [future.result() for future in running]
     if failed := [item for item, end in ends if end is End.FAILED]:
         raise RuntimeError("\n".join(map(_failure, failed)))
     if stopped := [item.name for item, end in ends if end is End.STOPPED]:

@@ -16,9 +16,8 @@ from typing import Any
 
 from ima.budget import Budget
 from ima.cores import threads
-from ima.evaluation.evaluate import WORST
-from ima.evaluation.results import FILE, Results
-from ima.files import digest
+from ima.evaluation.results import Results
+from ima.training.asked import answers
 from ima.training.build import load_splits
 from ima.training.checkpoint import CheckpointError, peek
 from ima.training.children import Report, Work, work_off
@@ -257,23 +256,12 @@ def tested(run: Run, which: str) -> bool:
     weights = run.weights("best" if which == VALIDATION else which)
     if not path.exists() or not weights.exists():
         return False
-    found = Results.from_csv(path)
-    if found.settings.get(FILE) != digest(weights) or found.settings.get("seed") != "0":
-        return False
     if which == VALIDATION:
-        return found.attacks == wanted.attacks[:1] and found.eps == (wanted.middle,)
-    attacks = set(wanted.attacks_on(which))
-    radii = set(wanted.eps) if attacks else set[float]()
-    whole = _covers(found, wanted.samples)
-    return whole and attacks == set(found.attacks) - {WORST} and radii == set(found.eps)
-
-
-def _covers(found: Results, samples: int | None) -> bool:
-    """Whether results are on so many samples of the test part, all if None."""
-    had, _, total = found.settings.get("samples", "").partition(" of ")
-    if not (had.isdecimal() and total.isdecimal()):
-        return False
-    return int(had) == (int(total) if samples is None else min(samples, int(total)))
+        attacks, eps, samples = wanted.attacks[:1], (wanted.middle,), None
+    else:
+        attacks, samples = wanted.attacks_on(which), wanted.samples
+        eps = wanted.eps if attacks else ()
+    return answers(Results.from_csv(path), weights, attacks, eps, samples, seed="0")
 
 
 def _untested(run: Run) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,16 +31,9 @@ KINDS: dict[str, torch.dtype] = {
 }
 """Types of PyTorch's storages, by what their classes' names begin with."""
 
-NUMPY: dict[str, torch.dtype] = {
-    "f8": torch.float64,
-    "f4": torch.float32,
-    "f2": torch.float16,
-    "i8": torch.int64,
-    "i4": torch.int32,
-    "i2": torch.int16,
-    "i1": torch.int8,
-    "u1": torch.uint8,
-    "b1": torch.bool,
+NUMPY = {
+    code: torch.from_numpy(np.empty(0, code)).dtype
+    for code in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "b1")
 }
 """Types of numpy's arrays."""
 
