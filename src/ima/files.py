@@ -126,7 +126,7 @@ def read_json(path: Path, kind: Any = dict, shown: str = "") -> Any:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{shown} is damaged: {error}") from error
+        raise ValueError(f"{shown} is damaged, or no text in JSON: {error}") from error
     top = kind if kind in (dict, list) else object
     if not isinstance(found, top):
         raise ValueError(
@@ -172,17 +172,21 @@ def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, N
     name = ""
     try:
         # Opened here, because numpy leaves a file open that it cannot read.
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            for name in file.files:
-                if names is None or name in names:
-                    found[name] = file[name]
+        with path.open("rb") as opened:
+            loaded = np.load(opened, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise ValueError("it is a single array")
+            with loaded as file:
+                for name in file.files:
+                    if names is None or name in names:
+                        found[name] = file[name]
     except Exception as error:  # numpy, zipfile and zlib raise many kinds
         if isinstance(error, OSError) and error.filename is not None:
             raise
-        what = f"{name!r} of {path} cannot be read" if name else f"{path} cannot be read"
+        what = f"{name!r} of {path}" if name else str(path)
         raise ValueError(
-            f"{what}: it is damaged, or no .npz of arrays of numbers ({error}); fetch or save it "
-            "again"
+            f"{what} is damaged, or no .npz of arrays of numbers: it cannot be read ({error}); "
+            "fetch or save it again"
         ) from error
     return found
 

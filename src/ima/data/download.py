@@ -46,41 +46,29 @@ class DownloadRow:
     folder: str | None = None
 
 
+TORONTO = "https://www.cs.toronto.edu/~kriz/"
+STANFORD = "http://ufldl.stanford.edu/housenumbers/"
+ZENODO = "https://zenodo.org/records/10519652/files/"
+
 DOWNLOADS: dict[str, DownloadRow] = {
     row.name: row
     for row in (
         DownloadRow(
             "cifar10",
-            (
-                Original(
-                    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-                    "c58f30108f718f92721af3b95e74349a",
-                ),
-            ),
+            (Original(TORONTO + "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),),
             "cifar10",
         ),
         DownloadRow(
             "svhn",
             (
-                Original(
-                    "http://ufldl.stanford.edu/housenumbers/train_32x32.mat",
-                    "e26dedcc434d2e4c54c9b2d4a06d8373",
-                ),
-                Original(
-                    "http://ufldl.stanford.edu/housenumbers/test_32x32.mat",
-                    "eb5a983be6a315427106f1b164d9cef3",
-                ),
+                Original(STANFORD + "train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),
+                Original(STANFORD + "test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),
             ),
             "svhn",
         ),
         DownloadRow(
             "pneumoniamnist",
-            (
-                Original(
-                    "https://zenodo.org/records/10519652/files/pneumoniamnist.npz",
-                    "28209eda62fecd6e6a2d98b1501bb15f",
-                ),
-            ),
+            (Original(ZENODO + "pneumoniamnist.npz", "28209eda62fecd6e6a2d98b1501bb15f"),),
             "arrays",
             folder="medmnist",  # where the experiment `pneumonia` looks
         ),

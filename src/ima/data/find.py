@@ -40,6 +40,14 @@ def _empty(place: Path) -> bool:
     return False
 
 
+def check_size(name: str, size: int | None, side: int) -> None:
+    """Raise ValueError where images of a data set that has one size are wanted in another."""
+    if size not in (None, side):
+        raise ValueError(
+            f"data set {name!r} has {side}x{side} images, got size {size}; leave data.size out"
+        )
+
+
 def row_of(table: Mapping[str, Row], name: str, what: str) -> Row:
     """The row of a table; ValueError, with the nearest name, where there is none. what: it is."""
     if name not in table:

@@ -15,19 +15,13 @@ from ima.inert_array import ARRAY_RULES, array_of
 from ima.inert_pickle import Made, Named, PickleError, Rule
 
 KINDS: dict[str, torch.dtype] = {
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Long": torch.int64,
-    "Int": torch.int32,
-    "Short": torch.int16,
+    **{name: getattr(torch, name.lower()) for name in ("Double", "Float", "Half", "BFloat16")},
+    **{name: getattr(torch, name.lower()) for name in ("Long", "Int", "Short", "Bool")},
     "Char": torch.int8,
     "Byte": torch.uint8,
-    "Bool": torch.bool,
+    "Untyped": torch.uint8,
     "ComplexFloat": torch.complex64,
     "ComplexDouble": torch.complex128,
-    "Untyped": torch.uint8,
 }
 """Types of PyTorch's storages, by what their classes' names begin with."""
 
