@@ -534,7 +534,7 @@ def test_damaged_files_are_refused_or_read_right(tmp_path: Path, data: st.DataOb
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other.npz"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"other.npz cannot be read"):
+    with pytest.raises(ValueError, match=r"other.npz is damaged.* cannot be read"):
         load("arrays", path=path)
     np.save(tmp_path / "one.npy", np.zeros(3))
     with pytest.raises(ValueError, match="single array"):

@@ -25,6 +25,7 @@ import yaml
 from tiny_nnunet import DATASET, DATASET_ID, Folders, make_raw
 
 import ima.nnunet.conduct as conducting
+import ima.training.children as children
 from ima.budget import Budget, OutOfTime
 from ima.cli import app, main
 from ima.cli.nnunet import page
@@ -620,7 +621,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     stub.write_text(STUB)
     data.mkdir(parents=True)
     (data / "dataset.json").touch()
-    monkeypatch.setattr(conducting, "PROGRAM", (sys.executable, str(stub)))
+    monkeypatch.setattr(children, "PROGRAM", (sys.executable, str(stub)))
     return Place(few(), tmp_path / "made", tmp_path / "data", "cpu", seed=3)
 
 
@@ -864,7 +865,7 @@ def test_a_command_that_ends_leaves_no_training_behind(
     file = tmp_path / "few.yaml"
     file.write_text(yaml.safe_dump(FEW))
     script = (
-        "import sys, ima.nnunet.conduct as c\n"
+        "import sys, ima.training.children as c\n"
         "c.PROGRAM = (sys.executable, sys.argv.pop(1))\n"
         "from ima.cli import main\n"
         "main()\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import sys
 import threading
@@ -328,7 +329,7 @@ def test_runs_get_the_time_that_is_left_and_none_is_started_when_it_is_over(
     monkeypatch.setattr(children, "run", run)
     plans = plan(configured("[{label: A, method: {name: standard}}]"), [0, 1, 2], tmp_path)
     told: list[tuple[int, int]] = []
-    with pytest.raises(OutOfTime, match="done for 1 of 3 runs"):
+    with pytest.raises(OutOfTime, match="1 of 3 are done"):
         make(
             plans,
             jobs=1,
@@ -357,8 +358,11 @@ def test_runs_are_told_as_they_end_and_not_as_they_began(
     monkeypatch.setattr(children, "run", run)
     told: list[tuple[str, int, int]] = []
     plans = plan(configured("[{label: A, method: {name: standard}}]"), [0, 1], tmp_path)
-    work = [children.Work(run, ("train", str(run.folder))) for run in plans[0].candidates[0].runs]
-    children.work_off(work, jobs=2, device="cpu", budget=None, report=report)
+    work = [
+        [children.Work(str(run.folder), ("train", str(run.folder)), run.folder / "train.log")]
+        for run in plans[0].candidates[0].runs
+    ]
+    children.work_off(work, jobs=2, environ=os.environ, budget=None, report=report)
     assert told == [("seed1", 1, 2), ("seed0", 2, 2)]
 
 

@@ -6,16 +6,18 @@ was stopped continues where it was, and runs that two rows share are made once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ima.budget import Budget
-from ima.evaluation.evaluate import WORST
-from ima.evaluation.results import FILE, Results
-from ima.files import digest
+from ima.cores import threads
+from ima.evaluation.results import Results
+from ima.training.asked import answers
 from ima.training.build import load_splits
 from ima.training.checkpoint import CheckpointError, peek
 from ima.training.children import Report, Work, work_off
@@ -190,29 +192,20 @@ def make(
     others have ended; OutOfTime when the budget is spent.
     """
     runs = unique(run for p in plans for c in p.candidates for run in c.runs)
-    train = [
-        Work(run, ("train", "--resume", str(run.folder), *_trust(run)))
-        for run in runs
-        if not finished(run) and not run.diverged.exists()
-    ]
+    train = [run for run in runs if not finished(run) and not run.diverged.exists()]
     if train:
         # Data that is missing is told once, before anything starts.
-        load_splits(train[0].run.config())
-    work_off(train, jobs=jobs, device=device, budget=budget, report=report)
+        load_splits(train[0].config())
+    each = str(threads(jobs))
+    environ = {**os.environ, "OMP_NUM_THREADS": each, "MKL_NUM_THREADS": each}
+    do = partial(work_off, jobs=jobs, environ=environ, budget=budget, report=report)
+    do([[_train(run, device)] for run in train])
     rivals = unique(
         run for p in plans if p.tuned for c in p.candidates if not c.diverged() for run in c.runs
     )
-    judge = [
-        Work(run, (*_evaluate(run), VALIDATION)) for run in rivals if not tested(run, VALIDATION)
-    ]
-    work_off(judge, jobs=jobs, device=device, budget=budget, report=report)
+    do([[_evaluate(run, VALIDATION, device)] for run in rivals if not tested(run, VALIDATION)])
     shown = unique(run for p in plans if not p.chosen().diverged() for run in p.chosen().runs)
-    test = [
-        Work(run, (*_evaluate(run), missing))
-        for run in shown
-        if (missing := _untested(run)) is not None
-    ]
-    work_off(test, jobs=jobs, device=device, budget=budget, report=report)
+    do([[_evaluate(run, which, device)] for run in shown if (which := _untested(run)) is not None])
 
 
 def _trust(run: Run) -> tuple[str, ...]:
@@ -220,9 +213,20 @@ def _trust(run: Run) -> tuple[str, ...]:
     return ("--trust",) if any(import_paths(run.config().model_dump())) else ()
 
 
-def _evaluate(run: Run) -> tuple[str, ...]:
-    """The words of its evaluation, up to which weights."""
-    return ("evaluate", str(run.folder), *_trust(run), "--checkpoint")
+def _train(run: Run, device: str) -> Work:
+    return Work(
+        str(run.folder),
+        ("train", "--resume", str(run.folder), *_trust(run), "--device", device),
+        run.folder / "train.log",
+        # One that has diverged would diverge again: that is its result.
+        ended=lambda code: code == 0 or run.diverged.exists(),
+    )
+
+
+def _evaluate(run: Run, which: str, device: str) -> Work:
+    words = ("evaluate", str(run.folder), *_trust(run), "--checkpoint", which)
+    log = run.folder / "evaluate.log"
+    return Work(str(run.folder), (*words, "--device", device), log)
 
 
 def slug(method: Named, differs: Mapping[str, Any] | None = None) -> str:
@@ -251,23 +255,12 @@ def tested(run: Run, which: str) -> bool:
     weights = run.weights("best" if which == VALIDATION else which)
     if not path.exists() or not weights.exists():
         return False
-    found = Results.from_csv(path)
-    if found.settings.get(FILE) != digest(weights) or found.settings.get("seed") != "0":
-        return False
     if which == VALIDATION:
-        return found.attacks == wanted.attacks[:1] and found.eps == (wanted.middle,)
-    attacks = set(wanted.attacks_on(which))
-    radii = set(wanted.eps) if attacks else set[float]()
-    whole = _covers(found, wanted.samples)
-    return whole and attacks == set(found.attacks) - {WORST} and radii == set(found.eps)
-
-
-def _covers(found: Results, samples: int | None) -> bool:
-    """Whether results are on so many samples of the test part, all if None."""
-    had, _, total = found.settings.get("samples", "").partition(" of ")
-    if not (had.isdecimal() and total.isdecimal()):
-        return False
-    return int(had) == (int(total) if samples is None else min(samples, int(total)))
+        attacks, eps, samples = wanted.attacks[:1], (wanted.middle,), None
+    else:
+        attacks, samples = wanted.attacks_on(which), wanted.samples
+        eps = wanted.eps if attacks else ()
+    return answers(Results.from_csv(path), weights, attacks, eps, samples, seed="0")
 
 
 def _untested(run: Run) -> str | None:
