@@ -107,6 +107,7 @@ def settings(told: Mapping[str, Any], norm: str, attacks: Sequence[str] = ()) ->
         picked=take("picked by"),
         data=take("dataset") or take("data"),
         data_digest=take("digest of the cases"),
+        cases=take("test cases"),
         remarks=_listed(take("remarks")),
         weights=left["weights"] if left.get("weights") in ("best", "last") else "",
         about={**left, **({"clean accuracy": clean} if clean else {})},

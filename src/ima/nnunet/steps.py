@@ -110,24 +110,24 @@ def results(place: Place, row: Entry) -> Path:
 
 def _attacked(place: Place, row: Entry) -> bool:
     """Whether the attacks that are asked for were made, on the weights that are there."""
-    from ima.evaluation.results import FILE
-    from ima.evaluation.segmentation_results import CASES, OWN, WORST, SegmentationResults
+    from ima.evaluation import store
+    from ima.evaluation.results import WORST, Results
+    from ima.nnunet.cases import OWN
 
     asked, file = place.experiment.evaluate, results(place, row)
     weights = place.trained(row) / "fold_0" / "checkpoint_final.pth"
-    if not file.exists() or not weights.exists():
+    if not store.there(file) or not weights.exists():
         return False
-    found = SegmentationResults.from_csv(file)
+    found = Results.from_csv(file)
     told = found.settings
-    if told.get(FILE) != digest(weights):
-        return False
     # Results from before one of these was recorded pass.
-    wanted = {"seed": str(place.seed), CASES: OWN}
     return (
-        set(found.attacks) - {WORST} == set(asked.attacks)
+        told.file == digest(weights)
+        and set(found.attacks) - {WORST} == set(asked.attacks)
         and _same_radii(found.eps, asked.eps)
-        and _as_many(told.get("samples", ""), asked.samples)
-        and all(told.get(name, value) == value for name, value in wanted.items())
+        and told.covers(asked.samples) in (None, True)
+        and told.seed in (None, place.seed)
+        and told.cases in ("", OWN)
     )
 
 
@@ -137,12 +137,3 @@ def _same_radii(ones: Sequence[float], others: Sequence[float]) -> bool:
 
     pairs = ((ones, others), (others, ones))
     return all(any(same_radius(a, b) for b in there) for here, there in pairs for a in here)
-
-
-def _as_many(told: str, asked: int | None) -> bool:
-    """Whether so many samples were evaluated, all if None; told: such as `70 of 1263`."""
-    count, _, whole = told.partition(" of ")
-    if not count:
-        return True
-    total = int(whole or count)
-    return int(count) == (total if asked is None else min(asked, total))

@@ -13,14 +13,15 @@ from statistics import fmean
 from typing import Any
 
 from ima.budget import Budget
-from ima.evaluation.evaluate import WORST
-from ima.evaluation.results import FILE, Results
+from ima.evaluation import store
+from ima.evaluation.results import WORST, Results
+from ima.evaluation.settings import VALIDATION
+from ima.evaluation.subject import record
 from ima.files import digest
 from ima.training.build import load_splits
 from ima.training.checkpoint import CheckpointError, peek
 from ima.training.children import Report, Work, work_off
 from ima.training.config import Config, ConfigError, Named, parse
-from ima.training.evaluating import VALIDATION, part
 from ima.training.picking import rule
 from ima.training.rows import Row, rows
 from ima.training.run import Run
@@ -90,7 +91,7 @@ class Plan:
         run = self.chosen().runs[0]
         settings, asked = Results.from_csv(run.results(VALIDATION)).settings, run.config().evaluate
         return (
-            f"{self.label}: validation (n = {settings['samples'].split()[0]}) picked the best of "
+            f"{self.label}: validation (n = {settings.samples}) picked the best of "
             f"{listed}, by {rule(run.config()).told(f'{asked.attacks[0]} at {asked.middle:g}')}."
             f"{self._at_the_edge()}"
         )
@@ -250,25 +251,17 @@ def tested(run: Run, which: str) -> bool:
     """Whether the results of these weights are there, and are what the config asks for."""
     wanted, path = run.config().evaluate, run.results(which)
     weights = run.weights("best" if which == VALIDATION else which)
-    if not path.exists() or not weights.exists():
+    if not store.there(path) or not weights.exists():
         return False
     found = Results.from_csv(path)
-    if found.settings.get(FILE) != digest(weights) or found.settings.get("seed") != "0":
+    if found.settings.file != digest(weights) or found.settings.seed != 0:
         return False
     if which == VALIDATION:
         return found.attacks == wanted.attacks[:1] and found.eps == (wanted.middle,)
     attacks = set(wanted.attacks_on(which))
     radii = set(wanted.eps) if attacks else set[float]()
-    whole = _covers(found, wanted.samples)
+    whole = found.settings.covers(wanted.samples) is True
     return whole and attacks == set(found.attacks) - {WORST} and radii == set(found.eps)
-
-
-def _covers(found: Results, samples: int | None) -> bool:
-    """Whether results are on so many samples of the test part, all if None."""
-    had, _, total = found.settings.get("samples", "").partition(" of ")
-    if not (had.isdecimal() and total.isdecimal()):
-        return False
-    return int(had) == (int(total) if samples is None else min(samples, int(total)))
 
 
 def _untested(run: Run) -> str | None:
@@ -277,7 +270,7 @@ def _untested(run: Run) -> str | None:
     if not missing:
         return None
     # A finished one with its record costs nothing, and the record is deleted when both are done.
-    under_way = any(part(run, which).exists() for which in ("best", "last"))
+    under_way = any(record(run.results(which)).exists() for which in ("best", "last"))
     return missing[0] if len(missing) == 1 and not under_way else "both"
 
 
