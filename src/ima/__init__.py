@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ima.evaluation.evaluate import evaluate as evaluate
     from ima.evaluation.minimal import minimal as minimal
     from ima.evaluation.results import Results as Results
-    from ima.evaluation.segmentation_results import SegmentationResults as SegmentationResults
     from ima.margins import Margins as Margins
     from ima.methods import ATES as ATES
     from ima.methods import DAT as DAT
@@ -65,7 +64,6 @@ else:
             "ima.evaluation.evaluate": "evaluate",
             "ima.evaluation.minimal": "minimal",
             "ima.evaluation.results": "Results",
-            "ima.evaluation.segmentation_results": "SegmentationResults",
             "ima.margins": "Margins",
             "ima.methods": "ATES DAT FAT GAIRAT IAAT IMA MART MMA SAT TRADES CurriculumAT "
             "CustomizedAT Method Standard Step",

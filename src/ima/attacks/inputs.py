@@ -188,6 +188,10 @@ def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -
     All processes of a distributed run must enter equally often where FSDP shards the model; see
     `in_step`. Raises ValueError where processes would wait for each other for ever.
     """
+    if isinstance(model, Network):
+        # Within already: one way in and out for all attacks of a batch.
+        yield model
+        return
     module = inside(model)
     _refuse(module, mode)
     modules = list(module.modules()) if isinstance(module, nn.Module) else []
@@ -204,9 +208,6 @@ def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -
         ):
             for m, _ in flags if mode == "eval" else ():
                 m.training = False
-            if isinstance(model, Network):
-                yield model
-                return
             # Whether a sharded module takes x is not tried: all processes would have to.
             taken = x.dtype if sharded(module) else taken_by(module, x)
             with in_step(module, in_precision(model, module), x.to(taken), mode) as run:

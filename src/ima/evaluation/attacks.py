@@ -1,37 +1,43 @@
 """The attacks of an evaluation: a table of names such as `pgd-100`, with their settings fixed.
 
-A row's function gets samples that still stand and returns what it found; every walk, every
-restart and, for PGD, every iterate counts.
+A row's function looks at points in the ball around every sample whose quality can still fall, and
+keeps the lowest, see `lowest`. A row says whom it serves. An attack of one's own is a row too, by
+`module:name`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 
+import torch
 from torch import Tensor
 
-from ima.attacks import ifgsm, pgd
-from ima.attacks.inputs import Model
-from ima.attacks.walk import Attacked, Objective
-from ima.evaluation.autoattack import autoattack
+from ima.attacks.inputs import Bounds, Model
+from ima.evaluation.autoattack import autoattack, describe, lacks_autoattack
+from ima.evaluation.lowest import Lowest, climb, walk_from
 from ima.evaluation.noise import AMPLITUDE, noise_in_ball, white_noise
 from ima.evaluation.setting import Setting
-from ima.tasks import Tree, objective_of, take
+from ima.norms import Norm
+from ima.tasks import Segmentation, Task, Tree, given, objective_of
 
-Run = Callable[[Model, Tensor, Tree, float, int, Setting], Attacked]
-"""run(model, x, y, eps, steps, setting) -> Attacked."""
+Run = Callable[[Model, Tensor, Tree, Lowest, float, int, Setting], None]
+"""run(model, x, y, lowest, eps, steps, setting): looks at points in the ball around x."""
+
+Lacks = Callable[[Task, Norm, Bounds], str]
+"""lacks(task, norm, bounds): why the attack cannot run, or nothing."""
 
 
 @dataclass(frozen=True)
 class AttackRow:
-    """One attack: name, function, default steps, what its accuracy means in one sentence.
+    """One attack: name, function, default steps, what its figure means in one sentence.
 
-    steps: None where the attack has no such number. whole: made of parts, named by
-    `autoattack.parts`, and in need of bounds. amplitude: of noise that has a size of its own, in
-    place of eps.
+    steps: None where the attack has no such number. lacks: whom it does not serve; kind: of noise,
+    see `ima.evaluation.results.KINDS`; amplitude: of white noise, which has a size of its own in
+    place of eps; parts: the parts that run, for the record, of an attack that is made of some.
     """
 
     name: str
@@ -39,58 +45,47 @@ class AttackRow:
     steps: int | None
     paper: str
     summary: str
-    whole: bool = False
+    lacks: Lacks = lambda task, norm, bounds: ""
+    kind: str = "chosen"
     amplitude: float | None = None
+    parts: Callable[[int, Sequence[int], Norm], str] | None = None
 
     @property
     def label(self) -> str:
         """The name as a person writes it, with the default steps: `pgd-100`, `autoattack`."""
         return self.name if self.steps is None else f"{self.name}-{self.steps}"
 
+    def told(self, steps: int, shape: Sequence[int], classes: int, norm: Norm) -> str:
+        """What it does, its N being `steps`, or the parts that ran; for the record."""
+        if self.parts is not None:
+            return self.parts(classes, shape, norm)
+        return re.sub(r"\bN\b", str(steps), self.summary).rstrip(".")
 
-def _pgd(model: Model, x: Tensor, y: Tree, eps: float, steps: int, setting: Setting) -> Attacked:
+
+def _pgd(
+    model: Model, x: Tensor, y: Tree, lowest: Lowest, eps: float, steps: int, setting: Setting
+) -> None:
+    climb(model, x, y, lowest, eps, steps, setting, given(setting.task, "climbs")())
+
+
+def _ensemble(
+    model: Model, x: Tensor, y: Tree, lowest: Lowest, eps: float, steps: int, setting: Setting
+) -> None:
     task = setting.task
-
-    def margin(output: Tree, target: Tree) -> Tensor:
-        return -task.score(output, target)
-
-    def attempt(objective: Objective, random_start: bool) -> Callable[[Tensor, Tree], Attacked]:
-        return lambda x, y: pgd(
-            model,
-            x,
-            y,
-            eps,
-            steps=steps,
-            step_size=10 * eps / steps,
-            norm=setting.norm,
-            task=task,
-            bounds=setting.bounds,
-            random_start=random_start,
-            objective=objective,
-            generator=setting.generator,
-        )
-
-    tries = [attempt(o, start) for o in (objective_of(task), margin) for start in (False, True)]
-    return worst(tries, x, y)
+    assert isinstance(task, Segmentation)
+    objectives = [replace(task, walk=w).objective for w in ("dice", "cross_entropy", "loss")]
+    climb(model, x, y, lowest, eps, steps, setting, objectives)
 
 
-def _ifgsm(model: Model, x: Tensor, y: Tree, eps: float, steps: int, setting: Setting) -> Attacked:
-    task = setting.task
-    return ifgsm(model, x, y, eps, steps=steps, norm=setting.norm, task=task, bounds=setting.bounds)
+def _ifgsm(
+    model: Model, x: Tensor, y: Tree, lowest: Lowest, eps: float, steps: int, setting: Setting
+) -> None:
+    objective = objective_of(setting.task)
+    walk_from(model, x, y, lowest, None, eps, steps, eps / 4, objective, setting, last=True)
 
 
-def worst(tries: list[Callable[[Tensor, Tree], Attacked]], x: Tensor, y: Tree) -> Attacked:
-    """Run one try after the other, each on the samples that all before left standing."""
-    first = tries[0](x, y)
-    noisy, crossed, stuck = first.x, first.crossed.clone(), first.stuck.clone()
-    for attempt in tries[1:]:
-        (left,) = (~crossed).nonzero(as_tuple=True)
-        if len(left) == 0:
-            break
-        result = attempt(x[left], take(y, left))
-        noisy[left], crossed[left] = result.x, result.crossed
-        stuck[left] |= result.stuck
-    return Attacked(noisy, crossed, first.correct, stuck)
+def _lacks_masks(task: Task, norm: Norm, bounds: Bounds) -> str:
+    return "" if isinstance(task, Segmentation) else "it follows the Dice, and labels pixels alone"
 
 
 ATTACKS = {
@@ -101,8 +96,8 @@ ATTACKS = {
             _pgd,
             100,
             "Madry et al., ICLR 2018",
-            "N steps of 10 eps / N, with the loss and with the margin to the next class, each from "
-            "the sample and from a random start; any iterate counts.",
+            "N steps of 10 eps / N, with the loss and for labels also with the margin to the next "
+            "class, each from the sample and from a random start; the worst iterate counts.",
         ),
         AttackRow(
             "ifgsm",
@@ -117,8 +112,9 @@ ATTACKS = {
             None,
             "Croce & Hein, ICML 2020",
             "APGD, FAB and Square with standard budgets, as far as the number of classes permits: "
-            "for two classes APGD and Square, as in the IMA paper.",
-            whole=True,
+            "for two classes APGD and Square, as in the IMA paper. For classifiers with bounds.",
+            lacks_autoattack,
+            parts=partial(describe, "autoattack"),
         ),
         AttackRow(
             "autoattack+",
@@ -126,7 +122,17 @@ ATTACKS = {
             None,
             "Croce & Hein, ICML 2020",
             "AutoAttack, then APGD on the margin, and FAB for two classes too.",
-            whole=True,
+            lacks_autoattack,
+            parts=partial(describe, "autoattack+"),
+        ),
+        AttackRow(
+            "ensemble",
+            _ensemble,
+            100,
+            "-",
+            "pgd-N with Dice, with cross-entropy and with both; the point of lowest Dice counts. "
+            "For segmentation.",
+            _lacks_masks,
         ),
         AttackRow(
             "noise",
@@ -134,6 +140,7 @@ ATTACKS = {
             100,
             "-",
             "The worst of N random points, uniform in the ball: what noise does without any aim.",
+            kind="drawn",
         ),
         AttackRow(
             "white",
@@ -143,6 +150,7 @@ ATTACKS = {
             f"White noise: the worst of N draws, uniform in ±{AMPLITUDE:g} of the bounds' width "
             "(in x's units without bounds) on every entry, whatever eps is; ima evaluate runs "
             "white-1 and white-100.",
+            kind="white",
             amplitude=AMPLITUDE,
         ),
     )
@@ -166,3 +174,30 @@ def find_attack(name: str) -> tuple[AttackRow, int]:
     raise ValueError(
         f"unknown attack {name!r}{hint} Known: {known} (where there is a number of steps, any)"
     )
+
+
+def find_attacks(
+    names: Sequence[str] | str, task: Task, norm: Norm, bounds: Bounds
+) -> list[tuple[str, AttackRow, int]]:
+    """Names, rows and steps of attacks; ValueError for one that does not serve this task."""
+    names = [names] if isinstance(names, str) else list(names)
+    found = [(name, *find_attack(name)) for name in dict.fromkeys(names)]
+    for name, row, _ in found:
+        if reason := row.lacks(task, norm, bounds):
+            raise ValueError(f"{name} cannot run here: {reason}; use pgd-100, which takes any task")
+    return found
+
+
+def default_attacks(task: Task) -> tuple[str, ...]:
+    """The attacks where none are asked for."""
+    if isinstance(task, Segmentation):
+        return ("pgd-100", "ifgsm-10", "ensemble-100", "noise-100")
+    return ("pgd-100", "ifgsm-10")
+
+
+def check_radii(eps: float | Sequence[float], what: str = "eps") -> list[float]:
+    """Noise radii, each once, ascending; ValueError for one that is not finite and above 0."""
+    radii = sorted(set(torch.as_tensor(eps, dtype=torch.float64).flatten().tolist()))
+    if not all(0 < one < float("inf") for one in radii):
+        raise ValueError(f"{what} are {radii}; expected finite noise radii above 0")
+    return radii

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from ima.attacks.entering import as_seen
-from ima.attacks.inputs import Model, check_radius, check_samples, no_trace
-from ima.attacks.walk import Attacked, forward, into
+from ima.attacks.inputs import Bounds, Model
+from ima.attacks.walk import forward, into
 from ima.evaluation.lifted import Broken, Lifted, in_library, layout, plain_layout, unit_box
+from ima.evaluation.lowest import Lowest, radius
 from ima.evaluation.setting import Setting
 from ima.norms import Norm, per_sample
 from ima.tasks import Classification, Task, Tree
@@ -75,72 +76,100 @@ def describe(name: str, classes: int, shape: Sequence[int], norm: Norm) -> str:
     return f"{text}; left out, samples too small: {', '.join(missing)}" if missing else text
 
 
-def autoattack(name: str) -> Callable[[Model, Tensor, Tree, float, int, Setting], Attacked]:
+def lacks_autoattack(task: Task, norm: Norm, bounds: Bounds) -> str:
+    """Why AutoAttack cannot run, or nothing: it needs a classifier, bounds and a known norm."""
+    if not isinstance(task, Classification):
+        return f"AutoAttack attacks classifiers, but the task is {task!r}"
+    try:
+        in_library(norm)
+        if bounds is None:
+            unit_box(None)
+    except ValueError as error:
+        return str(error).partition("; use pgd-100")[0]
+    return ""
+
+
+def autoattack(
+    name: str,
+) -> Callable[[Model, Tensor, Tree, Lowest, float, int, Setting], None]:
     """The attack `"autoattack"` or `"autoattack+"`, as a row of the table of attacks.
 
-    run(model, x, y, eps, steps, setting): steps are not read. The seed is the generator's, the
-    same for every part and radius; as with a random start, noise depends on the batch.
-    Raises ValueError without bounds, see `unit_box`, and for norms that the authors' code does not
-    know; TypeError for other tasks than classification.
+    run(model, x, y, lowest, eps, steps, setting): steps are not read. The seed is the generator's,
+    the same for every part and radius; as with a random start, noise depends on the batch.
+    Raises ValueError for bounds of several widths, see `unit_box`.
     """
 
-    def run(model: Model, x: Tensor, y: Tree, eps: float, steps: int, setting: Setting) -> Attacked:
-        task, norm = setting.task, setting.norm
-        if not isinstance(task, Classification):
-            raise TypeError(
-                f"AutoAttack attacks classifiers, but the task is {task!r}; use pgd-100"
-            )
-        called, shape = in_library(norm), tuple(x.shape[1:])
-        with no_trace(model, x) as inner, random_state_kept():
-            # Copies, because tensors of inference mode cannot take part in gradients.
-            x, y = x.detach().clone(), y.clone().long()
-            box = check_samples(x, setting.bounds)
-            low, width = unit_box(box)
-            output = forward(inner, x)
-            correct, classes = task.correct(output, y), task.logits(output).shape[1]
-            image = layout(shape, norm) or plain_layout(shape)
-            noisy, crossed = x.clone(), ~correct
-            for part in parts(name, classes, shape, norm):
-                (left,) = (~crossed).nonzero(as_tuple=True)
-                if len(left) == 0:
-                    break
-                build = _BUILD[part]
-                seed = setting.generator.initial_seed()
-                broken = Broken(wide(x[left]), norm)
-                lifted = Lifted(inner, shape, image, low, width, precise(x), classes, broken)
-                attack = build(lifted, eps=eps / float(width), norm=called, seed=seed)
-                images = attack.perturb(lifted.up(wide(x[left])), y[left])
-                found = broken.within(eps, lifted.down(images.detach()))
-                noisy[left], crossed[left] = look_again(
-                    inner, x[left], y[left], found, eps, norm, task, box
-                )
-        return Attacked(noisy, crossed, correct, torch.zeros_like(crossed))
+    def run(
+        model: Model, x: Tensor, y: Tree, lowest: Lowest, eps: float, steps: int, setting: Setting
+    ) -> None:
+        for part in parts_on(name, model, x, setting):
+            left = lowest.left
+            if len(left) == 0:
+                return
+            run_part(_BUILD[part], model, x, y, lowest, eps, setting)
 
     return run
 
 
-def look_again(
+def parts_on(name: str, model: Model, x: Tensor, setting: Setting) -> tuple[str, ...]:
+    """The parts that run on such samples."""
+    task = setting.task
+    assert isinstance(task, Classification)
+    classes = task.logits(forward(model, x[:1])).shape[1]
+    return parts(name, classes, x.shape[1:], setting.norm)
+
+
+def run_part(
+    build: Callable[..., Part],
     model: Model,
     x: Tensor,
-    y: Tensor,
+    y: Tree,
+    lowest: Lowest,
+    eps: float,
+    setting: Setting,
+) -> None:
+    """One attack of the library on the samples that are left; what it finds is looked at."""
+    task, norm, box = setting.task, setting.norm, setting.box
+    assert isinstance(task, Classification)
+    left = lowest.left
+    x, y = x[left], y[left].long()
+    low, width = unit_box(box)
+    shape = tuple(x.shape[1:])
+    classes = task.logits(forward(model, x[:1])).shape[1]
+    image = layout(shape, norm) or plain_layout(shape)
+    broken = Broken(wide(x), norm)
+    lifted = Lifted(model, shape, image, low, width, precise(x), classes, broken)
+    seed = setting.generator.initial_seed()
+    with random_state_kept():
+        attack = build(lifted, eps=eps / float(width), norm=in_library(norm), seed=seed)
+        images = attack.perturb(lifted.up(wide(x)), y)
+    found = broken.within(eps, lifted.down(images.detach()))
+    noisy, inside = brought_in(model, x, found, eps, norm, box)
+    kept = inside.nonzero(as_tuple=True)[0]
+    if len(kept):
+        lowest.look(left[kept], noisy[kept], forward(model, noisy[kept]), y[kept])
+
+
+def brought_in(
+    model: Model,
+    x: Tensor,
     found: Tensor,
     eps: float,
     norm: Norm,
-    task: Task,
     box: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
-    """What an attack found, brought into the ball and the bounds, and whether it is wrong there.
+    """What an attack found, brought into the ball and the bounds, and whether it lies there.
 
-    Nothing is taken on trust: what is not finite becomes the clean sample and counts as standing.
+    Nothing is taken on trust: what is not finite becomes the clean sample.
     """
     clean = wide(x)
     finite = torch.isfinite(norm.size(found - clean))
     found = torch.where(per_sample(finite, clean), found, clean)
-    noisy = into(clean + norm.project(found - clean, check_radius(eps, x)), box)
+    noisy = into(clean + norm.project(found - clean, radius(eps, x)), box)
     noisy = as_seen(model, noisy, clean)
     inside = norm.size(noisy - clean) <= eps * (1 + 1e-5) + 1e-6
-    noisy = noisy.to(x.dtype)
-    return noisy, finite & inside & ~task.correct(forward(model, noisy), y)
+    noisy = torch.where(per_sample(inside, clean), noisy, clean)
+    return noisy.to(x.dtype), finite & inside
 
 
 # Warnings of gradients that are zero: what they mean for the result is seen in the result.

@@ -9,23 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from ima.attacks import pgd
-from ima.attacks.inputs import Bounds, check_samples, no_trace
-from ima.attacks.walk import Attacked, forward, look
-from ima.evaluation.attacks import ATTACKS, find_attack, worst
+from ima.attacks.inputs import Bounds, Model, check_samples, no_trace
+from ima.attacks.walk import forward
+from ima.evaluation.attacks import find_attack
 from ima.evaluation.checks_record import Record
 from ima.evaluation.chosen import BATCH, Chosen
+from ima.evaluation.decisions import copied
+from ima.evaluation.finders import both
+from ima.evaluation.lowest import Lowest, climb, radius, walk_from
 from ima.evaluation.noise import DRAWS, noise_in_ball
 from ima.evaluation.setting import Setting
 from ima.evaluation.square import square
 from ima.norms import Norm
-from ima.tasks import Task, Tree, leaves, objective_of
+from ima.tasks import Task, Tree, leaves, objective_of, take
 from ima.tasks.checked import check_standing
+from ima.tasks.pixels import wide
 
 MORE = 5
 """So many times the steps, or the random starts, must find nothing new."""
@@ -88,12 +91,13 @@ class Bench:
     def setting(self, number: int) -> Setting:
         """For batch number `number`; the noise of a batch does not depend on the others."""
         source = Generator().manual_seed(self.seed * 1_000_003 + number)
-        return Setting(self.norm, self.task, self.bounds, source)
+        box = check_samples(self.chosen.x[:1], self.bounds)
+        return Setting(self.norm, self.task, box, source)
 
-    def parts(self) -> list[tuple[Setting, Tensor, Tensor]]:
+    def parts(self) -> list[tuple[Setting, Tensor, Tree]]:
         """The samples in batches, each with its setting."""
-        pieces = zip(self.chosen.x.split(BATCH), self.chosen.y.split(BATCH), strict=True)
-        return [(self.setting(number), x, y) for number, (x, y) in enumerate(pieces)]
+        pieces = enumerate(torch.arange(self.n, device=self.chosen.x.device).split(BATCH))
+        return [(self.setting(i), self.chosen.x[at], take(self.chosen.y, at)) for i, at in pieces]
 
     def broken(self, attack: str, eps: float) -> Tensor:
         """Which samples an attack of the table breaks within radius eps, (n,) bool."""
@@ -121,14 +125,17 @@ class Bench:
         same = {"": "white-box", f"pgd-{self.steps}": "white-box"}
         return [same.get(name, name) for name in self.attacks or [""]]
 
-    def _broken(self, attack: str, eps: float, setting: Setting, x: Tensor, y: Tensor) -> Tensor:
-        run = _RUN.get(attack) or _named(attack)
-        noisy = run(self, x, y, eps, setting).x
-        output = look(self.model, noisy)
-        everywhere = torch.arange(len(x), device=x.device)
-        self.record.watcher.noisy(everywhere, output, self.task)
-        right = self.task.correct(output, y)
-        check_standing(self.task, output, y, right)
+    def _broken(self, attack: str, eps: float, setting: Setting, x: Tensor, y: Tree) -> Tensor:
+        run, task = _RUN.get(attack) or _named(attack), self.task
+        # Broken is all that is asked: a mask is so at its threshold.
+        lowest = Lowest(x, x.new_ones(len(x)), task.correct, task.score, binary=True)
+        with no_trace(self.model, x) as inner:
+            # Copies, because tensors of inference mode cannot take part in gradients.
+            run(self, inner, x.detach().clone(), copied(y), lowest, eps, setting)
+            output = forward(inner, lowest.noisy)
+        self.record.watcher.noisy(torch.arange(len(x), device=x.device), output, task)
+        right = task.correct(output, y)
+        check_standing(task, output, y, right)
         return (~right).cpu()
 
     def outputs(self, passes: int = 1) -> list[list[Tensor]]:
@@ -147,83 +154,71 @@ def _flat(output: Tree) -> Tensor:
     )
 
 
-def _named(attack: str) -> Callable[[Bench, Tensor, Tree, float, Setting], Attacked]:
+Run = Callable[[Bench, Model, Tensor, Tree, Lowest, float, Setting], None]
+"""run(bench, model, x, y, lowest, eps, setting): looks at points in the ball around x."""
+
+
+def _named(attack: str) -> Run:
     row, steps = find_attack(attack)
-    return lambda bench, x, y, eps, setting: row.run(bench.model, x, y, eps, steps, setting)
+    return lambda bench, model, x, y, lowest, eps, setting: row.run(
+        model, x, y, lowest, eps, steps, setting
+    )
 
 
-def _margin(bench: Bench) -> Callable[[Tree, Tree], Tensor]:
-    return lambda output, target: -bench.task.score(output, target)
+def _pgd(times: int) -> Run:
+    return lambda bench, model, x, y, lowest, eps, setting: climb(
+        model, x, y, lowest, eps, times * bench.steps, setting, both(bench.task)
+    )
 
 
-def _pgd(times: int) -> Callable[..., Attacked]:
-    def run(bench: Bench, x: Tensor, y: Tree, eps: float, setting: Setting) -> Attacked:
-        return ATTACKS["pgd"].run(bench.model, x, y, eps, times * bench.steps, setting)
-
-    return run
-
-
-def _walk(
-    bench: Bench, x: Tensor, y: Tree, eps: float, setting: Setting, **options: Any
-) -> Attacked:
-    shared = {"norm": setting.norm, "task": setting.task, "bounds": setting.bounds}
-    return pgd(options.pop("model", bench.model), x, y, eps, **shared, **options)
+def _one_step(
+    bench: Bench, model: Model, x: Tensor, y: Tree, lowest: Lowest, eps: float, setting: Setting
+) -> None:
+    objective = objective_of(bench.task)
+    walk_from(model, x, y, lowest, None, eps, 1, eps, objective, setting, last=True)
 
 
-def _one_step(bench: Bench, x: Tensor, y: Tree, eps: float, setting: Setting) -> Attacked:
-    return _walk(bench, x, y, eps, setting, steps=1, step_size=eps, stop="never")
+def _from_x(
+    bench: Bench, model: Model, x: Tensor, y: Tree, lowest: Lowest, eps: float, setting: Setting
+) -> None:
+    step = 2.5 * eps / bench.steps
+    for objective in both(bench.task):
+        walk_from(model, x, y, lowest, None, eps, bench.steps, step, objective, setting)
 
 
-def _from_x(bench: Bench, x: Tensor, y: Tree, eps: float, setting: Setting) -> Attacked:
-    def attempt(objective: Any) -> Callable[[Tensor, Tree], Attacked]:
-        return lambda x, y: _walk(bench, x, y, eps, setting, steps=bench.steps, objective=objective)
-
-    return worst([attempt(o) for o in (objective_of(bench.task), _margin(bench))], x, y)
-
-
-def _restarts(bench: Bench, x: Tensor, y: Tree, eps: float, setting: Setting) -> Attacked:
+def _restarts(
+    bench: Bench, model: Model, x: Tensor, y: Tree, lowest: Lowest, eps: float, setting: Setting
+) -> None:
     # Seeded apart from the white-box attack, whose starts would otherwise come again.
-    source = Generator().manual_seed(setting.generator.initial_seed() + 1)
-
-    def attempt(objective: Any) -> Callable[[Tensor, Tree], Attacked]:
-        return lambda x, y: _walk(
-            bench,
-            x,
-            y,
-            eps,
-            setting,
-            steps=bench.steps,
-            step_size=10 * eps / bench.steps,
-            random_start=True,
-            objective=objective,
-            generator=source,
-        )
-
-    tries = [attempt(o) for o in (objective_of(bench.task), _margin(bench)) for _ in range(MORE)]
-    return worst(tries, x, y)
+    source, far = Generator().manual_seed(setting.generator.initial_seed() + 1), radius(eps, x)
+    step = 10 * eps / bench.steps
+    for objective in both(bench.task):
+        for _ in range(MORE):
+            noise = bench.norm.random(wide(x), far, source)
+            walk_from(model, x, y, lowest, noise, eps, bench.steps, step, objective, setting)
 
 
-def _transferred(bench: Bench, x: Tensor, y: Tree, eps: float, setting: Setting) -> Attacked:
+def _transferred(
+    bench: Bench, model: Model, x: Tensor, y: Tree, lowest: Lowest, eps: float, setting: Setting
+) -> None:
     assert bench.transfer is not None
     # All steps: noise that has just crossed the other model's boundary seldom crosses this one's.
-    other = bench.transfer
-    return _walk(bench, x, y, eps, setting, model=other, steps=bench.steps, stop="never")
+    shared = {"norm": setting.norm, "task": setting.task, "bounds": setting.box}
+    found = pgd(bench.transfer, x, y, eps, steps=bench.steps, stop="never", **shared)
+    everyone = torch.arange(len(x), device=x.device)
+    lowest.look(everyone, found.x, forward(model, found.x), y)
 
 
-def _random(bench: Bench, x: Tensor, y: Tree, eps: float, setting: Setting) -> Attacked:
-    return noise_in_ball(bench.model, x, y, eps, DRAWS, setting)
-
-
-def _square(bench: Bench, x: Tensor, y: Tree, eps: float, setting: Setting) -> Attacked:
-    return square(bench.model, x, y, eps, QUERIES, setting)
-
-
-_RUN: dict[str, Callable[[Bench, Tensor, Tree, float, Setting], Attacked]] = {
+_RUN: dict[str, Run] = {
     "white-box": _pgd(1),
     "walk": _from_x,
     "one step": _one_step,
-    "random noise": _random,
-    "black-box": _square,
+    "random noise": lambda bench, model, x, y, lowest, eps, setting: noise_in_ball(
+        model, x, y, lowest, eps, DRAWS, setting
+    ),
+    "black-box": lambda bench, model, x, y, lowest, eps, setting: square(
+        model, x, y, lowest, eps, QUERIES, setting
+    ),
     "more steps": _pgd(MORE),
     "more restarts": _restarts,
     "transfer": _transferred,

@@ -1,132 +1,124 @@
-"""Work through a data set batch by batch, on record: what is finished is not done again.
+"""The work on a data set, batch by batch: read, recorded, within a budget, with noise of its own.
 
 for each batch:
-    where the record has it: take its rows
-    elsewhere: begin it if it fits into the time budget, or is the first of the call; work; record
+    on record? take its rows
+    else: the work, on the model as `no_trace` gives it, with a generator seeded by the number
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any
 
 from torch import Generator, Tensor, nn
 
-from ima.attacks.inputs import Bounds, together
+from ima.attacks.inputs import Bounds, Model, check_samples, no_trace, together
 from ima.budget import Budget, OutOfTime
+from ima.evaluation.batch import Batch, Found
 from ima.evaluation.batches import Batches, device_of
+from ima.evaluation.decisions import copied
 from ima.evaluation.mates import meet
 from ima.evaluation.naming import Naming
-from ima.evaluation.partial import Batch, Partial, R, fingerprint, kept, mark
+from ima.evaluation.partial import Finished, Partial, fingerprint, kept, mark
 from ima.evaluation.reading import Reader
-from ima.evaluation.remarks import as_setting
-from ima.evaluation.results import NETWORK, Row
+from ima.evaluation.setting import Setting
+from ima.evaluation.settings import EVERY_ENTRY, Settings
 from ima.evaluation.watch import Counts, Watched, Watcher, refuse, verdict
 from ima.norms import Norm
-from ima.tasks import Task, Tree, tree_map
+from ima.tasks import Task, Tree, given, tree_map
 
-Work = Callable[[Watched, Tensor, Tree, range, Generator], list[R]]
-"""work(model, x, y, ids, source) -> rows: of one batch, on the model's device.
-
-source: of all noise; model: with a watcher, which is told what the work finds.
-"""
+Work = Callable[[Model, Batch], Found]
+"""work(model, batch): the rows of one batch, as columns."""
 
 
 @dataclass(frozen=True)
-class Done(Generic[R]):
-    """The rows of all batches, in order.
+class Asked:
+    """What every evaluation is asked for; see `evaluate`."""
 
-    network: a digest of its weights; first: the first sample, (1, *dims), on the device; remarks:
-    what leaves the rows in doubt.
+    norm: Norm
+    task: Task
+    bounds: Bounds
+    batch_size: int
+    seed: int
+    keys: tuple[str, str]
+    naming: Naming
+    progress: Callable[[int, int], None] | None
+    partial: Path | None
+    budget: Budget | None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What decides rows, beside the attacks, for the record of what is under way."""
+        bounds = None if self.bounds is None else [mark(bound, 0) for bound in self.bounds]
+        task = repr(self.task).partition(" at 0x")[0]
+        own = {"seed": self.seed, "batch size": self.batch_size}
+        return {"norm": self.norm.name, "bounds": bounds, "task": task, **own}
+
+    def settings(self, **more: Any) -> Settings:
+        """What is known before any work, for the results."""
+        return Settings(
+            norm=self.norm.name,
+            bounds=within(self.bounds),  # pyright: ignore[reportArgumentType]
+            measure=given(self.task, "measure"),
+            task=self.record["task"],
+            seed=self.seed,
+            **more,
+        )
+
+
+@dataclass(frozen=True)
+class Done:
+    """The rows of all batches, in order, as columns; first: the first sample, (1, *dims).
+
+    told: settings that are known now: the weights' digest, samples, seconds, remarks.
     """
 
-    rows: tuple[R, ...]
-    network: str
-    samples: int
-    seed: int
-    seconds: float
+    columns: Found
     first: Tensor
-    remarks: tuple[str, ...]
-
-    def about(self) -> dict[str, str]:
-        """How it was made, for the record."""
-        return {
-            NETWORK: self.network,
-            "samples": str(self.samples),
-            "seed": str(self.seed),
-            "seconds": f"{self.seconds:.1f}",
-            **as_setting(self.remarks),
-        }
+    told: dict[str, Any]
 
 
-def measured_in(norm: Norm, bounds: Bounds, task: Task) -> dict[str, Any]:
-    """Norm, bounds and task as a record's settings."""
-    return {
-        "norm": norm.name,
-        "bounds": None if bounds is None else [mark(bound, 0) for bound in bounds],
-        "task": repr(task).partition(" at 0x")[0],
-    }
-
-
-def within(bounds: Bounds) -> str:
-    """The bounds in words, for the record."""
+def within(bounds: Bounds) -> tuple[float, float] | str:
+    """The bounds as settings hold them."""
     if bounds is None:
         return "none"
     low, high = bounds
     if isinstance(low, Tensor) or isinstance(high, Tensor):
-        return "of every entry"
-    return f"{low:g} to {high:g}"
-
-
-def in_words(summary: str, steps: int) -> str:
-    """What an attack does, its N being `steps`, for the record."""
-    return re.sub(r"\bN\b", str(steps), summary).rstrip(".")
+        return EVERY_ENTRY
+    return float(low), float(high)
 
 
 @together
 def by_batch(
     model: nn.Module,
     data: Any,
-    work: Work[R],
+    work: Work,
     settings: Mapping[str, Any],
-    *,
-    task: Task,
-    batch_size: int,
-    seed: int,
-    keys: tuple[str, str],
-    progress: Callable[[int, int], None] | None,
-    partial: Path | None,
-    budget: Budget | None,
-    read: Callable[..., Any] = Row,
-    naming: Naming | None = None,
+    asked: Asked,
     before: Callable[[Tensor, Tree], None] | None = None,
-) -> Done[R]:
-    """The rows of every batch; arguments as of `evaluate`.
+) -> Done:
+    """The rows of every batch.
 
     settings: what else decides the rows; a record of other settings, seed, batch size or weights
-    is dropped. read: makes a row of its values. naming: ids and cases that must fit the samples.
-    before: is shown the first batch, on the model's device, before any work.
+    is dropped. before: is shown the first batch, on the model's device, before any work.
 
     Raises ValueError for an empty data set, and for outputs that the task takes wrong decisions on;
     OutOfTime when the budget is spent.
     """
-    device = device_of(model)
+    device, task, naming = device_of(model), asked.task, asked.naming
     record, network = None, fingerprint(model)
-    if partial is not None:
-        own = {"seed": seed, "batch size": batch_size, "weights": network}
-        record = Partial(partial, {**settings, **own}, read)
-    known: list[Batch[R]] = [] if record is None else record.batches
-    slowest = max((batch.seconds for batch in known), default=0.0)
-    rows: list[R] = []
+    if asked.partial is not None:
+        record = Partial(asked.partial, {**settings, **asked.record, "weights": network})
+    known = [] if record is None else record.batches
+    slowest = max((one.seconds for one in known), default=0.0)
+    columns: Found = {}
     seconds, offset, first, met = 0.0, 0, None, None
-    watcher, counts = Watcher(), Counts()
+    watcher, counts, budget = Watcher(), Counts(), asked.budget
     watched = Watched(model, watcher)
-    naming = Naming() if naming is None else naming
-    parts = Batches(data, batch_size, keys, Reader(model, task), naming.key)
+    parts = Batches(data, asked.batch_size, asked.keys, Reader(model, task), naming.key)
     naming.check(parts)
     total = parts.total
     for number, part in enumerate(parts):
@@ -135,7 +127,7 @@ def by_batch(
         naming.add(offset, len(x), part.cases)
         if number == 0 and before is not None:
             before(x.to(device=device), tree_map(lambda t: t.to(device=device), y))
-        ids = range(offset, offset + len(x))
+        places = range(offset, offset + len(x))
         offset += len(x)
         sign = "" if record is None else mark(x, y)
         finished = None if record is None else record.find(number, sign)
@@ -145,36 +137,47 @@ def by_batch(
             refuse(watcher.kind, met.end)
         if finished is None:
             if budget is not None and not budget.admits(slowest):
-                raise OutOfTime(_out_of_time(number, total, budget, slowest, partial))
+                raise OutOfTime(_out_of_time(number, total, budget, slowest, asked.partial))
             started = time.monotonic()
             # A generator of its own for every batch: its noise does not depend on the others.
-            source = Generator().manual_seed(seed * 1_000_003 + number)
+            source = Generator().manual_seed(asked.seed * 1_000_003 + number)
             watcher.begin(len(x))
-            there = tree_map(lambda t: t.to(device=device), y)
-            new = work(watched, x.to(device=device), there, ids, source)
-            seen = watcher.counts()
-            finished = Batch(sign, time.monotonic() - started, tuple(new), seen)
+            x, y = x.to(device=device), tree_map(lambda t: t.to(device=device), y)
+            box = check_samples(x, asked.bounds)
+            setting = Setting(asked.norm, task, box, source, watcher)
+            with no_trace(watched, x) as inner:
+                # Copies, because tensors of inference mode cannot take part in gradients.
+                batch = Batch(x.detach().clone(), copied(y), places, setting)
+                new = work(inner, batch)
+            finished = Finished(sign, time.monotonic() - started, new, watcher.counts())
             slowest = max(slowest, finished.seconds)
-            if progress is not None:
-                progress(number + 1, total)
+            if asked.progress is not None:
+                asked.progress(number + 1, total)
             if record is not None:
                 record.add(finished)
             if budget is not None:
                 budget.did()
-        elif progress is not None:
-            progress(number + 1, total)
-        rows += finished.rows
+        elif asked.progress is not None:
+            asked.progress(number + 1, total)
+        for name, cells in finished.columns.items():
+            columns.setdefault(name, []).extend(cells)
         counts += finished.counts
         seconds += finished.seconds
         first = x[:1].to(device=device) if first is None else first
-    if first is None or met is None or not rows:
+    if first is None or met is None or not columns:
         raise ValueError(
             "the data set is empty; there is nothing to evaluate (what was read before and gives "
             "its samples once, such as a generator, is empty too)"
         )
     naming.end(offset)
-    remarks = verdict(counts, watcher.kind, met)
-    return Done(tuple(rows), network, offset, seed, seconds, first, remarks)
+    told = {
+        "network": network,
+        "samples": offset,
+        "total": offset,
+        "seconds": round(seconds, 1),
+        "remarks": verdict(counts, watcher.kind, met),
+    }
+    return Done(columns, first, told)
 
 
 def _out_of_time(

@@ -12,27 +12,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ima.attacks.inputs import Bounds, check_samples, check_steps, together
+from ima.attacks.inputs import Bounds, check_steps, together
 from ima.attacks.walk import look
 from ima.budget import Budget
-from ima.evaluation.attacks import find_attack
+from ima.evaluation.attacks import check_radii, find_attacks
 from ima.evaluation.bench import Bench
-from ima.evaluation.by_batch import measured_in
+from ima.evaluation.by_batch import Asked
 from ima.evaluation.checks_record import Record
-from ima.evaluation.checks_results import Check, Checks, in_words
+from ima.evaluation.checks_results import Check, Checks
 from ima.evaluation.checks_table import CHECKS, CheckRow
-from ima.evaluation.chosen import LEAST, choose
-from ima.evaluation.lifted import unit_box
+from ima.evaluation.chosen import BATCH, LEAST, choose
+from ima.evaluation.naming import Naming
 from ima.evaluation.partial import fingerprint, mark
 from ima.evaluation.probes import NotRun
-from ima.evaluation.remarks import as_setting, warn
-from ima.evaluation.results import NETWORK
+from ima.evaluation.remarks import warn
 from ima.evaluation.watch import Watched, Watcher, verdict
 from ima.norms import Norm, get_norm
-from ima.tasks import Task, check_task
+from ima.tasks import Task, Tree, check_task, tree_map
 
 
 @together
@@ -72,47 +70,36 @@ def run_checks(
     are not finite; OutOfTime when the budget is spent.
     """
     task = check_task(task)
-    radii = sorted(set(torch.as_tensor(eps, dtype=torch.float64).flatten().tolist()))
-    if not radii or not all(0 < radius < float("inf") for radius in radii):
-        raise ValueError(f"eps are {radii}; expected at least one finite noise radius above 0")
+    radii = check_radii(eps)
+    if not radii:
+        raise ValueError("eps is empty; expected at least one finite noise radius above 0")
     if samples < LEAST:
         raise ValueError(f"samples is {samples}; expected at least {LEAST}")
     check_steps(steps)
     norm = get_norm(norm)
-    rows = {name: find_attack(name)[0] for name in dict.fromkeys(attacks)}
     # White noise has no radius: it is no part of the worst case.
-    names = [name for name, row in rows.items() if row.amplitude is None]
+    found_rows = find_attacks(attacks, task, norm, bounds)
+    names = [name for name, row, _ in found_rows if row.amplitude is None]
     watcher = Watcher()
     chosen = choose(model, data, task, bounds, samples, seed, keys, watcher)
     if transfer is not None:
         transfer = transfer.to(chosen.x.device)
-        _takes(transfer, chosen.x[:1], chosen.y[:1], task)
-    if any(row.whole for row in rows.values()):
-        unit_box(check_samples(chosen.x[:1], bounds))
+        _takes(transfer, chosen.x[:1], tree_map(lambda t: t[:1], chosen.y), task)
     network = fingerprint(model)
+    asked = Asked(norm, task, bounds, BATCH, seed, keys, Naming(), None, None, None)
     own = {
         "checks": list(CHECKS),
         "attacks": names,
         "eps": radii,
-        "seed": seed,
         "steps": steps,
         "samples": mark(chosen.x, chosen.y),
         "weights": network,
         "transfer": None if transfer is None else fingerprint(transfer),
-        **measured_in(norm, bounds, task),
+        **asked.record,
     }
     record = Record(partial, own, budget, watcher)
     watched = Watched(model, watcher)
     bench = Bench(watched, chosen, radii, norm, task, bounds, seed, steps, transfer, names, record)
-    settings = {
-        NETWORK: network,
-        "samples": f"{bench.n} of the {chosen.correct} that the model has right",
-        "clean accuracy": in_words(chosen.correct, chosen.total),
-        "norm": norm.name,
-        "eps": ", ".join(f"{radius:g}" for radius in radii),
-        "attacks": ", ".join(names) or f"pgd-{steps}",
-        "seed": str(seed),
-    }
     found: list[Check] = []
     for row in CHECKS.values():
         found.append(_check(row, bench))
@@ -120,10 +107,19 @@ def run_checks(
             progress(len(found), len(CHECKS))
     remarks = verdict(record.counts(chosen.counts), watcher.kind, chosen.met)
     warn(remarks, stacklevel=2)
-    return Checks({**settings, **as_setting(remarks)}, tuple(found))
+    settings = asked.settings(
+        network=network,
+        eps=tuple(radii),
+        attacks=dict.fromkeys(names or [f"pgd-{steps}"], ""),
+        samples=bench.n,
+        right=chosen.correct,
+        total=chosen.total,
+        remarks=remarks,
+    )
+    return Checks(settings, tuple(found))
 
 
-def _takes(other: nn.Module, x: Tensor, y: Tensor, task: Task) -> None:
+def _takes(other: nn.Module, x: Tensor, y: Tree, task: Task) -> None:
     try:
         task.check(look(other, x), y)
     except (RuntimeError, ValueError, TypeError) as error:

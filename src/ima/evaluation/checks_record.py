@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,11 @@ import torch
 from torch import Tensor
 
 from ima.budget import Budget, OutOfTime
-from ima.evaluation.partial import Batch, Partial, kept
+from ima.evaluation.partial import Finished, Partial, kept
 from ima.evaluation.watch import Counts, Watcher
 
 UNKNOWN = 5
 """So many times as long as the longest so far may take what was not tried before."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether one sample is broken."""
-
-    broken: bool
 
 
 class Record:
@@ -46,7 +39,7 @@ class Record:
         self.watcher = Watcher() if watcher is None else watcher
         self.seen: dict[str, Counts] = {}
         self.path, self.budget = path, budget
-        self.partial = None if path is None else Partial(path, settings, Verdict)
+        self.partial = None if path is None else Partial(path, settings)
         self.number, self.began = 0, 0
         self.slowest: dict[str, float] = {}
 
@@ -63,8 +56,8 @@ class Record:
             started = time.monotonic()
             self.watcher.begin(0)
             found = work()
-            rows = tuple(map(Verdict, found.tolist()))
-            known = Batch(mark, time.monotonic() - started, rows, self.watcher.counts())
+            columns = {"broken": found.tolist()}
+            known = Finished(mark, time.monotonic() - started, columns, self.watcher.counts())
             self.began += 1
             if self.partial is not None:
                 self.partial.add(known)
@@ -74,7 +67,7 @@ class Record:
         run = mark.rpartition(", ")[0]
         self.seen[run] = self.seen.get(run, Counts()) + known.counts
         self.slowest[attack] = max(self.slowest.get(attack, 0), known.seconds)
-        return torch.tensor([row.broken for row in known.rows], dtype=torch.bool)
+        return torch.tensor(known.columns["broken"], dtype=torch.bool)
 
     def counts(self, clean: Counts) -> Counts:
         """What was seen under all attacks, on the samples that `clean` tells of too.

@@ -15,8 +15,7 @@ from ima.evaluation.decisions import decide
 from ima.evaluation.mates import Met, meet
 from ima.evaluation.reading import Reader
 from ima.evaluation.watch import Counts, Watcher, refuse, verdict
-from ima.tasks import Task, Tree, check_fit, sound
-from ima.tasks.checked import told
+from ima.tasks import Task, Tree, check_fit, leaves, sound, take, tree_map
 
 BATCH = 250
 
@@ -26,25 +25,18 @@ LEAST = 3
 
 @dataclass(frozen=True)
 class Chosen:
-    """Samples x (n, *dims) and targets y (n, ...), on the model's device.
+    """Samples x (n, *dims) and targets y, on the model's device.
 
     correct, total: how many of all samples the model has right; met, counts: what was seen of its
     outputs.
     """
 
     x: Tensor
-    y: Tensor
+    y: Tree
     correct: int
     total: int
     met: Met
     counts: Counts
-
-
-def _alone(y: Tree) -> str:
-    """What to do about targets that are several tensors."""
-    if isinstance(y, dict):
-        return ": put them side by side into one, (B, ...), and let the task take them apart"
-    return ": of those of deep supervision take the full resolution alone"
 
 
 def choose(
@@ -66,16 +58,12 @@ def choose(
     met, counts = None, Counts()
     device = device_of(model)
     source = Generator().manual_seed(seed)
-    kept: list[Tensor] = []
+    kept: Tree = None
     right = total = 0
     for part in Batches(data, BATCH, keys, Reader(model, task)):
         x, y = part.x, part.y
-        if not isinstance(y, Tensor):
-            raise ValueError(
-                f"the checks need targets as one tensor; the data gave {told(y)}{_alone(y)}"
-            )
-        x, y = x.to(device=device), y.to(device=device)
-        if kept and x.shape[1:] != kept[1].shape[1:]:
+        x, y = x.to(device=device), tree_map(lambda t: t.to(device=device), y)
+        if kept is not None and x.shape[1:] != kept[1].shape[1:]:
             raise ValueError(
                 f"samples {total} to {total + len(x) - 1} have shape {tuple(x.shape[1:])}, earlier "
                 f"ones {tuple(kept[1].shape[1:])}; the checks hold samples against each other in "
@@ -103,14 +91,15 @@ def choose(
         right, total = right + int(correct.sum()), total + len(x)
         # Every sample draws a lot, and the lowest stay: one pass, also over data without a length.
         lots = torch.rand(len(x), generator=source).to(x.device)
-        new = [of_batch[correct] for of_batch in (lots, x, y)]
-        kept = [torch.cat(parts) for parts in zip(kept, new, strict=True)] if kept else new
-        index = kept[0].argsort()[:samples].sort().values
-        kept = [of_all[index] for of_all in kept]
+        new = take((lots, x, y), correct)
+        if kept is not None:
+            pairs = iter(zip(leaves(kept), leaves(new), strict=True))
+            new = tree_map(lambda _: torch.cat(next(pairs)), new)
+        kept = take(new, new[0].argsort()[:samples].sort().values)
     if met is not None:
         # Where decisions are wrong, too few samples are right: that is the better reason.
         verdict(counts, watcher.kind, met)
-    if met is None or not kept or len(kept[0]) < LEAST:
+    if met is None or kept is None or len(kept[0]) < LEAST:
         raise ValueError(
             f"the model is right on {right} of {total} samples; the checks need at least {LEAST}: "
             "see that weights, labels and scaling of the inputs belong together"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ima.evaluation.values import Value
-from ima.tasks import Task, Tree, leaves, tree_map
-from ima.tasks.checked import right_each, task_name, told
+from ima.tasks import Task, Tree, given, leaves, tree_map
+from ima.tasks.checked import is_own, one_each, right_each, task_name, told
 
 
 def decide(task: Task, output: Tree, target: Tree, n: int) -> tuple[Tree, Tensor]:
@@ -38,6 +37,25 @@ def decide(task: Task, output: Tree, target: Tree, n: int) -> tuple[Tree, Tensor
     return said, correct
 
 
+def quality_of(task: Task, output: Tree, target: Tree, n: int) -> Tensor:
+    """The task's quality of every sample, (n,) float; TypeError or ValueError for what is none."""
+    name = f"{task_name(task)}.quality"
+    found = one_each(given(task, "quality")(output, target), n, name).float().reshape(n)
+    if is_own(task) and not bool(((found >= 0) & (found <= 1)).all()):
+        raise ValueError(
+            f"{name} gave {float(found.min()):g} to {float(found.max()):g}; expected 0 to 1 for "
+            "every sample"
+        )
+    return found
+
+
+def columns_of(task: Task, output: Tree, target: Tree, n: int) -> dict[str, Tree]:
+    """What a task keeps of every sample, by name."""
+    if is_own(task):
+        decide(task, output, target, n)
+    return given(task, "columns")(output, target)
+
+
 def copied(tree: Tree) -> Tree:
     """The same values in tensors of their own."""
     return tree_map(torch.clone, tree)
@@ -49,11 +67,9 @@ def put(tree: Tree, index: Tensor, new: Tree) -> None:
         old[index] = part
 
 
-def gathered(trees: Sequence[Tree], which: Tensor) -> Tree:
-    """For every sample its part of the tree of this number; which: (B,)."""
-    parts = iter(zip(*map(leaves, trees), strict=True))
-    at = torch.arange(len(which), device=which.device)
-    return tree_map(lambda _: torch.stack(next(parts))[which, at], trees[0])
+def sample(tree: Tree, i: int) -> Tree:
+    """One sample of every tensor, on the CPU."""
+    return tree_map(lambda tensor: tensor[i].cpu(), tree)
 
 
 def values(tree: Tree, n: int) -> list[Value]:

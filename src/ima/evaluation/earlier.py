@@ -60,7 +60,9 @@ def read(path: Path) -> tuple[Found, Settings]:
             if len(norms) > 1:
                 raise ValueError(f"its rows are of several norms: {', '.join(norms)}")
             return make(cells, told, next(iter(norms), ""))
-    raise ValueError(f"its columns are {', '.join(header)[:80]!r}" if header else "it holds no table")
+    raise ValueError(
+        f"its columns are {', '.join(header)[:80]!r}" if header else "it holds no table"
+    )
 
 
 def kind_of(attack: str) -> str:
@@ -124,7 +126,9 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(map(str, found)) if isinstance(found, list) else (text,)
 
 
-def _classes(cells: dict[str, list[str]], told: dict[str, Any], norm: str) -> tuple[Found, Settings]:
+def _classes(
+    cells: dict[str, list[str]], told: dict[str, Any], norm: str
+) -> tuple[Found, Settings]:
     if any(cell not in ("0", "1") for cell in cells["broken"]):
         raise ValueError("a cell of `broken` is neither 0 nor 1")
     found: Found = _rows(cells, [1.0 - int(cell) for cell in cells["broken"]], cells["distance"])
@@ -135,7 +139,9 @@ def _classes(cells: dict[str, list[str]], told: dict[str, Any], norm: str) -> tu
     return found, settings(told, norm, cells["attack"])
 
 
-def _segments(cells: dict[str, list[str]], told: dict[str, Any], norm: str) -> tuple[Found, Settings]:
+def _segments(
+    cells: dict[str, list[str]], told: dict[str, Any], norm: str
+) -> tuple[Found, Settings]:
     found = _rows(cells, list(map(float, cells["dice"])), cells["noise"])
     found |= {"case": cells["case"], "slice": list(map(int, cells["slice"]))}
     if max(found["slice"], default=-1) < 0 and cells["case"] == cells["id"]:
@@ -162,7 +168,9 @@ def _rows(cells: dict[str, list[str]], quality: list[float], size: list[str]) ->
     }
 
 
-def _distances(cells: dict[str, list[str]], told: dict[str, Any], norm: str) -> tuple[Found, Settings]:
+def _distances(
+    cells: dict[str, list[str]], told: dict[str, Any], norm: str
+) -> tuple[Found, Settings]:
     found: Found = {
         "id": list(map(int, cells["id"])),
         **{name: list(map(from_cell, cells[name])) for name in ("label", "prediction")},
@@ -172,7 +180,9 @@ def _distances(cells: dict[str, list[str]], told: dict[str, Any], norm: str) -> 
     return found, settings(told, norm)
 
 
-def _margins(cells: dict[str, list[str]], told: dict[str, Any], norm: str) -> tuple[Found, Settings]:
+def _margins(
+    cells: dict[str, list[str]], told: dict[str, Any], norm: str
+) -> tuple[Found, Settings]:
     whole = {name: list(map(int, cells[name])) for name in ("id", "label", "true", "prediction")}
     numbers = {name: list(map(float, cells[name])) for name in ("margin", "distance")}
     known = settings(dict(told["settings"]), str(told["norm"]))

@@ -5,7 +5,7 @@ Each returns one point a sample, which may be wrong, and may not be: `minimal` l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +14,21 @@ from torch import Tensor
 
 from ima.attacks import ddn
 from ima.attacks.entering import as_seen
-from ima.attacks.inputs import Model, check_samples
-from ima.attacks.walk import forward
-from ima.evaluation.attacks import find_attack
+from ima.attacks.inputs import Bounds, Model
+from ima.attacks.walk import Objective, forward
+from ima.evaluation.attacks import Lacks
 from ima.evaluation.autoattack import ITERATIONS, TARGETS, free_fab
 from ima.evaluation.lifted import Broken, Lifted, in_library, plain_layout, unit_box
+from ima.evaluation.lowest import Lowest, climb
 from ima.evaluation.setting import Setting
 from ima.norm_names import known_norm
-from ima.norms import per_sample
-from ima.tasks import Classification, Tree, take
+from ima.norms import Norm, per_sample
+from ima.tasks import Classification, Task, Tree, objective_of
 from ima.tasks.pixels import precise, wide
 
-PGD = "pgd-100"
+STEPS = 100
 
-Find = Callable[[Model, Tensor, Tree, Tensor, list[float], Setting], Tensor]
+Find = Callable[[Model, Tensor, Tree, Tensor, Sequence[float], Setting], Tensor]
 """find(model, x, y, known, radii, setting) -> like x: points that may be wrong.
 
 known: (B,), the smallest size found before, infinite where there is none.
@@ -36,38 +37,38 @@ known: (B,), the smallest size found before, infinite where there is none.
 
 @dataclass(frozen=True)
 class Finder:
-    """One attack; lacks(setting): why it cannot run, or nothing."""
+    """One attack; lacks: why it cannot run, or nothing."""
 
     name: str
     find: Find
-    lacks: Callable[[Setting], str] = lambda _: ""
+    lacks: Lacks = lambda task, norm, bounds: ""
 
 
 def _ddn_loss(
-    model: Model, x: Tensor, y: Tree, known: Tensor, radii: list[float], setting: Setting
+    model: Model, x: Tensor, y: Tree, known: Tensor, radii: Sequence[float], setting: Setting
 ) -> Tensor:
     middle = radii[(len(radii) - 1) // 2]
-    task, norm, bounds = setting.task, setting.norm, setting.bounds
+    task, norm, bounds = setting.task, setting.norm, setting.box
     return ddn(model, x, y, radius=middle, norm=norm, task=task, bounds=bounds).x
 
 
 def _ddn_margin(
-    model: Model, x: Tensor, y: Tree, known: Tensor, radii: list[float], setting: Setting
+    model: Model, x: Tensor, y: Tree, known: Tensor, radii: Sequence[float], setting: Setting
 ) -> Tensor:
     def margin(output: Any, target: Any) -> Tensor:
         return -setting.task.score(output, target)
 
     middle = radii[(len(radii) - 1) // 2]
-    task, norm, bounds = setting.task, setting.norm, setting.bounds
+    task, norm, bounds = setting.task, setting.norm, setting.box
     return ddn(model, x, y, radius=middle, norm=norm, task=task, bounds=bounds, objective=margin).x
 
 
 def _fab(
-    model: Model, x: Tensor, y: Tree, known: Tensor, radii: list[float], setting: Setting
+    model: Model, x: Tensor, y: Tree, known: Tensor, radii: Sequence[float], setting: Setting
 ) -> Tensor:
     task, norm = setting.task, setting.norm
     assert isinstance(task, Classification)
-    low, width = unit_box(check_samples(x, setting.bounds))
+    low, width = unit_box(setting.box)
     classes = task.logits(forward(model, x[:1])).shape[1]
     shape = tuple(x.shape[1:])
     broken = Broken(wide(x), norm)
@@ -86,14 +87,14 @@ def _fab(
     return torch.where(per_sample(broken.far < size, x), broken.points.to(x.dtype), nearest)
 
 
-def _fab_lacks(setting: Setting) -> str:
-    if not isinstance(setting.task, Classification):
+def _fab_lacks(task: Task, norm: Norm, bounds: Bounds) -> str:
+    if not isinstance(task, Classification):
         return "classification only"
-    if setting.bounds is None:
+    if bounds is None:
         return "needs bounds"
-    if known_norm(setting.norm.name) is None:
+    if known_norm(norm.name) is None:
         return "L1, L2 and Linf only"
-    low, high = (torch.as_tensor(bound) for bound in setting.bounds)
+    low, high = (torch.as_tensor(bound) for bound in bounds)
     try:
         unit_box((low, high))
     except ValueError:
@@ -102,21 +103,30 @@ def _fab_lacks(setting: Setting) -> str:
 
 
 def _pgd(
-    model: Model, x: Tensor, y: Tree, known: Tensor, radii: list[float], setting: Setting
+    model: Model,
+    x: Tensor,
+    y: Tree,
+    known: Tensor,
+    radii: Sequence[float],
+    setting: Setting,
 ) -> Tensor:
-    row, steps = find_attack(PGD)
-    nearest, open_ = x.clone(), torch.ones_like(known, dtype=torch.bool)
+    task = setting.task
+    # What is looked for is wrong, not low: a mask is so at its threshold.
+    lowest = Lowest(x, torch.ones_like(known), task.correct, task.score, binary=True)
     for radius in radii:
-        (left,) = (open_ & (known > radius)).nonzero(as_tuple=True)
-        if len(left):
-            found = row.run(model, x[left], take(y, left), radius, steps, setting)
-            nearest[left], open_[left] = found.x, ~found.crossed
-    return nearest
+        lowest.quality[(known <= radius) & (lowest.quality > 0)] = 0
+        climb(model, x, y, lowest, radius, STEPS, setting, both(task))
+    return lowest.noisy
+
+
+def both(task: Task) -> list[Objective]:
+    """What to raise where any wrong point counts: the objective, and minus the score."""
+    return [objective_of(task), lambda output, target: -task.score(output, target)]
 
 
 FINDERS = (
     Finder("ddn", _ddn_loss),
     Finder("ddn-margin", _ddn_margin),
     Finder("fab", _fab, _fab_lacks),
-    Finder(PGD, _pgd),
+    Finder(f"pgd-{STEPS}", _pgd),
 )

@@ -13,28 +13,29 @@ authors' code), and PGD at given radii, where it can still find less. All are up
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from ima.attacks.boundary import CELLS, between, search
 from ima.attacks.entering import as_seen
-from ima.attacks.inputs import Bounds, Model, check_samples, no_trace
+from ima.attacks.inputs import Bounds, Model
 from ima.attacks.walk import forward, into
 from ima.budget import Budget
-from ima.evaluation.by_batch import by_batch, measured_in
+from ima.evaluation.attacks import check_radii
+from ima.evaluation.batch import Batch, Found, clean_pass
+from ima.evaluation.by_batch import Asked, by_batch
 from ima.evaluation.decisions import copied, decide, put, values
 from ima.evaluation.distances import NONE, Distance, Distances
 from ima.evaluation.finders import FINDERS, Finder
 from ima.evaluation.naming import Naming
 from ima.evaluation.remarks import warn
-from ima.evaluation.results import CLEAN, Row
-from ima.evaluation.setting import Setting
-from ima.evaluation.watch import Watched
+from ima.evaluation.results import CLEAN
 from ima.norms import Norm, get_norm, per_sample
-from ima.tasks import Task, Tree, check_fit, check_task, sound, take
+from ima.tasks import Task, Tree, check_task, take
 from ima.tasks.checked import check_standing
 from ima.tasks.pixels import precise, wide
 
@@ -61,90 +62,63 @@ def minimal(
     they should be about as large as the distances. Other arguments, `partial`, `budget` and what
     is raised: as of `evaluate`. FAB runs for classification with bounds only.
     """
-    task = check_task(task)
-    sizes = sorted(set(torch.as_tensor(radii, dtype=torch.float64).flatten().tolist()))
-    if not sizes or not all(0 < radius < float("inf") for radius in sizes):
-        raise ValueError(f"radii are {sizes}; expected finite noise radii above 0, one or more")
-    naming = Naming.of(ids, None)
-    norm = get_norm(norm)
-    probe = Setting(norm, task, bounds, Generator())
-    ran = [finder for finder in FINDERS if not finder.lacks(probe)]
-    left_out = [f"{f.name} ({f.lacks(probe)})" for f in FINDERS if f.lacks(probe)]
+    task, norm, naming = check_task(task), get_norm(norm), Naming.of(ids, None)
+    sizes = check_radii(radii, "radii")
+    if not sizes:
+        raise ValueError("radii are empty; expected finite noise radii above 0, one or more")
+    lacking = {finder.name: finder.lacks(task, norm, bounds) for finder in FINDERS}
+    ran = [finder for finder in FINDERS if not lacking[finder.name]]
+    asked = Asked(norm, task, bounds, batch_size, seed, keys, naming, progress, partial, budget)
+
+    def work(model: Model, batch: Batch) -> Found:
+        return _of_batch(model, batch, sizes, ran)
+
     names = [finder.name for finder in ran]
-
-    def work(watched: Watched, x: Tensor, y: Tree, ids: range, source: Generator) -> list[Row]:
-        setting = Setting(norm, task, bounds, source, watched.watcher)
-        return _of_batch(watched, x, y, ids, sizes, ran, setting)
-
-    settings = {"distances": names, "radii": sizes, **measured_in(norm, bounds, task)}
-    done = by_batch(
-        model,
-        data,
-        work,
-        settings,
-        task=task,
-        batch_size=batch_size,
-        seed=seed,
-        keys=keys,
-        progress=progress,
-        partial=partial,
-        budget=budget,
-        naming=naming,
+    done = by_batch(model, data, work, {"distances": names, "radii": sizes}, asked)
+    warn(done.told["remarks"], stacklevel=2)
+    settings = asked.settings(
+        attacks=dict.fromkeys(names, ""),
+        eps=tuple(sizes),
+        left_out=tuple(f"{name} ({reason})" for name, reason in lacking.items() if reason),
+        **done.told,
     )
-    warn(done.remarks, stacklevel=2)
-    about = {"attacks": ", ".join(names), "radii": ", ".join(f"{size:g}" for size in sizes)}
-    if left_out:
-        about["left out"] = ", ".join(left_out)
-    rows = (
-        Distance(r.id, r.label, r.prediction, r.distance, r.attack) for r in naming.rows(done.rows)
-    )
-    return Distances(tuple(rows), norm.name, about | done.about())
+    found = naming.columns(done.columns)
+    listed = zip(*(found[one.name] for one in fields(Distance)), strict=True)
+    return Distances(tuple(Distance(*values) for values in listed), settings)
 
 
 def _of_batch(
-    model: nn.Module,
-    x: Tensor,
-    y: Tree,
-    ids: range,
-    radii: list[float],
-    finders: Sequence[Finder],
-    setting: Setting,
-) -> list[Row]:
-    task = setting.task
-    box = check_samples(x, setting.bounds)
-    with no_trace(model, x) as inner:
-        # Copies, because tensors of inference mode cannot take part in gradients.
-        x, y = x.detach().clone(), copied(y)
-        output = forward(inner, x)
-        check_fit(task, output, y, len(x))
-        if not sound(output):
-            raise FloatingPointError(
-                f"the model's output is not finite on samples {ids[0]} to {ids[-1]}; its weights "
-                "or its inputs are damaged, and no distance can be stated"
-            )
-        setting.watcher.clean(output, y, task)
-        prediction, correct = decide(task, output, y, len(x))
-        prediction, wrong = copied(prediction), ~correct
-        distance = torch.where(wrong, 0.0, torch.inf).to(precise(x))
-        names = [CLEAN if w else NONE for w in wrong.tolist()]
-        (right,) = (~wrong).nonzero(as_tuple=True)
-        for finder in finders if len(right) else ():
-            clean, target, known = x[right], take(y, right), distance[right]
-            found = finder.find(inner, clean, target, known, radii, setting)
-            found = as_seen(inner, into(wide(found), box), wide(clean)).to(x.dtype)
-            point, said, usable = _tightened(inner, clean, target, found, task, box)
-            far = setting.norm.size(wide(point) - wide(clean))
-            closer = usable & (far < known)
-            distance[right[closer]] = far[closer]
-            put(prediction, right[closer], take(said, closer))
-            if bool(closer.any()):
-                setting.watcher.noisy(right[closer], forward(inner, point[closer]), task)
-            for at in right[closer].tolist():
-                names[at] = finder.name
+    model: Model, batch: Batch, radii: Sequence[float], finders: Sequence[Finder]
+) -> Found:
+    x, y, setting, n = batch.x, batch.y, batch.setting, len(batch.places)
+    task, box = setting.task, setting.box
+    clean_pass(model, batch, "distance")
+    prediction, correct = decide(task, forward(model, x), y, n)
+    prediction, wrong = copied(prediction), ~correct
+    distance = torch.where(wrong, 0.0, torch.inf).to(precise(x))
+    names = [CLEAN if w else NONE for w in wrong.tolist()]
+    (right,) = (~wrong).nonzero(as_tuple=True)
+    for finder in finders if len(right) else ():
+        clean, target, known = x[right], take(y, right), distance[right]
+        found = finder.find(model, clean, target, known, radii, setting)
+        found = as_seen(model, into(wide(found), box), wide(clean)).to(x.dtype)
+        point, said, usable = _tightened(model, clean, target, found, task, box)
+        far = setting.norm.size(wide(point) - wide(clean))
+        closer = usable & (far < known)
+        distance[right[closer]] = far[closer]
+        put(prediction, right[closer], take(said, closer))
+        if bool(closer.any()):
+            setting.watcher.noisy(right[closer], forward(model, point[closer]), task)
+        for at in right[closer].tolist():
+            names[at] = finder.name
     distance = torch.where(torch.isfinite(distance), distance, torch.nan)
-    said = [values(tree, len(x)) for tree in (y, prediction)]
-    columns = zip(ids, said[0], names, said[1], distance.tolist(), strict=True)
-    return [Row(i, label, name, 0.0, p, name != NONE, d) for i, label, name, p, d in columns]
+    return {
+        "id": list(batch.places),
+        "label": values(y, n),
+        "prediction": values(prediction, n),
+        "distance": distance.tolist(),
+        "attack": names,
+    }
 
 
 def _tightened(

@@ -6,10 +6,10 @@ Rows are made and recorded with the samples' places; ids and names are put in wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -19,8 +19,6 @@ from ima.evaluation.items import named
 
 Names: TypeAlias = Sequence[str | int] | Sequence[tuple[str, int]] | str | int
 """Of the samples' cases; or where an item of the data holds it, a key or a place."""
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -42,11 +40,6 @@ class Naming:
         if isinstance(names, str | Integral) and not isinstance(names, bool):
             return Naming(_ids(ids), None, names if isinstance(names, str) else int(names))
         return Naming(_ids(ids), _names(names))
-
-    @property
-    def cases(self) -> bool:
-        """Whether cases are known."""
-        return self.names is not None or self.key is not None
 
     def check(self, data: Batches) -> None:
         """Raise ValueError where ids or names are not as many as samples, or in another order."""
@@ -79,33 +72,33 @@ class Naming:
         return place if self.ids is None else self.ids[place]
 
     def where(self, place: int) -> tuple[str, int]:
-        """Case and slice of the sample at a place."""
+        """Case and slice of the sample at a place; empty and -1 where nobody said."""
         if self.names is not None:
             return self.names[place]
         if self.key is not None:
             return self.found[place], self.found[:place].count(self.found[place])
-        return str(self.id(place)), -1
+        return "", -1
 
-    def rows(self, rows: Sequence[T]) -> list[T]:
-        """Rows whose ids are places, with ids and cases."""
+    def columns(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+        """Columns whose ids are places, with ids, and with cases and slices."""
         if self.key is not None:
             self.names, self.key = numbered(self.found), None
-        if self.ids is None and not self.cases:
-            return list(rows)
-        return [self._named(row) for row in rows]
+        places: Sequence[int] = columns["id"]
+        whose = [self.where(place) for place in places]
+        return {
+            **columns,
+            "id": [self.id(place) for place in places],
+            "case": [case for case, _ in whose],
+            "slice": [at for _, at in whose],
+        }
 
     def kept(self, keep: Callable[[Any], None] | None) -> Callable[[Any], None] | None:
         """`keep`, called with examples that have ids and cases."""
         return None if keep is None else lambda example: keep(self._named(example))
 
-    def _named(self, row: Any) -> Any:
-        own: dict[str, Any] = {"id": self.id(row.id)}
-        if hasattr(row, "slice"):
-            case, at = self.where(row.id)
-            own |= {"case": case, "slice": at}
-        elif self.cases and hasattr(row, "case"):
-            own["case"] = self.where(row.id)[0]
-        return replace(row, **own)
+    def _named(self, example: Any) -> Any:
+        case, at = self.where(example.id)
+        return replace(example, id=self.id(example.id), case=case, slice=at)
 
     def _given(self) -> list[tuple[str, Sequence[Any]]]:
         both = {"ids": self.ids, "names": self.names}
@@ -135,12 +128,12 @@ def check_classes(classes: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(found)
 
 
-def fit_classes(classes: Sequence[str], count: int, what: str) -> None:
+def fit_classes(classes: Sequence[str], count: int) -> None:
     """Raise ValueError unless there are so many, or none."""
     if classes and len(classes) != count:
         raise ValueError(
-            f"classes are {list(classes)}; the network has {count} {what}, so expected as many "
-            "different names"
+            f"classes are {list(classes)}; the task has {count} of this network (in segmentation "
+            "without the background), so expected as many different names"
         )
 
 

@@ -9,71 +9,65 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ima.evaluation.results import Row
 from ima.evaluation.watch import Counts
 from ima.files import read_arrays, unwritable, write_text
 from ima.tasks import Tree, leaves
 
-R = TypeVar("R")
-"""A kind of rows: a dataclass of numbers and strings."""
-
 T = TypeVar("T")
 
-FORMAT = "evaluation under way, 2"
+FORMAT = "evaluation under way, 3"
 
-EARLIER = ("evaluation under way, 1",)
+EARLIER = ("evaluation under way, 1", "evaluation under way, 2")
 """Formats whose batches lack what is recorded now; they are done again."""
 
 
 @dataclass(frozen=True)
-class Batch(Generic[R]):
+class Finished:
     """What came out of one batch. mark: of its samples; seconds: that it took.
 
-    counts: of what the model gave on the way.
+    columns: its rows; counts: of what the model gave on the way.
     """
 
     mark: str
     seconds: float
-    rows: tuple[R, ...]
+    columns: Mapping[str, list[Any]]
     counts: Counts = field(default_factory=Counts)
 
 
-class Partial(Generic[R]):
+class Partial:
     """The record in the file `path` of an evaluation with these settings.
 
-    read: makes a row of its values. Batches of other settings are dropped, and so are those after a
-    line that was cut. Raises ValueError for a file that is no such record.
+    Batches of other settings are dropped, and so are those after a line that was cut. Raises
+    ValueError for a file that is no such record.
     """
 
-    def __init__(
-        self, path: Path, settings: Mapping[str, Any], read: Callable[..., R] = Row
-    ) -> None:
-        self.path, self.batches = path, list[Batch[R]]()
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path, self.batches = path, list[Finished]()
         header = json.dumps({"format": FORMAT, **settings})
         lines = _lines(path)
         if lines[:1] == [header]:
             for line in lines[1:]:
-                batch = _batch(line, read)
+                batch = _batch(line)
                 if batch is None:
                     break
                 self.batches.append(batch)
         self._rewrite(header)
 
-    def find(self, number: int, mark: str) -> Batch[R] | None:
+    def find(self, number: int, mark: str) -> Finished | None:
         """Batch number `number`, where it is there; without it and all later ones if it differs."""
         if number < len(self.batches) and self.batches[number].mark != mark:
             del self.batches[number:]
             self._rewrite(_lines(self.path)[0])
         return self.batches[number] if number < len(self.batches) else None
 
-    def add(self, batch: Batch[R]) -> None:
+    def add(self, batch: Finished) -> None:
         """Write one more batch; a line that is cut by a kill is not read again."""
         self.batches.append(batch)
         try:
@@ -170,16 +164,15 @@ def _lines(path: Path) -> list[str]:
     return lines[:-1]  # What follows the last line break was cut.
 
 
-def _line(batch: Batch[Any]) -> str:
-    rows = [astuple(row) for row in batch.rows]
-    found = {"mark": batch.mark, "seconds": batch.seconds, "rows": rows}
-    return json.dumps({**found, "counts": asdict(batch.counts)}) + "\n"
+def _line(batch: Finished) -> str:
+    return json.dumps(asdict(batch)) + "\n"
 
 
-def _batch(line: str, read: Callable[..., R]) -> Batch[R] | None:
+def _batch(line: str) -> Finished | None:
     try:
         found = json.loads(line)
-        rows = tuple(read(*values) for values in found["rows"])
-        return Batch(found["mark"], found["seconds"], rows, Counts.of(found["counts"]))
-    except (ValueError, TypeError, LookupError):
+        columns = {str(name): list(cells) for name, cells in found["columns"].items()}
+        counts = Counts.of(found["counts"])
+        return Finished(str(found["mark"]), float(found["seconds"]), columns, counts)
+    except (ValueError, TypeError, LookupError, AttributeError):
         return None

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 
+
 class Doubt(UserWarning):
     """The figures of an evaluation are in doubt."""
 

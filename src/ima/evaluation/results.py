@@ -43,6 +43,7 @@ whose size is no radius; the worst of several attacks."""
 
 AGAIN = "evaluate the model again"
 
+
 @dataclass(frozen=True)
 class Row:
     """One sample under one attack.
@@ -65,8 +66,10 @@ class Row:
     broken: bool = False
     more: Mapping[str, Value] = field(default_factory=dict[str, Value])
 
+
 BASE = tuple(one.name for one in fields(Row) if one.name not in ("broken", "more"))
 """The columns that every evaluation has."""
+
 
 @dataclass(frozen=True, eq=False)
 class Results:
@@ -357,6 +360,7 @@ class Results:
         found = dict.fromkeys(self.columns["attack"][places].tolist())
         return tuple(sorted(found, key=lambda name: name == WORST))
 
+
 def check_columns(columns: Mapping[str, NDArray[Any]], settings: Settings) -> None:
     """Raise ValueError for values that no evaluation gives, and for rows that are not whole."""
     measure = settings.measure
@@ -377,9 +381,8 @@ def check_columns(columns: Mapping[str, NDArray[Any]], settings: Settings) -> No
     keys = list(zip(columns["attack"].tolist(), columns["eps"].tolist(), strict=True))
     check_whole(keys, columns["id"].tolist(), settings)
 
-def check_whole(
-    keys: Sequence[tuple[str, float]], ids: Sequence[int], settings: Settings
-) -> None:
+
+def check_whole(keys: Sequence[tuple[str, float]], ids: Sequence[int], settings: Settings) -> None:
     """Raise ValueError unless every attack and radius has each sample once, as many as were.
 
     keys: attack and radius of every row; ids: of its sample.
@@ -400,6 +403,7 @@ def check_whole(
             )
     if keys and settings.samples is not None and settings.samples != len(first):
         raise ValueError(f"it holds {len(first)} samples of {settings.samples}")
+
 
 def same_radius(one: float, other: float) -> bool:
     """Whether two radii are one: files and arguments round."""

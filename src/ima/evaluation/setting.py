@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import Generator
+from torch import Generator, Tensor
 
-from ima.attacks.inputs import Bounds
 from ima.evaluation.watch import Watcher
 from ima.norms import Norm
 from ima.tasks import Task
@@ -14,13 +13,14 @@ from ima.tasks import Task
 
 @dataclass(frozen=True)
 class Setting:
-    """Norm, task and bounds; generator: the source of all noise, seeded for each batch anew.
+    """Norm and task; box: the bounds as tensors, checked for the batch at hand, or None.
 
-    watcher: sees what the model gives.
+    generator: the source of all noise, seeded for each batch anew; watcher: sees what the model
+    gives.
     """
 
     norm: Norm
     task: Task
-    bounds: Bounds
+    box: tuple[Tensor, Tensor] | None
     generator: Generator
     watcher: Watcher = field(default_factory=Watcher)

@@ -6,16 +6,16 @@ gradients mislead. What it found is looked at again, as for AutoAttack.
 
 from __future__ import annotations
 
-import torch
+from functools import partial
+
 from torch import Tensor
 
-from ima.attacks.inputs import Model, check_samples, no_trace
-from ima.attacks.walk import Attacked, forward
-from ima.evaluation.autoattack import look_again, random_state_kept, square_search
-from ima.evaluation.lifted import Broken, Lifted, in_library, layout, unit_box
+from ima.attacks.inputs import Model
+from ima.evaluation.autoattack import run_part, square_search
+from ima.evaluation.lifted import in_library, layout, unit_box
+from ima.evaluation.lowest import Lowest
 from ima.evaluation.setting import Setting
 from ima.tasks import Classification, Tree
-from ima.tasks.pixels import precise, wide
 
 
 def why_not(x: Tensor, setting: Setting) -> str:
@@ -24,7 +24,7 @@ def why_not(x: Tensor, setting: Setting) -> str:
         return "Square reads the logits of classes, which this task does not have"
     try:
         in_library(setting.norm)
-        unit_box(check_samples(x, setting.bounds))
+        unit_box(setting.box)
     except ValueError as error:
         return str(error).replace("AutoAttack", "Square").partition(";")[0]
     if layout(x.shape[1:], setting.norm) is None:
@@ -33,39 +33,11 @@ def why_not(x: Tensor, setting: Setting) -> str:
 
 
 def square(
-    model: Model, x: Tensor, y: Tree, eps: float, queries: int, setting: Setting
-) -> Attacked:
-    """What Square finds in so many queries; ValueError where `why_not` has a reason."""
+    model: Model, x: Tensor, y: Tree, lowest: Lowest, eps: float, queries: int, setting: Setting
+) -> None:
+    """What Square finds in so many queries, as a row; ValueError where `why_not` has a reason."""
     if reason := why_not(x, setting):
         raise ValueError(f"{reason}; use another attack")
-    task = setting.task
-    assert isinstance(task, Classification)
-    with no_trace(model, x) as inner, random_state_kept():
-        x, y = x.detach().clone(), y.clone().long()
-        box = check_samples(x, setting.bounds)
-        low, width = unit_box(box)
-        output = forward(inner, x)
-        correct, classes = task.correct(output, y), task.logits(output).shape[1]
-        noisy, crossed = x.clone(), ~correct
-        image = layout(x.shape[1:], setting.norm)
-        assert image is not None
-        shape = tuple(x.shape[1:])
-        (left,) = correct.nonzero(as_tuple=True)
-        if len(left):
-            broken = Broken(wide(x[left]), setting.norm)
-            lifted = Lifted(inner, shape, image, low, width, precise(x), classes, broken)
-            attack = square_search(
-                lifted,
-                norm=in_library(setting.norm),
-                eps=eps / float(width),
-                n_queries=queries,
-                # The schedule of the few queries, not the first steps of a longer one.
-                resc_schedule=True,
-                seed=setting.generator.initial_seed(),
-            )
-            found = lifted.down(attack.perturb(lifted.up(wide(x[left])), y[left]).detach())
-            found = broken.within(eps, found)
-            noisy[left], crossed[left] = look_again(
-                inner, x[left], y[left], found, eps, setting.norm, task, box
-            )
-    return Attacked(noisy, crossed, correct, torch.zeros_like(crossed))
+    # The schedule of the few queries, not the first steps of a longer one.
+    build = partial(square_search, n_queries=queries, resc_schedule=True)
+    run_part(build, model, x, y, lowest, eps, setting)

@@ -82,9 +82,7 @@ def write(path: Path, columns: Columns, settings: Settings) -> None:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    listed = [
-        map(KINDS[kind].write, columns[name].tolist()) for name, kind in kinds.items()
-    ]
+    listed = [map(KINDS[kind].write, columns[name].tolist()) for name, kind in kinds.items()]
     writer.writerows(zip(*listed, strict=True))
     text = out.getvalue()
     told = {

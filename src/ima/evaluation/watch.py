@@ -12,19 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ima.attacks.inputs import in_precision, inside
 from ima.evaluation.mates import Met
-from ima.tasks import Classification, Segmentation, Task, Tree, full, leaves
+from ima.tasks import Classification, Task, Tree, full, given
 from ima.tasks.ends import End
-
-Kind = Literal["one", "classes", "regions", "labels", ""]
-"""How a task decides: one logit at 0, the largest of several; regions of pixels at 0, or their
-largest logit. Empty: nothing is known of it."""
+from ima.tasks.task import Decision
 
 FEW = 8
 """Fewer outputs may lie between 0 and 1 by chance."""
@@ -73,14 +70,15 @@ class Watcher:
     """
 
     def __init__(self) -> None:
-        self.kind: Kind = ""
+        self.kind: Decision = ""
         self.task: Task = Classification()
         self.open = False
         self.begin(0)
 
     def start(self, task: Task, met: Met) -> None:
         """Say what the task is, and what was seen before the first batch."""
-        self.task, self.kind = task, kind_of(task, met.output)
+        self.task = task
+        self.kind = "" if met.output is None else given(task, "decision")(met.output)
         self.open = self.kind != "" and met.end != "linear"
 
     def begin(self, samples: int) -> None:
@@ -148,12 +146,7 @@ class Watcher:
         """See the outputs of the clean samples."""
         if not self.open or self.kind not in ("one", "regions"):
             return
-        logits = full(output).float()
-        if isinstance(task, Segmentation):
-            truth = task.foreground(output, target)
-        else:
-            logits = logits.reshape(-1)
-            truth = target.bool()
+        logits, truth = full(output).float(), given(task, "truths")(output, target)
         above, low, high = ((logits > 0).any(), (logits < 0.5).any(), (logits > 0.5).any())
         self.decisions = Counts(
             above=int(above),
@@ -166,7 +159,7 @@ class Watcher:
     @torch.no_grad()
     def noisy(self, index: Tensor, output: Tree, task: Task) -> None:
         """See the outputs at the noise that was found for the samples `index` of the batch."""
-        bad = ~usable(output, task)
+        bad = ~given(task, "usable")(output)
         if bool(bad.any()):
             self.bad.update(index[bad].tolist())
 
@@ -189,29 +182,11 @@ class Watched(nn.Module):
         self.watcher.output(output)
         if tell is not None:
             with torch.no_grad():
-                tell(~usable(output, self.watcher.task))
+                tell(~given(self.watcher.task, "usable")(output))
         return output
 
 
-def kind_of(task: Task, output: Tree) -> Kind:
-    """How a task decides on such outputs."""
-    if isinstance(task, Segmentation):
-        return "" if output is None else "regions" if task.regions else "labels"
-    if isinstance(task, Classification) and isinstance(output, Tensor):
-        return "one" if output.ndim == 1 or output.shape[1] == 1 else "classes"
-    return ""
-
-
-def usable(output: Tree, task: Task) -> Tensor:
-    """Whether the outputs of every sample permit a decision, (B,) bool."""
-    if isinstance(task, Classification | Segmentation):
-        return task.usable(output)
-    return ~torch.stack(
-        [leaf.flatten(1).isnan().any(1) for leaf in map(_rows, leaves(output))]
-    ).any(0)
-
-
-def verdict(counts: Counts, kind: Kind, met: Met) -> tuple[str, ...]:
+def verdict(counts: Counts, kind: Decision, met: Met) -> tuple[str, ...]:
     """The remarks on an evaluation; ValueError where its decisions are wrong.
 
     met: what was seen before the first batch.
@@ -232,13 +207,13 @@ def verdict(counts: Counts, kind: Kind, met: Met) -> tuple[str, ...]:
     return tuple(filter(None, found))
 
 
-def refuse(kind: Kind, end: End) -> None:
+def refuse(kind: Decision, end: End) -> None:
     """Raise ValueError where it is sure from the start that decisions would be wrong."""
     if kind in ("one", "regions") and end == "probability":
         raise ValueError(_refusal(kind, "it is computed by a sigmoid or softmax"))
 
 
-def _probabilities(counts: Counts, kind: Kind, end: End) -> str:
+def _probabilities(counts: Counts, kind: Decision, end: End) -> str:
     if not kind or end == "linear" or counts.beyond or not counts.samples:
         return ""
     n = f"the outputs of all {counts.samples} samples" if counts.samples > 1 else "the output"
@@ -271,7 +246,7 @@ def _probabilities(counts: Counts, kind: Kind, end: End) -> str:
     )
 
 
-def _refusal(kind: Kind, seen: str) -> str:
+def _refusal(kind: Decision, seen: str) -> str:
     what = (
         "the model's only output is a probability and no logit"
         if kind == "one"
@@ -290,7 +265,7 @@ def _rows(leaf: Tensor) -> Tensor:
     return leaf[:, None] if leaf.ndim == 1 else leaf
 
 
-def _beyond(logits: Tensor, kind: Kind) -> Tensor:
+def _beyond(logits: Tensor, kind: Decision) -> Tensor:
     """Two flags: outputs outside [0, 1], and outputs that do not sum to 1."""
     step = torch.finfo(logits.dtype).eps
     slack = max(1e-6, step)

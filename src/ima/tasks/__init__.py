@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ima.tasks.checked import check_fit, check_task, is_own, objective_of
+from ima.tasks.checked import check_fit, check_task, given, is_own, objective_of
 from ima.tasks.classification import Classification
 from ima.tasks.segmentation import Segmentation
 from ima.tasks.task import Compares, Task
@@ -17,6 +17,7 @@ __all__ = [
     "check_fit",
     "check_task",
     "full",
+    "given",
     "is_own",
     "leaves",
     "objective_of",

@@ -54,6 +54,13 @@ def objective_of(task: Task) -> Function:
     return getattr(task, "objective", task.loss)
 
 
+def given(task: Task, name: str) -> Any:
+    """What a task has by this name; where it has nothing, because of another base, `Task`'s own."""
+    own = getattr(task, name, None)
+    default: Any = getattr(Task, name)
+    return own if own is not None else default.__get__(task) if callable(default) else default
+
+
 def check_fit(task: Task, output: Tree, target: Tree, n: int) -> None:
     """Raise ValueError or TypeError where a batch's outputs, targets and task do not fit together.
 

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ima.tasks.divergence import kl, log_probabilities
+from ima.tasks.task import Decision, Task
 from ima.tasks.trees import Tree, described
 from ima.tasks.usable import usable
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Task):
     """One label a sample.
 
     Outputs (B, classes) go through softmax; one logit, (B,) or (B, 1), through a sigmoid. Targets
@@ -98,6 +99,20 @@ class Classification:
     def predict(self, output: Tree) -> Tensor:
         """The class of the largest logit, (B,) int64."""
         return _logits(output).argmax(1)
+
+    def decision(self, output: Tree) -> Decision:
+        """How it is decided on such outputs."""
+        if not isinstance(output, Tensor):
+            return ""
+        return "one" if output.ndim == 1 or output.shape[1] == 1 else "classes"
+
+    def truths(self, output: Tree, target: Tree) -> Tensor:
+        """What the decision of one logit at 0 should be, (B, 1) or (B,) bool."""
+        return target.bool().reshape(output.shape)
+
+    def classes(self, output: Tree, target: Tree) -> int:
+        """How many classes there are."""
+        return _classes(output)
 
     def logits(self, output: Tree) -> Tensor:
         """The logits, (B, classes); one logit z as the pair (0, z)."""

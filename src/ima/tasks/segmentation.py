@@ -9,14 +9,18 @@ correct = mean of Dice over classes in truth or prediction > threshold  # at ful
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ima.measures import DICE, Measure
 from ima.tasks.divergence import kl, log_probabilities
+from ima.tasks.masks import about_masks
 from ima.tasks.pixels import (
     column,
     count_pixels,
@@ -27,6 +31,7 @@ from ima.tasks.pixels import (
     scale_weights,
     wide,
 )
+from ima.tasks.task import Decision, Task
 from ima.tasks.trees import Tree, described, full
 from ima.tasks.usable import usable
 
@@ -39,12 +44,19 @@ EMPTY = 1e-3
 The paper asks for a Dice above a threshold, which a sample without foreground cannot have.
 """
 
+EMPTY_SAMPLES = (
+    "a class counts for a sample where it occurs in the truth or in the prediction; a sample "
+    "without foreground in both counts for no class, one with predicted foreground only counts "
+    "with 0 for every class predicted"
+)
+"""The convention of the average Dice index, in words."""
+
 Truth: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
 """Labels (B, *S) or regions as one-hot; one-hot foreground (B, F, *S); valid pixels (B, 1, *S)."""
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class Segmentation(Task):
     """Labels or regions for every pixel; for any number of spatial dimensions.
 
     Outputs are logits (B, C, *S), through softmax, with the background first; or a list of them,
@@ -64,6 +76,7 @@ class Segmentation:
     ignore_label: int | None = None
     weights: tuple[float, ...] | None = None
     walk: Literal["loss", "dice", "cross_entropy"] = "loss"
+    drawn: ClassVar[Literal["words", "labels"]] = "labels"
 
     def __post_init__(self) -> None:
         if not isinstance(self.threshold, int | float) or not 0 <= self.threshold < 1:
@@ -192,6 +205,46 @@ class Segmentation:
         logits, (_, truth, valid) = full(output), self._truth(full(output), full(target))
         mean = mean_dice(self._found(logits, valid), truth).nan_to_num(nan=1.0)
         return torch.where(self.usable(output), mean, 0.0)
+
+    @property
+    def measure(self) -> Measure:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The words of the Dice; a sample at the threshold is broken too."""
+        return replace(DICE, threshold=math.nextafter(self.threshold, 1))
+
+    def quality(self, output: Tree, target: Tree) -> Tensor:
+        """The Dice of every sample, (B,); see `dice`."""
+        return self.dice(output, target).float()
+
+    def parts(self, output: Tree, target: Tree) -> Tensor:
+        """The Dice of every foreground class, (B, F); 0 where `usable` is not, NaN in neither."""
+        each = self.dice_per_class(output, target)
+        return torch.where(~self.usable(output)[:, None] & ~each.isnan(), 0.0, each)
+
+    def columns(self, output: Tree, target: Tree) -> dict[str, Tree]:
+        """Pixels of foreground in the truth, and how many foreground classes it holds."""
+        truth = self.foreground(output, target).flatten(2)
+        return {"pixels": truth.any(1).sum(1), "present": truth.any(2).sum(1)}
+
+    def climbs(self) -> list[Callable[[Tree, Tree], Tensor]]:
+        """What PGD raises: the objective alone, as training does."""
+        return [self.objective]
+
+    def decision(self, output: Tree) -> Decision:
+        """How it is decided on such outputs."""
+        return "regions" if self.regions else "labels"
+
+    def truths(self, output: Tree, target: Tree) -> Tensor:
+        """What the decision of every region at 0 should be, (B, R, *S) bool."""
+        return self.foreground(output, target)
+
+    def classes(self, output: Tree, target: Tree) -> int:
+        """How many foreground classes, or regions, there are."""
+        return full(output).shape[1] - (not self.regions)
+
+    def about(self, output: Tree, target: Tree) -> dict[str, str]:
+        """How one-hot masks are taken, and what counts in a sample without foreground."""
+        masks = about_masks(full(output), full(target), regions=self.regions)
+        return {"empty slices": EMPTY_SAMPLES, **({"masks": masks} if masks else {})}
 
     def dice_per_class(self, output: Tree, target: Tree) -> Tensor:
         """The Dice of every foreground class or region, (B, F); NaN where in neither.

@@ -1,4 +1,4 @@
-"""What an attack and a method must know about a problem.
+"""What attacks, methods, evaluation and pages must know about a problem.
 
 A task is stateless and never couples samples: every function returns one number a sample.
 """
@@ -6,19 +6,33 @@ A task is stateless and never couples samples: every function returns one number
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
+import torch
 from torch import Tensor
 
-from ima.tasks.trees import Tree
+from ima.measures import ACCURACY, Measure
+from ima.tasks.trees import Tree, leaves
+
+Decision: TypeAlias = Literal["one", "classes", "regions", "labels", ""]
+"""How a task decides: one logit at 0, the largest of several; regions, or findings, each at 0, or
+the largest logit of every pixel. Empty: nothing is known of it."""
 
 
 class Task(Protocol):
-    """What an attack and a method must know about a problem; all results have shape (B,).
+    """What attacks, methods, evaluation and pages must know about a problem.
 
     A base for tasks of one's own: `loss`, `correct`, `score` and `predict` must be written. A class
-    of another base with these and `check` is a task too.
+    of another base with these and `check` is a task too. Results have shape (B,) but where another
+    is named.
+
+    measure: the words of `quality`; drawn: whether targets and predictions are words below a
+    picture, or labels over it.
     """
+
+    measure: Measure = ACCURACY
+    drawn: ClassVar[Literal["words", "labels"]] = "words"
 
     def check(self, output: Tree, target: Tree) -> None:
         """Raise ValueError or TypeError where output and target do not fit; by default all do."""
@@ -46,6 +60,53 @@ class Task(Protocol):
     def predict(self, output: Tree) -> Tree:
         """The decision for every sample."""
         ...
+
+    # What follows is for evaluation alone.
+
+    def quality(self, output: Tree, target: Tree) -> Tensor:
+        """How good every output is, 0 to 1; by default 1 where it is correct, else 0."""
+        return self.correct(output, target).float()
+
+    def parts(self, output: Tree, target: Tree) -> Tensor | None:
+        """The quality of every part of a sample, (B, K), NaN where it does not count; or none.
+
+        K is the number of classes; see `measure.column`.
+        """
+        return None
+
+    def columns(self, output: Tree, target: Tree) -> dict[str, Tree]:
+        """What else is kept of every sample, by name; by default label and prediction."""
+        return {"label": target, "prediction": self.predict(output)}
+
+    def climbs(self) -> list[Callable[[Tree, Tree], Tensor]]:
+        """What PGD raises, one walk after the other; by default the objective, and minus score."""
+        return [self.objective, lambda output, target: -self.score(output, target)]
+
+    def usable(self, output: Tree) -> Tensor:
+        """Whether outputs permit a decision, (B,) bool; by default where none of them is NaN."""
+        rows = (leaf[:, None] if leaf.ndim == 1 else leaf for leaf in leaves(output))
+        return ~torch.stack([leaf.flatten(1).isnan().any(1) for leaf in rows]).any(0)
+
+    def decision(self, output: Tree) -> Decision:
+        """How it is decided on such outputs; by default nothing is known of it."""
+        return ""
+
+    def truths(self, output: Tree, target: Tree) -> Tensor:
+        """What decisions at 0 should be, bool and like the logits, for `"one"` and `"regions"`."""
+        raise NotImplementedError
+
+    def classes(self, output: Tree, target: Tree) -> int | None:
+        """How many classes have a name; by default nothing is known of it."""
+        return None
+
+    def about(self, output: Tree, target: Tree) -> dict[str, str]:
+        """What is to be said of how targets are taken, by name, for the record."""
+        return {}
+
+    def words(self, value: Any, classes: Sequence[str]) -> str:
+        """A label or prediction in words: a class by its name, others as they are."""
+        known = isinstance(value, int) and 0 <= value < len(classes)
+        return classes[value] if known else str(value)
 
 
 @runtime_checkable

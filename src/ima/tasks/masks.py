@@ -7,7 +7,6 @@ import warnings
 import torch.nn.functional as F
 from torch import Tensor
 
-from ima.tasks import Segmentation, Tree, full
 from ima.tasks.pixels import precise, wide
 
 CLEARER = 0.1
@@ -20,9 +19,6 @@ network that was trained with a sigmoid a region, however poor, says more.
 SLACK = 1.1
 """So many times the entropy of its share an output's cross-entropy may be, of a few samples."""
 
-TRUTH = "masks"
-"""The setting that says how masks were taken, where that is not as they are."""
-
 
 def one_hot(masks: Tensor) -> bool:
     """Whether every pixel of masks (B, K, *S), K at least 2, is in exactly one channel."""
@@ -32,16 +28,15 @@ def one_hot(masks: Tensor) -> bool:
     return bool(((masks == 1) | ~there).all()) and bool((there.sum(1) == 1).all())
 
 
-def about_masks(output: Tree, target: Tree, task: Segmentation) -> dict[str, str]:
-    """What is to be said of how these masks are taken, as settings of results.
+def about_masks(logits: Tensor, masks: Tensor, *, regions: bool) -> str:
+    """How these masks are taken, in words, where that may be doubted; empty elsewhere.
 
-    Warns where they look like another thing than the task takes them for.
+    Warns where they look like another thing than they are taken for.
     """
-    logits, masks = full(output), full(target)
     if masks.ndim != logits.ndim or not one_hot(masks):
-        return {}
-    if not task.regions:
-        return {TRUTH: "one-hot, taken as labels: the largest output decides"}
+        return ""
+    if not regions:
+        return "one-hot, taken as labels: the largest output decides"
     channels = logits.shape[1]
     if masks.shape[1] == channels + 1:
         doubt = (
@@ -54,7 +49,7 @@ def about_masks(output: Tree, target: Tree, task: Segmentation) -> dict[str, str
         largest = float((logits.argmax(1) == truth).float().mean())
         above = float(((logits > 0) == masks.bool()).all(1).float().mean())
         if largest - above < CLEARER or _says_something(logits, masks):
-            return {}
+            return ""
         doubt = (
             "every pixel is in exactly one of the masks, and the network's largest output fits "
             f"them at {100 * largest:.0f} % of pixels, outputs above 0 at {100 * above:.0f} %: if "
@@ -63,7 +58,7 @@ def about_masks(output: Tree, target: Tree, task: Segmentation) -> dict[str, str
         )
     # The caller of `evaluate` knows what was passed.
     warnings.warn(doubt, stacklevel=7)
-    return {TRUTH: f"taken as regions; but {doubt}"}
+    return f"taken as regions; but {doubt}"
 
 
 def _says_something(logits: Tensor, masks: Tensor) -> bool:
