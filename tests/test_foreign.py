@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,10 @@ from ima.evaluation.checks_table import CHECKS
 from ima.evaluation.distances import Distances
 from ima.evaluation.finders import FINDERS
 from ima.evaluation.results import Results
-from ima.evaluation.segmentation_results import SegmentationResults
+from ima.evaluation.subject import evaluate_subject
 from ima.tasks import Segmentation
 from ima.training.checkpoint import save_weights
-from ima.training.foreign import load_foreign
-from ima.training.foreign_evaluating import data_digest, evaluate_foreign, segment_foreign
+from ima.training.foreign import data_digest, foreign_subject
 
 CODE = """
 import torch
@@ -213,8 +213,9 @@ def test_a_network_from_elsewhere_is_evaluated_and_checked(
     said = call("evaluate", "weights.safetensors", "--model", "theirs:net", *data, *common)
     assert said.code == 0, said.err
     folder = work / "weights.safetensors-evaluation"
-    assert sorted(p.name for p in folder.iterdir()) == ["examples.npz", "results.csv"]
-    expected = (folder / "results.csv").read_text().partition("\n")[2]
+    names = ["examples.npz", "results.csv", "results.json"]
+    assert sorted(p.name for p in folder.iterdir()) == names
+    expected = (folder / "results.csv").read_text()
     assert call("report", str(folder), "--out", "page.md").code == 0
     page = (work / "page.md").read_text()
     for words in ("What was evaluated, and where", "theirs:net", "theirs:samples", "0 to 1"):
@@ -228,7 +229,7 @@ def test_a_network_from_elsewhere_is_evaluated_and_checked(
     ):
         said = call("evaluate", "weights.pt", *words, *common)
         assert said.code == 0, said.err
-        found = (work / "weights.pt-evaluation" / "results.csv").read_text().partition("\n")[2]
+        found = (work / "weights.pt-evaluation" / "results.csv").read_text()
         assert found == expected
     said = call(
         *("evaluate", "weights.pt", "--model", "theirs:Hidden", "--data", "digits", "--strict"),
@@ -335,7 +336,7 @@ def test_distances_and_pictures_come_as_for_a_run(work: Path, honest: nn.Module)
     )
     assert said.code == 0, said.err
     folder = work / "w.safetensors-evaluation"
-    names = ["distances.csv", "examples.npz", "results.csv"]
+    names = ["distances.csv", "distances.json", "examples.npz", "results.csv", "results.json"]
     assert sorted(p.name for p in folder.iterdir()) == names
     found = Distances.from_csv(folder / "distances.csv")
     results = Results.from_csv(folder / "results.csv")
@@ -347,7 +348,7 @@ def test_distances_and_pictures_come_as_for_a_run(work: Path, honest: nn.Module)
         assert f"no noise up to {eps:g} found: {found.accuracy(eps):.1%}" in said.out
     with np.load(folder / "examples.npz", allow_pickle=False) as file:
         assert file["clean"].shape[1:] == (1, 8, 8)
-        assert file["classes"].tolist() == [str(i) for i in range(10)]
+        assert set(file["label"].tolist()) == {str(i) for i in range(10)}
     said = call("report", str(folder), "--out", "page.html")
     assert said.code == 0, said.err
     page = (work / "page.html").read_text()
@@ -433,14 +434,15 @@ def test_networks_that_were_evaluated_differently_make_no_page(
 def test_a_module_is_used_as_it_is_and_left_alone(work: Path, honest: nn.Module) -> None:
     save_weights(work / "w.safetensors", honest.state_dict())
     words: dict[str, Any] = {"bounds": (0, 1), "device": "cpu"}
-    foreign = load_foreign(work / "w.safetensors", "theirs:ready", "theirs:samples", **words)
+    data = "theirs:samples"
+    subject = foreign_subject(work / "w.safetensors", "theirs:ready", data, (1.0,), **words)
     theirs = sys.modules["theirs"].ready
-    ours = foreign.model.state_dict()
+    ours = subject.model.state_dict()
     assert all(torch.equal(ours[k], v) for k, v in honest.state_dict().items())
     assert any(not torch.equal(ours[k], v) for k, v in theirs.state_dict().items())
     save_weights(work / "other.safetensors", {"weight": torch.zeros(2)})
     with pytest.raises(ValueError, match=r"other\.safetensors"):
-        load_foreign(work / "other.safetensors", "theirs:ready", "theirs:samples", **words)
+        foreign_subject(work / "other.safetensors", "theirs:ready", data, (1.0,), **words)
 
 
 def test_pictures_of_other_data_under_the_same_name_are_dropped(
@@ -450,10 +452,11 @@ def test_pictures_of_other_data_under_the_same_name_are_dropped(
 
     def shown() -> set[int]:
         words: dict[str, Any] = {"bounds": (0, 1), "device": "cpu"}
-        foreign = load_foreign(work / "w.safetensors", "theirs:net", "theirs:samples", **words)
+        weights, data = work / "w.safetensors", "theirs:samples"
+        subject = foreign_subject(weights, "theirs:net", data, (0.3,), ("pgd-1",), **words)
         # What is under way stays, as where a command was stopped.
-        evaluate_foreign(foreign, [0.3], ["pgd-1"])
-        with np.load(foreign.examples, allow_pickle=False) as file:
+        evaluate_subject(subject)
+        with np.load(subject.folder / "examples.npz", allow_pickle=False) as file:
             return set(file["id"].tolist())
 
     assert max(shown()) >= 10
@@ -494,13 +497,14 @@ def test_what_ran_out_of_time_goes_on_at_every_step(
     folder = work / "w.pt.safetensors-evaluation"
 
     def files() -> dict[str, str]:
-        found = {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".csv", ".json")}
-        # The first line says how long it took.
-        return {k: v.decode().partition("\n")[2] for k, v in found.items()}
+        found = {p.name: p.read_text() for p in folder.iterdir() if p.suffix in (".csv", ".json")}
+        # All but how long it took.
+        return {k: re.sub(r'"seconds": .*', "", text) for k, text in found.items()}
 
     assert call(*words).code == 0
     whole = files()
-    assert sorted(whole) == ["checks.json", "distances.csv", "results.csv"]
+    tables = ["distances.csv", "distances.json", "results.csv", "results.json"]
+    assert sorted(whole) == ["checks.json", *tables]
     for path in folder.iterdir():
         path.unlink()
     turns: list[float] = []
@@ -517,7 +521,7 @@ def test_what_ran_out_of_time_goes_on_at_every_step(
     assert said.code == 0
     assert list(dict.fromkeys(stops)) == ["evaluation", "smallest noise", "checks"]
     assert files() == whole
-    assert sorted(p.suffix for p in folder.iterdir()) == [".csv", ".csv", ".json", ".npz"]
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*whole, "examples.npz"])
     # What another command left unfinished is not this one's to delete.
     left = [folder / "distances.part", folder / "checks.part"]
     for path in left:
@@ -567,13 +571,14 @@ def test_a_segmentation_network_is_told_by_its_answer(
     said = call(*words, *attacks, "--checks")
     assert said.code == 0, said.err
     folder = work / "theirs.safetensors-evaluation"
-    names = ["checks.json", "overlays.npz", "results_theirs.csv"]
+    names = ["checks.json", "overlays.npz", "results_theirs.csv", "results_theirs.json"]
     assert sorted(p.name for p in folder.iterdir()) == names
-    found = SegmentationResults.from_csv(folder / "results_theirs.csv")
+    found = Results.from_csv(folder / "results_theirs.csv")
     assert found.classes == (named,)
-    assert (found.norm, found.settings["data"]) == ("L2", data)
-    assert (found.settings["weights"], found.settings["model"]) == ("theirs.safetensors", model)
-    assert found.settings["torch"] == torch.__version__
+    assert (found.norm, found.settings.data) == ("L2", data)
+    about = found.settings.about
+    assert (about["weights"], about["model"]) == ("theirs.safetensors", model)
+    assert about["torch"] == torch.__version__
     assert found.adi() == 1.0
     # Pixels are about 0.25 from the threshold: what is 5 long takes hundreds over it.
     assert 1 > found.adi("worst case", 2.0) > found.adi("worst case", 5.0)
@@ -597,7 +602,8 @@ def loaded(work: Path, data: str, channels: int = 2, dims: int = 2, **more: Any)
     weights = work / "w.safetensors"
     save_weights(weights, bright(dims, channels))
     model = {(2, 2): "Conv", (2, 1): "region_net", (3, 2): "volumes_net"}[dims, channels]
-    return load_foreign(weights, f"theirs:{model}", f"theirs:{data}", device="cpu", **more)
+    words = (weights, f"theirs:{model}", f"theirs:{data}", (2.0,), ("ifgsm-1",))
+    return foreign_subject(*words, device="cpu", **more)
 
 
 @pytest.mark.parametrize(
@@ -618,16 +624,16 @@ def loaded(work: Path, data: str, channels: int = 2, dims: int = 2, **more: Any)
 def test_masks_say_whether_they_are_labels_or_regions(
     data: str, channels: int, dims: int, regions: bool, asked: bool | None, work: Path
 ) -> None:
-    foreign = loaded(work, data, channels, dims, regions=asked)
-    assert foreign.task == Segmentation(regions=regions)
+    subject = loaded(work, data, channels, dims, regions=asked)
+    assert subject.task == Segmentation(regions=regions)
     if asked is None and data != "overlapping":
-        found = segment_foreign(foreign, (2.0,), ("ifgsm-1",))
-        assert len(found.of()) == 5 and found.adi() == 1.0
+        found = evaluate_subject(subject)
+        assert len(found.at()) == 5 and found.adi() == 1.0
         said = "one-hot, taken as labels" if data.startswith("hot") else ""
-        assert found.settings.get("masks", "").startswith(said)
-        assert ("masks" in found.settings) == bool(said)
+        assert found.settings.about.get("masks", "").startswith(said)
+        assert ("masks" in found.settings.about) == bool(said)
     else:
-        assert asked is None or "asked for" in foreign.told()["channels"]
+        assert asked is None or "asked for" in subject.settings.about["channels"]
 
 
 def test_masks_that_may_be_either_ask_for_a_word(work: Path, honest: nn.Module) -> None:
@@ -636,17 +642,18 @@ def test_masks_that_may_be_either_ask_for_a_word(work: Path, honest: nn.Module) 
         loaded(work, "hot_list", 1)
     assert loaded(work, "hot_list", 1, regions=True).task.regions
     with pytest.raises(ValueError, match="regions is for labels of pixels"):
-        load_foreign(work / "h.safetensors", "theirs:net", "theirs:samples", regions=True)
-    foreign = loaded(work, "hot_at_first")
+        weights, data = work / "h.safetensors", "theirs:samples"
+        foreign_subject(weights, "theirs:net", data, (1.0,), regions=True)
+    subject = loaded(work, "hot_at_first")
     with pytest.raises(ValueError, match=r"not every pixel is 1 in one of them.*--regions"):
-        segment_foreign(foreign, (2.0,), ("ifgsm-1",))
-    foreign = loaded(work, "hot_list", regions=True)
+        evaluate_subject(subject)
+    subject = loaded(work, "hot_list", regions=True)
     weights = bright(2, 2)
     weights["conv.bias"] = weights["conv.bias"] - 100
-    foreign.model.load_state_dict(weights)
+    subject.model.load_state_dict(weights)
     with pytest.warns(UserWarning, match="ends in a softmax"):
-        found = segment_foreign(foreign, (2.0,), ("ifgsm-1",))
-    assert "ends in a softmax" in found.settings["masks"]
+        found = evaluate_subject(subject)
+    assert "ends in a softmax" in found.settings.about["masks"]
 
 
 @pytest.mark.parametrize(
@@ -665,7 +672,7 @@ def test_cases_are_said_on_the_command_line(data: str, cases: str | None, work: 
     said = call(*words, *more, "--eps", "2", "--attacks", "ifgsm-1", "--device", "cpu")
     assert said.code == 0, said.err
     assert "Intervals are over 3 cases" in said.out
-    found = SegmentationResults.from_csv(work / "w.safetensors-evaluation" / "results_w.csv")
+    found = Results.from_csv(work / "w.safetensors-evaluation" / "results_w.csv")
     assert found.cases == ("a", "b", "c")
     assert found.classes == (("square",) if data == "told" else ("class 1",))
 
@@ -677,7 +684,7 @@ def test_a_classifier_has_cases_too(work: Path, honest: nn.Module) -> None:
     said = call(*words, "theirs:digits_of_people", *more, "--cases", "2")
     assert said.code == 0 and "Intervals are over 5 cases" in said.out, said.err
     found = Results.from_csv(work / "w.safetensors-evaluation" / "results.csv")
-    assert len({row.case for row in found.rows}) == 5
+    assert len(found.cases) == 5
     said = call(*words, "theirs:digits_of_people", *more)
     assert said.code == 0 and "Every sample is taken for a case of its own" in said.out
     said = call(*words, "theirs:digits_of_people", *more, "--cases", "who")
@@ -687,14 +694,29 @@ def test_a_classifier_has_cases_too(work: Path, honest: nn.Module) -> None:
         assert said.code == 1 and f"at {at}, but there are the {what}" in said.err
 
 
-def test_a_segmentation_network_has_no_smallest_noise(work: Path) -> None:
+def test_a_segmentation_network_has_its_smallest_noise(work: Path) -> None:
+    save_weights(work / "w.safetensors", bright(2, 2))
+    words = ("evaluate", "w.safetensors", "--model", "theirs:Conv", "--data", "theirs:slices")
+    said = call(*words, "--eps", "2", "5", "--attacks", "pgd-10", "--distances", "--device", "cpu")
+    assert said.code == 0, said.err
+    folder = work / "w.safetensors-evaluation"
+    found = Distances.from_csv(folder / "distances.csv")
+    results = Results.from_csv(folder / "results_w.csv")
+    assert "broken: a mean Dice of at most 0.6" in said.out
+    assert found.accuracy() == results.accuracy() == 1
+    # Broken is a Dice of at most 0.6: of what PGD finds, the search for the smallest finds all.
+    assert 0 < min(found.values) and found.accuracy(5) <= results.accuracy("pgd-10", 5) < 1
+    assert found.settings.measure == results.settings.measure
+    assert any(name.startswith("fab") for name in found.settings.left_out)
+
+
+def test_what_does_not_fit_a_segmentation_network_is_refused(work: Path) -> None:
     save_weights(work / "w.safetensors", bright(2, 2))
     words = ("evaluate", "w.safetensors", "--model", "theirs:Conv", "--eps", "1")
     for more, expected in (
-        (("--data", "theirs:slices", "--distances"), "leave --distances out"),
         (("--data", "theirs:ignored"), "targets hold 255"),
         (("--data", "theirs:regions"), None),
-        (("--data", "theirs:slices", "--attacks", "autoattack"), "unknown attack"),
+        (("--data", "theirs:slices", "--attacks", "autoattack"), "autoattack cannot run here"),
         (("--data", "theirs:samples", "--ignore-label", "255"), "shape"),
     ):
         said = call(*words, *more, "--device", "cpu")

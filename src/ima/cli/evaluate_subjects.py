@@ -115,11 +115,12 @@ def work(plan: Plan, given: Given, budget: Budget | None) -> None:
     from ima.cli.batches import lines
     from ima.cli.checking import tell
     from ima.evaluation import subject as evaluation
+    from ima.report.cases import told_cases
     from ima.report.distances import distances_told
     from ima.training.lock import Lock
 
     eps, attacks, seed = given["eps"], given["attacks"], given["seed"]
-    doing, verdict, done = "", None, list[Path]()
+    doing, verdict, done, rows = "", None, list[Path](), list[Any]()
     with Lock(plan.folder, "evaluate") as lock:
         lock.take()
         try:
@@ -129,7 +130,9 @@ def work(plan: Plan, given: Given, budget: Budget | None) -> None:
                     subject, eps, attacks, seed=seed, progress=progress
                 )
                 done.append(subject.results)
+                rows.append(results)
                 show(subject, results, plan.note)
+            print(told_cases(rows))
             if given["distances"]:
                 doing, subject = "smallest noise", plan.nearest()
                 found = evaluation.measure_distances(
@@ -138,6 +141,8 @@ def work(plan: Plan, given: Given, budget: Budget | None) -> None:
                 done.append(subject.distances)
                 print(f"{subject.distances}")
                 print(distances_told(found, subject.eps))
+                if not (measure := found.settings.measure).binary:
+                    print(f"broken: a {measure.name} of at most {measure.threshold:g}")
             if given["checks"] or given["strict"]:
                 doing, subject = "checks", plan.checked()
                 verdict = evaluation.check_subject(
@@ -160,7 +165,6 @@ def work(plan: Plan, given: Given, budget: Budget | None) -> None:
 
 def show(subject: Subject, results: Results, note: str) -> None:
     """Print where the results are, their tables, and what is said beside them."""
-    from ima.report.cases import told_cases
     from ima.report.summary import epoch_told, tables_of
     from ima.report.tables import to_text
     from ima.report.white import white_told
@@ -171,5 +175,6 @@ def show(subject: Subject, results: Results, note: str) -> None:
     for table in tables_of([(label, [results])], notes):
         print(to_text(table))
     masks = results.settings.about.get("masks")
-    said = (white_told(results), f"masks: {masks}" if masks else "", told_cases([results]))
-    print("\n".join(filter(None, said)))
+    said = (white_told(results), f"masks: {masks}" if masks else "")
+    for line in filter(None, said):
+        print(line)
