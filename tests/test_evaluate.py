@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,21 +18,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import ima.evaluation.evaluate as evaluating
-from ima import Results, evaluate
+from ima import Classification, Results, evaluate
 from ima.budget import Budget, OutOfTime
-from ima.cli import app, main
-from ima.data import Part
-from ima.evaluation import one_batch
-from ima.evaluation.evaluate import WORST, Example
-from ima.evaluation.examples import Examples
-from ima.evaluation.results import CLEAN, FIELDS, Row, mean_and_std
-from ima.networks.small_cnn import small_cnn
+from ima.evaluation import batch as batches
+from ima.evaluation.batch import Example
+from ima.evaluation.earlier import CLASSES
+from ima.evaluation.pictures import Worded
+from ima.evaluation.results import CLEAN, WORST, Row
+from ima.evaluation.settings import Settings
+from ima.evaluation.statistics import mean_and_std
 from ima.norms import get_norm
-from ima.report.summary import results_table
-from ima.training.checkpoint import save_weights
-from ima.training.config import load_config
-from ima.training.evaluating import CHECKS, DISTANCES, _chosen, evaluate_run, forget, part
-from ima.training.run import Run
 
 
 def samples(count: int, shape: Sequence[int], seed: int = 0) -> Tensor:
@@ -83,7 +76,7 @@ def test_accuracy_on_a_linear_model_is_the_share_beyond_the_radius(
         for i, row in table(results, attack, eps).items():
             assert row.broken != bool(standing[i])
             if row.broken and right[i]:
-                assert float(distance[i]) * (1 - 1e-5) <= row.distance <= eps * (1 + 1e-5)
+                assert float(distance[i]) * (1 - 1e-5) <= row.size <= eps * (1 + 1e-5)
 
 
 CASES: dict[str, tuple[nn.Module, tuple[int, ...], int, dict[str, Any]]] = {
@@ -117,8 +110,12 @@ def test_every_row_keeps_what_its_columns_promise(case: str) -> None:
     assert len(results.rows) == 41 * (1 + 3 * 3)
 
     for i, row in table(results, CLEAN, 0.0).items():
-        assert (row.label, row.prediction, row.broken) == (y[i], clean[i], bool(y[i] != clean[i]))
-        assert row.distance == 0 if row.broken else math.isnan(row.distance)
+        assert (row.more["label"], row.more["prediction"], row.broken) == (
+            y[i],
+            clean[i],
+            bool(y[i] != clean[i]),
+        )
+        assert row.size == 0
 
     for attack in results.attacks:
         before = table(results, CLEAN, 0.0)
@@ -126,22 +123,23 @@ def test_every_row_keeps_what_its_columns_promise(case: str) -> None:
             now = table(results, attack, eps)
             assert sorted(now) == list(range(41))
             for i, row in now.items():
-                assert row.label == y[i]
-                assert row.broken == (row.prediction != row.label)
+                assert row.more["label"] == y[i]
+                assert row.broken == (row.more["prediction"] != row.more["label"])
                 assert row.broken or not before[i].broken
-                assert math.isnan(row.distance) != row.broken
+                assert math.isnan(row.size) != row.broken
                 if not row.broken:
                     continue
-                assert row.distance <= eps * (1 + 1e-4)
+                assert row.size <= eps * (1 + 1e-4)
                 if before[i].broken:
-                    assert row.distance <= before[i].distance
+                    assert row.size <= before[i].size
                 elif attack != WORST:
                     example = kept[attack, eps, i]
-                    assert row.distance == pytest.approx(
+                    assert row.size == pytest.approx(
                         float(norm.size((example.noisy - example.clean)[None])), rel=1e-5
                     )
                     assert torch.equal(example.clean, x[i])
-                    assert said(model, example.noisy[None]) == row.prediction == example.prediction
+                    told = row.more["prediction"]
+                    assert said(model, example.noisy[None]) == told == int(example.predicted)
             assert results.accuracy(attack, eps) <= results.accuracy()
             before = now
         accuracies = [results.accuracy(attack, eps) for eps in RADII]
@@ -153,7 +151,7 @@ def test_every_row_keeps_what_its_columns_promise(case: str) -> None:
         for i, row in table(results, WORST, eps).items():
             assert row.broken == any(t[i].broken for t in each)
             if row.broken:
-                assert row.distance == min(t[i].distance for t in each if t[i].broken)
+                assert row.size == min(t[i].size for t in each if t[i].broken)
     # What is already broken is not attacked again.
     assert not [key for key in kept if y[key[2]] != clean[key[2]]]
 
@@ -405,16 +403,18 @@ def test_samples_of_several_sizes_are_batches_of_one_size_each() -> None:
 
 
 def test_pictures_are_of_the_first_of_several_sizes(tmp_path: Path) -> None:
+    label = torch.arange(2)
     made = [
-        Example(i, "pgd-2", 0.1, 0, 1, 0, x, x)
+        Example(i, "", -1, "pgd-2", 0.1, 1, x, x, label[0], label[0], label[1], 1.0, 0.0)
         for i, x in enumerate(map(torch.rand, ((1, 8, 8), (1, 6, 9), (1, 8, 8))))
     ]
-    examples = Examples(10, 1, tmp_path / "part", "data")
+    examples = Worded(tmp_path / "part", "data", 1, Classification().words)
     for example in made:
         examples.keep(example)
-    examples.write(tmp_path / "examples.npz", np.arange(3), ["a", "b"])
+    examples.write(tmp_path, ["a", "b"], "")
     with np.load(tmp_path / "examples.npz", allow_pickle=False) as file:
         assert file["id"].tolist() == [0, 2] and file["clean"].shape == (2, 1, 8, 8)
+        assert file["label"].tolist() == ["a", "a"] and file["prediction"].tolist() == ["b", "b"]
 
 
 @pytest.mark.parametrize("data", [[torch.rand(4, 8)], TensorDataset(torch.rand(4, 8))])
@@ -425,16 +425,19 @@ def test_data_without_labels_is_refused(data: Any) -> None:
 
 # --- Results on disk ------------------------------------------------------------------------------
 
-FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+SHARES = st.floats(0, 1)
 ROWS = st.builds(
     Row,
     st.integers(0, 10**12),
-    st.integers(0, 999),
     st.text(alphabet="abc-1\"',; é", min_size=1, max_size=8),
     st.floats(0, 1e6),
-    st.integers(0, 999),
-    st.booleans(),
-    FLOATS | st.just(math.nan),
+    SHARES,
+    st.floats(0, 1e9) | st.just(math.nan),
+    st.sampled_from(["chosen", "drawn", "white"]),
+    st.text(alphabet='p1,"', max_size=3),
+    st.integers(-1, 9),
+    st.just(False),
+    st.fixed_dictionaries({"label": st.integers(0, 999), "prediction": st.integers(0, 999)}),
 )
 
 
@@ -448,10 +451,11 @@ def test_results_survive_their_file(
     path = tmp_path_factory.mktemp("results") / "r.csv"
     # Every attack and radius has the same two samples.
     rows = [replace(row, id=rows[0].id + number) for row in rows for number in (0, 1)]
-    results = Results(tuple(rows), norm)
+    results = Results.of(rows, Settings(norm=norm))
     results.to_csv(path)
-    assert same_rows(Results.from_csv(path), results)
-    assert [entry.name for entry in path.parent.iterdir()] == ["r.csv"]
+    found = Results.from_csv(path)
+    assert same_rows(found, results) and found == results
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["r.csv", "r.json"]
 
 
 def written(folder: Path) -> Path:
@@ -465,7 +469,8 @@ def test_accuracy_is_the_same_before_and_after_the_file(tmp_path: Path) -> None:
     fresh = evaluate(mlp((8,)), TensorDataset(*labelled(6)), [0.1, 0.5], ["pgd-2"])
     assert same_rows(results, fresh)
     assert results.accuracy("pgd-2", 0.5) == fresh.accuracy("pgd-2", 0.5)
-    assert results.broken("pgd-2", 0.5) == fresh.broken("pgd-2", 0.5)
+    assert results.broken_rows.tolist() == fresh.broken_rows.tolist()
+    assert results == fresh
 
 
 def changed(column: str, value: str) -> Callable[[str], str]:
@@ -473,9 +478,9 @@ def changed(column: str, value: str) -> Callable[[str], str]:
 
     def change(text: str) -> str:
         lines = text.splitlines()
-        cells = lines[3].split(",")
-        cells[(*FIELDS, "norm").index(column)] = value
-        return "\n".join([*lines[:3], ",".join(cells), *lines[4:]]) + "\n"
+        cells = lines[2].split(",")
+        cells[lines[0].split(",").index(column)] = value
+        return "\n".join([*lines[:2], ",".join(cells), *lines[3:]]) + "\n"
 
     return change
 
@@ -483,20 +488,18 @@ def changed(column: str, value: str) -> Callable[[str], str]:
 DAMAGE: dict[str, Callable[[str], str]] = {
     "no text": lambda _: "",
     "another table": lambda _: "epoch,loss\n1,0.5\n",
-    "no header": lambda text: text.split("\n", 2)[2],
-    "no header below the settings": lambda text: text.replace("id,", "x,", 1),
-    "settings that were cut": lambda text: text.replace("}", "", 1),
-    "settings that are a list": lambda text: "# [1]\n" + text.split("\n", 1)[1],
+    "no header": lambda text: text.split("\n", 1)[1],
+    "another header": lambda text: text.replace("id,", "x,", 1),
     "cut after the id": lambda text: text.rstrip() + "\n5,",
-    "cut amid the distance": lambda text: text.rstrip().rsplit(",", 1)[0],
+    "cut amid the last row": lambda text: text.rstrip().rsplit(",", 1)[0],
     "a cell too many": lambda text: text.rstrip() + ",7\n",
     "id": changed("id", "x"),
     "label": changed("label", ""),
     "eps": changed("eps", "high"),
     "prediction": changed("prediction", "1.5"),
-    "broken": changed("broken", "maybe"),
-    "distance": changed("distance", ""),
-    "another norm": changed("norm", "Linf"),
+    "quality": changed("quality", "0.5"),
+    "size": changed("size", "7"),
+    "kind": changed("kind", "odd"),
     "zeros": lambda text: text[:60] + "\0" * 20 + text[80:],
 }
 
@@ -509,22 +512,99 @@ def test_a_damaged_results_file_is_refused_by_name(damage: str, tmp_path: Path) 
         Results.from_csv(path)
 
 
-def test_a_file_from_before_there_were_settings_is_read(tmp_path: Path) -> None:
+BESIDE: dict[str, Callable[[str], str]] = {
+    "cut": lambda text: text[:-9],
+    "a list": lambda _: "[1]",
+    "no settings": lambda text: text.replace('"settings"', '"setings"'),
+    "a setting of another kind": lambda text: text.replace('"samples": 6', '"samples": "many"'),
+    "an unknown setting": lambda text: text.replace('"samples"', '"sampels"'),
+    "another number of samples": lambda text: text.replace('"samples": 6', '"samples": 7'),
+    "a format to come": lambda text: text.replace('"format": 3', '"format": 4'),
+    "an unknown kind": lambda text: text.replace('"id": "int"', '"id": "whole"'),
+    "the digest of another table": lambda text: text.replace('"digest": "', '"digest": "0'),
+}
+
+
+@pytest.mark.parametrize("damage", BESIDE)
+def test_damaged_settings_are_refused_by_name(damage: str, tmp_path: Path) -> None:
     path = written(tmp_path)
-    results = Results.from_csv(path)
-    assert (results.settings["samples"], results.settings["seed"]) == ("6", "0")
-    assert float(results.settings["seconds"]) >= 0
-    path.write_text(path.read_text().split("\n", 1)[1])
-    assert path.read_text().startswith("id,")
+    beside = path.with_suffix(".json")
+    text = BESIDE[damage](beside.read_text())
+    assert text != beside.read_text()
+    beside.write_text(text)
+    with pytest.raises(ValueError, match=r"r\.(csv|json)"):
+        Results.from_csv(path)
+    beside.unlink()
+    with pytest.raises(ValueError, match=r"r\.json.*is not there"):
+        Results.from_csv(path)
+
+
+EARLIER = """# {"samples": "2", "seed": "3", "seconds": "1.5", "bounds": "0 to 1", "pgd-2": "two"}
+id,label,attack,eps,prediction,broken,distance,norm
+0,1,clean,0.0,1,0,nan,Linf
+1,2,clean,0.0,1,1,0.0,Linf
+0,1,pgd-2,0.5,2,1,0.25,Linf
+1,2,pgd-2,0.5,1,1,0.0,Linf
+"""
+
+
+def test_a_file_of_the_version_before_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text(EARLIER)
     old = Results.from_csv(path)
-    assert same_rows(old, results) and old.settings == {}
+    assert (old.settings.samples, old.settings.seed, old.settings.seconds) == (2, 3, 1.5)
+    assert (old.settings.bounds, old.settings.attacks) == ((0.0, 1.0), {"pgd-2": "two"})
+    assert (old.norm, old.attacks, old.eps) == ("Linf", ("pgd-2",), (0.5,))
+    assert (old.accuracy(), old.accuracy("pgd-2", 0.5)) == (0.5, 0.0)
+    assert [row.size for row in old.rows][1:] == [0.0, 0.25, 0.0]
+    old.to_csv(tmp_path / "new.csv")
+    assert Results.from_csv(tmp_path / "new.csv") == old
+    # Before there were settings.
+    path.write_text(EARLIER.split("\n", 1)[1])
+    assert path.read_text().startswith(",".join(CLASSES))
+    assert Results.from_csv(path) == old
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("}", "", 1),
+        lambda text: "# [1]\n" + text.split("\n", 1)[1],
+        lambda text: text.replace("id,", "x,", 1),
+        lambda text: text.rstrip().rsplit(",", 1)[0],
+        lambda text: text.replace("0,nan,Linf", "maybe,nan,Linf"),
+        lambda text: text.replace("0.25,Linf", "0.25,L2"),
+        lambda text: text.replace("0.25", ""),
+        lambda text: text.replace("0,1,pgd-2,0.5,2,1,0.25,Linf\n", ""),
+    ],
+)
+def test_damaged_files_of_the_version_before_are_refused(
+    change: Callable[[str], str], tmp_path: Path
+) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text(change(EARLIER))
+    with pytest.raises(ValueError, match=r"r\.csv"):
+        Results.from_csv(path)
 
 
 def test_settings_survive_the_file(tmp_path: Path) -> None:
-    results = Results((Row(0, 1, "a", 0.5, 1, False, math.nan),), "L2", {"a, b": 'é"#\n,'})
+    settings = Settings(norm="L2", about={"a, b": 'é"#\n,'}, bounds=(-1, 0.1), classes=("x", "é"))
+    row = Row(0, "a", 0.5, 0.0, more={"label": 1, "prediction": 1})
+    results = Results.of([row], settings)
     results.to_csv(tmp_path / "r.csv")
     found = Results.from_csv(tmp_path / "r.csv")
     assert found.settings == results.settings and same_rows(found, results)
+
+
+def test_any_program_reads_the_rows(tmp_path: Path) -> None:
+    import pandas as pd
+
+    path = written(tmp_path)
+    results, frame = Results.from_csv(path), pd.read_csv(path)
+    assert frame["quality"].tolist() == results.columns["quality"].tolist()
+    own = results.to_frame()
+    assert own["label"].tolist() == frame["label"].tolist() and own.attrs["norm"] == "L2"
+    assert len(str(results).splitlines()) < 6 < len(results)
 
 
 def test_a_file_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
@@ -563,8 +643,8 @@ def attacked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     first: list[int] = []
 
     def attack_batch(*args: Any) -> Any:
-        first.append(args[3][0])
-        return one_batch.attack_batch(*args)
+        first.append(args[1].places[0])
+        return batches.attack_batch(*args)
 
     monkeypatch.setattr(evaluating, "attack_batch", attack_batch)
     return first
@@ -698,7 +778,7 @@ class Clock:
 
         def attack_batch(*args: Any) -> Any:
             self.now += batch
-            return one_batch.attack_batch(*args)
+            return batches.attack_batch(*args)
 
         monkeypatch.setattr(evaluating, "attack_batch", attack_batch)
 
@@ -717,224 +797,6 @@ def test_no_batch_is_begun_that_may_not_fit_into_the_budget(
         evaluate(model, data, **SHORT, partial=path, budget=Budget(9))
     results = evaluate(model, data, **SHORT, partial=path, budget=Budget(1))
     assert same_rows(results, whole)
-    assert results.settings["seconds"] == "40.0"
+    assert results.settings.seconds == 40
     with pytest.raises(OutOfTime, match="nothing is kept"):
         evaluate(model, data, **SHORT, budget=Budget(15))
-
-
-# --- A run's evaluation ---------------------------------------------------------------------------
-
-
-def constant(folder: Path, says: int, *, labels: int, **evaluate_options: str) -> Run:
-    """A run on images of one class, whose network always says another or the same."""
-    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8), dtype=np.uint8)
-    arrays: dict[str, np.ndarray] = {}
-    for role, numbers in (
-        ("train", np.arange(12) % 2),
-        ("val", np.arange(12) % 2),
-        ("test", np.full(12, labels)),
-    ):
-        arrays[f"{role}_images"] = np.roll(images, len(role), axis=2)
-        arrays[f"{role}_labels"] = numbers
-    np.savez(folder / "d.npz", allow_pickle=False, **arrays)
-    overrides = [
-        f"data={{name: arrays, path: '{folder / 'd.npz'}'}}",
-        "network.width=4",
-        "evaluate={attacks: [pgd-2, ifgsm-2], eps: [0.1, 0.5]}",
-    ]
-    run = Run.create(folder / "run", load_config("digits", overrides))
-    model = small_cnn(1, 2, width=4)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-        model[-1].bias[says] = 1.0
-    for which in ("best", "last"):
-        save_weights(run.weights(which), model.state_dict())
-    return run
-
-
-def test_a_run_that_is_always_right_on_constant_output_is_never_broken(tmp_path: Path) -> None:
-    run = constant(tmp_path, 1, labels=1)
-    results = evaluate_run(run, "best", device="cpu")
-    assert same_rows(Results.from_csv(run.results("best")), results)
-    assert results.accuracy("worst case", 0.5) == 1
-    with np.load(run.examples, allow_pickle=False) as examples:
-        assert len(examples["id"]) == 12 * 2 * 2
-        assert examples["clean"].shape == examples["noisy"].shape == (48, 1, 8, 8)
-        assert set(examples["attack"].tolist()) == {"pgd-2", "ifgsm-2"}
-
-
-def test_a_run_whose_first_test_samples_are_all_wrong_is_evaluated_too(tmp_path: Path) -> None:
-    run = constant(tmp_path, 0, labels=1)
-    results = evaluate_run(run, "best", device="cpu")
-    assert results.accuracy() == 0
-    assert same_rows(Results.from_csv(run.results("best")), results)
-
-
-def test_a_run_is_evaluated_without_attacks_too(tmp_path: Path) -> None:
-    run = constant(tmp_path, 1, labels=1)
-    assert evaluate_run(run, "best", attacks=[], device="cpu").accuracy() == 1
-
-
-def test_a_run_that_has_no_weights_yet_is_named(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "fresh", load_config("digits"))
-    with pytest.raises(FileNotFoundError, match=r"fresh holds no best weights.*--resume"):
-        evaluate_run(run, "best", device="cpu")
-
-
-def test_attacks_that_fail_leave_the_old_results(tmp_path: Path) -> None:
-    run = constant(tmp_path, 1, labels=1)
-    evaluate_run(run, "best", device="cpu")
-    before = run.results("best").read_bytes()
-    with pytest.raises(ValueError, match="above 0"):
-        evaluate_run(run, "best", eps=[-1.0], device="cpu")
-    assert run.results("best").read_bytes() == before
-
-
-def small(folder: Path, *overrides: str) -> Run:
-    """A run with fixed weights on the digits; its evaluation takes five batches."""
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = "evaluate={attacks: [pgd-2, ifgsm-2], eps: [0.5, 1.0], batch_size: 120}"
-    config = load_config("digits", ["network.width=4", settings, *overrides])
-    run = Run.create(folder / "run", config)
-    torch.manual_seed(3)
-    for which in ("best", "last"):
-        save_weights(run.weights(which), small_cnn(1, 10, width=4).state_dict())
-    return run
-
-
-def pictures(run: Run) -> dict[str, np.ndarray]:
-    with np.load(run.examples, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
-
-
-@pytest.mark.parametrize("batch", [1, 2, 4])
-def test_a_run_whose_evaluation_was_stopped_gets_the_same_files(batch: int, tmp_path: Path) -> None:
-    whole, half = small(tmp_path / "whole"), small(tmp_path / "half")
-    expected = evaluate_run(whole, "best", device="cpu")
-    with pytest.raises(Stop):
-        evaluate_run(half, "best", device="cpu", progress=stop_at(batch))
-    assert not half.results("best").exists() and not half.examples.exists()
-    assert same_rows(evaluate_run(half, "best", device="cpu"), expected)
-    assert same_rows(Results.from_csv(half.results("best")), expected)
-    first, second = pictures(whole), pictures(half)
-    assert len(first["id"]) > 20 and int(first["id"].max()) in range(120, 200)
-    assert list(first) == list(second)
-    assert all(np.array_equal(first[name], second[name]) for name in first)
-    forget(half, ["best"])
-    assert sorted(entry.name for entry in half.results("best").parent.iterdir()) == [
-        "best.csv",
-        "examples.npz",
-    ]
-
-
-def test_what_another_command_left_unfinished_stays(tmp_path: Path) -> None:
-    run = small(tmp_path)
-    left = [part(run, name) for name in (DISTANCES, CHECKS)]
-    left[0].parent.mkdir()
-    for path in left:
-        path.write_text("unfinished")
-    words = ["evaluate", str(run.folder), "--checkpoint", "best", "--attacks", "pgd-1"]
-    with pytest.raises(SystemExit) as ended:
-        app([*words, "--eps", "0.5", "--device", "cpu"])
-    assert ended.value.code in (0, None)
-    assert run.results("best").exists() and not part(run, "best").exists()
-    assert all(path.read_text() == "unfinished" for path in left)
-
-
-def test_pictures_of_an_evaluation_with_other_settings_are_not_mixed_in(tmp_path: Path) -> None:
-    run, fresh = small(tmp_path / "a"), small(tmp_path / "b")
-    with pytest.raises(Stop):
-        evaluate_run(run, "best", device="cpu", progress=stop_at(3))
-    for one in (run, fresh):
-        evaluate_run(one, "best", attacks=["ifgsm-3"], device="cpu")
-    first, second = pictures(run), pictures(fresh)
-    assert all(np.array_equal(first[name], second[name]) for name in first)
-
-
-@pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
-def test_the_command_stops_in_time_and_continues(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = small(tmp_path)
-    command = ["ima", "evaluate", str(run.folder), "--device", "cpu", "--time-budget", "35"]
-    monkeypatch.setattr("sys.argv", command)
-    Clock(monkeypatch, batch=10.0)
-    # Ten batches, five of the best and five of the last weights, three at a time.
-    for which, done in (("best", 3), ("last", 1), ("last", 4)):
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert stop.value.code == 75
-        said = capsys.readouterr()
-        assert f"ima: {which} weights: the time is up after {done} of 5" in said.err
-        assert "run the same again to continue" in said.err
-        assert part(run, which).exists() and not run.results("last").exists()
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code in (0, None)
-    names = sorted(entry.name for entry in run.results("best").parent.iterdir())
-    assert names == ["best.csv", "examples.npz", "last.csv"]
-
-
-def test_a_part_of_the_test_samples_keeps_its_places(tmp_path: Path) -> None:
-    whole = evaluate_run(small(tmp_path / "whole"), "best", device="cpu")
-    run = small(tmp_path / "few", "evaluate.samples=50")
-    few = evaluate_run(run, "best", device="cpu")
-    assert few.settings["samples"] == "50 of 540"
-    clean = table(whole, CLEAN, 0.0)
-    rows = [row for row in few.rows if row.attack == CLEAN]
-    assert len(rows) == 50 and all(repr(row) == repr(clean[row.id]) for row in rows)
-    assert [row.id for row in rows] == sorted({row.id for row in rows})
-    assert max(row.id for row in rows) > 50
-    # Every class in proportion: 540 samples in ten classes of 50 to 57.
-    labels = [row.label for row in rows]
-    assert all(labels.count(label) == 5 for label in range(10))
-    assert set(pictures(run)["id"].tolist()) <= {row.id for row in rows}
-
-
-@pytest.mark.parametrize(("samples", "count"), [(None, 6), (6, 6), (100, 6), (2, 2)])
-def test_samples_beyond_the_test_part_are_all(samples: int | None, count: int) -> None:
-    test = Part(torch.rand(6, 1, 2, 2), torch.arange(6) % 2)
-    assert len(_chosen(samples, test)) == count
-
-
-def test_the_last_weights_may_have_attacks_of_their_own(tmp_path: Path) -> None:
-    run = small(tmp_path, "evaluate.last_attacks=[pgd-1]", "evaluate.samples=20")
-    assert evaluate_run(run, "best", device="cpu").attacks == ("pgd-2", "ifgsm-2", WORST)
-    assert evaluate_run(run, "last", device="cpu").attacks == ("pgd-1",)
-
-
-def test_white_noise_without_a_number_of_draws_has_no_radius_either(tmp_path: Path) -> None:
-    model, data = mlp((8,)), TensorDataset(*labelled(30))
-    results = evaluate(model, data, [0.1], ["pgd-1", "white"], bounds=None)
-    assert results.attacks == ("pgd-1",)
-    assert results.eps == (0.1,)
-    assert set(results.white) == {"white"}
-
-
-def test_results_on_validation_are_not_said_to_be_on_test_samples(tmp_path: Path) -> None:
-    run = small(tmp_path, "evaluate.samples=20")
-    judged = evaluate_run(run, "validation", device="cpu")
-    tested = evaluate_run(run, "best", device="cpu")
-    assert "validation samples" in results_table([("A", [judged])], "").caption
-    assert results_table([("A", [tested])], "").caption.startswith("n = 20 of ")
-    assert "test samples" in results_table([("A", [tested])], "").caption
-
-
-def test_an_evaluation_whose_disk_is_full_names_the_record_and_goes_on_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, data, path = mlp((8,)), TensorDataset(*labelled(30)), tmp_path / "e.part"
-    really, writes = Path.open, list[str]()
-
-    def full(self: Path, mode: str = "r", *more: Any, **named: Any) -> Any:
-        if mode == "a":
-            writes.append(self.name)
-            if len(writes) == 3:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return really(self, mode, *more, **named)
-
-    monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(OSError, match=r"e\.part cannot be written .*make room"):
-        evaluate(model, data, **SHORT, partial=path)
-    assert same_rows(evaluate(model, data, **SHORT, partial=path), evaluate(model, data, **SHORT))

@@ -45,7 +45,7 @@ class AttackRow:
     steps: int | None
     paper: str
     summary: str
-    lacks: Lacks = lambda task, norm, bounds: ""
+    lacks: Lacks = lambda *_: ""
     kind: str = "chosen"
     amplitude: float | None = None
     parts: Callable[[int, Sequence[int], Norm], str] | None = None

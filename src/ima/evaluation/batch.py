@@ -76,18 +76,17 @@ class State:
     columns: dict[str, Tree]
     predicted: Tree
 
-    def lower(self, index: Tensor, found: State, *, anyhow: bool = False) -> State:
-        """With those of the samples `index` whose quality is lower, or alike and whose score is.
+    def lower(self, index: Tensor, found: State, clean: Tensor) -> State:
+        """With those of the samples `index` whose quality is lower.
 
-        anyhow: with all of them.
+        Where it is alike: with the smaller noise, or of noise that lowers nothing with the one of
+        lower score. clean: the quality without noise, (B,); infinite for all of them anyhow.
         """
-        before = self.quality[index]
-        better = (found.quality < before) | (
-            (found.quality == before) & (found.score < self.score[index])
-        )
-        better |= anyhow
+        before = State(**take(vars(self), index))
+        lowers, alike = found.quality < clean[index], found.quality == before.quality
+        less = torch.where(lowers, found.size < before.size, found.score < before.score)
+        better = (found.quality < before.quality) | (alike & less) | clean[index].isinf()
         new = State(**copied(vars(self)))
-        # The second of two trees of one shape.
         put(vars(new), index[better], take(vars(found), better))
         return new
 
@@ -162,8 +161,9 @@ def attack_batch(
     def track(quality: Tensor, noisy: Tensor) -> Lowest:
         return Lowest(noisy, quality, given(task, "quality"), task.score, binary=binary)
 
-    def show(attack: str, eps: float, state: State) -> None:
-        for i in range(len(x)) if keep is not None else ():
+    def show(attack: str, eps: float, state: State, tried: Tensor) -> None:
+        # Of a mask that is at 0 there is still something to see.
+        for i in (tried if binary else everyone).tolist() if keep is not None else ():
             assert keep is not None
             keep(_example(batch, i, attack, eps, clean, state))
 
@@ -174,7 +174,8 @@ def attack_batch(
             row.run(model, x, y, lowest, row.amplitude, steps, setting)
             state = clean
             if len(lowest.start):
-                state = clean.lower(lowest.start, batch.again(model, lowest, None), anyhow=True)
+                drawn = batch.again(model, lowest, None)
+                state = clean.lower(lowest.start, drawn, torch.full_like(clean.quality, torch.inf))
             rows.append(_rows(batch, name, row.kind, row.amplitude, state, clean))
             continue
         state = clean
@@ -182,14 +183,16 @@ def attack_batch(
             lowest = track(state.quality, state.noisy)
             if len(lowest.start):
                 row.run(model, x, y, lowest, eps, steps, setting)
-                state = state.lower(lowest.start, batch.again(model, lowest, eps))
+                found = batch.again(model, lowest, eps)
+                state = state.lower(lowest.start, found, clean.quality)
             rows.append(_rows(batch, name, row.kind, eps, state, clean))
-            show(name, eps, state)
-            worst[eps] = worst[eps].lower(everyone, state) if eps in worst else state
+            show(name, eps, state, lowest.start)
+            known = worst.get(eps)
+            worst[eps] = state if known is None else known.lower(everyone, state, clean.quality)
     kind = "drawn" if set(aimed) == {"drawn"} else "worst"
     for eps, state in worst.items() if len(aimed) > 1 else ():
         rows.append(_rows(batch, WORST, kind, eps, state, clean))
-        show(WORST, eps, state)
+        show(WORST, eps, state, everyone[:0])
     return {name: [cell for found in rows for cell in found[name]] for name in rows[0]}
 
 
@@ -201,8 +204,8 @@ def clean_pass(model: Model, batch: Batch, what: str) -> State:
     if not sound(output):
         first, last = batch.places[0], batch.places[-1]
         raise FloatingPointError(
-            f"the model's output is not finite on samples {first} to {last}; its weights or its "
-            f"inputs are damaged, and no {what} can be stated"
+            f"the model's output is not finite on batch of samples {first} to {last}; its weights or "
+            f"its inputs are damaged, and no {what} can be stated"
         )
     setting.watcher.clean(output, y, task)
     state = batch.state(torch.arange(len(x), device=x.device), x, output, y)

@@ -160,7 +160,7 @@ Run = Callable[[Bench, Model, Tensor, Tree, Lowest, float, Setting], None]
 
 def _named(attack: str) -> Run:
     row, steps = find_attack(attack)
-    return lambda bench, model, x, y, lowest, eps, setting: row.run(
+    return lambda _, model, x, y, lowest, eps, setting: row.run(
         model, x, y, lowest, eps, steps, setting
     )
 
@@ -203,8 +203,17 @@ def _transferred(
 ) -> None:
     assert bench.transfer is not None
     # All steps: noise that has just crossed the other model's boundary seldom crosses this one's.
-    shared = {"norm": setting.norm, "task": setting.task, "bounds": setting.box}
-    found = pgd(bench.transfer, x, y, eps, steps=bench.steps, stop="never", **shared)
+    found = pgd(
+        bench.transfer,
+        x,
+        y,
+        eps,
+        steps=bench.steps,
+        stop="never",
+        norm=setting.norm,
+        task=setting.task,
+        bounds=setting.box,
+    )
     everyone = torch.arange(len(x), device=x.device)
     lowest.look(everyone, found.x, forward(model, found.x), y)
 
@@ -213,10 +222,10 @@ _RUN: dict[str, Run] = {
     "white-box": _pgd(1),
     "walk": _from_x,
     "one step": _one_step,
-    "random noise": lambda bench, model, x, y, lowest, eps, setting: noise_in_ball(
+    "random noise": lambda _, model, x, y, lowest, eps, setting: noise_in_ball(
         model, x, y, lowest, eps, DRAWS, setting
     ),
-    "black-box": lambda bench, model, x, y, lowest, eps, setting: square(
+    "black-box": lambda _, model, x, y, lowest, eps, setting: square(
         model, x, y, lowest, eps, QUERIES, setting
     ),
     "more steps": _pgd(MORE),

@@ -62,7 +62,7 @@ class Checks:
 
     @staticmethod
     def from_json(path: Path) -> Checks:
-        """Read what `to_json` wrote, in this version or one before; ValueError for other files."""
+        """Read what `to_json` wrote, also before this version; ValueError for other files."""
         try:
             told = read_json(path)
             checks = READ.validate_python(told["checks"])

@@ -93,8 +93,7 @@ def choose(
         lots = torch.rand(len(x), generator=source).to(x.device)
         new = take((lots, x, y), correct)
         if kept is not None:
-            pairs = iter(zip(leaves(kept), leaves(new), strict=True))
-            new = tree_map(lambda _: torch.cat(next(pairs)), new)
+            new = _both(kept, new)
         kept = take(new, new[0].argsort()[:samples].sort().values)
     if met is not None:
         # Where decisions are wrong, too few samples are right: that is the better reason.
@@ -106,3 +105,9 @@ def choose(
         )
     _, x, y = kept
     return Chosen(x, y, right, total, met, counts)
+
+
+def _both(some: Tree, more: Tree) -> Tree:
+    """The samples of two trees of one shape."""
+    pairs = iter(zip(leaves(some), leaves(more), strict=True))
+    return tree_map(lambda _: torch.cat(next(pairs)), more)

@@ -102,7 +102,7 @@ class Distances:
 
     @staticmethod
     def from_csv(path: str | Path) -> Distances:
-        """Read what `to_csv` wrote, in this version or one before; ValueError for any other file."""
+        """Read what `to_csv` wrote, also before this version; ValueError for any other file."""
         path = Path(path)
         columns, settings = store.read(path, "distances", AGAIN)
         rows = store.rows_of(path, columns, Distance, "distances", AGAIN)

@@ -85,7 +85,7 @@ class Estimates:
 
     @staticmethod
     def from_csv(path: str | Path) -> Estimates:
-        """Read what `to_csv` wrote, in this version or one before; ValueError for any other file."""
+        """Read what `to_csv` wrote, also before this version; ValueError for any other file."""
         path = Path(path)
         columns, settings = store.read(path, "margins", AGAIN)
         rows = store.rows_of(path, columns, Estimate, "margins", AGAIN)

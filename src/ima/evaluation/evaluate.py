@@ -74,7 +74,7 @@ def evaluate(
         are over cases; without, every sample is taken for a case of its own, and where several are
         of one patient they come out too narrow.
     classes: their names, in segmentation of the foreground's.
-    keep: is called with every sample under every attack that has a radius.
+    keep: is called with every sample that an attack with a radius was tried on.
     progress: is called with (batches done, batches, 0 where unknown).
     partial: a file that takes every batch when it is done, after `progress` was called. The same
         call with the same file continues where it was stopped or killed, and gives the same

@@ -41,7 +41,7 @@ class Finder:
 
     name: str
     find: Find
-    lacks: Lacks = lambda task, norm, bounds: ""
+    lacks: Lacks = lambda *_: ""
 
 
 def _ddn_loss(

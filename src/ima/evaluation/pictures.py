@@ -95,7 +95,7 @@ class Pictures(ABC):
         return self.picked([*(p for p in self.old if _place(p) not in again), *self.new])
 
     def write(self, folder: Path, classes: Sequence[str], label: str) -> None:
-        """Leave them in a folder; no file where there are none. label: what the network is called."""
+        """Leave them in a folder; no file where there are none. label: of the network."""
         path = folder / self.name
         path.unlink(missing_ok=True)
         if found := self.all():

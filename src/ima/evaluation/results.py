@@ -38,8 +38,8 @@ WORST = "worst case"
 """For every sample the attack that leaves the lowest quality."""
 
 KINDS = ("clean", "chosen", "drawn", "white", "worst")
-"""What noise there is: none; chosen against the network; drawn at random from the ball; white noise,
-whose size is no radius; the worst of several attacks."""
+"""What noise there is: none; chosen against the network; drawn at random from the ball; white
+noise, whose size is no radius; the worst of several attacks."""
 
 AGAIN = "evaluate the model again"
 
@@ -256,6 +256,12 @@ class Results:
         broken = self.broken_rows[self.at(attack, eps)]
         return 1 - float(broken.mean()) if len(broken) else math.nan
 
+    def broken(self, attack: str = CLEAN, eps: float | None = None) -> dict[int, bool]:
+        """Whether each sample, by id, is broken."""
+        places = self.at(attack, eps)
+        flags: list[bool] = self.broken_rows[places].tolist()
+        return dict(zip(self.columns["id"][places].tolist(), flags, strict=True))
+
     def adi(self, attack: str = CLEAN, eps: float | None = None) -> float:
         """The average Dice index, 0 to 1 (Ma & Liang, Eq. 14): the mean over classes of their mean.
 
@@ -313,7 +319,7 @@ class Results:
         import pandas as pd
 
         frame = pd.DataFrame(dict(self.columns))
-        frame.attrs = self.settings.model_dump(mode="json", exclude_defaults=True)
+        frame.attrs.update(self.settings.model_dump(mode="json", exclude_defaults=True))
         return frame
 
     def to_csv(self, path: str | Path) -> None:
@@ -333,7 +339,7 @@ class Results:
 
     @staticmethod
     def from_csv(path: str | Path) -> Results:
-        """Read what `to_csv` wrote, in this version or one before; ValueError for any other file."""
+        """Read what `to_csv` wrote, also before this version; ValueError for any other file."""
         path = Path(path)
         columns, settings = store.read(path, "results", AGAIN)
         if lost := [name for name in BASE if name not in columns and name not in ("case", "slice")]:

@@ -157,7 +157,8 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], Settings]:
     told = read_json(beside(path))
     if told.get("format") != FORMAT:
         raise ValueError(
-            f"{beside(path).name} has the format {told.get('format')!r}; this version reads {FORMAT}"
+            f"{beside(path).name} has the format {told.get('format')!r}; this version reads up to "
+            f"{FORMAT}"
         )
     if told["digest"] != _digest(raw):
         raise ValueError(f"its bytes are not those that {beside(path).name} tells of")
