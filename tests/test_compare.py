@@ -34,7 +34,6 @@ from ima.training.checkpoint import load_state, save_state
 from ima.training.compare import finished, make, plan, validation_score
 from ima.training.compare import tested as is_tested
 from ima.training.config import Config, ConfigError, load_config
-from ima.training.evaluating import evaluate_run
 from ima.training.run import Run
 
 ROWS = (

@@ -14,7 +14,6 @@ from small_runs import CHECKS
 from test_cli import Said, call
 from test_training import Watch, new, npz, train
 
-from ima.training.evaluating import evaluate_run
 
 RUN = ("resume", "evaluate", "margins")
 

@@ -32,7 +32,6 @@ from ima.report.fold import fold
 from ima.report.summary import count, results_table, sweep, times_table
 from ima.training.compare import Plan, make, plan, slug
 from ima.training.config import Config, ConfigError, load_config
-from ima.training.evaluating import evaluate_run
 from ima.training.origin import comparable, provenance, recipes, seconds, untimed
 from ima.training.rows import rows
 from ima.training.run import JOBS, Run

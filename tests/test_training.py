@@ -34,7 +34,6 @@ from ima.training.batches import batches
 from ima.training.build import build_model, learning_rate
 from ima.training.checkpoint import load_state, load_weights, save_state, save_weights
 from ima.training.config import Optimizer, load_config
-from ima.training.evaluating import evaluate_run
 from ima.training.loop import fit
 from ima.training.measuring import measure_margins
 from ima.training.pace import Pace

@@ -97,6 +97,8 @@ def settings(told: Mapping[str, Any], norm: str, attacks: Sequence[str] = ()) ->
         left_out=tuple(filter(None, [take("left out")])),
         samples=number(had),
         total=number(total.split(" ")[0]) if total else None,
+        # Of checks: `3 of the 5 that the model has right`.
+        right=number(total.removeprefix("the ").split(" ")[0]) if total[:4] == "the " else None,
         part=take("part") or "test",
         seed=number(take("seed")),
         seconds=float(take("seconds") or "nan") if "seconds" in left else None,
