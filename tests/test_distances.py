@@ -30,7 +30,7 @@ from ima.norms import get_norm
 from ima.report.distances import told
 from ima.training.checkpoint import save_weights
 from ima.training.config import load_config
-from ima.training.evaluating import DISTANCES, distances_run, forget, part
+from ima.evaluation.subject import forget, record
 from ima.training.run import Run
 
 NORMS = [(2, 2.0), ("Linf", 1.0)]
@@ -387,7 +387,7 @@ def test_the_command_measures_prints_and_stays_resumable(
 
     with pytest.raises(KeyboardInterrupt):
         distances_run(run, device="cpu", progress=stop)
-    assert part(run, DISTANCES).exists() and not run.distances.exists()
+    assert record(run.distances).exists() and not run.distances.exists()
     command = ["ima", "evaluate", str(run.folder), "--device", "cpu", "--distances"]
     monkeypatch.setattr("sys.argv", command)
     with pytest.raises(SystemExit) as end:
@@ -396,12 +396,15 @@ def test_the_command_measures_prints_and_stays_resumable(
     out = capsys.readouterr().out
     found = Distances.from_csv(run.distances)
     assert f"{found.accuracy(0.5):.1%}" in out and str(run.distances) in out
-    assert found.settings["samples"] == "10 of 540" and len(found.rows) == 10
+    assert (found.settings.samples, found.settings.total) == (10, 540) and len(found.rows) == 10
     assert sorted(entry.name for entry in run.distances.parent.iterdir()) == [
         "best.csv",
+        "best.json",
         "distances.csv",
+        "distances.json",
         "examples.npz",
         "last.csv",
+        "last.json",
     ]
-    forget(run, (DISTANCES,))
+    forget([run.distances])
     assert repr(distances_run(run, device="cpu").rows) == repr(found.rows)
