@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ima.report.words import distances_told
 from nets import Linear2, cnn, mlp, seeded
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -25,12 +26,12 @@ from ima.evaluation.finders import FINDERS, Finder
 from ima.evaluation.minimal import minimal
 from ima.evaluation.remarks import Doubt
 from ima.evaluation.results import CLEAN
+from ima.evaluation.settings import Settings
+from ima.evaluation.subject import forget, record
 from ima.networks.small_cnn import small_cnn
 from ima.norms import get_norm
-from ima.report.distances import told
 from ima.training.checkpoint import save_weights
 from ima.training.config import load_config
-from ima.evaluation.subject import forget, record
 from ima.training.run import Run
 
 NORMS = [(2, 2.0), ("Linf", 1.0)]
@@ -160,9 +161,7 @@ def test_a_linear_models_distances_are_exact(
     assert values[~right].tolist() == [0.0] * 5
     assert [row.attack == CLEAN for row in found.rows] == (~right).tolist()
     assert [row.prediction for row in found.rows] == (1 - y).tolist()
-    assert ("left out" in found.settings) == (bounds is None)
-    if bounds is None:
-        assert found.settings["left out"] == "fab (needs bounds)"
+    assert found.settings.left_out == (("fab (needs bounds)",) if bounds is None else ())
 
 
 @pytest.mark.parametrize(
@@ -171,7 +170,7 @@ def test_a_linear_models_distances_are_exact(
 def test_fab_is_left_out_where_bounds_are_no_cube(bounds: tuple[Any, Any]) -> None:
     model, x = Linear2(3), points(4, (3,))
     found = minimal(model, TensorDataset(x, model.labels(x)), [0.3], bounds=bounds)
-    assert found.settings["left out"] == "fab (needs bounds of one finite width)"
+    assert found.settings.left_out == ("fab (needs bounds of one finite width)",)
     true = model.distance(x, 2)
     assert (torch.tensor(found.values) - true).abs().max() < 1e-2
 
@@ -218,8 +217,8 @@ def test_what_an_attack_says_is_looked_at(lie: str, monkeypatch: pytest.MonkeyPa
         assert {row.attack for row in found.rows} == {NONE}
         assert np.isinf(found.values).all() and math.isinf(found.median())
         assert {row.prediction for row in found.rows} == {0}
-        assert "none found for half" in told(found, [0.1])
-        assert "no noise found for 3 samples" in told(found, [0.1])
+        assert "none found for half" in distances_told(found, [0.1])
+        assert "no noise found for 3 samples" in distances_told(found, [0.1])
 
 
 def test_the_smallest_of_all_attacks_counts_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +298,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
 def rows(*distances: float) -> Distances:
     names = [CLEAN if d == 0 else NONE if math.isnan(d) else "ddn" for d in distances]
     found = [Distance(i, 1, 0, d, n) for i, (d, n) in enumerate(zip(distances, names, strict=True))]
-    return Distances(tuple(found), "L2", {"attacks": "ddn", "samples": str(len(found))})
+    return Distances(tuple(found), Settings(norm="L2", attacks={"ddn": ""}, samples=len(found)))
 
 
 def test_accuracy_curve_and_median_by_hand() -> None:
@@ -314,7 +313,9 @@ def test_accuracy_curve_and_median_by_hand() -> None:
     # 0.5, 0.5, 2, infinite.
     assert found.median() == 1.25
     assert rows(0.0, 0.5, math.nan).median() == math.inf
-    assert math.isnan(rows(0.0).median()) and math.isnan(Distances((), "L2").accuracy())
+    assert math.isnan(rows(0.0).median()) and math.isnan(
+        Distances((), Settings(norm="L2")).accuracy()
+    )
 
 
 def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:

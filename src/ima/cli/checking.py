@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 TRIPPED = 3
 """Exit code of `--strict` where a check tripped."""
 
-STATES = {True: "TRIPPED", False: "passed", None: "not run"}
+STATES = {True: "TRIPPED:", False: "ok: no sign that", None: "unknown: whether"}
+"""What goes before a check's title, a clause, on the command line."""
 
 
 def tell(found: Checks, path: Path, *, strict: bool) -> None:
@@ -26,9 +27,11 @@ def tell(found: Checks, path: Path, *, strict: bool) -> None:
     for remark in united([("", found.remarks)]):
         print(remark)
     for check in found.checks:
-        print(f"{STATES[check.tripped]:<8} {check.title}: {check.sentence}")
+        print(
+            f"{STATES[check.tripped]} {check.title[:1].lower()}{check.title[1:]}. {check.sentence}"
+        )
         if check.tripped:
-            print(f"         {check.means}\n         {check.do}")
+            print(f"  {check.means}\n  {check.do}")
     if strict and found.tripped:
         print(f"ima: checks tripped: {', '.join(found.tripped)}", file=sys.stderr)
         sys.exit(TRIPPED)
@@ -37,6 +40,7 @@ def tell(found: Checks, path: Path, *, strict: bool) -> None:
 def _made(found: Checks) -> dict[str, str]:
     """How they were made, in words; empty where that is not known."""
     from ima.evaluation.checks_results import in_words
+    from ima.report.words import about
 
     told = found.settings
     counted = told.right is not None and bool(told.total)
@@ -50,6 +54,5 @@ def _made(found: Checks) -> dict[str, str]:
         "attacks": ", ".join(told.attacks),
         "seed": "" if told.seed is None else str(told.seed),
         "weights": told.weights,
-        "data": told.data,
-        **told.about,
+        **about(told),
     }

@@ -71,7 +71,7 @@ def of_foreign(given: Given) -> Plan:
 
     if given["data"] is None or not given["eps"]:
         raise ValueError(
-            "a network from elsewhere has no config: say --data module:function (or a name of "
+            "a network from elsewhere has no config: give --data module:function (or a name of "
             "`ima list data`) and noise radii with --eps"
         )
     other = _other(given, given["trust"])
@@ -115,8 +115,7 @@ def work(plan: Plan, given: Given, budget: Budget | None) -> None:
     from ima.cli.batches import lines
     from ima.cli.checking import tell
     from ima.evaluation import subject as evaluation
-    from ima.report.cases import told_cases
-    from ima.report.distances import distances_told
+    from ima.report.words import distances_told, told_cases
     from ima.training.lock import Lock
 
     eps, attacks, seed = given["eps"], given["attacks"], given["seed"]
@@ -165,9 +164,9 @@ def work(plan: Plan, given: Given, budget: Budget | None) -> None:
 
 def show(subject: Subject, results: Results, note: str) -> None:
     """Print where the results are, their tables, and what is said beside them."""
-    from ima.report.summary import epoch_told, tables_of
+    from ima.report.summary import tables_of
     from ima.report.tables import to_text
-    from ima.report.white import white_told
+    from ima.report.words import epoch_told, white_told
 
     print(f"{subject.results}")
     notes = " ".join(filter(None, (note, epoch_told(results))))

@@ -6,18 +6,16 @@ from pathlib import Path
 
 
 def report(*runs: Path, out: Path = Path("report.html")) -> None:
-    """Write a page about evaluated runs: accuracies, curves, samples with noise, margins, checks.
-
-    Of segmentation networks: Dice, curves, and slices with what was predicted on them.
+    """Write a page about evaluated networks, to send on.
 
     Parameters
     ----------
     runs:
-        Folders of runs, or of several runs such as those of a comparison; results files too. For
-        segmentation folders of `ima evaluate --nnunet`, or trained folders that hold them.
+        Folders of runs, folders that hold several (such as a comparison's), or results files. For
+        segmentation: folders of `ima evaluate --nnunet`, or trained folders that hold them.
     out:
-        The page, one file that loads nothing; the same as Markdown or JSON where the name ends in
-        .md or .json.
+        The page, one file that loads nothing else. A name that ends in .md or .json gives the same
+        as Markdown or JSON.
 
     """
     from ima.report.html import make

@@ -11,7 +11,7 @@ def show(what: Literal["methods", "attacks", "data", "networks", "checks", "conf
     Parameters
     ----------
     what:
-        methods, attacks, data, networks, checks or configs.
+        What to list.
 
     """
     rows: list[tuple[str, str, str]]

@@ -30,26 +30,26 @@ def train(
     Parameters
     ----------
     config:
-        A YAML file, or the name of a config that comes with the library (see `ima list configs`).
+        A YAML file, or the name of a config of the library (see `ima list configs`).
     overrides:
         Changes to the config, such as `method.delta=0.2 train.epochs=20`.
     resume:
-        The folder of a run to continue; takes no config. Of its settings only network.name may be
-        said again, see --trust.
+        The folder of a run to continue, in place of a config. No setting can change; only
+        network.name may be repeated, see --trust.
     out:
-        The new run's folder; `runs/NAME-METHOD-seedS` if not given.
+        The new run's folder. Default: `runs/NAME-METHOD-seedS`.
     init:
-        Weights to start from: .safetensors, or .pt; nothing in the file is executed.
+        Weights to start from: a .safetensors or .pt file. No code in it is run.
     device:
         cpu, cuda, mps or auto.
     devices:
-        How many devices (with `torchrun`, it decides).
+        How many devices. With `torchrun`, that decides.
     time_budget:
-        Such as 540s, 9m or 1h30m: stop in time, with exit code 75, where the run can continue. But
-        each call trains at least one batch, or does one validation.
+        Such as 540s, 9m or 1h30m. Stop in time, with exit code 75, so that the run can continue.
+        Each call trains at least one batch, or does one validation.
     trust:
-        Import the network that the config in a run's folder names by module:function, which runs
-        its code; without, such a run is refused, unless the same network.name is said again.
+        Run the code of a network that the config in a run's folder names as module:function.
+        Without it such a run is refused, unless you repeat the same network.name.
 
     """
     from ima.budget import OUT_OF_TIME, Budget, OutOfTime
@@ -65,7 +65,7 @@ def train(
     if resume is not None and config is not None and "=" in config:
         config, overrides = None, (config, *overrides)
     if (config is None) == (resume is None):
-        raise ValueError("name either a config or --resume RUN, as in `ima train digits`")
+        raise ValueError("give either a config or --resume RUN, as in `ima train digits`")
     if resume is not None:
         others = [word for word in overrides if not word.startswith(AGAIN)]
         if others or out is not None or init is not None:

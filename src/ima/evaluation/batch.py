@@ -204,8 +204,8 @@ def clean_pass(model: Model, batch: Batch, what: str) -> State:
     if not sound(output):
         first, last = batch.places[0], batch.places[-1]
         raise FloatingPointError(
-            f"the model's output is not finite on batch of samples {first} to {last}; its weights or "
-            f"its inputs are damaged, and no {what} can be stated"
+            f"the model's output is not finite on batch of samples {first} to {last}; its weights "
+            f"or its inputs are damaged, and no {what} can be stated"
         )
     setting.watcher.clean(output, y, task)
     state = batch.state(torch.arange(len(x), device=x.device), x, output, y)

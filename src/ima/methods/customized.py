@@ -44,14 +44,26 @@ KAPPA = 10.0
 
 
 class CustomizedAT(Adaptive):
-    """Train on noisy samples, each with a radius of its own and a label that softens with it.
+    """Train on noisy samples, each with its own radius and a label that is softer at larger radii.
 
-    num_samples: of the training set; ids are 0..num_samples-1. eps: the largest radius and eta:
-    growth a visit, 0.16 * eps if None, both in x's units and `norm`; loss: `"ce"`, or `"mix"`,
-    which adds the margin to the next class, down to -10; steps, bounds, seed: see `Noisy`; task:
-    classification.
+    num_samples: size of the training set, 1 or more; ids are 0 to num_samples - 1.
+    eps: largest radius, in x's units and `norm`, above 0.
+    eta: how much a radius grows per visit, in x's units and `norm`, above 0; None: 0.16 * eps.
+    loss: "ce", cross-entropy; "mix" adds the margin to the next class, down to -10.
+    norm: how noise is measured: 2, "linf" or a `Norm`.
+    bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
+    steps: attack steps, 1 or more.
+    task: `Classification()`, also if None.
+    seed: seed of the noise, and of the soft labels.
+
     Raises ValueError for values outside these ranges, and for another task.
     Source: Cheng, Lei, Chen, Dhillon, Hsieh, arXiv:2002.06789, Algorithm 1.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> method = ima.CustomizedAT(num_samples=8, eps=0.3, bounds=(0, 1))
+    >>> step = method(model, x, y, ids=torch.arange(8))
+    >>> step.loss.backward()
     """
 
     def __init__(
@@ -78,12 +90,7 @@ class CustomizedAT(Adaptive):
 
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
-        """The step's loss; x: (B, *dims), y: (B,) labels, ids: (B,) integers.
-
-        Updates the margins. Every process of a distributed run must call it equally often.
-        Raises ValueError or TypeError for ids, labels and inputs out of range, and for outputs of
-        a wrong shape; FloatingPointError for NaN. Nothing is updated then.
-        """
+        """The loss and metrics of one batch; see `Method`. Updates the margins."""
         x, y, box = self._prepare(x, y, ids)
         old = self._radii(ids, x)
         output = look(model, x)

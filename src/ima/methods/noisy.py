@@ -75,7 +75,7 @@ class Noisy:
         self.absent = False
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
-        """Say that epoch number `epoch` (from 0) of `epochs` is over: schedules move on."""
+        """Tell the method that an epoch is over, see `Method`: schedules move on."""
         if not (isinstance(epoch, Integral) and isinstance(epochs, Integral)):
             raise TypeError(f"epoch is {epoch!r} of {epochs!r}; expected two whole numbers")
         if epoch < 0 or epochs < 1:
@@ -84,7 +84,7 @@ class Noisy:
         self.generator.manual_seed(_noise_seed(self.seed, self.epoch))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the schedules and the noise stand."""
+        """What to save: the state of the schedule and of the noise."""
         return {
             "method": self.kind,
             "epoch": self.epoch,
@@ -93,24 +93,24 @@ class Noisy:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state; ValueError where it is another method's."""
+        """Continue from a saved state; ValueError for another method's."""
         self._claim(state)
         self.epoch, self.epochs = int(state["epoch"]), int(state["epochs"])
         self.generator.set_state(state["noise"].cpu())
 
     @property
     def kind(self) -> str:
-        """Whose states it can continue from."""
+        """The name in a saved state; only states of the same name can be loaded."""
         return type(self).__name__
 
     @property
     def scheduled(self) -> bool:
-        """Whether `end_epoch` moves more than the noise."""
+        """Whether something depends on the epoch, so that end_epoch() must be called."""
         return False
 
     @property
     def bounds(self) -> Bounds:
-        """Of x's entries."""
+        """(low, high) of x's entries, or None."""
         return self.setting.bounds
 
     def _everywhere(self, model: nn.Module) -> bool:
@@ -122,8 +122,8 @@ class Noisy:
         saved = state.get("method", self.kind if "noise" in state else "another method")
         if saved != self.kind:
             raise ValueError(
-                f"the saved state is that of {saved}, this method is {self.kind}; make the method "
-                "as it was made when the state was saved"
+                f"this state was saved by {saved}, but this is {self.kind}; build {saved} "
+                "with the same options before loading"
             )
 
     def _prepare(self, x: Tensor, y: Tree, ids: Tensor) -> tuple[Tensor, Tree, Box]:
@@ -245,11 +245,11 @@ class Adaptive(Noisy):
         return processes() > 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The margins, and where schedules and noise stand."""
+        """What to save: the margins, and the state of the schedule and of the noise."""
         return {"margins": self.margins.state_dict(), **super().state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue with saved margins; ValueError when they belong to another training set."""
+        """Continue from a saved state; ValueError for another method's or training set's."""
         self._claim(state)
         self.margins.load_state_dict(state["margins"])
         super().load_state_dict(state)

@@ -57,18 +57,27 @@ Truth: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
 
 @dataclass(frozen=True)
 class Segmentation(Task):
-    """Labels or regions for every pixel; for any number of spatial dimensions.
+    """Labels or regions for every pixel, in any number of spatial dimensions.
 
-    Outputs are logits (B, C, *S), through softmax, with the background first; or a list of them,
-    full resolution first (deep supervision). Targets are labels, (B, *S) or (B, 1, *S), or one-hot,
-    (B, C, *S) with every pixel in one channel; or a list of them, one a scale.
+    threshold: a sample is correct if its Dice is above this, 0 to below 1.
+    regions: True: each channel is one region through a sigmoid, also a single channel.
+    ignore_label: pixels with this label do not count; None: all count.
+    weights: weight of each scale's loss, 0 or more; None: 1, 1/2, 1/4, ... with 0 for the last,
+        scaled to sum 1, as in nnU-Net.
+    walk: what attacks raise at full resolution: "loss", "cross_entropy", "dice" (minus soft Dice).
 
-    threshold: a sample is correct where its Dice is above, 0 to 1. regions: every channel is one
-    region through a sigmoid, also a single one; targets are one-hot, (B, R, *S), or (B, R + 1, *S)
-    with ignored pixels marked in the last channel, as nnU-Net has them. ignore_label: pixels of
-    this label count nowhere. weights: of the scales' losses; if None nnU-Net's, 1, 1/2, 1/4, ...
-    with 0 for the last, summing to 1. walk: what attacks raise at full resolution: `"loss"`,
-    `"dice"` (soft Dice alone, downwards) or `"cross_entropy"`.
+    Outputs are logits (B, C, *S), background first, through softmax; or a list, full resolution
+    first (deep supervision). Targets are labels, (B, *S) or (B, 1, *S), or one-hot, (B, C, *S),
+    every pixel in one channel; or a list, one a scale. Regions: targets are one-hot, (B, R, *S),
+    or (B, R + 1, *S) with pixels to ignore in the last channel, as in nnU-Net.
+    Raises ValueError for values outside these ranges.
+    Source: Isensee et al., Nature Methods 2021 (loss); Ma & Liang, IMA training, 3.5 (correct).
+
+    >>> import ima, torch
+    >>> task, y = ima.Segmentation(), torch.tensor([[[0, 0, 1, 1]]])
+    >>> logits = torch.nn.functional.one_hot(y, 2).movedim(-1, 1).float()
+    >>> task.correct(logits, y), task.dice(logits, y)
+    (tensor([True]), tensor([1.]))
     """
 
     threshold: float = 0.6
@@ -94,7 +103,7 @@ class Segmentation(Task):
             raise ValueError(f"weights are {self.weights!r}; expected numbers of at least 0")
 
     def check(self, output: Tree, target: Tree) -> None:
-        """Raise ValueError or TypeError where output and target do not fit together."""
+        """Raise ValueError or TypeError if output and target do not fit together."""
         outputs = list(output) if isinstance(output, list | tuple) else [output]
         targets = list(target) if isinstance(target, list | tuple) else [target]
         if isinstance(output, list | tuple) and len(outputs) != len(targets):
@@ -151,10 +160,10 @@ class Segmentation(Task):
         return entropy if self.walk == "cross_entropy" else entropy - self._soft_dice(logits, truth)
 
     def correct(self, output: Tree, target: Tree) -> Tensor:
-        """Whether the Dice of the prediction is above the threshold, (B,) bool; never with NaN.
+        """Whether the Dice of the prediction is above the threshold, (B,) bool.
 
-        Never where `usable` is not. A sample without foreground, where Dice says nothing, is
-        correct where less than 0.1 % of its pixels are predicted foreground.
+        False where the output is not `usable`. A sample without foreground has no Dice: it is
+        correct if less than 0.1 % of its pixels are predicted as foreground.
         """
         logits, (_, truth, valid) = full(output), self._truth(full(output), full(target))
         found = self._found(logits, valid)
@@ -166,17 +175,17 @@ class Segmentation(Task):
         return right & self.usable(output)
 
     def usable(self, output: Tree) -> Tensor:
-        """Whether outputs permit a decision, (B,) bool: no NaN, no +inf, not all of them -inf."""
+        """Whether an output allows a decision, (B,) bool: no NaN, no +inf, not all of it -inf."""
         logits = full(output)
         # A pixel that is in no region has -inf in all of them.
         return usable(logits.flatten(1) if self.regions else logits)
 
     def score(self, output: Tree, target: Tree) -> Tensor:
-        """Soft Dice minus the threshold, (B,), continuous, positive where correct.
+        """Soft Dice minus the threshold, (B,): continuous, positive where correct.
 
-        A class that is not in the truth counts as far as it is predicted: up to one pixel in part.
-        Where the truth has no foreground: how far the soft share of foreground is below what is
-        allowed, as a share of that.
+        A class that is not in the truth counts as far as it is predicted, at most one pixel.
+        Without foreground in the truth: how far the soft share of foreground is below what is
+        allowed, divided by what is allowed.
         """
         logits, (_, truth, valid) = wide(full(output)), self._truth(full(output), full(target))
         soft = self._probabilities(logits)
@@ -399,7 +408,7 @@ def _check_one_hot(target: Tensor, ignore_label: int | None) -> None:
     listed = sorted(set(counts.flatten().tolist()))[:3]
     if not strange and ignore_label is not None and listed == [0, 1]:
         advice = (
-            "where those in none are to be ignored, pass labels: "
+            "to ignore the pixels in no channel, pass labels: "
             f"torch.where(y.sum(1) == 0, {ignore_label}, y.argmax(1))"
         )
     else:
