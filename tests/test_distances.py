@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ima.report.words import distances_told
+from ima.report.words import distances_told as told
 from nets import Linear2, cnn, mlp, seeded
+from subjects import distances_run
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -217,8 +218,8 @@ def test_what_an_attack_says_is_looked_at(lie: str, monkeypatch: pytest.MonkeyPa
         assert {row.attack for row in found.rows} == {NONE}
         assert np.isinf(found.values).all() and math.isinf(found.median())
         assert {row.prediction for row in found.rows} == {0}
-        assert "none found for half" in distances_told(found, [0.1])
-        assert "no noise found for 3 samples" in distances_told(found, [0.1])
+        assert "none found for half" in told(found, [0.1])
+        assert "no noise found for 3 samples" in told(found, [0.1])
 
 
 def test_the_smallest_of_all_attacks_counts_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +357,7 @@ def test_a_damaged_file_is_refused(old: str, new: str, tmp_path: Path) -> None:
 def test_rows_and_estimates_are_readable_without_torch() -> None:
     code = (
         "import sys, ima.evaluation.distances, ima.evaluation.estimates, ima.report.margins_page;"
-        "import ima.report.distances;"
+        "import ima.report.words;"
         "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=120)

@@ -74,14 +74,15 @@ def evaluate(
         nnUNet_results/Dataset004_Hippocampus/nnUNetTrainerIMA__nnUNetPlans__2d. Its test cases are
         imagesTs and labelsTs of its data set in nnUNet_raw.
     attacks:
-        Names such as pgd-100 (see `ima list attacks`). Default: a run's config's; for others pgd-100
-        ifgsm-10, for segmentation ensemble-100 noise-100 too.
+        Names such as pgd-100 (see `ima list attacks`). Default: the config's; without a config
+        pgd-100 ifgsm-10, for segmentation ensemble-100 noise-100 too.
     eps:
         Noise radii. Default: the config's. For a trained nnU-Net in units of normalised images;
         default: the paper's for its data sets.
     checkpoint:
         Which weights: best (of the epoch that validation picked), last, both; or validation: the
-        best weights on the validation part, as comparisons use to pick tuned options. Default: both.
+        best weights on the validation part, as comparisons use to pick tuned options. Default:
+        both.
     distances:
         Also find the smallest noise that breaks each test sample, for a run's best weights.
     checks:
