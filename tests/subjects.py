@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from ima.budget import Budget, Progress, silent
 from ima.evaluation.checks_results import Checks
@@ -45,3 +47,19 @@ def check_run(
     """The checks on a run's weights, written into its folder."""
     other = None if transfer_from is None else run_subject(transfer_from, "best", device).model
     return check_subject(run_subject(run, which, device), transfer=other)
+
+
+def evaluate_trained(
+    trained: Any,
+    eps: Sequence[float] | None = None,
+    attacks: Sequence[str] | None = None,
+    *,
+    progress: Tell = silent,
+    budget: Budget | None = None,
+    **options: Any,
+) -> tuple[Results, Path]:
+    """The rows of a trained nnU-Net, and the folder that they were written to."""
+    from ima.nnunet.evaluating import nnunet_subject
+
+    subject = nnunet_subject(trained, eps, attacks, device="cpu", **options)
+    return evaluate_subject(subject, progress=Progress(progress, budget)), subject.folder

@@ -595,7 +595,8 @@ def test_a_segmentation_network_is_told_by_its_answer(
     title, markdown = "Gradients are zero or tiny", (work / "page.md").read_text(encoding="utf-8")
     assert title in page and title in markdown
     (network,) = json.loads((work / "page.json").read_text())["networks"]
-    assert [c["name"] for c in network["checks"]["checks"]] == list(checks)
+    (seed,) = network["seeds"]
+    assert [c["name"] for c in seed["checks"]["checks"]] == list(checks)
 
 
 def loaded(work: Path, data: str, channels: int = 2, dims: int = 2, **more: Any) -> Any:
@@ -705,7 +706,7 @@ def test_a_segmentation_network_has_its_smallest_noise(work: Path) -> None:
     assert "broken: a mean Dice of at most 0.6" in said.out
     assert found.accuracy() == results.accuracy() == 1
     # Broken is a Dice of at most 0.6: of what PGD finds, the search for the smallest finds all.
-    assert 0 < min(found.values) and found.accuracy(5) <= results.accuracy("pgd-10", 5) < 1
+    assert min(found.values) > 0 and found.accuracy(5) <= results.accuracy("pgd-10", 5) < 1
     assert found.settings.measure == results.settings.measure
     assert any(name.startswith("fab") for name in found.settings.left_out)
 
