@@ -185,6 +185,29 @@ def with_cases():
 
 cases = tuple("aabbc")
 
+from ima.tasks import Task
+
+class Parity(Task):
+    # Whether a digit is odd, by ten logits.
+
+    def loss(self, output, target):
+        return -self.score(output, target)
+
+    def score(self, output, target):
+        odd, even = output[:, 1::2].amax(1), output[:, ::2].amax(1)
+        return torch.where(target % 2 == 1, odd - even, even - odd)
+
+    def correct(self, output, target):
+        return self.score(output, target) > 0
+
+    def predict(self, output):
+        return output.argmax(1) % 2
+
+def parity():
+    return Parity()
+
+odd = Parity()
+
 def digits_of_people():
     x, y = samples().tensors
     return [(a, b, i // 8) for i, (a, b) in enumerate(zip(x, y))]
@@ -729,6 +752,58 @@ def test_what_does_not_fit_a_segmentation_network_is_refused(work: Path) -> None
             assert "Traceback" not in said.err and not list(work.rglob("*.csv"))
         for path in work.rglob("*.csv"):
             path.unlink()
+
+
+@pytest.mark.parametrize("task", ["Parity", "parity", "odd"])
+def test_a_task_of_ones_own_is_named_on_the_command_line(
+    task: str, work: Path, honest: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = {k: v for k, v in CHECKS.items() if k == "monotone"}
+    monkeypatch.setattr("ima.evaluation.checks.CHECKS", keep)
+    monkeypatch.setattr("ima.evaluation.minimal.FINDERS", FINDERS[:1])
+    save_weights(work / "w.safetensors", honest.state_dict())
+    words = ("evaluate", "w.safetensors", "--model", "theirs:net", "--data", "theirs:samples")
+    more = ("--eps", "0.8", "--attacks", "pgd-5", "--bounds", "0", "1", "--device", "cpu")
+    folder = work / "w.safetensors-evaluation"
+    assert call(*words, *more).code == 0
+    usual = Results.from_csv(folder / "results.csv")
+    said = call(*words, *more, "--task", f"theirs:{task}", "--distances", "--checks")
+    assert said.code == 0, said.err
+    found = Results.from_csv(folder / "results.csv")
+    assert "Parity" in found.settings.task and "Classification" in usual.settings.task
+    assert set(found.columns["prediction"].tolist()) == {0, 1}
+    # Who has the digit right has its parity right.
+    assert found.accuracy() >= usual.accuracy() > 0.5
+    assert found.accuracy("pgd-5", 0.8) > usual.accuracy("pgd-5", 0.8)
+    assert Distances.from_csv(folder / "distances.csv").settings.task == found.settings.task
+    assert Checks.from_json(folder / "checks.json").settings.task == found.settings.task
+
+
+def test_a_task_that_is_none_is_refused(work: Path, honest: nn.Module) -> None:
+    save_weights(work / "w.safetensors", honest.state_dict())
+    save_weights(work / "pixels.safetensors", bright(2, 2))
+    (work / "runs").mkdir()
+    (work / "runs" / "config.yaml").write_text("")
+    own = ("--model", "theirs:net", "--data", "theirs:samples", "--eps", "1", "--device", "cpu")
+    for task, words in (
+        ("classifcation", ["classifcation", "classification", "module"]),
+        ("theirs:absent", ["theirs:absent"]),
+        ("theirs:table", ["task", "dict"]),
+        ("segmentation", ["shape"]),
+    ):
+        said = call("evaluate", "w.safetensors", *own, "--task", task)
+        assert said.code == 1 and "Traceback" not in said.err, said.err
+        assert all(word in said.err for word in words), said.err
+    said = call("evaluate", "w.safetensors", *own, "--task", "theirs:Parity", "--regions")
+    assert said.code == 1 and "--regions" in said.err and "--task" in said.err
+    said = call("evaluate", "runs", "--task", "theirs:Parity")
+    assert said.code == 1 and "--task belongs to a network from elsewhere" in said.err
+    pixels = ("--model", "theirs:Conv", "--data", "theirs:slices", "--eps", "2")
+    said = call("evaluate", "pixels.safetensors", *pixels, "--task", "classification")
+    assert said.code == 1 and "Traceback" not in said.err
+    assert not list(work.rglob("*.csv"))
+    few = ("--attacks", "ifgsm-1", "--device", "cpu")
+    assert call("evaluate", "pixels.safetensors", *pixels, *few, "--task", "segmentation").code == 0
 
 
 def test_a_label_to_ignore_is_for_pixels(work: Path, honest: nn.Module) -> None:

@@ -16,10 +16,14 @@ import pytest
 import tiny_nnunet as tiny
 import torch
 from subjects import evaluate_trained
+from test_cli import call
 from torch import nn
 
 from ima.budget import Budget, OutOfTime
 from ima.cli import main
+from ima.evaluation.checks_results import Checks
+from ima.evaluation.checks_table import CHECKS
+from ima.evaluation.distances import Distances
 from ima.evaluation.results import WORST, Results
 from ima.evaluation.subject import forget
 from ima.methods import Standard
@@ -387,6 +391,52 @@ def test_a_stopped_evaluation_continues_to_the_same_files(
             np.testing.assert_array_equal(a[name], b[name])
 
 
+class ByEye(nn.Module):
+    """Bright pixels are of label 1, dark ones of label 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(x), x - self.level, -x - self.level], 1)
+
+
+def test_smallest_noise_and_checks_of_cases_of_several_sizes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ima.nnunet.trained import Trained
+
+    # The last case is smaller than the others.
+    image, labels = images(folder, 3)
+    raw = folder.parents[2] / "raw" / tiny.DATASET
+    tiny._write(raw / "imagesTs" / "tiny_003_0000.nii.gz", image[0, :, 2:-2, 2:-2])
+    tiny._write(raw / "labelsTs" / "tiny_003.nii.gz", labels[:, 2:-2, 2:-2])
+    monkeypatch.setattr(Trained, "network", lambda _: ByEye())
+    keep = {k: v for k, v in CHECKS.items() if k in ("gradients", "monotone")}
+    monkeypatch.setattr("ima.evaluation.checks.CHECKS", keep)
+    words = ("--eps", "2", "6", "--attacks", "pgd-3", "noise-3", "--device", "cpu")
+    said = call("evaluate", "--nnunet", str(folder), *words, "--distances", "--checks")
+    assert said.code == 0, said.err
+    where = folder / "fold_0" / "ima"
+    tables = [f"{name}.{end}" for name in ("distances", "results_nnunet") for end in ("csv", "json")]
+    names = sorted(["checks.json", "overlays.npz", *tables])
+    assert sorted(path.name for path in where.iterdir()) == names
+    results = Results.from_csv(where / "results_nnunet.csv")
+    distances = Distances.from_csv(where / "distances.csv")
+    assert len(distances.rows) == len(results.at()) == 24
+    assert distances.accuracy() == results.accuracy() > 0.5
+    assert distances.accuracy(6) <= results.accuracy("pgd-3", 6)
+    assert "broken: a mean Dice of at most" in said.out
+    checks = Checks.from_json(where / "checks.json")
+    right = ~results.broken_rows[results.at()]
+    alike = results.of_attack()["case"] != "tiny_003"
+    # Checks hold samples of one shape against each other: those of the first two cases.
+    assert (checks.settings.total, checks.settings.right) == (16, int((right & alike).sum()))
+    assert [check.tripped for check in checks.checks] == [False, False]
+    assert {one.settings.data for one in (results, distances, checks)} == {tiny.DATASET}
+
+
 def test_the_papers_noise_levels() -> None:
     from ima.nnunet.evaluating import default_eps
 
@@ -412,7 +462,7 @@ def test_the_command_prints_tables_and_needs_no_torchvision(folder: Path) -> Non
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert str(folder / "fold_0" / "ima" / "results_nnunet.csv") in done.stdout
-    assert "n = 4 slices (of 24) of 3 cases" in " ".join(done.stdout.split())
+    assert "n = 4 of 24 slices of 3 cases" in " ".join(done.stdout.split())
     assert "pgd-3 at 1" in done.stdout and "batch 3 of 3" in done.stderr
 
 
