@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from ima.evaluation.segmentation_results import SegmentationResults, SegmentRow
 
 NAN = math.nan

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from by_hand import sign
+from ima.report.words import distances_told
 from nets import Linear2, cnn, mlp, seeded
+from subjects import distances_run
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -26,6 +28,7 @@ from ima.evaluation.minimal import minimal
 from ima.evaluation.remarks import Doubt
 from ima.evaluation.results import CLEAN
 from ima.evaluation.settings import Settings
+from ima.evaluation.subject import forget, record
 from ima.networks.small_cnn import small_cnn
 from ima.norms import get_norm
 from ima.training.checkpoint import save_weights
@@ -159,9 +162,7 @@ def test_a_linear_models_distances_are_exact(
     assert values[~right].tolist() == [0.0] * 5
     assert [row.attack == CLEAN for row in found.rows] == (~right).tolist()
     assert [row.prediction for row in found.rows] == (1 - y).tolist()
-    assert bool(found.settings.left_out) == (bounds is None)
-    if bounds is None:
-        assert found.settings.left_out == ("fab (needs bounds)",)
+    assert found.settings.left_out == (("fab (needs bounds)",) if bounds is None else ())
 
 
 @pytest.mark.parametrize(
@@ -220,11 +221,9 @@ def test_what_an_attack_says_is_looked_at(lie: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_was_not_found_is_said() -> None:
-    from ima.report.distances import told
-
     found = rows(math.nan, math.nan, math.nan)
-    assert "none found for half" in told(found, [0.1])
-    assert "no noise found for 3 samples" in told(found, [0.1])
+    assert "none found for half" in distances_told(found, [0.1])
+    assert "no noise found for 3 samples" in distances_told(found, [0.1])
 
 
 def test_the_smallest_of_all_attacks_counts_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,8 +305,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
 def rows(*distances: float) -> Distances:
     names = [CLEAN if d == 0 else NONE if math.isnan(d) else "ddn" for d in distances]
     found = [Distance(i, 1, 0, d, n) for i, (d, n) in enumerate(zip(distances, names, strict=True))]
-    settings = Settings(norm="L2", attacks={"ddn": ""}, samples=len(found))
-    return Distances(tuple(found), settings)
+    return Distances(tuple(found), Settings(norm="L2", attacks={"ddn": ""}, samples=len(found)))
 
 
 def test_accuracy_curve_and_median_by_hand() -> None:
@@ -408,7 +406,7 @@ def test_columns_of_another_kind_are_refused(tmp_path: Path) -> None:
 def test_rows_and_estimates_are_readable_without_torch() -> None:
     code = (
         "import sys, ima.evaluation.distances, ima.evaluation.estimates, ima.report.margins_page;"
-        "import ima.report.distances;"
+        "import ima.report.words;"
         "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=120)
@@ -431,7 +429,6 @@ def test_the_command_measures_prints_and_stays_resumable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ima.cli import main
-    from ima.training.evaluating import DISTANCES, distances_run, forget, part
 
     monkeypatch.setattr("ima.evaluation.finders.ITERATIONS", 5)
     monkeypatch.setattr("ima.evaluation.finders.STEPS", 5)
@@ -443,7 +440,7 @@ def test_the_command_measures_prints_and_stays_resumable(
 
     with pytest.raises(KeyboardInterrupt):
         distances_run(run, device="cpu", progress=stop)
-    assert part(run, DISTANCES).exists() and not run.distances.exists()
+    assert record(run.distances).exists() and not run.distances.exists()
     command = ["ima", "evaluate", str(run.folder), "--device", "cpu", "--distances"]
     monkeypatch.setattr("sys.argv", command)
     with pytest.raises(SystemExit) as end:
@@ -452,12 +449,15 @@ def test_the_command_measures_prints_and_stays_resumable(
     out = capsys.readouterr().out
     found = Distances.from_csv(run.distances)
     assert f"{found.accuracy(0.5):.1%}" in out and str(run.distances) in out
-    assert found.settings["samples"] == "10 of 540" and len(found.rows) == 10
+    assert (found.settings.samples, found.settings.total) == (10, 540) and len(found.rows) == 10
     assert sorted(entry.name for entry in run.distances.parent.iterdir()) == [
         "best.csv",
+        "best.json",
         "distances.csv",
+        "distances.json",
         "examples.npz",
         "last.csv",
+        "last.json",
     ]
-    forget(run, (DISTANCES,))
+    forget([run.distances])
     assert repr(distances_run(run, device="cpu").rows) == repr(found.rows)

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from ima.evaluation.segmentation_results import CASES, OWN, SegmentationResults, SegmentRow
 from tiny_nnunet import DATASET, DATASET_ID, Folders, make_raw
 
 import ima.nnunet.conduct as conducting
@@ -30,7 +31,6 @@ from ima.budget import Budget, OutOfTime
 from ima.cli import app, main
 from ima.cli.nnunet import page
 from ima.evaluation.results import FILE
-from ima.evaluation.segmentation_results import CASES, OWN, SegmentationResults, SegmentRow
 from ima.files import digest
 from ima.nnunet.commands import COMMANDS, Command, call, dataset_folder, plan_with_batch_size
 from ima.nnunet.environment import external_folder

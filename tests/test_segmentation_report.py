@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ima.evaluation.segmentation_results import DIGEST, SegmentationResults
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
@@ -25,7 +26,6 @@ from small_runs import full
 from small_segmentations import CLASSES, EMPTY, NAN, NOISE, arrays, evaluated, results, three
 from test_html_report import tables, tree
 
-from ima.evaluation.segmentation_results import DIGEST, SegmentationResults
 from ima.report import to_csv, to_latex, to_markdown, to_text
 from ima.report.html import make, write_segmented
 from ima.report.html.segmentation_verdict import Seen, sentences

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.cells import cell_len
+from subjects import evaluate_run
 from test_compare import QUIET, TINY, Commands
 
 import ima.training.children as children
@@ -33,7 +34,6 @@ from ima.report.fold import fold
 from ima.report.summary import count, results_table, sweep, times_table
 from ima.training.compare import Plan, make, plan, slug
 from ima.training.config import Config, ConfigError, load_config
-from ima.training.evaluating import evaluate_run
 from ima.training.origin import comparable, provenance, recipes, seconds, untimed
 from ima.training.rows import rows
 from ima.training.run import JOBS, Run
@@ -203,10 +203,12 @@ def test_the_last_weights_meet_their_own_attacks_only(made: Made) -> None:
     assert len(Results.from_csv(run.results("last")).rows) == 100
     assert planning.tested(run, "best") and planning.tested(run, "last")
     for lacking in ("best", "last"):
-        kept = run.results(lacking).read_bytes()
+        table = run.results(lacking)
+        kept = {path: path.read_bytes() for path in (table, table.with_suffix(".json"))}
         evaluate_run(run, lacking, attacks=["pgd-2"], eps=[0.1], device="cpu")
         assert not planning.tested(run, lacking)
-        run.results(lacking).write_bytes(kept)
+        for path, content in kept.items():
+            path.write_bytes(content)
         assert planning.tested(run, lacking)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 OUT_OF_TIME = 75
 """Exit code of a command that stopped for time and can be continued (EX_TEMPFAIL)."""
@@ -90,3 +92,18 @@ class Budget:
     def over(self) -> bool:
         """Whether the time is up."""
         return self.left() <= 0
+
+
+def silent(done: int, total: int) -> None:
+    """Tell nothing."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What long work tells on the way, and when it must stop.
+
+    tell: called with (done, total), total 0 where unknown; budget: None for as long as it takes.
+    """
+
+    tell: Callable[[int, int], None] = silent
+    budget: Budget | None = None

@@ -32,12 +32,8 @@ def show(
         ]
     elif what == "attacks":
         from ima.evaluation.attacks import ATTACKS
-        from ima.evaluation.segment_attacks import SEGMENT_ATTACKS
 
         rows = [(r.label, r.summary, r.paper) for r in ATTACKS.values()]
-        # On a segmentation network the same names look for the lowest Dice.
-        dice = "Segmentation: "
-        rows += [(r.label, dice + r.summary, r.paper) for r in SEGMENT_ATTACKS.values()]
     elif what == "data":
         from ima.data import DATASETS
 

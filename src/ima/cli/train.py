@@ -53,7 +53,6 @@ def train(
 
     budget = None if time_budget is None else Budget.parse(time_budget)
     from ima.cli.progress import watch
-    from ima.evaluation.results import PICKED
     from ima.training.config import load_config, warnings
     from ima.training.loop import fit
     from ima.training.picking import picked
@@ -112,5 +111,5 @@ def train(
             f"{which}: epoch {int(row['epoch']) + 1}, validation clean {row['val_accuracy']:.1%}, "
             f"PGD-10 at {loaded.evaluate.middle:g}: {row['val_pgd']:.1%}"
         )
-    print(f"best: picked by {told[PICKED]}")
+    print(f"best: picked by {told['picked']}")
     print(f"next: ima evaluate {run.folder}")

@@ -97,6 +97,8 @@ def settings(told: Mapping[str, Any], norm: str, attacks: Sequence[str] = ()) ->
         left_out=tuple(filter(None, [take("left out")])),
         samples=number(had),
         total=number(total.split(" ")[0]) if total else None,
+        # Of checks: `3 of the 5 that the model has right`.
+        right=number(total.removeprefix("the ").split(" ")[0]) if total[:4] == "the " else None,
         part=take("part") or "test",
         seed=number(take("seed")),
         seconds=float(take("seconds") or "nan") if "seconds" in left else None,
@@ -109,6 +111,7 @@ def settings(told: Mapping[str, Any], norm: str, attacks: Sequence[str] = ()) ->
         picked=take("picked by"),
         data=take("dataset") or take("data"),
         data_digest=take("digest of the cases"),
+        cases=take("test cases"),
         remarks=_listed(take("remarks")),
         weights=left["weights"] if left.get("weights") in ("best", "last") else "",
         about={**left, **({"clean accuracy": clean} if clean else {})},

@@ -12,10 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field
 
 from ima.cores import threads
-from ima.evaluation.segment_attacks import find_segment_attack
+from ima.evaluation.attacks import find_attacks
 from ima.files import read_json, write_text
 from ima.nnunet.paper import TASKS, Task
 from ima.nnunet.settings import TRAINERS
+from ima.norms import L2
+from ima.tasks import Segmentation
 from ima.training.refusal import (
     ConfigError,
     ask,
@@ -138,7 +140,7 @@ def _check(one: Experiment) -> None:
         _check_row(f"rows.{number}", row, TASKS[one.task].eps)
     for number, name in enumerate(one.evaluate.attacks):
         place = f"evaluate.attacks.{number}"
-        found, _ = ask(place, find_segment_attack, name)
+        ((_, found, _),) = ask(place, find_attacks, [name], Segmentation(), L2, None)
         if found.amplitude is not None:
             raise ConfigError(
                 f"{place}: is {name!r}; white noise comes by itself: expected attacks with a "

@@ -16,13 +16,15 @@ from typing import Any
 
 from ima.budget import Budget
 from ima.cores import threads
+from ima.evaluation import store
 from ima.evaluation.results import Results
+from ima.evaluation.settings import VALIDATION
+from ima.evaluation.subject import record
 from ima.training.asked import answers
 from ima.training.build import load_splits
 from ima.training.checkpoint import CheckpointError, peek
 from ima.training.children import Report, Work, work_off
 from ima.training.config import Config, ConfigError, Named, parse
-from ima.training.evaluating import VALIDATION, part
 from ima.training.picking import rule
 from ima.training.rows import Row, rows
 from ima.training.run import Run
@@ -92,7 +94,7 @@ class Plan:
         run = self.chosen().runs[0]
         settings, asked = Results.from_csv(run.results(VALIDATION)).settings, run.config().evaluate
         return (
-            f"{self.label}: validation (n = {settings['samples'].split()[0]}) picked the best of "
+            f"{self.label}: validation (n = {settings.samples}) picked the best of "
             f"{listed}, by {rule(run.config()).told(f'{asked.attacks[0]} at {asked.middle:g}')}."
             f"{self._at_the_edge()}"
         )
@@ -253,14 +255,14 @@ def tested(run: Run, which: str) -> bool:
     """Whether the results of these weights are there, and are what the config asks for."""
     wanted, path = run.config().evaluate, run.results(which)
     weights = run.weights("best" if which == VALIDATION else which)
-    if not path.exists() or not weights.exists():
+    if not store.there(path) or not weights.exists():
         return False
     if which == VALIDATION:
         attacks, eps, samples = wanted.attacks[:1], (wanted.middle,), None
     else:
         attacks, samples = wanted.attacks_on(which), wanted.samples
         eps = wanted.eps if attacks else ()
-    return answers(Results.from_csv(path), weights, attacks, eps, samples, seed="0")
+    return answers(Results.from_csv(path), weights, attacks, eps, samples, seed=0)
 
 
 def _untested(run: Run) -> str | None:
@@ -269,7 +271,7 @@ def _untested(run: Run) -> str | None:
     if not missing:
         return None
     # A finished one with its record costs nothing, and the record is deleted when both are done.
-    under_way = any(part(run, which).exists() for which in ("best", "last"))
+    under_way = any(record(run.results(which)).exists() for which in ("best", "last"))
     return missing[0] if len(missing) == 1 and not under_way else "both"
 
 

@@ -114,20 +114,18 @@ def measure_margins(
         if i in at:
             row = replace(row, distance=at[i].distance, attack=at[i].attack)
         rows.append(row)
-    settings: dict[str, str] = {
-        **found.settings,
-        "data": splits.name,
-        "method": config.method.name,
-        "epoch": epoch,
-        "samples": f"{len(chosen)} of {len(rows)}",
-        "seed": str(seed),
-    }
-    # The same run gives the same file.
-    del settings["seconds"]
-    # As margins are kept: the float32 of 3.3 is below 3.3.
-    cap = float(np.float32(kept.cap))
-    classes = splits.classes if train.labels else ("right", "wrong")
-    estimates = Estimates(tuple(rows), config.norm, cap, classes, settings)
+    settings = found.settings.but(
+        data=splits.name,
+        epoch=epoch,
+        total=len(rows),
+        classes=splits.classes if train.labels else ("right", "wrong"),
+        # As margins are kept: the float32 of 3.3 is below 3.3.
+        cap=float(np.float32(kept.cap)),
+        # The same run gives the same file.
+        seconds=None,
+        about={"method": config.method.name},
+    )
+    estimates = Estimates(tuple(rows), settings)
     folder = run.margins_folder
     estimates.to_csv(folder / "margins.csv")
     _write_atlas(folder / "atlas.npz", splits, margins, seed)

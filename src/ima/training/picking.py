@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ima.evaluation.results import EPOCH, PICKED
 from ima.methods import find_method
 from ima.training.checkpoint import CheckpointError, peek
 from ima.training.run import Run
@@ -55,7 +54,7 @@ def rule(config: Config) -> Rule:
 
 
 def picked(run: Run) -> dict[str, str]:
-    """The epoch of the best weights and what picked it, in words; empty where no state tells.
+    """`epoch` of the best weights and what `picked` it, in words; empty where no state tells.
 
     A run that was begun under another rule keeps that.
     """
@@ -66,4 +65,4 @@ def picked(run: Run) -> dict[str, str]:
         return {}
     config = run.config()
     words = RULES[best.get("picks", "mean")].told(f"{ATTACK} at {config.evaluate.middle:g}")
-    return {EPOCH: f"{best['epoch'] + 1} of {done}", PICKED: words}
+    return {"epoch": f"{best['epoch'] + 1} of {done}", "picked": words}
