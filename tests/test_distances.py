@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from by_hand import sign
-from ima.report.words import distances_told
 from nets import Linear2, cnn, mlp, seeded
 from subjects import distances_run
 from torch import Tensor, nn
@@ -31,6 +30,7 @@ from ima.evaluation.settings import Settings
 from ima.evaluation.subject import forget, record
 from ima.networks.small_cnn import small_cnn
 from ima.norms import get_norm
+from ima.report.words import distances_told
 from ima.training.checkpoint import save_weights
 from ima.training.config import load_config
 from ima.training.run import Run

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import tiny_nnunet as tiny
 import torch
-from ima.report.words import counted, of_whole
 from subjects import evaluate_trained
 from test_cli import call
 from torch import nn
@@ -28,6 +27,7 @@ from ima.evaluation.distances import Distances
 from ima.evaluation.results import WORST, Results
 from ima.evaluation.subject import forget
 from ima.methods import Standard
+from ima.report.words import counted, of_whole
 from ima.tasks import Segmentation
 
 pytestmark = [

@@ -612,6 +612,7 @@ def test_every_page_shows_them_first(form: str, tmp_path: Path, doubtful: Result
 
 def test_tables_say_them_too(doubtful: Results) -> None:
     from ima.report.distances import told
+
     from ima.report.summary import results_table
     from ima.report.tables import to_latex, to_markdown, to_text
 

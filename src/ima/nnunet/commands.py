@@ -12,9 +12,6 @@ from importlib import import_module
 from pathlib import Path
 from unittest.mock import patch
 
-EXTERNAL = "nnUNet_extTrainer"
-"""The variable in which nnU-Net looks for folders with trainers that are not its own."""
-
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
 WORKERS = "nnUNet_n_proc_DA"
 SPLITS = "splits_final.json"
@@ -90,7 +87,7 @@ def call(name: str, arguments: Sequence[str]) -> None:
         _one_split(folders, arguments)
     if row.name == "train":
         _planned(folders[PREPROCESSED], arguments)
-    from ima.nnunet.environment import check_version, external_folder, mend_torchvision
+    from ima.nnunet.environment import EXTERNAL, check_version, external_folder, mend_torchvision
     from ima.training.processes import ending_workers
 
     check_version()
