@@ -38,7 +38,6 @@ from ima.cli.tables import show
 from ima.cli.train import train
 from ima.data import DATASETS
 from ima.evaluation.attacks import ATTACKS
-from ima.evaluation.segment_attacks import SEGMENT_ATTACKS
 from ima.methods import METHODS
 from ima.networks import NETWORKS
 from ima.networks.small_cnn import small_cnn
@@ -181,7 +180,7 @@ def test_the_version_is_that_of_the_package() -> None:
     ("what", "rows"),
     [
         ("methods", METHODS),
-        ("attacks", (*ATTACKS, *SEGMENT_ATTACKS)),
+        ("attacks", ATTACKS),
         ("data", DATASETS),
         ("networks", NETWORKS),
         ("configs", (*packaged(), *experiments())),
@@ -230,10 +229,12 @@ def test_train_then_evaluate_leaves_readable_files(elsewhere: Path) -> None:
         results = Results.from_csv(run / "evaluation" / f"{which}.csv")
         assert (results.attacks, results.eps, results.norm) == (("pgd-3",), (0.5, 1.0), "L2")
         # Clean, two radii, and two kinds of white noise.
-        assert len(results.rows) == 540 * 5
-        (_, once, right), (_, ever, _) = results.white.values()
-        assert list(results.white) == ["white-1", "white-100"] and once <= ever <= right
-        assert f"white noise of ±0.05 flips {ever} of {right} samples" in said.out
+        assert len(results) == 540 * 5
+        assert results.white == ("white-1", "white-100")
+        both = [results.broken_rows[results.flips(name)] for name in results.white]
+        once, ever, right = int(both[0].sum()), int(both[1].sum()), len(both[1])
+        assert once <= ever <= right == (~results.broken_rows[results.at()]).sum()
+        assert f"white noise of ±0.05 flips {ever} of {right}" in said.out
         assert f"{100 * results.accuracy('pgd-3', 0.5):.1f}" in said.out
     with np.load(run / "evaluation" / "examples.npz", allow_pickle=False) as examples:
         assert examples["clean"].shape[1:] == (1, 8, 8)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from subjects import evaluate_run
 from torch import nn
 
 import ima.training.children as module
@@ -29,12 +30,12 @@ from ima.cli import app, main
 from ima.cli.compare import compare
 from ima.cores import cores, threads
 from ima.evaluation.results import Row as ResultRow
+from ima.evaluation.settings import Settings
 from ima.networks.small_cnn import small_cnn
 from ima.training.checkpoint import load_state, save_state
 from ima.training.compare import finished, make, plan, validation_score
 from ima.training.compare import tested as is_tested
 from ima.training.config import Config, ConfigError, load_config
-from ima.training.evaluating import evaluate_run
 from ima.training.run import Run
 
 ROWS = (
@@ -396,7 +397,7 @@ def test_other_attacks_on_the_test_part_train_nothing_again(
     run = Run.open(tmp_path / "standard" / "seed0")
     found = Results.from_csv(run.results("best"))
     assert (found.attacks, found.eps) == (("pgd-1",), (0.25, 1.0))
-    assert found.settings["samples"] == "100 of 540"
+    assert (found.settings.samples, found.settings.total) == (100, 540)
     assert run.config().evaluate.samples == 100
     commands.ran.clear()
     compare("digits", *rows, other, out=tmp_path, device="cpu")
@@ -461,12 +462,13 @@ def test_the_other_runs_are_made_before_a_failure_is_told(
 def scored(run: Run, clean: int, noisy: int) -> None:
     """Results on ten validation samples, of which so many stand."""
     rows = [
-        ResultRow(i, 0, attack, eps, 0, i >= standing, math.nan)
+        ResultRow(i, attack, eps, float(i < standing))
         for attack, eps, standing in (("clean", 0.0, clean), ("pgd-1", 0.25, noisy))
         for i in range(10)
     ]
     run.results("validation").parent.mkdir(parents=True)
-    Results(tuple(rows), "L2", {"samples": "10 of 10"}).to_csv(run.results("validation"))
+    settings = Settings(norm="L2", samples=10, total=10)
+    Results.of(rows, settings).to_csv(run.results("validation"))
 
 
 def test_the_tuned_row_is_picked_by_the_mean_of_the_validation_scores(tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 from small_runs import CHECKS
+from subjects import evaluate_run
 from test_cli import Said, call
 from test_training import Watch, new, npz, train
-
-from ima.training.evaluating import evaluate_run
 
 RUN = ("resume", "evaluate", "margins")
 
@@ -30,9 +29,12 @@ FILES = {
     "diverged.txt": ("resume",),
     "flipped.csv": ("resume",),
     "evaluation/best.csv": ("report",),
+    "evaluation/best.json": ("report",),
     "evaluation/last.csv": ("report",),
+    "evaluation/last.json": ("report",),
     "evaluation/examples.npz": ("report",),
     "evaluation/distances.csv": ("report",),
+    "evaluation/distances.json": ("report",),
     "evaluation/checks.json": ("report",),
     "evaluation/best.part": ("evaluate",),
     "evaluation/best.part.npz": ("evaluate",),

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from by_hand import sign
 from nets import Linear2, cnn, mlp, seeded
+from subjects import distances_run
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -19,18 +21,18 @@ import ima.evaluation.minimal as module
 from ima import evaluate
 from ima.attacks import ddn
 from ima.budget import Budget, OutOfTime
-from ima.cli import main
 from ima.evaluation.distances import NONE, Distance, Distances
 from ima.evaluation.finders import FINDERS, Finder
 from ima.evaluation.minimal import minimal
 from ima.evaluation.remarks import Doubt
 from ima.evaluation.results import CLEAN
+from ima.evaluation.settings import Settings
+from ima.evaluation.subject import forget, record
 from ima.networks.small_cnn import small_cnn
 from ima.norms import get_norm
-from ima.report.words import distances_told as told
+from ima.report.words import distances_told
 from ima.training.checkpoint import save_weights
 from ima.training.config import load_config
-from ima.training.evaluating import DISTANCES, distances_run, forget, part
 from ima.training.run import Run
 
 NORMS = [(2, 2.0), ("Linf", 1.0)]
@@ -160,9 +162,7 @@ def test_a_linear_models_distances_are_exact(
     assert values[~right].tolist() == [0.0] * 5
     assert [row.attack == CLEAN for row in found.rows] == (~right).tolist()
     assert [row.prediction for row in found.rows] == (1 - y).tolist()
-    assert ("left out" in found.settings) == (bounds is None)
-    if bounds is None:
-        assert found.settings["left out"] == "fab (needs bounds)"
+    assert found.settings.left_out == (("fab (needs bounds)",) if bounds is None else ())
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_linear_models_distances_are_exact(
 def test_fab_is_left_out_where_bounds_are_no_cube(bounds: tuple[Any, Any]) -> None:
     model, x = Linear2(3), points(4, (3,))
     found = minimal(model, TensorDataset(x, model.labels(x)), [0.3], bounds=bounds)
-    assert found.settings["left out"] == "fab (needs bounds of one finite width)"
+    assert found.settings.left_out == ("fab (needs bounds of one finite width)",)
     true = model.distance(x, 2)
     assert (torch.tensor(found.values) - true).abs().max() < 1e-2
 
@@ -218,8 +218,12 @@ def test_what_an_attack_says_is_looked_at(lie: str, monkeypatch: pytest.MonkeyPa
         assert {row.attack for row in found.rows} == {NONE}
         assert np.isinf(found.values).all() and math.isinf(found.median())
         assert {row.prediction for row in found.rows} == {0}
-        assert "none found for half" in told(found, [0.1])
-        assert "no noise found for 3 samples" in told(found, [0.1])
+
+
+def test_what_was_not_found_is_said() -> None:
+    found = rows(math.nan, math.nan, math.nan)
+    assert "none found for half" in distances_told(found, [0.1])
+    assert "no noise found for 3 samples" in distances_told(found, [0.1])
 
 
 def test_the_smallest_of_all_attacks_counts_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +256,7 @@ def test_a_stopped_measurement_continues_to_the_same_rows(
     data, path = TensorDataset(x, said(model, x)), tmp_path / "d.part"
     short: dict[str, Any] = {"radii": [0.1, 0.4], "batch_size": 4}
     monkeypatch.setattr(module, "FINDERS", (FINDERS[0], FINDERS[3]))
-    monkeypatch.setattr("ima.evaluation.finders.PGD", "pgd-3")
+    monkeypatch.setattr("ima.evaluation.finders.STEPS", 3)
     whole = minimal(model, data, **short)
 
     def stop(done: int, total: int) -> None:
@@ -266,7 +270,7 @@ def test_a_stopped_measurement_continues_to_the_same_rows(
     old = module._of_batch
 
     def of_batch(*args: Any) -> Any:
-        begun.append(args[3][0])
+        begun.append(args[1].places[0])
         return old(*args)
 
     monkeypatch.setattr(module, "_of_batch", of_batch)
@@ -289,7 +293,9 @@ def test_what_cannot_be_measured_is_refused() -> None:
         minimal(model, [], [0.1])
     with torch.no_grad():
         next(model.parameters()).fill_(torch.nan)
-    with pytest.raises(FloatingPointError, match="not finite on samples 0 to 3"):
+    with pytest.raises(
+        FloatingPointError, match=r"not finite on batch of samples 0 to 3.*no distance"
+    ):
         minimal(model, data, [0.1])
 
 
@@ -299,7 +305,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
 def rows(*distances: float) -> Distances:
     names = [CLEAN if d == 0 else NONE if math.isnan(d) else "ddn" for d in distances]
     found = [Distance(i, 1, 0, d, n) for i, (d, n) in enumerate(zip(distances, names, strict=True))]
-    return Distances(tuple(found), "L2", {"attacks": "ddn", "samples": str(len(found))})
+    return Distances(tuple(found), Settings(norm="L2", attacks={"ddn": ""}, samples=len(found)))
 
 
 def test_accuracy_curve_and_median_by_hand() -> None:
@@ -314,7 +320,9 @@ def test_accuracy_curve_and_median_by_hand() -> None:
     # 0.5, 0.5, 2, infinite.
     assert found.median() == 1.25
     assert rows(0.0, 0.5, math.nan).median() == math.inf
-    assert math.isnan(rows(0.0).median()) and math.isnan(Distances((), "L2").accuracy())
+    assert math.isnan(rows(0.0).median()) and math.isnan(
+        Distances((), Settings(norm="L2")).accuracy()
+    )
 
 
 def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -322,34 +330,77 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     found.to_csv(tmp_path / "d.csv")
     again = Distances.from_csv(tmp_path / "d.csv")
     assert repr(again) == repr(found)
+    assert again == found and again.settings == found.settings
     lines = (tmp_path / "d.csv").read_text().splitlines()
-    assert lines[0].startswith('# {"attacks"')
-    assert lines[1] == "id,label,prediction,distance,attack,norm"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["d.csv"]
+    assert lines[0] == "id,label,prediction,distance,attack"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["d.csv", "d.json"]
+
+
+OLD = """# {"attacks": "ddn", "samples": "2", "norm": "L2"}
+id,label,prediction,distance,attack,norm
+0,1,0,0.0,clean,L2
+1,1,0,0.5,ddn,L2
+"""
+
+
+def test_a_file_of_the_version_before_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text(OLD.replace("\n", "\r\n"), newline="")
+    found = Distances.from_csv(path)
+    assert found == rows(0.0, 0.5)
+    assert (found.settings.samples, list(found.settings.attacks)) == (2, ["ddn"])
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
         ("distance", "size"),
-        ("0,1,0,0.0,clean,L2", "0,1,0,0.0,clean"),
-        ("0,1,0,0.0,clean,L2", "0,1,0,0.5,clean,L2"),
-        ("1,1,0,0.5,ddn,L2", "1,1,0,nan,ddn,L2"),
-        ("1,1,0,0.5,ddn,L2", "1,1,0,-0.5,ddn,L2"),
-        ("1,1,0,0.5,ddn,L2", "1,1,0,0.5,ddn,Linf"),
-        ("1,1,0,0.5,ddn,L2", "1,1,zero,0.5,ddn,L2"),
-        ("1,1,0,0.5,ddn,L2", "1,1.5,0,0.5,ddn,L2"),
-        ("# {", "# ["),
+        ("0,1,0,0.0,clean", "0,1,0,0.0"),
+        ("0,1,0,0.0,clean", "0,1,0,0.5,clean"),
+        ("1,1,0,0.5,ddn", "1,1,0,nan,ddn"),
+        ("1,1,0,0.5,ddn", "1,1,0,-0.5,ddn"),
+        ("1,1,0,0.5,ddn", "1,1,0,0.5,none"),
+        ("1,1,0,0.5,ddn", "1,1,zero,0.5,ddn"),
+        ("1,1,0,0.5,ddn", "1,1.5,0,0.5,ddn"),
+        ("1,1,0,0.5,ddn", "0,1,0,0.5,ddn"),
     ],
 )
-def test_a_damaged_file_is_refused(old: str, new: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["now", "now, signed", "before"])
+def test_a_damaged_file_is_refused(old: str, new: str, form: str, tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     rows(0.0, 0.5).to_csv(path)
+    if form == "before":
+        path.write_text(OLD)
     text = path.read_bytes().decode()
     assert old in text
     path.write_text(text.replace(old, new))
-    with pytest.raises(ValueError, match=r"d\.csv is (no file of distances|damaged)"):
+    if form == "now, signed":
+        # As if whoever wrote it had been wrong.
+        sign(path)
+    with pytest.raises(ValueError, match=r"d\.csv (is no file of|is damaged|holds no) ?.*again"):
         Distances.from_csv(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("1,1,0,0.5,ddn,L2", "1,1,0,0.5,ddn,Linf"), ("# {", "# ["), ("# {", "#")],
+)
+def test_a_damaged_file_of_the_version_before_is_refused(
+    old: str, new: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text(OLD.replace(old, new))
+    with pytest.raises(ValueError, match=r"d\.csv is no file of distances, or damaged"):
+        Distances.from_csv(path)
+
+
+def test_columns_of_another_kind_are_refused(tmp_path: Path) -> None:
+    rows(0.0, 0.5).to_csv(tmp_path / "d.csv")
+    told = (tmp_path / "d.json").read_text()
+    assert '"distance": "float"' in told
+    (tmp_path / "d.json").write_text(told.replace('"distance": "float"', '"distance": "text"'))
+    with pytest.raises(ValueError, match=r"d\.csv is damaged"):
+        Distances.from_csv(tmp_path / "d.csv")
 
 
 def test_rows_and_estimates_are_readable_without_torch() -> None:
@@ -377,8 +428,10 @@ def small(folder: Path) -> Run:
 def test_the_command_measures_prints_and_stays_resumable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from ima.cli import main
+
     monkeypatch.setattr("ima.evaluation.finders.ITERATIONS", 5)
-    monkeypatch.setattr("ima.evaluation.finders.PGD", "pgd-5")
+    monkeypatch.setattr("ima.evaluation.finders.STEPS", 5)
     run = small(tmp_path / "run")
 
     def stop(done: int, total: int) -> None:
@@ -387,7 +440,7 @@ def test_the_command_measures_prints_and_stays_resumable(
 
     with pytest.raises(KeyboardInterrupt):
         distances_run(run, device="cpu", progress=stop)
-    assert part(run, DISTANCES).exists() and not run.distances.exists()
+    assert record(run.distances).exists() and not run.distances.exists()
     command = ["ima", "evaluate", str(run.folder), "--device", "cpu", "--distances"]
     monkeypatch.setattr("sys.argv", command)
     with pytest.raises(SystemExit) as end:
@@ -396,12 +449,15 @@ def test_the_command_measures_prints_and_stays_resumable(
     out = capsys.readouterr().out
     found = Distances.from_csv(run.distances)
     assert f"{found.accuracy(0.5):.1%}" in out and str(run.distances) in out
-    assert found.settings["samples"] == "10 of 540" and len(found.rows) == 10
+    assert (found.settings.samples, found.settings.total) == (10, 540) and len(found.rows) == 10
     assert sorted(entry.name for entry in run.distances.parent.iterdir()) == [
         "best.csv",
+        "best.json",
         "distances.csv",
+        "distances.json",
         "examples.npz",
         "last.csv",
+        "last.json",
     ]
-    forget(run, (DISTANCES,))
+    forget([run.distances])
     assert repr(distances_run(run, device="cpu").rows) == repr(found.rows)

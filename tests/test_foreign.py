@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,10 @@ from ima.evaluation.checks_table import CHECKS
 from ima.evaluation.distances import Distances
 from ima.evaluation.finders import FINDERS
 from ima.evaluation.results import Results
-from ima.evaluation.segmentation_results import SegmentationResults
+from ima.evaluation.subject import evaluate_subject
 from ima.tasks import Segmentation
 from ima.training.checkpoint import save_weights
-from ima.training.foreign import load_foreign
-from ima.training.foreign_evaluating import data_digest, evaluate_foreign, segment_foreign
+from ima.training.foreign import data_digest, foreign_subject
 
 CODE = """
 import torch
@@ -185,6 +185,29 @@ def with_cases():
 
 cases = tuple("aabbc")
 
+from ima.tasks import Task
+
+class Parity(Task):
+    # Whether a digit is odd, by ten logits.
+
+    def loss(self, output, target):
+        return -self.score(output, target)
+
+    def score(self, output, target):
+        odd, even = output[:, 1::2].amax(1), output[:, ::2].amax(1)
+        return torch.where(target % 2 == 1, odd - even, even - odd)
+
+    def correct(self, output, target):
+        return self.score(output, target) > 0
+
+    def predict(self, output):
+        return output.argmax(1) % 2
+
+def parity():
+    return Parity()
+
+odd = Parity()
+
 def digits_of_people():
     x, y = samples().tensors
     return [(a, b, i // 8) for i, (a, b) in enumerate(zip(x, y))]
@@ -213,8 +236,9 @@ def test_a_network_from_elsewhere_is_evaluated_and_checked(
     said = call("evaluate", "weights.safetensors", "--model", "theirs:net", *data, *common)
     assert said.code == 0, said.err
     folder = work / "weights.safetensors-evaluation"
-    assert sorted(p.name for p in folder.iterdir()) == ["examples.npz", "results.csv"]
-    expected = (folder / "results.csv").read_text().partition("\n")[2]
+    names = ["examples.npz", "results.csv", "results.json"]
+    assert sorted(p.name for p in folder.iterdir()) == names
+    expected = (folder / "results.csv").read_text()
     assert call("report", str(folder), "--out", "page.md").code == 0
     page = (work / "page.md").read_text()
     for words in ("What was evaluated, and where", "theirs:net", "theirs:samples", "0 to 1"):
@@ -228,7 +252,7 @@ def test_a_network_from_elsewhere_is_evaluated_and_checked(
     ):
         said = call("evaluate", "weights.pt", *words, *common)
         assert said.code == 0, said.err
-        found = (work / "weights.pt-evaluation" / "results.csv").read_text().partition("\n")[2]
+        found = (work / "weights.pt-evaluation" / "results.csv").read_text()
         assert found == expected
     said = call(
         *("evaluate", "weights.pt", "--model", "theirs:Hidden", "--data", "digits", "--strict"),
@@ -335,7 +359,7 @@ def test_distances_and_pictures_come_as_for_a_run(work: Path, honest: nn.Module)
     )
     assert said.code == 0, said.err
     folder = work / "w.safetensors-evaluation"
-    names = ["distances.csv", "examples.npz", "results.csv"]
+    names = ["distances.csv", "distances.json", "examples.npz", "results.csv", "results.json"]
     assert sorted(p.name for p in folder.iterdir()) == names
     found = Distances.from_csv(folder / "distances.csv")
     results = Results.from_csv(folder / "results.csv")
@@ -347,7 +371,7 @@ def test_distances_and_pictures_come_as_for_a_run(work: Path, honest: nn.Module)
         assert f"no noise up to {eps:g} found: {found.accuracy(eps):.1%}" in said.out
     with np.load(folder / "examples.npz", allow_pickle=False) as file:
         assert file["clean"].shape[1:] == (1, 8, 8)
-        assert file["classes"].tolist() == [str(i) for i in range(10)]
+        assert set(file["label"].tolist()) == {str(i) for i in range(10)}
     said = call("report", str(folder), "--out", "page.html")
     assert said.code == 0, said.err
     page = (work / "page.html").read_text()
@@ -433,14 +457,15 @@ def test_networks_that_were_evaluated_differently_make_no_page(
 def test_a_module_is_used_as_it_is_and_left_alone(work: Path, honest: nn.Module) -> None:
     save_weights(work / "w.safetensors", honest.state_dict())
     words: dict[str, Any] = {"bounds": (0, 1), "device": "cpu"}
-    foreign = load_foreign(work / "w.safetensors", "theirs:ready", "theirs:samples", **words)
+    data = "theirs:samples"
+    subject = foreign_subject(work / "w.safetensors", "theirs:ready", data, (1.0,), **words)
     theirs = sys.modules["theirs"].ready
-    ours = foreign.model.state_dict()
+    ours = subject.model.state_dict()
     assert all(torch.equal(ours[k], v) for k, v in honest.state_dict().items())
     assert any(not torch.equal(ours[k], v) for k, v in theirs.state_dict().items())
     save_weights(work / "other.safetensors", {"weight": torch.zeros(2)})
     with pytest.raises(ValueError, match=r"other\.safetensors"):
-        load_foreign(work / "other.safetensors", "theirs:ready", "theirs:samples", **words)
+        foreign_subject(work / "other.safetensors", "theirs:ready", data, (1.0,), **words)
 
 
 def test_pictures_of_other_data_under_the_same_name_are_dropped(
@@ -450,10 +475,11 @@ def test_pictures_of_other_data_under_the_same_name_are_dropped(
 
     def shown() -> set[int]:
         words: dict[str, Any] = {"bounds": (0, 1), "device": "cpu"}
-        foreign = load_foreign(work / "w.safetensors", "theirs:net", "theirs:samples", **words)
+        weights, data = work / "w.safetensors", "theirs:samples"
+        subject = foreign_subject(weights, "theirs:net", data, (0.3,), ("pgd-1",), **words)
         # What is under way stays, as where a command was stopped.
-        evaluate_foreign(foreign, [0.3], ["pgd-1"])
-        with np.load(foreign.examples, allow_pickle=False) as file:
+        evaluate_subject(subject)
+        with np.load(subject.folder / "examples.npz", allow_pickle=False) as file:
             return set(file["id"].tolist())
 
     assert max(shown()) >= 10
@@ -494,13 +520,14 @@ def test_what_ran_out_of_time_goes_on_at_every_step(
     folder = work / "w.pt.safetensors-evaluation"
 
     def files() -> dict[str, str]:
-        found = {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".csv", ".json")}
-        # The first line says how long it took.
-        return {k: v.decode().partition("\n")[2] for k, v in found.items()}
+        found = {p.name: p.read_text() for p in folder.iterdir() if p.suffix in (".csv", ".json")}
+        # All but how long it took.
+        return {k: re.sub(r'"seconds": .*', "", text) for k, text in found.items()}
 
     assert call(*words).code == 0
     whole = files()
-    assert sorted(whole) == ["checks.json", "distances.csv", "results.csv"]
+    tables = ["distances.csv", "distances.json", "results.csv", "results.json"]
+    assert sorted(whole) == ["checks.json", *tables]
     for path in folder.iterdir():
         path.unlink()
     turns: list[float] = []
@@ -517,7 +544,7 @@ def test_what_ran_out_of_time_goes_on_at_every_step(
     assert said.code == 0
     assert list(dict.fromkeys(stops)) == ["evaluation", "smallest noise", "checks"]
     assert files() == whole
-    assert sorted(p.suffix for p in folder.iterdir()) == [".csv", ".csv", ".json", ".npz"]
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*whole, "examples.npz"])
     # What another command left unfinished is not this one's to delete.
     left = [folder / "distances.part", folder / "checks.part"]
     for path in left:
@@ -567,37 +594,40 @@ def test_a_segmentation_network_is_told_by_its_answer(
     said = call(*words, *attacks, "--checks")
     assert said.code == 0, said.err
     folder = work / "theirs.safetensors-evaluation"
-    names = ["checks.json", "overlays.npz", "results_theirs.csv"]
+    names = ["checks.json", "overlays.npz", "results_theirs.csv", "results_theirs.json"]
     assert sorted(p.name for p in folder.iterdir()) == names
-    found = SegmentationResults.from_csv(folder / "results_theirs.csv")
+    found = Results.from_csv(folder / "results_theirs.csv")
     assert found.classes == (named,)
-    assert (found.norm, found.settings["data"]) == ("L2", data)
-    assert (found.settings["weights"], found.settings["model"]) == ("theirs.safetensors", model)
-    assert found.settings["torch"] == torch.__version__
+    assert (found.norm, found.settings.data) == ("L2", data)
+    about = found.settings.about
+    assert (about["weights"], about["model"]) == ("theirs.safetensors", model)
+    assert about["torch"] == torch.__version__
     assert found.adi() == 1.0
     # Pixels are about 0.25 from the threshold: what is 5 long takes hundreds over it.
     assert 1 > found.adi("worst case", 2.0) > found.adi("worst case", 5.0)
     checks = {c.name: c.tripped for c in Checks.from_json(folder / "checks.json").checks}
     assert checks == {"gradients": False, "monotone": False, "probabilities": None}
-    assert "worst case" in said.out and "passed" in said.out
+    assert "worst case" in said.out and "ok: no sign that" in said.out
+    assert "unknown: whether outputs look like probabilities. Not run: " in said.out
     for name in ("page.html", "page.md", "page.json"):
         said = call("report", str(folder), "--out", name)
         assert said.code == 0, said.err
     page = (work / "page.html").read_text()
     assert "What noise breaks theirs" in page and "Trust checks" in page
     assert f"n = 5 {'images' if dims == 2 else 'volumes'}" in page
-    assert "Zero or tiny gradients" in page and "Zero or tiny gradients" in (
-        work / "page.md"
-    ).read_text(encoding="utf-8")
+    title, markdown = "Gradients are zero or tiny", (work / "page.md").read_text(encoding="utf-8")
+    assert title in page and title in markdown
     (network,) = json.loads((work / "page.json").read_text())["networks"]
-    assert [c["name"] for c in network["checks"]["checks"]] == list(checks)
+    (seed,) = network["seeds"]
+    assert [c["name"] for c in seed["checks"]["checks"]] == list(checks)
 
 
 def loaded(work: Path, data: str, channels: int = 2, dims: int = 2, **more: Any) -> Any:
     weights = work / "w.safetensors"
     save_weights(weights, bright(dims, channels))
     model = {(2, 2): "Conv", (2, 1): "region_net", (3, 2): "volumes_net"}[dims, channels]
-    return load_foreign(weights, f"theirs:{model}", f"theirs:{data}", device="cpu", **more)
+    words = (weights, f"theirs:{model}", f"theirs:{data}", (2.0,), ("ifgsm-1",))
+    return foreign_subject(*words, device="cpu", **more)
 
 
 @pytest.mark.parametrize(
@@ -618,16 +648,16 @@ def loaded(work: Path, data: str, channels: int = 2, dims: int = 2, **more: Any)
 def test_masks_say_whether_they_are_labels_or_regions(
     data: str, channels: int, dims: int, regions: bool, asked: bool | None, work: Path
 ) -> None:
-    foreign = loaded(work, data, channels, dims, regions=asked)
-    assert foreign.task == Segmentation(regions=regions)
+    subject = loaded(work, data, channels, dims, regions=asked)
+    assert subject.task == Segmentation(regions=regions)
     if asked is None and data != "overlapping":
-        found = segment_foreign(foreign, (2.0,), ("ifgsm-1",))
-        assert len(found.of()) == 5 and found.adi() == 1.0
+        found = evaluate_subject(subject)
+        assert len(found.at()) == 5 and found.adi() == 1.0
         said = "one-hot, taken as labels" if data.startswith("hot") else ""
-        assert found.settings.get("masks", "").startswith(said)
-        assert ("masks" in found.settings) == bool(said)
+        assert found.settings.about.get("masks", "").startswith(said)
+        assert ("masks" in found.settings.about) == bool(said)
     else:
-        assert asked is None or "asked for" in foreign.told()["channels"]
+        assert asked is None or "asked for" in subject.settings.about["channels"]
 
 
 def test_masks_that_may_be_either_ask_for_a_word(work: Path, honest: nn.Module) -> None:
@@ -636,17 +666,18 @@ def test_masks_that_may_be_either_ask_for_a_word(work: Path, honest: nn.Module) 
         loaded(work, "hot_list", 1)
     assert loaded(work, "hot_list", 1, regions=True).task.regions
     with pytest.raises(ValueError, match="regions is for labels of pixels"):
-        load_foreign(work / "h.safetensors", "theirs:net", "theirs:samples", regions=True)
-    foreign = loaded(work, "hot_at_first")
+        weights, data = work / "h.safetensors", "theirs:samples"
+        foreign_subject(weights, "theirs:net", data, (1.0,), regions=True)
+    subject = loaded(work, "hot_at_first")
     with pytest.raises(ValueError, match=r"not every pixel is 1 in one of them.*--regions"):
-        segment_foreign(foreign, (2.0,), ("ifgsm-1",))
-    foreign = loaded(work, "hot_list", regions=True)
+        evaluate_subject(subject)
+    subject = loaded(work, "hot_list", regions=True)
     weights = bright(2, 2)
     weights["conv.bias"] = weights["conv.bias"] - 100
-    foreign.model.load_state_dict(weights)
+    subject.model.load_state_dict(weights)
     with pytest.warns(UserWarning, match="ends in a softmax"):
-        found = segment_foreign(foreign, (2.0,), ("ifgsm-1",))
-    assert "ends in a softmax" in found.settings["masks"]
+        found = evaluate_subject(subject)
+    assert "ends in a softmax" in found.settings.about["masks"]
 
 
 @pytest.mark.parametrize(
@@ -665,7 +696,7 @@ def test_cases_are_said_on_the_command_line(data: str, cases: str | None, work: 
     said = call(*words, *more, "--eps", "2", "--attacks", "ifgsm-1", "--device", "cpu")
     assert said.code == 0, said.err
     assert "Intervals are over 3 cases" in said.out
-    found = SegmentationResults.from_csv(work / "w.safetensors-evaluation" / "results_w.csv")
+    found = Results.from_csv(work / "w.safetensors-evaluation" / "results_w.csv")
     assert found.cases == ("a", "b", "c")
     assert found.classes == (("square",) if data == "told" else ("class 1",))
 
@@ -677,7 +708,7 @@ def test_a_classifier_has_cases_too(work: Path, honest: nn.Module) -> None:
     said = call(*words, "theirs:digits_of_people", *more, "--cases", "2")
     assert said.code == 0 and "Intervals are over 5 cases" in said.out, said.err
     found = Results.from_csv(work / "w.safetensors-evaluation" / "results.csv")
-    assert len({row.case for row in found.rows}) == 5
+    assert len(found.cases) == 5
     said = call(*words, "theirs:digits_of_people", *more)
     assert said.code == 0 and "Every sample is taken for a case of its own" in said.out
     said = call(*words, "theirs:digits_of_people", *more, "--cases", "who")
@@ -687,14 +718,29 @@ def test_a_classifier_has_cases_too(work: Path, honest: nn.Module) -> None:
         assert said.code == 1 and f"at {at}, but there are the {what}" in said.err
 
 
-def test_a_segmentation_network_has_no_smallest_noise(work: Path) -> None:
+def test_a_segmentation_network_has_its_smallest_noise(work: Path) -> None:
+    save_weights(work / "w.safetensors", bright(2, 2))
+    words = ("evaluate", "w.safetensors", "--model", "theirs:Conv", "--data", "theirs:slices")
+    said = call(*words, "--eps", "2", "5", "--attacks", "pgd-10", "--distances", "--device", "cpu")
+    assert said.code == 0, said.err
+    folder = work / "w.safetensors-evaluation"
+    found = Distances.from_csv(folder / "distances.csv")
+    results = Results.from_csv(folder / "results_w.csv")
+    assert "broken: a mean Dice of at most 0.6" in said.out
+    assert found.accuracy() == results.accuracy() == 1
+    # Broken is a Dice of at most 0.6: of what PGD finds, the search for the smallest finds all.
+    assert min(found.values) > 0 and found.accuracy(5) <= results.accuracy("pgd-10", 5) < 1
+    assert found.settings.measure == results.settings.measure
+    assert any(name.startswith("fab") for name in found.settings.left_out)
+
+
+def test_what_does_not_fit_a_segmentation_network_is_refused(work: Path) -> None:
     save_weights(work / "w.safetensors", bright(2, 2))
     words = ("evaluate", "w.safetensors", "--model", "theirs:Conv", "--eps", "1")
     for more, expected in (
-        (("--data", "theirs:slices", "--distances"), "leave --distances out"),
         (("--data", "theirs:ignored"), "targets hold 255"),
         (("--data", "theirs:regions"), None),
-        (("--data", "theirs:slices", "--attacks", "autoattack"), "unknown attack"),
+        (("--data", "theirs:slices", "--attacks", "autoattack"), "autoattack cannot run here"),
         (("--data", "theirs:samples", "--ignore-label", "255"), "shape"),
     ):
         said = call(*words, *more, "--device", "cpu")
@@ -706,6 +752,58 @@ def test_a_segmentation_network_has_no_smallest_noise(work: Path) -> None:
             assert "Traceback" not in said.err and not list(work.rglob("*.csv"))
         for path in work.rglob("*.csv"):
             path.unlink()
+
+
+@pytest.mark.parametrize("task", ["Parity", "parity", "odd"])
+def test_a_task_of_ones_own_is_named_on_the_command_line(
+    task: str, work: Path, honest: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = {k: v for k, v in CHECKS.items() if k == "monotone"}
+    monkeypatch.setattr("ima.evaluation.checks.CHECKS", keep)
+    monkeypatch.setattr("ima.evaluation.minimal.FINDERS", FINDERS[:1])
+    save_weights(work / "w.safetensors", honest.state_dict())
+    words = ("evaluate", "w.safetensors", "--model", "theirs:net", "--data", "theirs:samples")
+    more = ("--eps", "0.8", "--attacks", "pgd-5", "--bounds", "0", "1", "--device", "cpu")
+    folder = work / "w.safetensors-evaluation"
+    assert call(*words, *more).code == 0
+    usual = Results.from_csv(folder / "results.csv")
+    said = call(*words, *more, "--task", f"theirs:{task}", "--distances", "--checks")
+    assert said.code == 0, said.err
+    found = Results.from_csv(folder / "results.csv")
+    assert "Parity" in found.settings.task and "Classification" in usual.settings.task
+    assert set(found.columns["prediction"].tolist()) == {0, 1}
+    # Who has the digit right has its parity right.
+    assert found.accuracy() >= usual.accuracy() > 0.5
+    assert found.accuracy("pgd-5", 0.8) > usual.accuracy("pgd-5", 0.8)
+    assert Distances.from_csv(folder / "distances.csv").settings.task == found.settings.task
+    assert Checks.from_json(folder / "checks.json").settings.task == found.settings.task
+
+
+def test_a_task_that_is_none_is_refused(work: Path, honest: nn.Module) -> None:
+    save_weights(work / "w.safetensors", honest.state_dict())
+    save_weights(work / "pixels.safetensors", bright(2, 2))
+    (work / "runs").mkdir()
+    (work / "runs" / "config.yaml").write_text("")
+    own = ("--model", "theirs:net", "--data", "theirs:samples", "--eps", "1", "--device", "cpu")
+    for task, words in (
+        ("classifcation", ["classifcation", "classification", "module"]),
+        ("theirs:absent", ["theirs:absent"]),
+        ("theirs:table", ["task", "dict"]),
+        ("segmentation", ["shape"]),
+    ):
+        said = call("evaluate", "w.safetensors", *own, "--task", task)
+        assert said.code == 1 and "Traceback" not in said.err, said.err
+        assert all(word in said.err for word in words), said.err
+    said = call("evaluate", "w.safetensors", *own, "--task", "theirs:Parity", "--regions")
+    assert said.code == 1 and "--regions" in said.err and "--task" in said.err
+    said = call("evaluate", "runs", "--task", "theirs:Parity")
+    assert said.code == 1 and "--task belongs to a network from elsewhere" in said.err
+    pixels = ("--model", "theirs:Conv", "--data", "theirs:slices", "--eps", "2")
+    said = call("evaluate", "pixels.safetensors", *pixels, "--task", "classification")
+    assert said.code == 1 and "Traceback" not in said.err
+    assert not list(work.rglob("*.csv"))
+    few = ("--attacks", "ifgsm-1", "--device", "cpu")
+    assert call("evaluate", "pixels.safetensors", *pixels, *few, "--task", "segmentation").code == 0
 
 
 def test_a_label_to_ignore_is_for_pixels(work: Path, honest: nn.Module) -> None:

@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 import tiny_nnunet as tiny
 import torch
+from subjects import evaluate_trained
+from test_cli import call
 from torch import nn
 
 from ima.budget import Budget, OutOfTime
 from ima.cli import main
-from ima.evaluation.segmentation_results import (
-    CASES,
-    DIGEST,
-    OWN,
-    WORST,
-    SegmentationResults,
-)
+from ima.evaluation.checks_results import Checks
+from ima.evaluation.checks_table import CHECKS
+from ima.evaluation.distances import Distances
+from ima.evaluation.results import WORST, Results
+from ima.evaluation.subject import forget
 from ima.methods import Standard
 from ima.report.words import counted, of_whole
 from ima.tasks import Segmentation
@@ -267,7 +267,6 @@ def test_regions_as_nnunet_has_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignore: bool
 ) -> None:
     from ima.nnunet.cases import Cases
-    from ima.nnunet.evaluating import evaluate_trained
     from ima.nnunet.trained import Trained
 
     folder = make(tmp_path, monkeypatch, regions=True, ignore=ignore)
@@ -279,24 +278,23 @@ def test_regions_as_nnunet_has_them(
     expected = [labels > 0, labels == 1] if not ignore else [np.isin(labels, (1, 2)), labels == 1]
     expected += [labels == 3] if ignore else []
     np.testing.assert_array_equal(y.numpy(), np.stack(expected, 1))
-    found, where = evaluate_trained(trained, [1.0], ["pgd-2"], samples=6, device="cpu")
+    found, where = evaluate_trained(trained, [1.0], ["pgd-2"], samples=6)
     assert found.classes == ("whole", "core") and found.adi("pgd-2", 1.0) <= found.adi()
     with np.load(where / "overlays.npz") as kept:
         assert (255 in kept["truth"]) == ignore
 
 
 def test_ignored_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ima.nnunet.evaluating import evaluate_trained
     from ima.nnunet.trained import Trained
 
     trained = Trained.open(make(tmp_path, monkeypatch, ignore=True))
     assert trained.classes == ("bright", "dark")
     assert trained.task() == Segmentation(ignore_label=3)
-    found, where = evaluate_trained(trained, [1.0], ["ifgsm-2"], samples=6, device="cpu")
+    found, where = evaluate_trained(trained, [1.0], ["ifgsm-2"], samples=6)
     # The first row of every slice.
     with np.load(where / "overlays.npz") as kept:
         assert (kept["truth"][:, 0] == 255).all() and not (kept["truth"][:, 1:] == 255).any()
-    assert max(row.pixels for row in found.rows) < 23 * 24
+    assert found.columns["pixels"].max() < 23 * 24
 
 
 @pytest.mark.parametrize("patch", [[8, 32, 32], [4, 16, 16]])
@@ -304,7 +302,6 @@ def test_volumes_are_whole_or_their_central_patch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patch: list[int]
 ) -> None:
     from ima.nnunet.cases import Cases
-    from ima.nnunet.evaluating import evaluate_trained
     from ima.nnunet.trained import Trained
 
     folder = make(tmp_path, monkeypatch, kind="3d_fullres", patch=patch)
@@ -314,8 +311,9 @@ def test_volumes_are_whole_or_their_central_patch(
     inner = labels if patch[0] == 8 else labels[2:6, 4:20, 4:20]
     assert x.shape == (1, 1, *inner.shape)
     np.testing.assert_array_equal(y[0].numpy(), inner)
-    found, where = evaluate_trained(trained, [2.0], ["pgd-2"], device="cpu")
-    assert [(row.case, row.slice) for row in found.of()] == [
+    found, where = evaluate_trained(trained, [2.0], ["pgd-2"])
+    clean = found.of_attack()
+    assert list(zip(clean["case"].tolist(), clean["slice"].tolist(), strict=True)) == [
         (f"tiny_{c:03d}", -1) for c in (1, 2, 3)
     ]
     assert counted(found) == "3 cases or central patches"
@@ -329,30 +327,33 @@ def test_volumes_are_whole_or_their_central_patch(
 
 
 def test_an_evaluation_and_its_files(folder: Path) -> None:
-    from ima.nnunet.evaluating import evaluate_trained
     from ima.nnunet.trained import Trained
 
     trained = Trained.open(folder / "fold_0")
-    found, where = evaluate_trained(trained, [1.0, 4.0], ATTACKS, samples=9, device="cpu")
+    found, where = evaluate_trained(trained, [1.0, 4.0], ATTACKS, samples=9)
     assert where == folder / "fold_0" / "ima"
-    assert sorted(p.name for p in where.iterdir()) == ["overlays.npz", "results_nnunet.csv"]
-    again = SegmentationResults.from_csv(where / "results_nnunet.csv")
+    forget([where / "results_nnunet.csv"])
+    names = ["overlays.npz", "results_nnunet.csv", "results_nnunet.json"]
+    assert sorted(p.name for p in where.iterdir()) == names
+    again = Results.from_csv(where / "results_nnunet.csv")
     assert repr(again.rows) == repr(found.rows)
     assert again.attacks == (*ATTACKS, WORST) and again.white == ("white-1", "white-100")
-    assert again.settings["samples"] == "9 of 24"
-    assert again.settings[CASES] == OWN and len(again.settings[DIGEST]) == 16
-    assert again.settings["trainer"] == TRAINER and again.settings["dataset"] == tiny.DATASET
-    assert again.settings.keys() >= {"seed", "seconds", "classes", "empty slices", "samples are"}
+    told = again.settings
+    assert (told.samples, told.total) == (9, 24)
+    assert told.cases == "imagesTs of the data set" and len(told.data_digest) == 16
+    assert told.label == TRAINER and told.data == tiny.DATASET
+    assert told.seed == 0 and told.seconds and told.classes == ("bright", "dark")
+    assert told.about.keys() >= {"empty slices", "samples are"}
     for row in again.rows:
         _, labels = images(folder, int(row.case[-1]))
-        assert row.pixels == int((labels[row.slice] > 0).sum())
+        assert row.more["pixels"] == int((labels[row.slice] > 0).sum())
     with np.load(where / "overlays.npz", allow_pickle=False) as kept:
         assert kept["case"].tolist() == [f"tiny_{c:03d}" for c in (1, 2, 3) for _ in range(2)]
         assert kept["eps"].tolist() == [1.0, 4.0] * 3 and set(kept["attack"].tolist()) == {WORST}
         assert str(kept["trainer"]) == TRAINER and kept["classes"].tolist() == ["bright", "dark"]
         for i in range(6):
-            largest = [r for r in again.of() if r.case == kept["case"][i]]
-            assert kept["pixels"][i] == max(row.pixels for row in largest)
+            clean = again.of_attack()
+            assert kept["pixels"][i] == clean["pixels"][clean["case"] == kept["case"][i]].max()
             size = np.linalg.norm((kept["noisy"][i] - kept["clean"][i]).astype(float))
             assert size <= kept["eps"][i] * (1 + 1e-4)
 
@@ -360,12 +361,11 @@ def test_an_evaluation_and_its_files(folder: Path) -> None:
 def test_a_stopped_evaluation_continues_to_the_same_files(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ima.nnunet.evaluating import evaluate_trained
     from ima.nnunet.trained import Trained
 
     trained, budget = Trained.open(folder), Budget(3600)
 
-    def go(out: Path, budget: Budget | None = None, stop: bool = False) -> SegmentationResults:
+    def go(out: Path, budget: Budget | None = None, stop: bool = False) -> Results:
         def progress(done: int, total: int) -> None:
             assert total == 3
             if stop and done == 2 and budget is not None:
@@ -377,7 +377,6 @@ def test_a_stopped_evaluation_continues_to_the_same_files(
             ATTACKS,
             samples=9,
             out=out,
-            device="cpu",
             progress=progress,
             budget=budget,
         )[0]
@@ -390,6 +389,54 @@ def test_a_stopped_evaluation_continues_to_the_same_files(
     with np.load(tmp_path / "a/overlays.npz") as a, np.load(tmp_path / "b/overlays.npz") as b:
         for name in a.files:
             np.testing.assert_array_equal(a[name], b[name])
+
+
+class ByEye(nn.Module):
+    """Bright pixels are of label 1, dark ones of label 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(x), x - self.level, -x - self.level], 1)
+
+
+def test_smallest_noise_and_checks_of_cases_of_several_sizes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ima.nnunet.trained import Trained
+
+    # The last case is smaller than the others.
+    image, labels = images(folder, 3)
+    raw = folder.parents[2] / "raw" / tiny.DATASET
+    tiny._write(raw / "imagesTs" / "tiny_003_0000.nii.gz", image[0, :, 2:-2, 2:-2])
+    tiny._write(raw / "labelsTs" / "tiny_003.nii.gz", labels[:, 2:-2, 2:-2])
+    monkeypatch.setattr(Trained, "network", lambda _: ByEye())
+    keep = {k: v for k, v in CHECKS.items() if k in ("gradients", "monotone")}
+    monkeypatch.setattr("ima.evaluation.checks.CHECKS", keep)
+    words = ("--eps", "2", "6", "--attacks", "pgd-3", "noise-3", "--device", "cpu")
+    said = call("evaluate", "--nnunet", str(folder), *words, "--distances", "--checks")
+    assert said.code == 0, said.err
+    where = folder / "fold_0" / "ima"
+    tables = [
+        f"{name}.{end}" for name in ("distances", "results_nnunet") for end in ("csv", "json")
+    ]
+    names = sorted(["checks.json", "overlays.npz", *tables])
+    assert sorted(path.name for path in where.iterdir()) == names
+    results = Results.from_csv(where / "results_nnunet.csv")
+    distances = Distances.from_csv(where / "distances.csv")
+    assert len(distances.rows) == len(results.at()) == 24
+    assert distances.accuracy() == results.accuracy() > 0.5
+    assert distances.accuracy(6) <= results.accuracy("pgd-3", 6)
+    assert "broken: a mean Dice of at most" in said.out
+    checks = Checks.from_json(where / "checks.json")
+    right = ~results.broken_rows[results.at()]
+    alike = results.of_attack()["case"] != "tiny_003"
+    # Checks hold samples of one shape against each other: those of the first two cases.
+    assert (checks.settings.total, checks.settings.right) == (16, int((right & alike).sum()))
+    assert [check.tripped for check in checks.checks] == [False, False]
+    assert {one.settings.data for one in (results, distances, checks)} == {tiny.DATASET}
 
 
 def test_the_papers_noise_levels() -> None:
@@ -417,7 +464,7 @@ def test_the_command_prints_tables_and_needs_no_torchvision(folder: Path) -> Non
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert str(folder / "fold_0" / "ima" / "results_nnunet.csv") in done.stdout
-    assert "n = 4 slices (of 24) of 3 cases" in " ".join(done.stdout.split())
+    assert "n = 4 of 24 slices of 3 cases" in " ".join(done.stdout.split())
     assert "pgd-3 at 1" in done.stdout and "batch 3 of 3" in done.stderr
 
 
@@ -498,7 +545,6 @@ def test_plans_that_name_other_code_are_refused(folder: Path, key: str, value: s
 
 
 def test_an_output_that_is_not_finite_is_refused(folder: Path) -> None:
-    from ima.nnunet.evaluating import evaluate_trained
     from ima.nnunet.trained import Trained
 
     file = folder / "fold_0" / "checkpoint_final.pth"
@@ -506,7 +552,7 @@ def test_an_output_that_is_not_finite_is_refused(folder: Path) -> None:
     next(iter(found["network_weights"].values())).fill_(torch.nan)
     torch.save(found, file)
     with pytest.raises(FloatingPointError, match="not finite"):
-        evaluate_trained(Trained.open(folder), [1.0], ["pgd-2"], device="cpu")
+        evaluate_trained(Trained.open(folder), [1.0], ["pgd-2"])
     assert not (folder / "fold_0" / "ima" / "results_nnunet.csv").exists()
 
 
@@ -537,7 +583,6 @@ def test_folds_and_weights_that_are_not_there(folder: Path) -> None:
 
 def test_test_cases_that_are_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ima.nnunet.cases import Cases
-    from ima.nnunet.evaluating import evaluate_trained
     from ima.nnunet.trained import Trained
 
     trained = Trained.open(folder)
@@ -606,7 +651,6 @@ def test_pictures_are_read_as_nnunet_reads_them(
     files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ima.nnunet.cases import Cases
-    from ima.nnunet.evaluating import evaluate_trained
     from ima.nnunet.trained import Trained
 
     folder = make(tmp_path, monkeypatch, channels=3)
@@ -628,8 +672,8 @@ def test_pictures_are_read_as_nnunet_reads_them(
         mean, std = (f(image, axis=(1, 2, 3), keepdims=True) for f in (np.mean, np.std))
         np.testing.assert_allclose(x.numpy(), ((image - mean) / std)[None, :, 0], atol=1e-4)
         np.testing.assert_array_equal(y.numpy(), square()[None])
-    results, where = evaluate_trained(trained, [1.0], ["pgd-2"], device="cpu")
-    assert len(list(results.of())) == len(cases)
+    results, where = evaluate_trained(trained, [1.0], ["pgd-2"])
+    assert len(results.at()) == len(cases)
     with np.load(where / "overlays.npz") as kept:
         assert kept["clean"].shape[1:] == (20, 24)
 
@@ -759,7 +803,7 @@ def test_labels_that_the_network_does_not_know(folder: Path) -> None:
         (["run", "--nnunet", "f"], "a run does not go with --nnunet"),
         (["--nnunet", "f", "--model", "m:n"], "--model does not go with --nnunet"),
         (["--nnunet", "f", "--bounds", "0", "1"], "--bounds does not go with --nnunet"),
-        (["--nnunet", "f", "--strict"], "--checks does not go with --nnunet"),
+        (["--nnunet", "f", "--transfer-from", "r"], "--transfer-from does not go with --nnunet"),
         (["--nnunet", "f", "--checkpoint", "best"], "--checkpoint does not go with --nnunet"),
         (["run", "--fold", "0"], "--fold belongs to a trained nnU-Net"),
         ([], "there is nothing to evaluate"),

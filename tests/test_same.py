@@ -13,15 +13,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from subjects import check_run, distances_run, evaluate_run
 from test_cli import assert_refused, call
 from test_training import Watch, assert_equal_runs, given_data, new, train, within
 
 from ima.budget import OutOfTime
 from ima.data import DATASETS, Part, Splits, load
 from ima.environments import data_told
-from ima.training.checking import check_run
 from ima.training.checkpoint import load_state, load_weights, save_state, save_weights
-from ima.training.evaluating import distances_run, evaluate_run
 from ima.training.lengths import lengths, told
 from ima.training.loop import fit
 from ima.training.measuring import measure_margins

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.cells import cell_len
+from subjects import evaluate_run
 from test_compare import QUIET, TINY, Commands
 
 import ima.training.children as children
@@ -34,7 +36,6 @@ from ima.report.series import sweep
 from ima.report.summary import counts, results_table, times_table
 from ima.training.compare import Plan, make, plan, slug
 from ima.training.config import Config, ConfigError, load_config
-from ima.training.evaluating import evaluate_run
 from ima.training.origin import comparable, provenance, recipes, seconds, untimed
 from ima.training.rows import rows
 from ima.training.run import JOBS, Run
@@ -204,10 +205,12 @@ def test_the_last_weights_meet_their_own_attacks_only(made: Made) -> None:
     assert len(Results.from_csv(run.results("last")).rows) == 100
     assert planning.tested(run, "best") and planning.tested(run, "last")
     for lacking in ("best", "last"):
-        kept = run.results(lacking).read_bytes()
+        table = run.results(lacking)
+        kept = {path: path.read_bytes() for path in (table, table.with_suffix(".json"))}
         evaluate_run(run, lacking, attacks=["pgd-2"], eps=[0.1], device="cpu")
         assert not planning.tested(run, lacking)
-        run.results(lacking).write_bytes(kept)
+        for path, content in kept.items():
+            path.write_bytes(content)
         assert planning.tested(run, lacking)
 
 
@@ -330,7 +333,7 @@ def test_runs_get_the_time_that_is_left_and_none_is_started_when_it_is_over(
     monkeypatch.setattr(children, "run", run)
     plans = plan(configured("[{label: A, method: {name: standard}}]"), [0, 1, 2], tmp_path)
     told: list[tuple[int, int]] = []
-    with pytest.raises(OutOfTime, match="done for 1 of 3 runs"):
+    with pytest.raises(OutOfTime, match="1 of 3 are done"):
         make(
             plans,
             jobs=1,
@@ -359,8 +362,11 @@ def test_runs_are_told_as_they_end_and_not_as_they_began(
     monkeypatch.setattr(children, "run", run)
     told: list[tuple[str, int, int]] = []
     plans = plan(configured("[{label: A, method: {name: standard}}]"), [0, 1], tmp_path)
-    work = [children.Work(run, ("train", str(run.folder))) for run in plans[0].candidates[0].runs]
-    children.work_off(work, jobs=2, device="cpu", budget=None, report=report)
+    work = [
+        [children.Work(str(run.folder), ("train", str(run.folder)), run.folder / "train.log")]
+        for run in plans[0].candidates[0].runs
+    ]
+    children.work_off(work, jobs=2, environ=os.environ, budget=None, report=report)
     assert told == [("seed1", 1, 2), ("seed0", 2, 2)]
 
 

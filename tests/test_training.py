@@ -21,6 +21,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from subjects import evaluate_run
 from torch import Tensor, nn
 
 import ima.training.loop as loop
@@ -34,7 +35,6 @@ from ima.training.batches import batches
 from ima.training.build import build_model, learning_rate
 from ima.training.checkpoint import load_state, load_weights, save_state, save_weights
 from ima.training.config import Optimizer, load_config
-from ima.training.evaluating import evaluate_run
 from ima.training.loop import fit
 from ima.training.measuring import measure_margins
 from ima.training.pace import Pace
@@ -934,7 +934,7 @@ def test_only_methods_without_noise_are_picked_by_clean_accuracy(
     kept = load_weights(tmp_path / f"{3 if clean else 0}.safetensors")
     assert same(load_weights(run.weights("best")), kept)
     mean = "the geometric mean of clean accuracy and accuracy under PGD-10 at "
-    assert picked(run)["picked by"].startswith("clean accuracy" if clean else mean)
+    assert picked(run)["picked"].startswith("clean accuracy" if clean else mean)
     # The table of epochs keeps its columns, whatever picks.
     assert [row["val_score"] for row in run.epochs()] == [math.sqrt(c * n) for c, n in PICKING]
 
@@ -976,16 +976,16 @@ def test_a_run_keeps_the_rule_that_it_began_with(
         save_state(run.state, state)
     train(Run.open(run.folder))
     assert picks(run) == (0 if old else 3)
-    assert picked(run)["picked by"].startswith("the geometric" if old else "clean accuracy")
+    assert picked(run)["picked"].startswith("the geometric" if old else "clean accuracy")
     results = evaluate_run(run, "best", attacks=[], device="cpu")
     told = Results.from_csv(run.results("best")).settings
     assert (
-        {k: results.settings[k] for k in picked(run)}
+        {k: getattr(results.settings, k) for k in picked(run)}
         == picked(run)
-        == {k: told[k] for k in ("epoch", "picked by")}
+        == {"epoch": told.epoch, "picked": told.picked}
     )
     last = evaluate_run(run, "last", attacks=[], device="cpu").settings
-    assert "picked by" not in last
+    assert not last.picked
 
 
 def test_the_best_weights_are_those_of_the_best_row(tmp_path: Path) -> None:

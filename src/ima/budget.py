@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 OUT_OF_TIME = 75
 """Exit code of a command that stopped for time and can be continued (EX_TEMPFAIL)."""
@@ -17,14 +19,33 @@ SHORT = 60.0
 
 
 class OutOfTime(RuntimeError):  # noqa: N818  # it is no error: nothing went wrong
-    """The time is up; the text says what is kept and how to continue."""
+    """The time is up. The text says what is kept and how to continue.
+
+    >>> import ima
+    >>> try:
+    ...     raise ima.OutOfTime("3 of 7 batches are saved; the same call continues")
+    ... except ima.OutOfTime as stop:
+    ...     print(stop)
+    3 of 7 batches are saved; the same call continues
+    """
 
 
 class Budget:
-    """So many seconds, from the moment it is made, and at least one piece of work.
+    """How long work may take, counted from when this is made; at least one piece of work is done.
 
-    worked: whether something was done since. Until then everything is admitted, so that the same
-    command, given often enough, comes to its end whatever its start takes.
+    seconds: finite, above 0.
+
+    `worked` says whether a piece of work was done. Until then `admits` says yes to everything, so
+    the same command, given often enough, always comes to its end.
+    Raises ValueError for seconds outside the range.
+
+    >>> import ima
+    >>> budget = ima.Budget.parse("9m")
+    >>> budget.admits(600)  # nothing was done yet
+    True
+    >>> budget.did()
+    >>> budget.admits(600)
+    False
     """
 
     def __init__(self, seconds: float) -> None:
@@ -36,9 +57,11 @@ class Budget:
 
     @staticmethod
     def parse(text: str) -> Budget:
-        """The budget that a person writes: `90` or `90s` (seconds), `9m`, `1h30m`.
+        """The budget that a person writes.
 
-        Raises ValueError for anything else, and for no time at all.
+        text: such as 90 or 90s (seconds), 9m or 1h30m.
+
+        Raises ValueError for anything else, and for 0.
         """
         match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
         hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0,) * 3
@@ -48,15 +71,18 @@ class Budget:
         return Budget(total)
 
     def left(self) -> float:
-        """Seconds that are left; negative afterwards."""
+        """Seconds that are left; negative when the time is up."""
         return self.end - time.monotonic()
 
     def untimed(self) -> float:
-        """Seconds that must be left to begin what has never been timed: a minute, or a fifth."""
+        """Seconds that must be left to begin work of unknown length: 60 or a fifth of all."""
         return min(SHORT, 0.2 * self.seconds)
 
     def admits(self, seconds: float = 0.0) -> bool:
-        """Whether to begin what may take so long: it fits, or nothing was done yet."""
+        """Whether to begin a piece of work: it fits, or nothing was done yet.
+
+        seconds: how long it may take.
+        """
         return not self.worked or self.left() >= max(seconds, 0.0)
 
     def did(self) -> None:
@@ -66,3 +92,18 @@ class Budget:
     def over(self) -> bool:
         """Whether the time is up."""
         return self.left() <= 0
+
+
+def silent(done: int, total: int) -> None:
+    """Tell nothing."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What long work tells on the way, and when it must stop.
+
+    tell: called with (done, total), total 0 where unknown; budget: None for as long as it takes.
+    """
+
+    tell: Callable[[int, int], None] = silent
+    budget: Budget | None = None

@@ -12,11 +12,22 @@ from torch import Tensor
 
 
 class Margins:
-    """One float32 number for every training sample, found by the sample's id.
+    """One margin (a float32 number) for every training sample, found by the sample's id.
 
-    num_samples: ids are 0..num_samples-1; initial: where every margin starts; cap: margins stay in
-    [0, cap]. Lives on the device of the ids that it is asked for. When torch.distributed runs,
-    every process gathers the proposals of all, so all hold the same margins.
+    num_samples: size of the training set, 1 or more; ids are 0 to num_samples - 1.
+    initial: where every margin starts, in x's units.
+    cap: largest margin, in x's units; margins stay in [0, cap].
+
+    The margins live on the device of the ids that were asked for last. In a run of several
+    processes every process collects the proposals of all, so all hold the same margins.
+    Raises ValueError for num_samples below 1.
+    Source: Ma & Liang, IMA training, 2023, E(i) in Algorithm 1.
+
+    >>> import ima, torch
+    >>> margins = ima.Margins(3, initial=0.1, cap=1.0)
+    >>> margins.update(torch.tensor([0, 2]), torch.tensor([0.5, 7.0]))
+    >>> margins[torch.tensor([0, 1, 2])]
+    tensor([0.5000, 0.1000, 1.0000])
     """
 
     def __init__(self, num_samples: int, *, initial: float, cap: float) -> None:
@@ -29,15 +40,18 @@ class Margins:
         return len(self.values)
 
     def __getitem__(self, ids: Tensor) -> Tensor:
-        """A copy of the margins of `ids`, (B,); TypeError and ValueError for ids that are none."""
+        """A copy of the margins of `ids`, (B,); TypeError or ValueError for unusable ids."""
         self._check(ids)
         self.values = self.values.to(ids.device)
         return self.values[ids.long()]
 
     def of(self, ids: Tensor, x: Tensor) -> Tensor:
-        """A copy of the margins of a batch's samples, (B,), on the device of x, (B, *dims).
+        """A copy of the margins of a batch, (B,), on the device of x.
 
-        TypeError and ValueError for ids that are none, or not one for each sample.
+        ids: (B,) integers.
+        x: (B, *dims).
+
+        Raises TypeError or ValueError for unusable ids, or more or fewer ids than samples.
         """
         if not isinstance(ids, Tensor):
             raise TypeError(f"ids are {type(ids).__name__}; expected a tensor of integers")
@@ -46,11 +60,11 @@ class Margins:
         return self[ids.to(x.device)]
 
     def update(self, ids: Tensor, proposals: Tensor) -> None:
-        """Set the margins of `ids` (B,) to `proposals` (B,), clipped to [0, cap].
+        """Set the margins of some samples; every process must call it, also without any ids.
 
-        Where an id occurs more than once, here or in another process, the smallest proposal wins:
-        the result depends neither on the order nor on the number of processes. Every process must
-        call it, also with no ids at all.
+        ids: (B,) integers. If an id comes more than once, here or in another process, the smallest
+            proposal wins, so neither order nor number of processes matters.
+        proposals: (B,), the new margins, which are clipped to [0, cap].
         """
         self._check(ids)
         if proposals.shape != ids.shape:
@@ -63,7 +77,12 @@ class Margins:
         self.values.scatter_reduce_(0, ids, proposals, "amin", include_self=False)
 
     def histogram(self, bins: int) -> tuple[list[float], list[int], float]:
-        """The edges of so many bins from 0 to the cap, how many margins each holds, the median."""
+        """A histogram of the margins over [0, cap], and their median.
+
+        bins: how many, 1 or more.
+
+        Returns the bins' edges (bins + 1 numbers), the counts (bins numbers) and the median.
+        """
         values = self.values.cpu()
         counts = torch.histc(values, bins, 0.0, self.cap)
         edges: list[float] = torch.linspace(0, self.cap, bins + 1).tolist()
@@ -74,7 +93,7 @@ class Margins:
         return {"values": self.values.detach().cpu().clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over saved margins; ValueError when they belong to another number of samples."""
+        """Continue with saved margins; ValueError if they are of another number of samples."""
         values = state["values"]
         if values.shape != self.values.shape:
             raise ValueError(

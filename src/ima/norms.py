@@ -18,18 +18,26 @@ from ima.norm_names import known_norm
 
 @dataclass(frozen=True)
 class Norm:
-    """A norm on samples `(B, *dims)` and what an attack needs of it.
+    """A norm on samples `(B, *dims)`, as the functions that an attack needs.
 
-    name: as written in tables, `"L2"` or `"Linf"`, or one of your own; order: p; dual: q with
-        1/p + 1/q = 1.
+    name: as written in tables: "L2", "Linf", or a name of your own.
+    order: p, such as 2.0 or `math.inf`.
+    dual: q with 1/p + 1/q = 1.
     size(d) -> (B,): the norm of every sample.
-    direction(g) -> like g: the unit step that raises `<g, d>` the most; 0 where g is exactly 0,
-        finite and of full length for the smallest and the largest gradients.
-    project(d, radius) -> like d: d pulled into the ball of `radius`, a `(B,)` tensor; radius 0
-        gives 0.
-    random(like, radius, generator) -> like `like`: uniform in the ball of `radius`.
+    direction(g) -> like g: the step of length 1 that raises `<g, d>` the most, finite for the
+        smallest and the largest gradients; 0 where g is exactly 0.
+    project(d, radius) -> like d: d moved into the ball of `radius`, a (B,) tensor; 0 for radius 0.
+    random(like, radius, generator) -> like `like`: drawn uniformly from the ball of `radius`.
 
-    Raises ValueError for an empty name, and for that of a norm of another order.
+    `ima.L2` and `ima.LINF` are ready.
+    Raises ValueError for an empty name, and for a known norm's name with another order.
+
+    >>> import ima, torch
+    >>> d = torch.tensor([[3.0, 4.0]])
+    >>> ima.L2.size(d), ima.LINF.size(d)
+    (tensor([5.]), tensor([4.]))
+    >>> ima.L2.project(d, torch.tensor([1.0]))
+    tensor([[0.6000, 0.8000]])
     """
 
     name: str
@@ -52,7 +60,9 @@ class Norm:
 
 
 def get_norm(norm: Norm | float | str) -> Norm:
-    """The norm a user names: `2`, `"l2"`, `float("inf")`, `"linf"`, or a `Norm` itself.
+    """The norm that a user names.
+
+    norm: 2, "l2", float("inf"), "linf", or a `Norm`, which is returned as it is.
 
     Raises ValueError for any other name.
     """

@@ -42,20 +42,34 @@ def bpgd(
     crossing: Literal["last", "any"] = "last",
     mode: Literal["eval", "train"] = "eval",
 ) -> Attacked:
-    """Noisy samples at the decision boundary, or eps away where the boundary is farther.
+    """BPGD: noisy samples just before the decision boundary, or eps away if it is farther.
 
-    x: (B, *dims) floating, inside `bounds`; y: the task's targets; eps: a number or (B,), in x's
-    units and `norm`; algorithm: 2 stops at the first wrong point, 3 walks all steps (augmented
-    data); side: return the bracket's correct end, or its middle (the paper's last midpoint);
-    random_start: radius of a uniform start as a share of eps, drawn from `generator`; crossing:
-    with algorithm 3, whether the last point alone or any point of the walk decides; mode: see
-    `no_trace`.
+    model: maps (B, *dims) to outputs that fit the task; it is left as it was.
+    x: (B, *dims), floating, inside `bounds`.
+    y: the task's targets, such as (B,) integer labels.
+    eps: noise radius, a number or (B,), in x's units and `norm`, 0 or more.
+    norm: how noise is measured: 2, "linf" or a `Norm`.
+    task: what outputs and targets mean; None: `Classification()`.
+    bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
+    steps: 1 or more, each of length 4 * eps / steps.
+    algorithm: 2 stops at the first wrong point; 3 takes all steps (augmented data).
+    side: "inside": the right end of the bracket around the boundary; "middle": its middle.
+    random_start: radius of a random start as a share of eps, 0 to 1; 0: start at x.
+    generator: source of the random start; None: a fixed source of the library's own.
+    crossing: with algorithm 3, a sample crossed if the "last" point is wrong, or if "any" is.
+    mode: "eval" attacks in evaluation mode; "train" leaves the modes of the modules as they are.
 
-    Returns `Attacked`: `crossed` where the walk met the boundary, on whichever side of it the
-    returned point is; samples that are wrong at x return x unchanged with `correct` False. The
-    model is left as it was.
-    Raises ValueError or TypeError for inputs outside bounds, wrong shapes, labels out of range.
-    Source: Ma & Liang, Algorithms 2 and 3.
+    Returns `Attacked`; `crossed` where the walk met the boundary, on whichever side of it the
+    returned point is. A sample that is wrong at x comes back unchanged, with `correct` False.
+    Raises ValueError or TypeError for x outside bounds, wrong shapes, labels out of range.
+    Source: Ma & Liang, IMA training, 2023, Algorithms 2 and 3.
+
+    >>> import ima, torch
+    >>> model, x = torch.nn.Linear(4, 3), torch.rand(8, 4)
+    >>> y = model(x).argmax(1)
+    >>> found = ima.bpgd(model, x, y, eps=5.0)
+    >>> bool((model(found.x).argmax(1) == y).all())
+    True
     """
     norm, task = get_norm(norm), check_task(task)
     check_steps(steps)

@@ -43,10 +43,19 @@ LAST = 0.01
 
 @dataclass(frozen=True)
 class Nearest(Attacked):
-    """What a minimal-norm attack returns.
+    """What a minimal-norm attack returns, in the order of the batch.
 
-    distance: (B,), the size of the noise found: 0 where the clean sample is wrong, NaN where no
-    noise was found (then x is the clean sample and `crossed` is False).
+    x: (B, *dims), the nearest wrong points found; the clean sample where none was found.
+    crossed: (B,) bool, a wrong point was found.
+    correct: (B,) bool, the model was right at the clean x.
+    stuck: (B,) bool, as in `Attacked`.
+    distance: (B,), size of the noise found, in x's units: 0 where the clean sample is wrong, NaN
+        where none was found.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> found = ima.ddn(model, x, y)
+    >>> median = found.distance.nanmedian()  # NaN: no noise found
     """
 
     distance: Tensor
@@ -64,16 +73,28 @@ def ddn(
     bounds: Bounds = None,
     objective: Objective | None = None,
 ) -> Nearest:
-    """The smallest noise met on a walk along the decision boundary.
+    """DDN: the smallest noise found that makes a sample wrong.
 
-    x: (B, *dims) floating, inside `bounds`; y: the task's targets; radius: a number or (B,) above
-    0, in x's units and `norm`: the first size tried, and the length of the first step; sizes from
-    radius / 170 to 130 radius can be reached in 100 steps; objective(output, target) -> (B,): what
-    the walk raises, the task's if None.
+    model: maps (B, *dims) to outputs that fit the task; it is left as it was.
+    x: (B, *dims), floating, inside `bounds`.
+    y: the task's targets, such as (B,) integer labels.
+    steps: 1 or more.
+    radius: first size of noise and step, a number or (B,), in x's units and `norm`, above 0; 100
+        steps reach sizes from radius / 170 to 130 * radius.
+    norm: how noise is measured: 2, "linf" or a `Norm`.
+    task: what outputs and targets mean; None: `Classification()`.
+    bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
+    objective: objective(output, target) -> (B,), what the walk raises; None: the task's.
 
-    Returns `Nearest`: `crossed` where the returned point is wrong; `correct` is False where the
-    clean sample is. A sample without a gradient at x stays there. The model is left as it was.
-    Raises ValueError or TypeError for inputs outside bounds, wrong shapes, labels out of range.
+    Returns `Nearest`; a sample without a gradient at x stays there.
+    Raises ValueError or TypeError for x outside bounds, wrong shapes, labels out of range.
+    Source: Rony et al., CVPR 2019, arXiv:1811.09600, Algorithm 1.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> found = ima.ddn(model, x, y)
+    >>> bool((found.distance[~found.correct] == 0).all())
+    True
     """
     norm, task = get_norm(norm), check_task(task)
     objective = objective_of(task) if objective is None else objective

@@ -167,7 +167,7 @@ def in_precision(model: Any, module: Any) -> Any:
 
 
 def call(model: Any, x: Tensor) -> Any:
-    """The model's output at x, (B, *dims), with its graph; x stays as it is.
+    """The model's output at x, (B, *dims), with its graph; x does not change.
 
     The model gets a copy that it may write to, in a precision that it takes.
     """

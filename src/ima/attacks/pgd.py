@@ -33,16 +33,31 @@ def pgd(
     stop: Literal["wrong", "never"] = "wrong",
     generator: Generator | None = None,
 ) -> Attacked:
-    """The first wrong point of the walk, or the last point where there is none.
+    """PGD: the first wrong point of a walk up the loss, or its last point if none is wrong.
 
-    x: (B, *dims) floating, inside `bounds`; y: the task's targets; eps: a number or (B,), in x's
-    units and `norm`; step_size: likewise, 2.5 * eps / steps if None; random_start: uniform in the
-    ball, drawn from `generator`; objective(output, target) -> (B,): what the walk raises, the
-    task's if None; stop: `"never"` walks all steps whatever happens and returns the last point.
+    model: maps (B, *dims) to outputs that fit the task; it is left as it was.
+    x: (B, *dims), floating, inside `bounds`.
+    y: the task's targets, such as (B,) integer labels.
+    eps: noise radius, a number or (B,), in x's units and `norm`, 0 or more.
+    steps: 1 or more.
+    step_size: a number or (B,), in x's units and `norm`; None: 2.5 * eps / steps.
+    norm: how noise is measured: 2, "linf" or a `Norm`.
+    task: what outputs and targets mean; None: `Classification()`.
+    bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
+    random_start: True: start at a random point of the ball, not at x.
+    objective: objective(output, target) -> (B,), what the walk raises; None: the task's.
+    stop: "wrong" stops a sample at its first wrong point; "never" takes all steps.
+    generator: source of the random start; None: a fixed source of the library's own.
 
-    Returns `Attacked`: `crossed` where the returned point is wrong; `correct` is False where the
-    clean sample is. The model is left as it was.
-    Raises ValueError or TypeError for inputs outside bounds, wrong shapes, labels out of range.
+    Returns `Attacked`; `crossed` where the returned point is wrong.
+    Raises ValueError or TypeError for x outside bounds, wrong shapes, labels out of range.
+    Source: Madry et al., ICLR 2018, Section 2.1.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> found = ima.pgd(model, x, y, eps=0.5, bounds=(0, 1))
+    >>> bool(((found.x - x).norm(dim=1) <= 0.5001).all())
+    True
     """
     norm, task = get_norm(norm), check_task(task)
     check_steps(steps)

@@ -64,9 +64,18 @@ Stop: TypeAlias = Callable[[Here], Tensor]
 class Attacked:
     """What an attack returns, in the order of the batch.
 
-    x: (B, *dims), the noisy samples. crossed: (B,) bool, the model was wrong on the way (see each
-    attack). correct: (B,) bool, the model was right at the clean x. stuck: (B,) bool, a gradient
-    of exactly zero (or not finite) left the sample where it stood for at least one step.
+    x: (B, *dims), the noisy samples.
+    crossed: (B,) bool, the attack made the model wrong; see each attack.
+    correct: (B,) bool, the model was right at the clean x.
+    stuck: (B,) bool, a gradient was exactly zero or not finite, so the sample stood still for at
+        least one step.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> found = ima.pgd(model, x, y, eps=5.0)
+    >>> robust = found.correct & ~found.crossed
+    >>> robust.shape
+    torch.Size([8])
     """
 
     x: Tensor

@@ -18,26 +18,75 @@ app = App(
     "Start with `ima compare digits`, a demonstration of a few minutes.",
 )
 app.command("ima.cli.train:train", name="train", help="Train one method, or continue a run.")
-app.command("ima.cli.evaluate:evaluate", name="evaluate", help="What noise breaks a trained run.")
-app.command("ima.cli.margins:margins", name="margins", help="What a run's margins say.")
-app.command("ima.cli.compare:compare", name="compare", help="Several methods, one table.")
 app.command(
-    "ima.cli.equilibrium:equilibrium", name="equilibrium", help="Where margins settle: a picture."
+    "ima.cli.evaluate:evaluate",
+    name="evaluate",
+    help="Measure what noise breaks a trained network.\n\n"
+    "For a run, give its folder. For a network from elsewhere, give its file of weights, --model, "
+    "--data and --eps. For a trained nnU-Net, give --nnunet FOLDER.\n\n"
+    "Finished batches are kept: after a stop, the same command continues.",
 )
-app.command("ima.cli.report:report", name="report", help="What noise breaks, as a page to send on.")
-app.command("ima.cli.tables:show", name="list", help="What there is: methods, attacks, ...")
-data = App(name="data", help="Get public data sets, and pack them.")
+app.command(
+    "ima.cli.margins:margins",
+    name="margins",
+    help="Draw a run's margins, and measure how true they are.\n\n"
+    "Writes the folder `margins` of the run. Needs a method that keeps margins, such as ima.",
+)
+app.command(
+    "ima.cli.compare:compare",
+    name="compare",
+    help="Train and test several methods, and make one table.\n\n"
+    "After a stop, the same command continues.",
+)
+app.command(
+    "ima.cli.equilibrium:equilibrium",
+    name="equilibrium",
+    help="Draw where margins settle, on points whose true boundary is known.\n\n"
+    "Trains the methods of the config `equilibrium`; the same command continues.",
+)
+app.command(
+    "ima.cli.report:report",
+    name="report",
+    help="Write a page about evaluated networks, to send on.\n\n"
+    "It has accuracies, curves, samples with noise, margins and checks; for segmentation Dice, "
+    "curves and slices with the predictions on them.",
+)
+app.command("ima.cli.tables:show", name="list", help="List methods, attacks, data, ...")
+data = App(name="data", help="Fetch, cut and pack public data sets.")
 data.command("ima.cli.data:get", name="get", help="Fetch a public data set and check it.")
-data.command("ima.cli.data:subset", name="subset", help="What the small experiments use.")
-data.command("ima.cli.data:pack", name="pack", help="The CT images as one small file.")
-data.command("ima.cli.data:msd", name="msd", help="Medical Decathlon data for nnU-Net.")
+data.command(
+    "ima.cli.data:subset",
+    name="subset",
+    help="Cut the small part for the small experiments.\n\n"
+    "It goes where they look for it: the folder IMA_DATA, or else ./data.",
+)
+data.command(
+    "ima.cli.data:pack",
+    name="pack",
+    help="Pack the CT images into one small file.\n\n"
+    "Validation and test images of split 0 stay as they are; training images become JPEG.",
+)
+data.command("ima.cli.data:msd", name="msd", help="Prepare Medical Decathlon data for nnU-Net.")
 app.command(data)
-nnunet = App(name="nnunet", help="nnU-Net with our trainers: plan, train, predict, compare.")
-nnunet.command("ima.cli.nnunet:path", name="path", help="The folder for nnUNet_extTrainer.")
-nnunet.command("ima.cli.nnunet:plan", name="plan", help="nnU-Net's planning and preprocessing.")
-nnunet.command("ima.cli.nnunet:train", name="train", help="nnU-Net's training.")
-nnunet.command("ima.cli.nnunet:predict", name="predict", help="nnU-Net's prediction.")
-nnunet.command("ima.cli.nnunet:compare", name="compare", help="A whole table, in one command.")
+nnunet = App(name="nnunet", help="Use nnU-Net with our trainers: plan, train, predict, compare.")
+nnunet.command(
+    "ima.cli.nnunet:path",
+    name="path",
+    help="Print the folder for nnUNet_extTrainer, where nnU-Net finds our trainers.\n\n"
+    "For nnU-Net's own commands: `export nnUNet_extTrainer=$(ima nnunet path)`, then "
+    "`nnUNetv2_train 4 2d 0 -tr nnUNetTrainerIMA`.",
+)
+nnunet.command("ima.cli.nnunet:plan", name="plan", help="Plan and preprocess, as nnU-Net does.")
+nnunet.command(
+    "ima.cli.nnunet:train", name="train", help="Train as nnU-Net does, with our trainers."
+)
+nnunet.command("ima.cli.nnunet:predict", name="predict", help="Predict as nnU-Net does.")
+nnunet.command(
+    "ima.cli.nnunet:compare",
+    name="compare",
+    help="Prepare, plan, train and attack every row of a table.\n\n"
+    "After a stop, the same command continues.",
+)
 app.command(nnunet)
 
 STOPPED = 130

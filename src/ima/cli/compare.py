@@ -20,29 +20,28 @@ def compare(
     time_budget: str | None = None,
     trust: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Train and test the methods of a config under one recipe; continues what was stopped.
+    """Train and test the methods of a config under one recipe, and make one table.
 
     Parameters
     ----------
     config:
-        A YAML file with `compare` rows, or the name of a config that comes with the library.
+        A YAML file with `compare` rows, or the name of a config of the library.
     overrides:
-        Changes to the config, such as `train.epochs=20`.
+        Changes to the config, such as `train.epochs=20`. Give them before --seeds.
     seeds:
-        Of the training; several give mean and standard deviation, overrides stand before them. 0
-        if not given.
+        Seeds of the training; several give mean and standard deviation. Default: 0.
     out:
-        The folder of runs, table and pictures; `runs/NAME` if not given.
+        The folder for runs, table and pictures. Default: `runs/NAME`.
     jobs:
-        How many runs at a time, each with its share of the cores.
+        How many runs at a time; they share the cores.
     device:
         cpu, cuda, mps or auto.
     time_budget:
-        Such as 540s, 9m or 1h30m: stop in time, with exit code 75; the same command continues. But
-        each call does at least one batch.
+        Such as 540s, 9m or 1h30m. Stop in time, with exit code 75; the same command continues. Each
+        call does at least one batch.
     trust:
-        Import the network that a config in a run's folder names by module:function, which runs its
-        code; a config of your own may name one anyway.
+        Run the code of what a config in a run's folder names as module:name. A config of your own
+        may always name methods, networks, data and a task of your own.
 
     """
     from ima.budget import OUT_OF_TIME, Budget, OutOfTime

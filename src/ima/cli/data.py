@@ -6,14 +6,14 @@ from pathlib import Path
 
 
 def get(name: str, /, *, folder: Path | None = None) -> None:
-    """Fetch a public data set from where its authors keep it, and check that it came whole.
+    """Fetch a public data set from its authors, and check that it is complete.
 
     Parameters
     ----------
     name:
         cifar10, svhn or pneumoniamnist.
     folder:
-        Where to; if not given, the folder in IMA_DATA, else in ./data, where it is looked for:
+        Where to put it. Default: in the folder IMA_DATA, or else ./data, where it is looked for:
         medmnist for pneumoniamnist, NAME for the others.
 
     """
@@ -39,14 +39,12 @@ def get(name: str, /, *, folder: Path | None = None) -> None:
 def subset(name: str, /, *, path: Path | None = None) -> None:
     """Cut the small part of a public data set that the small experiments use.
 
-    It is written to where they look for it, in the folder IMA_DATA, else in ./data.
-
     Parameters
     ----------
     name:
         cifar10 or svhn.
     path:
-        The published files; looked for in IMA_DATA if not given, as `ima data get` leaves them.
+        The published files. Default: where `ima data get` puts them, in IMA_DATA.
 
     """
     from ima.data.subset import SUBSETS, make
@@ -65,18 +63,16 @@ def subset(name: str, /, *, path: Path | None = None) -> None:
 def pack(target: Path, /, *, path: Path | None = None, size: int = 224, quality: int = 95) -> None:
     """Pack the CT images (covid_ct) into one small .zip, to carry to another machine.
 
-    Validation and test images of split 0 stay as they are; training images become JPEG.
-
     Parameters
     ----------
     target:
         The file to write.
     path:
-        The data set's folder or .zip; looked for in IMA_DATA if not given.
+        The data set's folder or .zip. Default: looked for in IMA_DATA.
     size:
         Side of the images in pixels, at least 8.
     quality:
-        Of the training images' JPEG, 1 to 100.
+        JPEG quality of the training images, 1 to 100.
 
     """
     from ima.data.pack import pack_covid_ct
@@ -108,15 +104,16 @@ def msd(
     task:
         Task02_Heart, Task04_Hippocampus or Task05_Prostate.
     path:
-        The task's folder or its .tar; looked for in IMA_DATA if not given.
+        The task's folder or its .tar. Default: looked for in IMA_DATA.
     raw:
-        nnU-Net's folder for raw data; the one that nnUNet_raw names if not given.
+        nnU-Net's folder for raw data. Default: the one in nnUNet_raw.
     seed:
-        Which cases are for training, validation and test.
+        Seed of the split into training, validation and test cases.
     dataset_id:
-        The number in nnU-Net; the Decathlon's own if not given.
+        The data set's number in nnU-Net. Default: the Decathlon's own.
     train_cases:
-        Only so many of the training cases, for a small experiment with the same test cases.
+        How many training cases to use, for a small experiment with the same test cases. Default:
+        all.
 
     """
     import os
@@ -128,7 +125,7 @@ def msd(
     row = find_task(task)
     named = os.environ.get(RAW)
     if raw is None and not named:
-        raise ValueError("where to? Say --raw FOLDER, or set nnUNet_raw to nnU-Net's raw folder")
+        raise ValueError("no folder to write to; give --raw FOLDER, or set nnUNet_raw")
     folder = Path(named or ".") if raw is None else raw
     made = prepare(
         row,

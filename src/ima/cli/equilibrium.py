@@ -12,20 +12,18 @@ def equilibrium(
     jobs: int = 1,
     device: str = "auto",
 ) -> None:
-    """Draw where margins settle, on points whose true boundary is known, and measure by how much.
-
-    Trains the methods of the config `equilibrium`; continues what was stopped.
+    """Draw where margins settle, on points whose true boundary is known, and measure how well.
 
     Parameters
     ----------
     overrides:
         Changes to the config, such as `train.epochs=20`.
     out:
-        The folder of runs, table and picture; `runs/equilibrium` if not given.
+        The folder for runs, table and picture. Default: `runs/equilibrium`.
     seed:
-        Of the training.
+        Seed of the training.
     jobs:
-        How many runs at a time, each with its share of the cores.
+        How many runs at a time; they share the cores.
     device:
         cpu, cuda, mps or auto; for the training.
 

@@ -4,9 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
+
+RUN, ELSEWHERE, NNUNET = "a run", "a network from elsewhere", "a trained nnU-Net"
+
+WHOSE: Mapping[str, tuple[str, ...]] = {
+    "run": (RUN, ELSEWHERE),
+    "transfer_from": (RUN, ELSEWHERE),
+    "model": (RUN, ELSEWHERE),
+    "checkpoint": (RUN,),
+    **dict.fromkeys(("task", "data", "norm", "bounds", "channels", "num_classes"), (ELSEWHERE,)),
+    **dict.fromkeys(("ignore_label", "regions", "cases"), (ELSEWHERE,)),
+    **dict.fromkeys(("images", "labels", "samples", "fold", "weights", "out"), (NNUNET,)),
+}
+"""The options that not every subject has, and whose they are."""
+
+OTHERS: Mapping[str, str] = {
+    RUN: "leave it out with --model",
+    ELSEWHERE: "give --model too",
+    NNUNET: "give --nnunet FOLDER too",
+}
+"""What to do about an option of another subject."""
 
 
 def evaluate(
@@ -16,13 +36,14 @@ def evaluate(
     nnunet: Path | None = None,
     attacks: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     eps: Annotated[list[float] | None, Parameter(consume_multiple=True, negative="")] = None,
-    checkpoint: Literal["best", "last", "both", "validation"] = "both",
+    checkpoint: Literal["best", "last", "both", "validation"] | None = None,
     distances: Annotated[bool, Parameter(negative="")] = False,
     checks: Annotated[bool, Parameter(negative="")] = False,
     strict: Annotated[bool, Parameter(negative="")] = False,
     transfer_from: Path | None = None,
     model: str | None = None,
     data: str | None = None,
+    task: str | None = None,
     norm: str | None = None,
     bounds: tuple[float, float] | None = None,
     channels: int | None = None,
@@ -41,205 +62,131 @@ def evaluate(
     time_budget: str | None = None,
     trust: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Attack a trained run on its test part and write the results into its folder.
-
-    Or a network from elsewhere: its weights in place of the run, and --model, --data and --eps.
-    Or a trained nnU-Net, slice by slice: --nnunet FOLDER in place of the run.
-    Finished batches are kept: after a stop, the same command continues.
+    """Attack a trained network on test data, and write what was found.
 
     Parameters
     ----------
     run:
-        The run's folder; or, with --model, a file of weights: .safetensors or .pt, of any usual
-        layout. Nothing in it is executed.
+        The run's folder. With --model: a file of weights, .safetensors or .pt, in any usual layout;
+        no code in it is run.
     nnunet:
-        A trained nnU-Net's folder, such as
-        nnUNet_results/Dataset004_Hippocampus/nnUNetTrainerIMA__nnUNetPlans__2d; its test cases are
-        imagesTs and labelsTs of the data set in nnUNet_raw.
+        The folder of a trained nnU-Net, such as
+        nnUNet_results/Dataset004_Hippocampus/nnUNetTrainerIMA__nnUNetPlans__2d. Its test cases are
+        imagesTs and labelsTs of its data set in nnUNet_raw.
     attacks:
-        Such as pgd-100 (see `ima list attacks`); the config's if not given. For a trained nnU-Net:
-        pgd-N, ifgsm-N, ensemble-N, noise-N; pgd-100 ifgsm-10 ensemble-100 noise-100 if not given.
+        Names such as pgd-100 (see `ima list attacks`). Default: the config's; without a config
+        pgd-100 ifgsm-10, for segmentation ensemble-100 noise-100 too.
     eps:
-        Noise radii; the config's if not given. For a trained nnU-Net in units of normalised images,
-        the paper's for its data sets if not given.
+        Noise radii. Default: the config's. For a trained nnU-Net in units of normalised images;
+        default: the paper's for its data sets.
     checkpoint:
-        The weights of the epoch that validation picked, of the last one, or both; or the picked
-        weights on the validation part, by which comparisons pick tuned options.
+        Which weights: best (of the epoch that validation picked), last, both; or validation: the
+        best weights on the validation part, as comparisons use to pick tuned options. Default:
+        both.
     distances:
-        Also look for the smallest noise that makes each test sample wrong, for the best weights.
+        Also find the smallest noise that breaks each test sample, for a run's best weights.
     checks:
-        Also look for signs that these attacks were weak rather than the network robust (see
-        `ima list checks`), on the best weights unless --checkpoint is last.
+        Also look for signs that the attacks were weak, not the network robust (see `ima list
+        checks`). Uses a run's best weights, unless --checkpoint is last.
     strict:
-        Run the checks, and end with exit code 3 where one trips.
+        Run the checks, and end with exit code 3 if one trips.
     transfer_from:
         Another run on the same data: the checks try its noise on this network.
     model:
-        Of a network from elsewhere: module:function that builds it, or that is it, or a name of
-        `ima list networks`. With a run's folder: its network said again, see --trust.
+        The network from elsewhere: module:function that builds it (or module:name of the network),
+        or a name of `ima list networks`. With a run's folder: repeats its network, see --trust.
     data:
-        For a network from elsewhere: module:function that gives a data set of (x, y), or a name
-        of `ima list data`, whose test part is taken. Its attribute `classes` names the classes.
+        For a network from elsewhere: module:function that returns a data set of (x, y), or a name
+        of `ima list data`, whose test part is used. Class names come from its attribute `classes`.
+    task:
+        For a network from elsewhere: classification, segmentation, or module:name of a task of your
+        own. Default: what the network's answer shows.
     norm:
-        For a network from elsewhere: 2 or linf; 2 if not given.
+        For a network from elsewhere: 2 or linf. Default: 2.
     bounds:
-        For a network from elsewhere: lowest and highest value of its inputs, such as 0 1; none if
-        not given, 0 1 for data by name.
+        For a network from elsewhere: lowest and highest value of its inputs, such as 0 1. Default:
+        no bounds; 0 1 for data by name.
     channels:
-        For a network from elsewhere: what its function is called with; from the data if not given.
+        For a network from elsewhere: the number of input channels to build it with. Default: the
+        data's.
     num_classes:
-        For a network from elsewhere: what its function is called with; if neither is given, a
-        module:function is called without arguments, for data by name with both numbers.
+        For a network from elsewhere: the number of classes to build it with. If you give neither
+        number, a module:function is called without arguments, or with both numbers for data by
+        name.
     ignore_label:
-        For a segmentation network from elsewhere: the label of pixels that count nowhere.
+        For a segmentation network from elsewhere: pixels with this label do not count.
     regions:
         For a segmentation network from elsewhere: each channel is a region through a sigmoid
-        (--regions), or a class through softmax (--no-regions); as the masks have it if not given,
-        where one-hot masks, every pixel in one channel, mean classes.
+        (--regions), or a class through softmax (--no-regions). Default: what the masks show;
+        one-hot masks with every pixel in one channel mean classes.
     cases:
-        For a network from elsewhere: from which case (patient) each sample is, as intervals need
-        it: module:name of a list or of a function that gives one, a key of the data's dicts, or a
-        place in its tuples such as 2; the data's attribute `cases` if not given.
+        For a network from elsewhere: the case (patient) of each sample, which intervals need:
+        module:name of a list or of a function that returns one, a key of the data's dicts, or a
+        place in its tuples such as 2. Default: the data's attribute `cases`.
     images:
-        For a trained nnU-Net: a folder of other test images, in nnU-Net's file names.
+        For a trained nnU-Net: a folder of other test images, with nnU-Net's file names.
     labels:
-        For a trained nnU-Net: the folder of their labels.
+        For a trained nnU-Net: the folder of the labels of --images.
     samples:
-        For a trained nnU-Net: so many slices only, spread evenly over all cases.
+        For a trained nnU-Net: how many slices to attack, spread evenly over all cases. Default:
+        all.
     fold:
-        For a trained nnU-Net: which fold's weights; the only one's if not given.
+        For a trained nnU-Net: which fold's weights. Default: the fold's, if there is only one.
     weights:
-        For a trained nnU-Net: of the last epoch (final, if not given), or nnU-Net's best ones.
+        For a trained nnU-Net: final (last epoch) or best (nnU-Net's choice). Default: final.
     out:
-        For a trained nnU-Net: where results go; ima in the fold's folder if not given.
+        For a trained nnU-Net: folder for the results. Default: ima in the fold's folder.
     device:
         cpu, cuda, mps or auto.
     seed:
-        Of the attacks' random starts.
+        Seed of the attacks' random starts.
     time_budget:
-        Such as 540s, 9m or 1h30m: stop, with exit code 75, before a batch that may not fit in; the
-        same command continues. But each call does at least one batch.
+        Such as 540s, 9m or 1h30m. Stop, with exit code 75, before a batch that may take too long;
+        the same command continues. Each call does at least one batch.
     trust:
-        Import the network that a run's config names by module:function, which runs its code;
-        without, such a run is refused, unless --model says the same path again.
+        Run the code of a network that a run's config names as module:function. Without it such a
+        run is refused, unless --model repeats the same path.
 
     """
+    # First, before there are other names.
+    given = dict(locals())
     from ima.budget import Budget
 
-    # First, so that what the imports below take counts too.
+    # Before the imports below, so that what they take counts too.
     budget = None if time_budget is None else Budget.parse(time_budget)
-    checks = checks or strict
-    elsewhere = {
-        "--data": data,
-        "--norm": norm,
-        "--bounds": bounds,
-        "--channels": channels,
-        "--num-classes": num_classes,
-        "--ignore-label": ignore_label,
-        "--regions": regions,
-        "--cases": cases,
-    }
-    of_nnunet = {
-        "--images": images,
-        "--labels": labels,
-        "--samples": samples,
-        "--fold": fold,
-        "--weights": weights,
-        "--out": out,
-    }
-    if nnunet is not None:
-        from ima.cli.evaluate_nnunet import evaluate_nnunet, refuse
-
-        own = {"--model": model, "--checks": checks or None, "--distances": distances or None}
-        which = {"--checkpoint": None if checkpoint == "both" else checkpoint}
-        refuse({"a run": run, "--transfer-from": transfer_from, **own, **which, **elsewhere})
-        evaluate_nnunet(
-            nnunet,
-            eps=eps,
-            attacks=attacks,
-            images=images,
-            labels=labels,
-            samples=samples,
-            fold=fold,
-            weights=weights or "final",
-            out=out,
-            device=device,
-            seed=seed,
-            budget=budget,
-        )
-        return
-    if given := [name for name, value in of_nnunet.items() if value is not None]:
-        raise ValueError(f"{given[0]} belongs to a trained nnU-Net; say --nnunet FOLDER too")
-    if run is None:
+    kind = kind_of(given)
+    if kind == RUN and run is not None and run.is_file():
         raise ValueError(
-            "there is nothing to evaluate; name a run's folder, weights with --model, or a trained "
+            f"{run} is a file and no run; give a run's folder, or say how to build the network of "
+            "these weights: --model module:function --data ... --eps ..."
+        )
+    if transfer_from is not None and not (checks or strict):
+        raise ValueError("--transfer-from belongs to the checks; give --checks too")
+    from ima.cli import evaluate_subjects as subjects
+
+    make = {RUN: subjects.of_run, ELSEWHERE: subjects.of_foreign, NNUNET: subjects.of_nnunet}
+    subjects.work(make[kind](given), given, budget)
+
+
+def kind_of(given: Mapping[str, Any]) -> str:
+    """What is to be evaluated; ValueError for options that do not belong to it."""
+    run, model = given["run"], given["model"]
+    again = model is not None and run is not None and (run / "config.yaml").is_file()
+    kind = RUN if model is None or again else ELSEWHERE
+    kind = kind if given["nnunet"] is None else NNUNET
+    for name, whose in WHOSE.items():
+        if given[name] is None or kind in whose:
+            continue
+        option = RUN if name == "run" else f"--{name.replace('_', '-')}"
+        if kind == NNUNET:
+            raise ValueError(
+                f"{option} does not go with --nnunet, which names the network and its data; leave "
+                "it out"
+            )
+        raise ValueError(f"{option} belongs to {whose[0]}; {OTHERS[whose[0]]}")
+    if run is None and kind != NNUNET:
+        raise ValueError(
+            "there is nothing to evaluate; give a run's folder, weights with --model, or a trained "
             "nnU-Net with --nnunet"
         )
-    again = model is not None and run.is_dir() and (run / "config.yaml").exists()
-    _fits(run, None if again else model, elsewhere, checkpoint, checks, transfer_from)
-    if model is not None and not again:
-        from ima.cli.evaluate_foreign import evaluate_foreign
-
-        evaluate_foreign(
-            run,
-            model,
-            data,
-            eps=eps,
-            attacks=attacks,
-            norm=norm,
-            bounds=bounds,
-            channels=channels,
-            num_classes=num_classes,
-            ignore_label=ignore_label,
-            regions=regions,
-            cases=cases,
-            device=device,
-            seed=seed,
-            distances=distances,
-            checks=checks,
-            strict=strict,
-            transfer_from=transfer_from,
-            budget=budget,
-            trust=trust,
-        )
-        return
-    from ima.cli.evaluate_run import evaluate_run
-
-    evaluate_run(
-        run,
-        ("best", "last") if checkpoint == "both" else (checkpoint,),
-        eps=eps,
-        attacks=attacks,
-        device=device,
-        seed=seed,
-        distances=distances,
-        checks=checks,
-        strict=strict,
-        transfer_from=transfer_from,
-        budget=budget,
-        trust=trust,
-        model=model,
-    )
-
-
-def _fits(
-    run: Path,
-    model: str | None,
-    elsewhere: Mapping[str, object],
-    checkpoint: str,
-    checks: bool,
-    transfer_from: Path | None,
-) -> None:
-    """Raise ValueError for options that do not belong together."""
-    given = [name for name, value in elsewhere.items() if value is not None]
-    if model is None and given:
-        raise ValueError(f"{given[0]} belongs to a network from elsewhere; say --model too")
-    if model is None and run.is_file():
-        raise ValueError(
-            f"{run} is a file and no run; name a run's folder, or say how to build the network "
-            "that it holds the weights of: --model module:function --data ... --eps ..."
-        )
-    if model is not None and checkpoint != "both":
-        raise ValueError("--checkpoint belongs to a run; leave it out with --model")
-    if transfer_from is not None and not checks:
-        raise ValueError("--transfer-from belongs to the checks; say --checks too")
+    return kind

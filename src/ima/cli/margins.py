@@ -18,24 +18,22 @@ def margins(
     model: str | None = None,
     trust: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Draw the margins of a run, measure how true they are, and show the extreme samples.
-
-    Writes the folder `margins` of the run. Needs a method that keeps margins, such as ima.
+    """Draw the margins of a run, and measure how true they are.
 
     Parameters
     ----------
     run:
         The run's folder.
     samples:
-        So many training samples at most are searched for their smallest noise.
+        How many training samples, at most, are searched for their smallest noise.
     seed:
-        Which ones, and the attacks' random starts.
+        Seed for the choice of samples, and for the attacks' random starts.
     device:
         cpu, cuda, mps or auto.
     model:
-        The run's network, said again, where its config names one by module:function.
+        Repeats the run's network, if its config names it as module:function.
     trust:
-        Import the network that the run's config names by module:function, which runs its code.
+        Run the code of a network that the run's config names as module:function.
 
     """
     from ima.files import read_arrays

@@ -18,11 +18,7 @@ Words = Annotated[str, Parameter(allow_leading_hyphen=True)]
 
 
 def path() -> None:
-    """Print the folder to export as nnUNet_extTrainer, so that nnU-Net finds the trainers.
-
-    For nnU-Net's own commands: export nnUNet_extTrainer=$(ima nnunet path), then
-    nnUNetv2_train 4 2d 0 -tr nnUNetTrainerIMA.
-    """
+    """Print the folder to export as nnUNet_extTrainer, so that nnU-Net finds the trainers."""
     from ima.nnunet.environment import external_folder
 
     print(external_folder())
@@ -34,10 +30,10 @@ def plan(*arguments: Words, batch_size: int | None = None) -> None:
     Parameters
     ----------
     arguments:
-        As nnU-Net takes them, such as -d 4 -c 2d; `nnUNetv2_plan_and_preprocess -h` lists them.
+        nnU-Net's own, such as -d 4 -c 2d; `nnUNetv2_plan_and_preprocess -h` lists them.
     batch_size:
-        Also write the 2d plan with batches of this size, under a name of its own: nnUNetPlansB32
-        for 32, to be used with -p.
+        Also write the 2d plan with batches of this size, under its own name, such as nnUNetPlansB32
+        for 32; use it with -p.
 
     """
     from ima.nnunet.commands import call, plan_with_batch_size
@@ -52,8 +48,8 @@ def plan(*arguments: Words, batch_size: int | None = None) -> None:
 train = App(
     name="train",
     help_epilogue=(
-        "An iteration of IMA costs up to IMA_STEPS + 2 passes forward and back where training "
-        "without noise takes 1, and nnU-Net trains 1000 epochs of 250 iterations: try IMA_EPOCHS, "
+        "One iteration of IMA costs up to IMA_STEPS + 2 passes forward and back; without noise it "
+        "costs 1. nnU-Net trains 1000 epochs of 250 iterations, so try smaller IMA_EPOCHS, "
         f"IMA_ITERATIONS and IMA_STEPS first.\n\n{variables()}"
     ),
 )
@@ -61,16 +57,15 @@ train = App(
 
 @train.default
 def training(*arguments: Words) -> None:
-    """Train as nnUNetv2_train does, with our trainers at hand.
+    """Train as nnUNetv2_train does, with our trainers.
 
     Parameters
     ----------
     arguments:
-        As nnU-Net takes them, such as 4 2d 0 -tr nnUNetTrainerIMA; `nnUNetv2_train -h` lists them
-        all. Trainers: nnUNetTrainerIMA; nnUNetTrainerSAT, with noise of IMA_EPS;
-        nnUNetTrainerSAT5, nnUNetTrainerSAT10, nnUNetTrainerSAT15, nnUNetTrainerSAT20,
-        nnUNetTrainerSAT25 and nnUNetTrainerSAT40, with noise as large as they say;
-        nnUNetTrainerSTD, without noise.
+        nnU-Net's own, such as 4 2d 0 -tr nnUNetTrainerIMA; `nnUNetv2_train -h` lists them.
+        Trainers: nnUNetTrainerIMA; nnUNetTrainerSAT, with noise of IMA_EPS; nnUNetTrainerSAT5,
+        nnUNetTrainerSAT10, nnUNetTrainerSAT15, nnUNetTrainerSAT20, nnUNetTrainerSAT25 and
+        nnUNetTrainerSAT40, with noise of the size in the name; nnUNetTrainerSTD, without noise.
 
     """
     from ima.nnunet.commands import call
@@ -84,7 +79,7 @@ def predict(*arguments: Words) -> None:
     Parameters
     ----------
     arguments:
-        As nnU-Net takes them, such as -d 4 -c 2d -f 0 -tr nnUNetTrainerIMA -i images -o out;
+        nnU-Net's own, such as -d 4 -c 2d -f 0 -tr nnUNetTrainerIMA -i images -o out;
         `nnUNetv2_predict -h` lists them.
 
     """
@@ -106,27 +101,27 @@ def compare(
     time_budget: str | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Prepare, plan, train and attack every row of a table; continues what was stopped.
+    """Prepare, plan, train and attack every row of a table.
 
     Parameters
     ----------
     config:
         table6, table7, table8, hippocampus_small, or a YAML file like theirs.
     folder:
-        Of everything that is made; `runs/nnunet/NAME` if not given.
+        The folder for all that is made. Default: `runs/nnunet/NAME`.
     data:
-        The Decathlon's folder or .tar; looked for in IMA_DATA if not given.
+        The Decathlon's folder or .tar. Default: looked for in IMA_DATA.
     rows:
-        Some of the rows only, such as STD,IMA.
+        Only some of the rows, such as STD,IMA.
     jobs:
-        How many rows at a time, each with its share of the cores.
+        How many rows at a time; they share the cores.
     device:
         cpu, cuda, mps or auto.
     seed:
-        Of the case split and of the training.
+        Seed of the split of the cases, and of the training.
     time_budget:
-        Such as 540s, 9m or 1h30m: stop in time, with exit code 75; the same command continues. A
-        training loses the epoch that it was in; but each call does at least one epoch, one batch of
+        Such as 540s, 9m or 1h30m. Stop in time, with exit code 75; the same command continues. A
+        training loses its unfinished epoch. Each call does at least one epoch, one batch of
         attacks, or one other step.
     dry_run:
         Print the commands that remain, and run none.

@@ -6,16 +6,16 @@ from pathlib import Path
 
 
 def report(*runs: Path, out: Path = Path("report.html")) -> None:
-    """Write a page about evaluated networks: what noise leaves, curves, samples, margins, checks.
+    """Write a page about evaluated networks, to send on.
 
     Parameters
     ----------
     runs:
-        Folders of runs, or of several runs such as those of a comparison; results files too; of
-        `ima evaluate --nnunet`, or trained folders that hold these.
+        Folders of runs, folders that hold several (such as a comparison's), or results files. For
+        segmentation: folders of `ima evaluate --nnunet`, or trained folders that hold them.
     out:
-        The page, one file that loads nothing; the same as Markdown or JSON where the name ends in
-        .md or .json.
+        The page, one file that loads nothing else. A name that ends in .md or .json gives the same
+        as Markdown or JSON.
 
     """
     from ima.report.html import make

@@ -1,17 +1,19 @@
-"""`ima list WHAT`: the tables of methods, attacks, data sets, networks, checks and configs."""
+"""`ima list WHAT`: the tables of methods, attacks, data sets, networks, tasks, checks, configs."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 
-def show(what: Literal["methods", "attacks", "data", "networks", "checks", "configs"]) -> None:
+def show(
+    what: Literal["methods", "attacks", "data", "networks", "tasks", "checks", "configs"],
+) -> None:
     """List what there is, one line each.
 
     Parameters
     ----------
     what:
-        methods, attacks, data, networks, checks or configs.
+        What to list.
 
     """
     rows: list[tuple[str, str, str]]
@@ -30,12 +32,8 @@ def show(what: Literal["methods", "attacks", "data", "networks", "checks", "conf
         ]
     elif what == "attacks":
         from ima.evaluation.attacks import ATTACKS
-        from ima.evaluation.segment_attacks import SEGMENT_ATTACKS
 
         rows = [(r.label, r.summary, r.paper) for r in ATTACKS.values()]
-        # On a segmentation network the same names look for the lowest Dice.
-        dice = "Segmentation: "
-        rows += [(r.label, dice + r.summary, r.paper) for r in SEGMENT_ATTACKS.values()]
     elif what == "data":
         from ima.data import DATASETS
 
@@ -44,6 +42,10 @@ def show(what: Literal["methods", "attacks", "data", "networks", "checks", "conf
         from ima.networks import NETWORKS
 
         rows = [(r.name, r.summary, r.paper) for r in NETWORKS.values()]
+    elif what == "tasks":
+        from ima.tasks import TASKS
+
+        rows = [(r.name, r.summary, "") for r in TASKS.values()]
     elif what == "checks":
         from ima.evaluation.checks_table import CHECKS
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-
-AGAIN = "network.name="
-"""The one setting of a run that may be said again, so that its code may run."""
 
 
 def train(
@@ -30,48 +26,49 @@ def train(
     Parameters
     ----------
     config:
-        A YAML file, or the name of a config that comes with the library (see `ima list configs`).
+        A YAML file, or the name of a config of the library (see `ima list configs`).
     overrides:
         Changes to the config, such as `method.delta=0.2 train.epochs=20`.
     resume:
-        The folder of a run to continue; takes no config. Of its settings only network.name may be
-        said again, see --trust.
+        The folder of a run to continue, in place of a config. No setting can change; only the names
+        of what is your own may be repeated, see --trust.
     out:
-        The new run's folder; `runs/NAME-METHOD-seedS` if not given.
+        The new run's folder. Default: `runs/NAME-METHOD-seedS`.
     init:
-        Weights to start from: .safetensors, or .pt; nothing in the file is executed.
+        Weights to start from: a .safetensors or .pt file. No code in it is run.
     device:
         cpu, cuda, mps or auto.
     devices:
-        How many devices (with `torchrun`, it decides).
+        How many devices. With `torchrun`, that decides.
     time_budget:
-        Such as 540s, 9m or 1h30m: stop in time, with exit code 75, where the run can continue. But
-        each call trains at least one batch, or does one validation.
+        Such as 540s, 9m or 1h30m. Stop in time, with exit code 75, so that the run can continue.
+        Each call trains at least one batch, or does one validation.
     trust:
-        Import the network that the config in a run's folder names by module:function, which runs
-        its code; without, such a run is refused, unless the same network.name is said again.
+        Run the code of what the config in a run's folder names as module:name. Without it such a
+        run is refused, unless you repeat the same name: network.name=module:name, likewise
+        method.name, data.name and task.name.
 
     """
     from ima.budget import OUT_OF_TIME, Budget, OutOfTime
 
     budget = None if time_budget is None else Budget.parse(time_budget)
     from ima.cli.progress import watch
-    from ima.evaluation.results import PICKED
     from ima.training.config import load_config, warnings
     from ima.training.loop import fit
     from ima.training.picking import picked
     from ima.training.run import Run, leads
     from ima.training.same import unknown_origin
+    from ima.training.trust import AGAIN
 
     if resume is not None and config is not None and "=" in config:
         config, overrides = None, (config, *overrides)
     if (config is None) == (resume is None):
-        raise ValueError("name either a config or --resume RUN, as in `ima train digits`")
+        raise ValueError("give either a config or --resume RUN, as in `ima train digits`")
     if resume is not None:
-        others = [word for word in overrides if not word.startswith(AGAIN)]
-        if others or out is not None or init is not None:
+        said = [word.partition("=")[::2] for word in overrides]
+        if any(key not in AGAIN for key, _ in said) or out is not None or init is not None:
             raise ValueError("--resume continues a run as it was; it takes no other settings")
-        run = Run.open(resume, trust=trust or _said_again(overrides))
+        run = Run.open(resume, trust=trust or {name for _, name in said})
     else:
         assert config is not None
         loaded = load_config(config, overrides, trust)
@@ -114,10 +111,5 @@ def train(
             f"{which}: epoch {int(row['epoch']) + 1}, validation clean {row['val_accuracy']:.1%}, "
             f"PGD-10 at {loaded.evaluate.middle:g}: {row['val_pgd']:.1%}"
         )
-    print(f"best: picked by {told[PICKED]}")
+    print(f"best: picked by {told['picked']}")
     print(f"next: ima evaluate {run.folder}")
-
-
-def _said_again(overrides: Sequence[str]) -> tuple[str, ...]:
-    """The networks that the command line names itself."""
-    return tuple(word.removeprefix(AGAIN) for word in overrides)

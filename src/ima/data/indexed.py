@@ -8,15 +8,22 @@ from torch.utils.data import Dataset, IterableDataset
 
 
 class Indexed(Dataset[Any]):
-    """A map-style data set whose items gain the sample id.
+    """A map-style data set whose items gain the sample's id, which methods with margins need.
 
-    Items that are tuples or lists `(x, y, ...)` become tuples `(x, y, ..., id)`; items that are
-    dicts become new dicts with the key `"id"`. The id is a Python int in `[0, len(data))`, so that
-    the default collate makes an int64 tensor `(B,)` of a batch. It counts within `data`: wrap
-    what is trained on, `Indexed(Subset(...))`, and leave the order alone between restarts.
+    data: a data set or sequence with a length, of items `(x, y, ...)` or dicts.
 
-    Raises `TypeError` for data without a length or with items of another kind, `ValueError` for
-    dicts that have an `"id"` already, `IndexError` for an index out of range.
+    Tuples and lists become tuples `(x, y, ..., id)`; dicts become new dicts with the key "id". The
+    id is an int from 0 to len(data) - 1; the default collate makes an int64 tensor (B,) of a batch.
+    Wrap exactly the data that is trained on, such as `Indexed(Subset(...))`, and keep its order
+    when a run is continued.
+
+    Raises TypeError for data without a length or with other items, ValueError for dicts that have
+    an "id" already, IndexError for an index out of range.
+
+    >>> import ima
+    >>> data = ima.Indexed([("image 0", 3), ("image 1", 5)])
+    >>> data[1]
+    ('image 1', 5, 1)
     """
 
     def __init__(self, data: Dataset[Any] | Sequence[Any]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ima.attacks.inputs import Bounds, Model
 from ima.evaluation.autoattack import autoattack, describe, lacks_autoattack
+from ima.evaluation.hopskipjump import hopskipjump
 from ima.evaluation.lowest import Lowest, climb, walk_from
 from ima.evaluation.noise import AMPLITUDE, noise_in_ball, white_noise
 from ima.evaluation.setting import Setting
@@ -133,6 +134,14 @@ ATTACKS = {
             "pgd-N with Dice, with cross-entropy and with both; the point of lowest Dice counts. "
             "For segmentation.",
             _lacks_masks,
+        ),
+        AttackRow(
+            "hopskipjump",
+            hopskipjump,
+            20,
+            "Chen et al., S&P 2020",
+            "N steps along the boundary from a wrong point, by decisions alone: it tells whether "
+            "gradients mislead. Some 150 passes a step.",
         ),
         AttackRow(
             "noise",

@@ -97,6 +97,8 @@ def settings(told: Mapping[str, Any], norm: str, attacks: Sequence[str] = ()) ->
         left_out=tuple(filter(None, [take("left out")])),
         samples=number(had),
         total=number(total.split(" ")[0]) if total else None,
+        # Of checks: `3 of the 5 that the model has right`.
+        right=number(total.removeprefix("the ").split(" ")[0]) if total[:4] == "the " else None,
         part=take("part") or "test",
         seed=number(take("seed")),
         seconds=float(take("seconds") or "nan") if "seconds" in left else None,
@@ -109,6 +111,7 @@ def settings(told: Mapping[str, Any], norm: str, attacks: Sequence[str] = ()) ->
         picked=take("picked by"),
         data=take("dataset") or take("data"),
         data_digest=take("digest of the cases"),
+        cases=take("test cases"),
         remarks=_listed(take("remarks")),
         weights=left["weights"] if left.get("weights") in ("best", "last") else "",
         about={**left, **({"clean accuracy": clean} if clean else {})},
@@ -132,10 +135,15 @@ def _classes(
         raise ValueError("a cell of `broken` is neither 0 nor 1")
     found: Found = _rows(cells, [1.0 - int(cell) for cell in cells["broken"]], cells["distance"])
     found["case"] = cells.get("case", [""] * len(found["id"]))
-    for name in ("label", "prediction"):
-        found[name] = list(map(from_cell, cells[name]))
-        check_kind(name, found[name])
-    return found, settings(told, norm, cells["attack"])
+    return found | _said(cells), settings(told, norm, cells["attack"])
+
+
+def _said(cells: Mapping[str, list[str]]) -> Found:
+    """Labels and predictions, each of one kind."""
+    found = {name: list(map(from_cell, cells[name])) for name in ("label", "prediction")}
+    for name, values in found.items():
+        check_kind(name, values)
+    return found
 
 
 def _segments(
@@ -172,7 +180,7 @@ def _distances(
 ) -> tuple[Found, Settings]:
     found: Found = {
         "id": list(map(int, cells["id"])),
-        **{name: list(map(from_cell, cells[name])) for name in ("label", "prediction")},
+        **_said(cells),
         "distance": list(map(float, cells["distance"])),
         "attack": cells["attack"],
     }

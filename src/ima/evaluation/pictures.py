@@ -58,8 +58,8 @@ class Pictures(ABC):
     def __init__(self, record: Path, data: str) -> None:
         self.record, self.data = record, data
         self.beside = record.with_name(record.name + ".npz")
-        key, old = read_beside(self.beside, lambda found: (str(found["key"]), self.read(found)))
-        self.old = old if key == self._key() else []
+        self.key, self.old = read_beside(self.beside, lambda f: (str(f["key"]), self.read(f)))
+        self.begun = False
         self.new: list[Picture] = []
 
     @abstractmethod
@@ -82,6 +82,12 @@ class Pictures(ABC):
         """The arrays of the file that is left."""
         return arrays
 
+    def begin(self) -> None:
+        """Drop those of another record; not before evaluation has begun its own."""
+        if not self.begun and self.key != self._key():
+            self.old = []
+        self.begun = True
+
     def save(self) -> None:
         """Write them, before the batch is recorded."""
         found = self.all()
@@ -91,6 +97,7 @@ class Pictures(ABC):
 
     def all(self) -> list[Picture]:
         """Those of the batches that were finished before, and of those since."""
+        self.begin()
         again = set(map(_place, self.new))
         return self.picked([*(p for p in self.old if _place(p) not in again), *self.new])
 
@@ -117,12 +124,18 @@ class Worded(Pictures):
         self, record: Path, data: str, tries: int, words: Callable[[Any, Sequence[str]], str]
     ) -> None:
         self.tries, self.words = tries, words
-        self.ids: dict[int, None] = {}
+        self.ids = set[int]()
         super().__init__(record, data)
-        self.ids.update(dict.fromkeys(picture["id"] for picture in self.old))
+
+    def begin(self) -> None:
+        """Drop those of another record; count the samples of this one."""
+        if not self.begun:
+            super().begin()
+            self.ids = {picture["id"] for picture in self.old}
 
     def keep(self, example: Example) -> None:
         """Take one sample under one attack, if it is among the first."""
+        self.begin()
         size = (example.clean.nbytes + example.noisy.nbytes) * max(1, self.tries)
         room = len(self.ids) < min(LIMIT, max(FEW, MEMORY // max(1, size)))
         if example.id not in self.ids and not room:
@@ -131,7 +144,7 @@ class Worded(Pictures):
         earlier = [*self.old[:1], *self.new[:1]]
         if earlier and earlier[0]["clean"].shape != tuple(example.clean.shape):
             return
-        self.ids[example.id] = None
+        self.ids.add(example.id)
         trees = {
             "label": example.target,
             "prediction": example.predicted,

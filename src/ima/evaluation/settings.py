@@ -27,7 +27,8 @@ class Settings(BaseModel):
 
     network: a digest of the weights; file: of the file that they were in; label: what the network
     is called; weights: which of a run's; epoch: such as `7 of 30`, and picked: what picked it;
-    data: its name; data_digest: tells samples and labels from others; cap: the largest margin.
+    data: its name; data_digest: tells samples and labels from others; cases: where a trained
+    nnU-Net's test cases lay; cap: the largest margin.
     remarks: what leaves the figures in doubt, as sentences; about: what else is said, in words.
     """
 
@@ -56,6 +57,7 @@ class Settings(BaseModel):
     picked: str = ""
     data: str = ""
     data_digest: str = ""
+    cases: str = ""
     cap: float | None = None
     remarks: tuple[str, ...] = ()
     about: dict[str, str] = {}
@@ -87,6 +89,12 @@ class Settings(BaseModel):
             return ""
         some = self.total not in (None, self.samples)
         return f"{self.samples} of {self.total}" if some else str(self.samples)
+
+    def covers(self, asked: int | None) -> bool | None:
+        """Whether these are as many samples as asked for, all if None; None where unknown."""
+        if self.samples is None or self.total is None:
+            return None
+        return self.samples == (self.total if asked is None else min(asked, self.total))
 
 
 OTHER: Mapping[str, str] = {

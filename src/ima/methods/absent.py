@@ -29,13 +29,13 @@ MADE_UP = 2
 
 
 class Takes(Protocol):
-    """A method that can stand aside. absent: whether it has no samples in this step."""
+    """A method that may get no samples. absent: whether it has none in this step."""
 
     absent: bool
 
     @property
     def bounds(self) -> Bounds:
-        """Of x's entries."""
+        """(low, high) of x's entries, or None."""
         ...
 
 
@@ -62,9 +62,9 @@ def or_absent(call: Call) -> Call:
 def _standing_aside(method: Takes, model: nn.Module) -> Generator[None]:
     if any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
         raise ValueError(
-            "a batch without samples came to a model with SyncBatchNorm, whose statistics would "
-            "count samples that are none; give every process at least one sample, for example with "
-            "drop_last=True"
+            "this process got a batch without samples, and the model has SyncBatchNorm, whose "
+            "statistics would count made-up samples; give every process at least one sample, for "
+            "example with drop_last=True"
         )
     method.absent = True
     try:

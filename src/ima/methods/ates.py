@@ -21,19 +21,34 @@ from ima.attacks.inputs import Bounds
 from ima.attacks.walk import Here
 from ima.methods.absent import or_absent
 from ima.methods.base import Step
-from ima.methods.noisy import Noisy, classes_only, radii
+from ima.methods.noisy import Noisy, classes_only
 from ima.norms import Norm
 from ima.tasks import Classification, Task, Tree
 
 
 class ATES(Noisy):
-    """Train on samples attacked up to a difficulty that grows over the run.
+    """Train on noisy samples whose attack stops once they are difficult enough; the limit grows.
 
-    eps: the radius, in x's units and `norm`; initial, final: the gap at the start and at the end,
-    in [-1, 1]; begin, end: shares of the run between which it grows; steps, bounds, seed: see
-    `Noisy`; task: classification.
+    eps: noise radius, in x's units and `norm`, above 0.
+    initial: limit at the start of the run: highest wrong minus true probability, -1 to 1.
+    final: limit at the end of the run, -1 to 1.
+    begin: share of the run after which the limit starts to grow, 0 to below `end`.
+    end: share of the run after which the limit stays, at most 1.
+    norm: how noise is measured: 2, "linf" or a `Norm`.
+    bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
+    steps: attack steps at most, 1 or more.
+    task: `Classification()`, also if None.
+    seed: seed of the noise.
+
     Raises ValueError for values outside these ranges, and for another task.
     Source: Sitawarin, Chakraborty, Wagner, arXiv:2003.09347v2, Algorithm 1.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> method = ima.ATES(eps=0.1, bounds=(0, 1))
+    >>> step = method(model, x, y, ids=torch.arange(8))
+    >>> step.loss.backward()
+    >>> method.end_epoch(0, epochs=10)  # the limit may grow
     """
 
     def __init__(
@@ -62,28 +77,24 @@ class ATES(Noisy):
 
     @property
     def scheduled(self) -> bool:
-        """The difficulty grows with the epoch."""
+        """True: the limit grows with the epoch, so call end_epoch()."""
         return True
 
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
-        """The step's loss; x: (B, *dims), y: (B,) labels; ids are not used.
-
-        Raises ValueError for inputs outside bounds, and for outputs and targets that do not fit;
-        FloatingPointError for NaN.
-        """
-        x, y, box = self._prepare(x, y, ids)
-        right = self._right(model, x, y)
-        radius = radii(x, self.eps)
+        """The loss and metrics of one batch; see `Method`. ids are not used."""
+        x, y, box = self.prepare(x, y, ids)
+        right = self.right(model, x, y)
+        radius = self.full_radius(x)
         limit = gap(self.epoch, self.epochs, self.initial, self.final, self.begin, self.end)
 
         def difficult(here: Here) -> Tensor:
             return difficulty(self.task, here.output, here.target) > limit
 
-        start = self._start(x, radius, box)
+        start = self.uniform_start(x, radius, box)
         stride = 4 * radius / self.steps
-        walked = self._walk(model, x, y, radius, stride, box, start=start, stop=difficult)
-        return self._train_on(model, walked.x, y, right, walked.stuck)
+        walked = self.walk(model, x, y, radius, stride, box, start=start, stop=difficult)
+        return self.train_on(model, walked.x, y, right, walked.stuck)
 
 
 def difficulty(task: Classification, output: Tree, y: Tensor) -> Tensor:

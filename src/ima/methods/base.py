@@ -17,17 +17,28 @@ from ima.attacks.lockstep import processes
 from ima.norms import Norm, get_norm
 from ima.tasks import Task, Tree, check_task, plain, targets
 
+EVERY = {"samples", "correct", "loss"}
+"""The metrics of every step."""
+
 
 @dataclass(frozen=True)
 class Step:
-    """One training step.
+    """One training step: the loss to call `backward` on, and what to log.
 
-    loss: scalar with graph; call `backward` on it. metrics: detached scalar tensors on the
-    model's device; reading one is what synchronises. Every method gives `samples`, `correct` (on
-    clean samples, a count) and `loss`; methods that add noise `noisy_samples`, `noisy_correct`,
-    `crossed` and `stuck` (counts); methods with margins `margin`, the batch's mean of those that
-    stood before the step. `crossed`: right samples that noise made wrong; where a method searches
-    for the boundary, those of which it found it within `eps`.
+    loss: scalar with graph, the batch's mean.
+    metrics: detached scalars by name, on the model's device; reading one waits for the device.
+
+    Counts in `metrics`: `samples` and `correct` (clean samples) from every method. Those with noise
+    add `noisy_samples`, `noisy_correct`, `stuck` (see `Attacked`) and `crossed`: right samples that
+    noise made wrong, or for which a search found the boundary within `eps`. Other numbers: `loss`;
+    from methods with margins `margin`: the mean of the batch's margins before the step.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> step = ima.Standard()(model, x, y, ids=torch.arange(8))
+    >>> step.loss.backward()
+    >>> sorted(step.metrics)
+    ['correct', 'loss', 'samples']
     """
 
     loss: Tensor
@@ -35,33 +46,51 @@ class Step:
 
 
 class Method(Protocol):
-    """A way to turn a batch into a loss. It never touches the optimiser and never moves the model.
+    """A training method: it makes a loss of a batch, uses no optimiser and never moves the model.
 
     The model may be wrapped (DDP, `torch.compile`, Fabric): attacks run on the module inside, the
     training passes on the wrapper. Set the model to training mode before the call.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> method: ima.Method = ima.SAT(eps=0.1)
+    >>> step = method(model, x, y, ids=torch.arange(8))
+    >>> step.loss.backward()  # then optimizer.step()
+    >>> method.end_epoch(0, epochs=10)  # after each epoch
     """
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
-        """The step's loss; x: (B, *dims), y: the task's targets, ids: (B,) integers.
+        """The loss and metrics of one batch.
 
-        In a run of several processes a batch may be empty: then the loss is 0, with a graph, and
-        counts in the mean of all processes' gradients that DDP and FSDP take.
+        model: a module whose output fits the task, in training mode.
+        x: (B, *dims), floating, inside the method's bounds.
+        y: the task's targets, such as (B,) integer labels.
+        ids: (B,) integers, which training samples these are; methods without margins ignore them.
+
+        In a run of several processes all must call it equally often, and a batch may be empty: then
+        the loss is 0, with a graph, and counts in the mean of gradients that DDP and FSDP take.
+        Raises ValueError or TypeError for x, y, ids or outputs that do not fit, FloatingPointError
+        for a loss that is not finite; no margin has changed then.
         """
         ...
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
-        """Say that epoch number `epoch` (from 0) of `epochs` is over.
+        """Tell the method that an epoch is over. Every process of a distributed run must call it.
 
-        Every process of a distributed run must call it.
+        epoch: which one, from 0.
+        epochs: how many the whole run has, 1 or more.
         """
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What must be saved to continue: tensors and numbers."""
+        """What must be saved to continue: tensors, numbers and strings, in dicts."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state."""
+        """Continue from what `state_dict` gave.
+
+        state: of the same method, built with the same options; ValueError for any other.
+        """
         ...
 
 
@@ -71,18 +100,19 @@ class Stateless:
     absent = False
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
-        """Nothing changes with the epoch."""
+        """Do nothing: this method does not depend on the epoch."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty."""
+        """An empty dict: this method keeps nothing between batches."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing to load; ValueError where there is something: it is another method's."""
+        """Do nothing; ValueError for a state that is not empty: another method saved it."""
         if state:
+            saved = state.get("method", "another method")
             raise ValueError(
-                f"the saved state is that of {state.get('method', 'another method')}, this method "
-                f"is {type(self).__name__}; make the method as it was made when the state was saved"
+                f"this state was saved by {saved}, but this is {type(self).__name__}; build "
+                f"{saved} with the same options before loading"
             )
 
 
@@ -141,6 +171,19 @@ def finite(loss: Tensor, *, everywhere: bool = False) -> Tensor:
                 "not finite: lower the learning rate, clip gradients, or check the data"
             )
     return loss
+
+
+def check_step(step: Any, method: Method) -> Step:
+    """What a method gave, if it is a step with the metrics that every step has; else TypeError."""
+    if isinstance(step, Step) and step.metrics.keys() >= EVERY:
+        return step
+    came = (
+        f"a Step with {', '.join(step.metrics)}" if isinstance(step, Step) else type(step).__name__
+    )
+    raise TypeError(
+        f"{type(method).__name__} returned {came}; expected an ima.Step with the metrics "
+        f"{', '.join(sorted(EVERY))}"
+    )
 
 
 def count(flags: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from ima.attacks.inputs import Bounds
 from ima.attacks.walk import Here
 from ima.methods.absent import or_absent
 from ima.methods.base import Step, positive
-from ima.methods.noisy import Noisy, radii
+from ima.methods.noisy import Noisy
 from ima.norms import Norm, per_sample
 from ima.tasks import Task, Tree
 from ima.tasks.pixels import wide
@@ -43,8 +43,11 @@ PATIENCE = 10 / 300
 class Lesson:
     """Where the curriculum stands.
 
-    strength: steps of the strongest attack; best: highest accuracy at this strength so far; stale:
-    epochs since then; right, seen: samples of the current epoch.
+    strength: steps of the strongest attack now.
+    best: highest accuracy at this strength so far.
+    stale: epochs since then.
+    right: right noisy samples of the current epoch.
+    seen: samples of the current epoch.
     """
 
     strength: int = 0
@@ -55,13 +58,26 @@ class Lesson:
 
 
 class CurriculumAT(Noisy):
-    """Train on a mixture of attacks from none to k steps; k grows as training succeeds.
+    """Train on a mixture of attacks with 0 to k steps; k grows as training succeeds.
 
-    eps: the radius, in x's units and `norm`; steps: the largest k; threshold: accuracy on noisy
-    samples above which k grows, in (0, 1]; patience: epochs without progress after which it grows
-    too, a thirtieth of the run if None; bounds, task, seed: see `Noisy`.
-    Raises ValueError for values outside these ranges.
+    eps: noise radius, in x's units and `norm`, above 0.
+    threshold: accuracy on noisy samples above which k grows, above 0, at most 1.
+    patience: epochs without progress after which k grows too, above 0; None: a thirtieth of all.
+    norm: how noise is measured: 2, "linf" or a `Norm`.
+    bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
+    steps: largest k, 1 or more.
+    task: what outputs and targets mean; None: `Classification()`.
+    seed: seed of the noise.
+
+    Raises ValueError for values outside these ranges, TypeError for a task that is none.
     Source: Cai, Du, Liu, Song, arXiv:1805.04807, Algorithm 1, with batch mixing.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> method = ima.CurriculumAT(eps=0.1, bounds=(0, 1))
+    >>> step = method(model, x, y, ids=torch.arange(8))
+    >>> step.loss.backward()
+    >>> method.end_epoch(0, epochs=10)  # k may grow
     """
 
     def __init__(
@@ -85,28 +101,24 @@ class CurriculumAT(Noisy):
 
     @property
     def scheduled(self) -> bool:
-        """The curriculum moves on at the end of an epoch."""
+        """True: k grows at the end of an epoch, so call end_epoch()."""
         return True
 
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
-        """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
-
-        Raises ValueError for inputs outside bounds, and for outputs and targets that do not fit;
-        FloatingPointError for NaN.
-        """
-        x, y, box = self._prepare(x, y, ids)
-        right = self._right(model, x, y)
-        radius = radii(x, self.eps)
+        """The loss and metrics of one batch; see `Method`. ids are not used."""
+        x, y, box = self.prepare(x, y, ids)
+        right = self.right(model, x, y)
+        radius = self.full_radius(x)
         strength = self.lesson.strength
         quota = chunks(len(x), strength).to(x.device)
         attacked = per_sample(quota > 0, x)
-        start = torch.where(attacked, self._start(x, radius, box), wide(x))
+        start = torch.where(attacked, self.uniform_start(x, radius, box), wide(x))
 
         def done(here: Here) -> Tensor:
             return here.step >= quota[here.index]
 
-        walked = self._walk(
+        walked = self.walk(
             model,
             x,
             y,
@@ -117,14 +129,14 @@ class CurriculumAT(Noisy):
             start=start,
             stop=done,
         )
-        step = self._train_on(model, walked.x, y, right, walked.stuck)
+        step = self.train_on(model, walked.x, y, right, walked.stuck)
         if not self.absent:
             self.lesson.right += float(step.metrics["noisy_correct"])
             self.lesson.seen += len(x)
         return step
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
-        """Let k grow if the epoch went well enough, or no better than those before."""
+        """Tell the method that an epoch is over; see `Method`. k grows if the epoch allows it."""
         super().end_epoch(epoch, epochs)
         lesson = self.lesson
         accuracy = _everywhere(lesson.right) / max(1.0, _everywhere(lesson.seen))
@@ -137,11 +149,11 @@ class CurriculumAT(Noisy):
             self.lesson = Lesson(lesson.strength + 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where curriculum and noise stand."""
+        """What to save: where the curriculum stands, and the state of the noise."""
         return {"lesson": asdict(self.lesson), **super().state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state."""
+        """Continue from a saved state; ValueError for another method's."""
         super().load_state_dict(state)
         self.lesson = Lesson(**state["lesson"])
 

@@ -27,8 +27,9 @@ from ima.attacks.inputs import Bounds
 from ima.attacks.walk import look
 from ima.margins import Margins
 from ima.methods.absent import or_absent
+from ima.methods.adaptive import Adaptive
 from ima.methods.base import Step, one_of, positive
-from ima.methods.noisy import Adaptive, classes_only
+from ima.methods.noisy import classes_only
 from ima.norms import Norm
 from ima.tasks import Task, Tree
 from ima.tasks.divergence import log_probabilities
@@ -44,14 +45,26 @@ KAPPA = 10.0
 
 
 class CustomizedAT(Adaptive):
-    """Train on noisy samples, each with a radius of its own and a label that softens with it.
+    """Train on noisy samples, each with its own radius and a label that is softer at larger radii.
 
-    num_samples: of the training set; ids are 0..num_samples-1. eps: the largest radius and eta:
-    growth a visit, 0.16 * eps if None, both in x's units and `norm`; loss: `"ce"`, or `"mix"`,
-    which adds the margin to the next class, down to -10; steps, bounds, seed: see `Noisy`; task:
-    classification.
+    num_samples: size of the training set, 1 or more; ids are 0 to num_samples - 1.
+    eps: largest radius, in x's units and `norm`, above 0.
+    eta: how much a radius grows per visit, in x's units and `norm`, above 0; None: 0.16 * eps.
+    loss: "ce", cross-entropy; "mix" adds the margin to the next class, down to -10.
+    norm: how noise is measured: 2, "linf" or a `Norm`.
+    bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
+    steps: attack steps, 1 or more.
+    task: `Classification()`, also if None.
+    seed: seed of the noise, and of the soft labels.
+
     Raises ValueError for values outside these ranges, and for another task.
     Source: Cheng, Lei, Chen, Dhillon, Hsieh, arXiv:2002.06789, Algorithm 1.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> method = ima.CustomizedAT(num_samples=8, eps=0.3, bounds=(0, 1))
+    >>> step = method(model, x, y, ids=torch.arange(8))
+    >>> step.loss.backward()
     """
 
     def __init__(
@@ -78,18 +91,13 @@ class CustomizedAT(Adaptive):
 
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
-        """The step's loss; x: (B, *dims), y: (B,) labels, ids: (B,) integers.
-
-        Updates the margins. Every process of a distributed run must call it equally often.
-        Raises ValueError or TypeError for ids, labels and inputs out of range, and for outputs of
-        a wrong shape; FloatingPointError for NaN. Nothing is updated then.
-        """
-        x, y, box = self._prepare(x, y, ids)
+        """The loss and metrics of one batch; see `Method`. Updates the margins."""
+        x, y, box = self.prepare(x, y, ids)
         old = self._radii(ids, x)
         output = look(model, x)
         self.task.check(output, y)
         tried = (old + self.eta).clamp_max(self.eps)
-        walked = self._walk(
+        walked = self.walk(
             model,
             x,
             [self._soften(output, y, old), y],
@@ -101,7 +109,7 @@ class CustomizedAT(Adaptive):
         held = self.task.correct(look(model, walked.x), y)
         new = torch.where(held, tried, old)
         label = self._soften(output, y, new)
-        step = self._train_on(
+        step = self.train_on(
             model,
             walked.x,
             y,

@@ -24,7 +24,7 @@ from ima.attacks.inputs import Bounds
 from ima.attacks.walk import Here
 from ima.methods.absent import or_absent
 from ima.methods.base import Step, positive
-from ima.methods.noisy import Noisy, radii
+from ima.methods.noisy import Noisy
 from ima.norms import Norm
 from ima.tasks import Task, Tree
 
@@ -33,12 +33,25 @@ SHARE = 100 / 120
 
 
 class DAT(Noisy):
-    """Train on samples attacked until a convergence criterion that tightens over the run.
+    """Train on noisy samples whose attack stops once it has converged; the criterion tightens.
 
-    eps: the radius, in x's units and `norm`; c_max: the first threshold, in the loss's units,
-    above 0; steps, bounds, task, seed: see `Noisy`.
-    Raises ValueError for values outside these ranges.
+    eps: noise radius, in x's units and `norm`, above 0.
+    c_max: the first threshold of the criterion (FOSC), in the loss's units, above 0; falls to 0.
+    norm: how noise is measured: 2, "linf" or a `Norm`.
+    bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
+    steps: attack steps at most, 1 or more.
+    task: what outputs and targets mean; None: `Classification()`.
+    seed: seed of the noise.
+
+    Raises ValueError for values outside these ranges, TypeError for a task that is none.
     Source: Wang et al., ICML 2019 (arXiv:2112.08304), FOSC and Algorithm 1.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> method = ima.DAT(eps=0.1, bounds=(0, 1))
+    >>> step = method(model, x, y, ids=torch.arange(8))
+    >>> step.loss.backward()
+    >>> method.end_epoch(0, epochs=10)  # the threshold falls
     """
 
     def __init__(
@@ -58,20 +71,16 @@ class DAT(Noisy):
 
     @property
     def scheduled(self) -> bool:
-        """The criterion tightens with the epoch."""
+        """True: the threshold falls from epoch to epoch, so call end_epoch()."""
         return True
 
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
-        """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
-
-        Raises ValueError for inputs outside bounds, and for outputs and targets that do not fit;
-        FloatingPointError for NaN.
-        """
+        """The loss and metrics of one batch; see `Method`. ids are not used."""
         setting = self.setting
-        x, y, box = self._prepare(x, y, ids)
-        right = self._right(model, x, y)
-        radius = radii(x, self.eps)
+        x, y, box = self.prepare(x, y, ids)
+        right = self.right(model, x, y)
+        radius = self.full_radius(x)
         limit = threshold(self.epoch, self.epochs, self.c_max)
 
         def converged(here: Here) -> Tensor:
@@ -80,19 +89,19 @@ class DAT(Noisy):
             gradient, factor = here.rise
             return factor * fosc(gradient, here.offset, self.eps, setting.norm) <= limit
 
-        walked = self._walk(
+        walked = self.walk(
             model,
             x,
             y,
             radius,
             2.5 * radius / self.steps,
             box,
-            start=self._start(x, radius, box),
+            start=self.uniform_start(x, radius, box),
             # The loss itself: the scale of its gradient is what FOSC measures.
             objective=setting.task.loss,
             stop=converged,
         )
-        return self._train_on(model, walked.x, y, right, walked.stuck)
+        return self.train_on(model, walked.x, y, right, walked.stuck)
 
 
 def fosc(gradient: Tensor, offset: Tensor, eps: float, norm: Norm) -> Tensor:

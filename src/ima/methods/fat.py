@@ -24,7 +24,7 @@ from ima.attacks.inputs import Bounds
 from ima.attacks.walk import Here
 from ima.methods.absent import or_absent
 from ima.methods.base import Step
-from ima.methods.noisy import Noisy, radii
+from ima.methods.noisy import Noisy
 from ima.norms import Norm, gaussian
 from ima.tasks import Task, Tree
 from ima.tasks.pixels import wide
@@ -34,13 +34,26 @@ CUTS = (50 / 120, 90 / 120)
 
 
 class FAT(Noisy):
-    """Train on samples that the attack has only just made wrong.
+    """Train on noisy samples just beyond the boundary: the attack stops soon after it succeeds.
 
-    eps: the largest radius, in x's units and `norm`; tau: steps on the wrong side before a sample
-    stops, 0 or more, or `"dynamic"`: 0, 1, 2 as training goes on; omega: deviation of the noise
-    in every step, 0 or more; steps, bounds, task, seed: see `Noisy`.
-    Raises ValueError for values outside these ranges.
+    eps: largest noise radius, in x's units and `norm`, above 0.
+    tau: steps to go on after a sample is wrong, 0 or more; "dynamic": 0, 1, then 2 over the run.
+    omega: standard deviation of random noise in every step, in x's units, 0 or more.
+    norm: how noise is measured: 2, "linf" or a `Norm`.
+    bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
+    steps: attack steps at most, 1 or more.
+    task: what outputs and targets mean; None: `Classification()`.
+    seed: seed of the noise.
+
+    Raises ValueError for values outside these ranges, TypeError for a task that is none.
     Source: Zhang et al., ICML 2020, arXiv:2002.11242, Algorithms 1 and 2.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> method = ima.FAT(eps=0.1, bounds=(0, 1))
+    >>> step = method(model, x, y, ids=torch.arange(8))
+    >>> step.loss.backward()
+    >>> method.end_epoch(0, epochs=10)  # tau="dynamic" may grow
     """
 
     def __init__(
@@ -64,20 +77,16 @@ class FAT(Noisy):
 
     @property
     def scheduled(self) -> bool:
-        """With tau given, nothing depends on the epoch."""
+        """True with tau="dynamic": tau grows over the run, so call end_epoch()."""
         return self.tau == "dynamic"
 
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
-        """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
-
-        Raises ValueError for inputs outside bounds, and for outputs and targets that do not fit;
-        FloatingPointError for NaN.
-        """
+        """The loss and metrics of one batch; see `Method`. ids are not used."""
         task = self.setting.task
-        x, y, box = self._prepare(x, y, ids)
-        right = self._right(model, x, y)
-        radius = radii(x, self.eps)
+        x, y, box = self.prepare(x, y, ids)
+        right = self.right(model, x, y)
+        radius = self.full_radius(x)
         tau = dynamic_tau(self.epoch, self.epochs) if isinstance(self.tau, str) else self.tau
         visits = torch.full((len(x),), tau, device=x.device)
 
@@ -91,8 +100,8 @@ class FAT(Noisy):
             # Drawn for the whole batch: a sample's noise must not depend on who has stopped.
             return self.omega * gaussian(wide(x), self.generator)[index]
 
-        start = self._start(x, radius, box)
-        walked = self._walk(
+        start = self.uniform_start(x, radius, box)
+        walked = self.walk(
             model,
             x,
             y,
@@ -103,7 +112,7 @@ class FAT(Noisy):
             stop=friendly,
             jitter=jitter if self.omega else None,
         )
-        return self._train_on(model, walked.x, y, right, walked.stuck)
+        return self.train_on(model, walked.x, y, right, walked.stuck)
 
 
 def dynamic_tau(epoch: int, epochs: int) -> int:

@@ -23,20 +23,34 @@ from ima.attacks.inputs import Bounds
 from ima.attacks.walk import Here
 from ima.methods.absent import or_absent
 from ima.methods.base import Step
-from ima.methods.noisy import Noisy, radii
+from ima.methods.noisy import Noisy
 from ima.norms import Norm
 from ima.tasks import Task, Tree
 
 
 class GAIRAT(Noisy):
-    """Train on noisy samples, weighted by how soon the attack breaks them.
+    """Train on noisy samples; those that the attack breaks sooner get more weight.
 
-    eps: the radius, in x's units and `norm`; lam: the published code's lambda: the lower, the more
-    of the weight goes to the samples that break soonest; far above 0 all weigh the same; begin:
-    first weighted epoch, from 0; the middle of the run if None; steps, bounds, task, seed: see
-    `Noisy`. Weights have mean 1 in each process's batch.
-    Raises ValueError for values outside these ranges.
+    eps: noise radius, in x's units and `norm`, above 0.
+    lam: lambda of the published code, finite: the lower, the more of the weight goes to the samples
+        that break soonest; far above 0 all weigh the same.
+    begin: first epoch with weights, from 0; None: the middle of the run.
+    norm: how noise is measured: 2, "linf" or a `Norm`.
+    bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
+    steps: attack steps, 1 or more.
+    task: what outputs and targets mean; None: `Classification()`.
+    seed: seed of the noise.
+
+    The weights of each process's batch have mean 1.
+    Raises ValueError for values outside these ranges, TypeError for a task that is none.
     Source: Zhang et al., arXiv:2010.01736, Algorithms 1 and 2, the tanh-type weights.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> method = ima.GAIRAT(eps=0.1, bounds=(0, 1))
+    >>> step = method(model, x, y, ids=torch.arange(8))
+    >>> step.loss.backward()
+    >>> method.end_epoch(0, epochs=10)  # weights begin in the middle of the run
     """
 
     def __init__(
@@ -60,20 +74,16 @@ class GAIRAT(Noisy):
 
     @property
     def scheduled(self) -> bool:
-        """Weights begin at an epoch."""
+        """True: weights begin at an epoch, so call end_epoch()."""
         return True
 
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
-        """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
-
-        Raises ValueError for inputs outside bounds, and for outputs and targets that do not fit;
-        FloatingPointError for NaN.
-        """
+        """The loss and metrics of one batch; see `Method`. ids are not used."""
         task = self.setting.task
-        x, y, box = self._prepare(x, y, ids)
-        right = self._right(model, x, y)
-        radius = radii(x, self.eps)
+        x, y, box = self.prepare(x, y, ids)
+        right = self.right(model, x, y)
+        radius = self.full_radius(x)
         kappa = torch.zeros(len(x), device=x.device)
 
         def count_right(here: Here) -> Tensor:
@@ -81,11 +91,11 @@ class GAIRAT(Noisy):
             kappa[here.index] += still
             return torch.zeros_like(still)
 
-        start = self._start(x, radius, box)
+        start = self.uniform_start(x, radius, box)
         stride = 4 * radius / self.steps
-        walked = self._walk(model, x, y, radius, stride, box, start=start, stop=count_right)
+        walked = self.walk(model, x, y, radius, stride, box, start=start, stop=count_right)
         weights = gairat_weights(kappa, self.steps, self.lam) if self._weighted() else None
-        return self._train_on(model, walked.x, y, right, walked.stuck, weights=weights)
+        return self.train_on(model, walked.x, y, right, walked.stuck, weights=weights)
 
     def _weighted(self) -> bool:
         if self.begin is not None:

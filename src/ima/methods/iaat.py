@@ -23,8 +23,9 @@ from ima.attacks.inputs import Bounds, no_trace
 from ima.attacks.walk import Walked
 from ima.margins import Margins
 from ima.methods.absent import or_absent
+from ima.methods.adaptive import Adaptive
 from ima.methods.base import Step, positive
-from ima.methods.noisy import Adaptive, Box
+from ima.methods.noisy import Box
 from ima.norms import Norm
 from ima.tasks import Task, Tree, take
 
@@ -36,14 +37,28 @@ WARM_UP = 10 / 110
 
 
 class IAAT(Adaptive):
-    """Train on noisy samples, each within a radius of its own.
+    """Train on noisy samples, each with its own radius, which grows while attacks fail.
 
-    num_samples: of the training set; ids are 0..num_samples-1. eps: the largest radius; initial:
-    the radius of the first epochs (a share 10 / 110 of the run), eps / 4 if None; gamma: how far
-    beyond its radius a sample is tried, 1.9 / 8 of initial if None; all in x's units and `norm`.
-    beta: weight of the new radius, in (0, 1]; steps, bounds, task, seed: see `Noisy`.
-    Raises ValueError for values outside these ranges.
+    num_samples: size of the training set, 1 or more; ids are 0 to num_samples - 1.
+    eps: largest radius, in x's units and `norm`, above 0.
+    initial: radius in the first 10 / 110 of the run, above 0, at most eps; None: eps / 4.
+    gamma: how far beyond its radius a sample is tried, above 0; None: 1.9 / 8 * initial.
+    beta: weight of the new radius in the running mean, above 0, at most 1.
+    norm: how noise is measured: 2, "linf" or a `Norm`.
+    bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
+    steps: attack steps, 1 or more.
+    task: what outputs and targets mean; None: `Classification()`.
+    seed: seed of the noise.
+
+    Raises ValueError for values outside these ranges, TypeError for a task that is none.
     Source: Balaji, Goldstein, Hoffman, arXiv:1910.08051, Algorithms 1 and 2.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> method = ima.IAAT(num_samples=8, eps=0.3, bounds=(0, 1))
+    >>> step = method(model, x, y, ids=torch.arange(8))
+    >>> step.loss.backward()
+    >>> method.end_epoch(0, epochs=10)  # after the first epochs radii grow
     """
 
     def __init__(
@@ -74,27 +89,22 @@ class IAAT(Adaptive):
 
     @property
     def scheduled(self) -> bool:
-        """The radii of the first epochs are one and the same."""
+        """True: the first epochs use one shared radius, so call end_epoch()."""
         return True
 
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
-        """The step's loss; x: (B, *dims), y: the task's targets, ids: (B,) integers.
-
-        Updates the margins. Every process of a distributed run must call it equally often.
-        Raises ValueError or TypeError for ids, labels and inputs out of range, and for outputs of
-        a wrong shape; FloatingPointError for NaN. Nothing is updated then.
-        """
-        x, y, box = self._prepare(x, y, ids)
+        """The loss and metrics of one batch; see `Method`. Updates the margins."""
+        x, y, box = self.prepare(x, y, ids)
         previous = self._radii(ids, x)
-        right = self._right(model, x, y)
+        right = self.right(model, x, y)
         if self._warm():
             radius = self.initial * right.to(previous.dtype)
         else:
             more = previous + self.gamma
             # Drawn for the whole batch: a sample's noise must not depend on which others need it.
-            near, far = self._start(x, previous, box), self._start(x, more, box)
-            held_more = self._right(model, self._attack(model, x, y, more, far, box).x, y)
+            near, far = self.uniform_start(x, previous, box), self.uniform_start(x, more, box)
+            held_more = self.right(model, self._attack(model, x, y, more, far, box).x, y)
             held = held_more.clone()
             # Where the larger radius held, the smaller one decides nothing.
             (left,) = (~held_more).nonzero(as_tuple=True)
@@ -103,11 +113,11 @@ class IAAT(Adaptive):
                 if len(left):
                     target = take(y, left)
                     nearer = self._attack(model, x[left], target, previous[left], near[left], box)
-                    held[left] = self._right(model, nearer.x, target)
+                    held[left] = self.right(model, nearer.x, target)
             radius = adapted(previous, right, held, held_more, self.gamma, self.beta)
         radius = radius.clamp(0, self.eps)
-        walked = self._attack(model, x, y, radius, self._start(x, radius, box), box)
-        step = self._train_on(model, walked.x, y, right, walked.stuck, margin=previous.mean())
+        walked = self._attack(model, x, y, radius, self.uniform_start(x, radius, box), box)
+        step = self.train_on(model, walked.x, y, right, walked.stuck, margin=previous.mean())
         self._update(self.margins, ids, radius)
         return step
 
@@ -118,7 +128,7 @@ class IAAT(Adaptive):
         self, model: nn.Module, x: Tensor, y: Tree, radius: Tensor, start: Tensor, box: Box
     ) -> Walked:
         stride = (2 * radius / self.steps).clamp_min(LEAST * self.initial)
-        return self._walk(model, x, y, radius, stride, box, start=start)
+        return self.walk(model, x, y, radius, stride, box, start=start)
 
 
 def adapted(

@@ -27,8 +27,8 @@ from ima.attacks.bpgd import bpgd
 from ima.attacks.inputs import Bounds, no_trace
 from ima.margins import Margins
 from ima.methods.absent import or_absent
+from ima.methods.adaptive import Adaptive
 from ima.methods.base import Step, count, finite, one_of, positive, size
-from ima.methods.noisy import Adaptive
 from ima.norms import Norm
 from ima.tasks import Classification, Task, Tree, take
 from ima.tasks.pixels import wide
@@ -36,17 +36,20 @@ from ima.tasks.pixels import wide
 
 @dataclass(frozen=True)
 class Choices:
-    """Where the paper leaves a choice, or its released code makes another one.
+    """What the paper leaves open, or its released code does in another way.
 
-    side: the noisy sample is the bracket's correct end, or its middle. misclassified: a margin
-    stays, or is halved, when its sample is wrong. noisy_loss: of all correct samples, or of those
-    that crossed only; then a misclassified sample's clean loss counts half. random_start: radius
-    of a uniform start as a share of the margin (the released code starts on the sphere, which in
-    many dimensions is the same). attack_mode: with the statistics of evaluation, or with batch
-    statistics of the samples that are attacked (BatchNorm with one value a channel refuses one).
-    crossing: in Algorithm 3, the last point decides, or any point on the way. update: margins
-    change in the step, or at the end of the epoch. walk: what the attack raises, see
-    `Classification`. augmented_walk: Algorithm 3 for augmented data only, always, or never.
+    side: the noisy sample is the right end of the bracket around the boundary, or its middle.
+    misclassified: "keep" or "halve" the margin of a sample that is wrong without noise.
+    noisy_loss: "all" right samples train with noise, or only the "crossed" ones; then the clean
+        loss of a wrong sample counts half.
+    random_start: radius of a uniform start, as a share of the margin. (The released code starts on
+        the sphere; in many dimensions that is the same.)
+    attack_mode: attack with the statistics of evaluation ("eval"), or with the batch statistics of
+        the attacked samples ("train"; BatchNorm with one value a channel refuses a single sample).
+    crossing: Algorithm 3 counts a sample as crossed if the "last" point is wrong, or if "any" is.
+    update: margins change after each "step", or at the end of the "epoch".
+    walk: what the attack raises, "loss" or "margin"; see `Classification`.
+    augmented_walk: Algorithm 3 for "augmented" data only, "always", or "never".
     """
 
     side: Literal["inside", "middle"] = "inside"
@@ -84,18 +87,33 @@ SEGMENTATION = {
 
 
 class IMA(Adaptive):
-    """Train on clean samples and on samples at their own margin, which grows while it may.
+    """Train on clean samples, and on samples at their own margin, which grows up to the boundary.
 
-    num_samples: of the training set; ids are 0..num_samples-1. eps: largest margin (the paper's
-    epsilon_train) and delta: growth a visit, both in x's units and `norm`, above 0. bounds: of
-    x's entries. steps: of the walk, at least 1. augmented: whether a sample's image changes from
-    visit to visit; walks by Algorithm 3 instead of 2. task: classification if None. seed: of a
-    random start's noise.
+    num_samples: size of the training set, 1 or more; ids are 0 to num_samples - 1.
+    eps: largest margin (the paper's epsilon_train), in x's units and `norm`, above 0.
+    delta: how much a margin grows per visit, in x's units and `norm`, above 0, at most eps.
+    norm: how noise is measured: 2, "linf" or a `Norm`.
+    bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
+    steps: steps of the walk to the boundary, 1 or more.
+    augmented: True if a sample's x differs from visit to visit: Algorithm 3 in place of 2.
+    task: what outputs and targets mean; None: classification.
+    variant: "paper", or "released" for the choices of the authors' code; see `Choices`.
+    side: "inside" or "middle", see `Choices`; None: as `variant` has it.
+    misclassified: "keep" or "halve", see `Choices`; None: as `variant` has it.
+    noisy_loss: "all" or "crossed", see `Choices`; None: as `variant` has it.
+    random_start: share of the margin, 0 to 1, see `Choices`; None: as `variant` has it.
+    seed: seed of a random start's noise.
 
-    variant: `"paper"`, or `"released"`, the choices of the authors' code; see `Choices`. side,
-    misclassified, noisy_loss, random_start: one of its choices by itself.
+    Raises ValueError for values outside these ranges, TypeError for a task that is none.
+    Source: Ma & Liang, IMA training, 2023, Algorithms 1 to 3.
 
-    Raises ValueError for values outside these ranges. Source: Ma & Liang, Algorithms 1 to 3.
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> method = ima.IMA(num_samples=8, eps=0.3, delta=0.05, bounds=(0, 1))
+    >>> step = method(model, x, y, ids=torch.arange(8))
+    >>> step.loss.backward()
+    >>> len(method.margins)
+    8
     """
 
     def __init__(
@@ -153,19 +171,14 @@ class IMA(Adaptive):
 
     @property
     def scheduled(self) -> bool:
-        """The released code changes margins at the end of an epoch."""
+        """True: margins change at the end of an epoch (released variant), so call end_epoch()."""
         return self.choices.update == "epoch"
 
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
-        """The step's loss; x: (B, *dims), y: the task's targets, ids: (B,) integers.
-
-        Updates the margins. Every process of a distributed run must call it equally often.
-        Raises ValueError or TypeError for ids, labels and inputs out of range, and for outputs of
-        a wrong shape; FloatingPointError for NaN. Nothing is updated then.
-        """
+        """The loss and metrics of one batch; see `Method`. Updates the margins."""
         task, norm, choices = self.setting.task, self.setting.norm, self.choices
-        x, y, _ = self._prepare(x, y, ids)
+        x, y, _ = self.prepare(x, y, ids)
         margins = self.margins.of(ids, x)
 
         output = self.outputs(model, x, y)
@@ -231,25 +244,25 @@ class IMA(Adaptive):
         return Step(loss, metrics)
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
-        """Say that epoch number `epoch` (from 0) of `epochs` is over."""
+        """Tell the method that an epoch is over; see `Method`. Margins may change here."""
         super().end_epoch(epoch, epochs)
         if self.choices.update == "epoch":
             self.margins.load_state_dict(self.next.state_dict())
 
     @property
     def kind(self) -> str:
-        """Whose states it can continue from: with updates after an epoch there is more to keep."""
+        """The name in a saved state; with updates by epoch it differs, as there is more to keep."""
         return super().kind + (" (updates by epoch)" if self.choices.update == "epoch" else "")
 
     def state_dict(self) -> dict[str, Any]:
-        """The margins, and where the noise stands."""
+        """What to save: the margins, and the state of the noise."""
         state = super().state_dict()
         if self.choices.update == "epoch":
             state["next"] = self.next.state_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue with saved margins; ValueError when they belong to another training set."""
+        """Continue from a saved state; ValueError for another method's or training set's."""
         super().load_state_dict(state)
         if self.choices.update == "epoch":
             self.next.load_state_dict(state["next"])

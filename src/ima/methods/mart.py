@@ -20,19 +20,31 @@ from torch import Tensor, nn
 from ima.attacks.inputs import Bounds
 from ima.methods.absent import or_absent
 from ima.methods.base import Step, positive
-from ima.methods.noisy import Noisy, classes_only, radii, report
+from ima.methods.noisy import Noisy, classes_only, report
 from ima.norms import Norm
 from ima.tasks import Task, Tree
 from ima.tasks.divergence import kl
 
 
 class MART(Noisy):
-    """Train on noisy samples, those with an unsure clean prediction above all.
+    """Train on noisy samples; those with an unsure clean prediction get more weight.
 
-    eps: the radius, in x's units and `norm`; lam: weight of the second term, above 0; steps,
-    bounds, seed: see `Noisy`; task: classification.
+    eps: noise radius, in x's units and `norm`, above 0.
+    lam: weight of the second term (lambda in the paper), above 0.
+    norm: how noise is measured: 2, "linf" or a `Norm`.
+    bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
+    steps: attack steps, 1 or more.
+    task: `Classification()`, also if None.
+    seed: seed of the noise.
+
     Raises ValueError for values outside these ranges, and for another task.
     Source: Wang et al., ICLR 2020, the MART objective and Algorithm 1.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> method = ima.MART(eps=0.1, bounds=(0, 1))
+    >>> step = method(model, x, y, ids=torch.arange(8))
+    >>> step.loss.backward()
     """
 
     def __init__(
@@ -53,17 +65,13 @@ class MART(Noisy):
 
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
-        """The step's loss; x: (B, *dims), y: (B,) labels; ids are not used.
-
-        Raises ValueError for inputs outside bounds, and for outputs and targets that do not fit;
-        FloatingPointError for NaN.
-        """
+        """The loss and metrics of one batch; see `Method`. ids are not used."""
         task = self.task
-        x, y, box = self._prepare(x, y, ids)
-        radius = radii(x, self.eps)
-        right = self._right(model, x, y)
-        start = self._tiny_start(x, box)
-        walked = self._walk(model, x, y, radius, 4 * radius / self.steps, box, start=start)
+        x, y, box = self.prepare(x, y, ids)
+        radius = self.full_radius(x)
+        right = self.right(model, x, y)
+        start = self.gaussian_start(x, box)
+        walked = self.walk(model, x, y, radius, 4 * radius / self.steps, box, start=start)
         output, noisy = (self.outputs(model, at, y) for at in (x, walked.x))
         loss = mart_loss(task.logits(output), task.logits(noisy), y, self.lam)
         return report(

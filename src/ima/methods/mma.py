@@ -25,8 +25,9 @@ from ima.attacks.inputs import Bounds, Model, no_trace
 from ima.attacks.walk import forward, into
 from ima.margins import Margins
 from ima.methods.absent import or_absent
+from ima.methods.adaptive import Adaptive
 from ima.methods.base import Step, count, finite, positive
-from ima.methods.noisy import Adaptive, Box, classes_only, report
+from ima.methods.noisy import Box, classes_only, report
 from ima.norms import Norm, per_sample
 from ima.tasks import Classification, Task, Tree
 from ima.tasks.pixels import precise, wide
@@ -37,15 +38,27 @@ REACH = 1.05
 
 
 class MMA(Adaptive):
-    """Train correct samples at their estimated margin, up to eps, and wrong ones as they are.
+    """Train right samples at their estimated margin, up to eps, and wrong samples without noise.
 
-    num_samples: of the training set; ids are 0..num_samples-1. eps: the largest margin that is
-    trained (the paper's d_max) and eps_min: the smallest search radius, in x's units and `norm`;
-    eps / 6 if None, the ratio of the paper's 0.5 and 3. random_start: of the search's direction;
-    steps, bounds, seed: see `Noisy`; task: classification. The margins kept are multiples of u,
-    which is at most a unit vector: they may over-estimate.
+    num_samples: size of the training set, 1 or more; ids are 0 to num_samples - 1.
+    eps: largest margin that is trained (d_max in the paper), in x's units and `norm`, above 0.
+    eps_min: smallest search radius, in x's units and `norm`, above 0, at most eps; None: eps / 6.
+    random_start: True: the search for a direction starts at a random point of the ball.
+    norm: how noise is measured: 2, "linf" or a `Norm`.
+    bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
+    steps: steps of the search for a direction, 1 or more.
+    task: `Classification()`, also if None.
+    seed: seed of the noise.
+
+    Margins count in multiples of a direction that may be shorter than 1, so they may be too large.
     Raises ValueError for values outside these ranges, and for another task.
-    Source: Ding et al., arXiv:1812.02637, Algorithms 1 and 2.
+    Source: Ding et al., arXiv:1812.02637, Algorithms 1 and 2; eps / 6 is its ratio 0.5 to 3.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> method = ima.MMA(num_samples=8, eps=0.3, bounds=(0, 1))
+    >>> step = method(model, x, y, ids=torch.arange(8))
+    >>> step.loss.backward()
     """
 
     def __init__(
@@ -72,14 +85,9 @@ class MMA(Adaptive):
 
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
-        """The step's loss; x: (B, *dims), y: (B,) labels, ids: (B,) integers.
-
-        Updates the margins. Every process of a distributed run must call it equally often.
-        Raises ValueError or TypeError for ids, labels and inputs out of range, and for outputs of
-        a wrong shape; FloatingPointError for NaN. Nothing is updated then.
-        """
+        """The loss and metrics of one batch; see `Method`. Updates the margins."""
         task = self.task
-        x, y, box = self._prepare(x, y, ids)
+        x, y, box = self.prepare(x, y, ids)
         stored = self.margins.of(ids, x)
         output = self.outputs(model, x, y)
         clean = task.loss(output, y)
@@ -89,7 +97,7 @@ class MMA(Adaptive):
         stuck = torch.zeros_like(sure)
         radius = stored.clamp_min(self.eps_min).to(precise(x))
         # Drawn for the whole batch: a sample's noise must not depend on which others are right.
-        start = self._start(x, radius, box) if self.random_start else x
+        start = self.uniform_start(x, radius, box) if self.random_start else x
         (index,) = sure.nonzero(as_tuple=True)
         # Also where there is none to attack: other processes may wait for this one's passes.
         with no_trace(model, x):
@@ -119,7 +127,7 @@ class MMA(Adaptive):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The points at the estimated boundary, their margins, and where a walk was stuck."""
         task = self.task
-        walked = self._walk(
+        walked = self.walk(
             model,
             x,
             y,

@@ -21,9 +21,9 @@ BATCHES = 8
 """After so many batches it is read once whether all outputs lie between 0 and 1."""
 
 NO_GRAPH = (
-    "the model's output has no graph, so nothing can be trained on it: its forward pass computes "
-    "under torch.no_grad() or torch.inference_mode(), detaches, or no parameter requires a "
-    "gradient; take that out of the model"
+    "the model's output has no graph, so the model cannot be trained: its forward pass runs under "
+    "torch.no_grad() or torch.inference_mode(), it detaches, or no parameter requires a gradient; "
+    "change that in the model"
 )
 
 
@@ -102,8 +102,8 @@ def _graph(output: Tree) -> bool:
 def _meet(model: nn.Module) -> None:
     if layers := without_statistics(model):
         warnings.warn(
-            f"{named(layers)}: in an attack samples meet in its statistics, so noise depends on "
-            "the batch, and one that is attacked alone may stop the training. Give the layer "
+            f"{named(layers)}: its statistics come from the batch in an attack too, so a sample's "
+            "noise depends on the others, and a batch of one sample may fail. Give the layer "
             "running statistics, or use GroupNorm or LayerNorm",
             stacklevel=4,
         )

@@ -26,11 +26,24 @@ from ima.tasks import Task, Tree
 
 
 class SAT(Stateless):
-    """Train on clean samples and on samples with noise of one fixed radius.
+    """Train on clean samples, and on samples with noise of one fixed radius.
 
-    eps: the radius, in x's units and `norm`, above 0; steps: of PGD, at least 1; bounds: of x's
-    entries; task: what the outputs mean, classification if None.
-    Raises ValueError for values outside these ranges. Source: Ma & Liang, Eqs. 4 and 5.
+    eps: noise radius, in x's units and `norm`, above 0.
+    norm: how noise is measured: 2, "linf" or a `Norm`.
+    bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
+    steps: PGD steps, 1 or more, each of length 4 * eps / steps.
+    task: what outputs and targets mean; None: `Classification()`.
+
+    Raises ValueError for values outside these ranges, TypeError for a task that is none.
+    Source: Ma & Liang, IMA training, 2023, Eqs. 4 and 5.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> method = ima.SAT(eps=0.1, bounds=(0, 1))
+    >>> step = method(model, x, y, ids=torch.arange(8))
+    >>> step.loss.backward()
+    >>> int(step.metrics["noisy_samples"])
+    8
     """
 
     def __init__(
@@ -50,16 +63,12 @@ class SAT(Stateless):
 
     @property
     def bounds(self) -> Bounds:
-        """Of x's entries."""
+        """(low, high) of x's entries, or None."""
         return self.setting.bounds
 
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
-        """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
-
-        Raises ValueError for inputs outside bounds, and for outputs and targets that do not fit;
-        FloatingPointError for NaN.
-        """
+        """The loss and metrics of one batch; see `Method`. ids are not used."""
         setting = self.setting
         x, y = arrived(x, y)
         box, radius = check_samples(x, setting.bounds), check_radius(self.eps, x)

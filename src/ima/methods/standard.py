@@ -19,7 +19,17 @@ from ima.tasks import Task, Tree, check_task
 class Standard(Stateless):
     """Train on clean samples only.
 
-    task: what the outputs mean, classification if None. Source: Ma & Liang, STD.
+    task: what outputs and targets mean; None: `Classification()`.
+
+    Raises TypeError for a task that is none.
+    Source: Ma & Liang, IMA training, 2023, the method STD.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> step = ima.Standard()(model, x, y, ids=torch.arange(8))
+    >>> step.loss.backward()
+    >>> int(step.metrics["samples"])
+    8
     """
 
     def __init__(self, *, task: Task | None = None) -> None:
@@ -29,10 +39,7 @@ class Standard(Stateless):
 
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
-        """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
-
-        Raises ValueError for outputs and targets that do not fit, FloatingPointError for NaN.
-        """
+        """The loss and metrics of one batch; see `Method`. ids are not used."""
         x, y = arrived(x, y)
         output = self.outputs(model, x, y)
         loss = finite(self.task.loss(output, y).mean(), everywhere=communicates(model))

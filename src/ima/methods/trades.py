@@ -20,18 +20,30 @@ from ima.attacks.inputs import Bounds
 from ima.attacks.walk import look
 from ima.methods.absent import or_absent
 from ima.methods.base import Step, positive
-from ima.methods.noisy import Noisy, radii, report
+from ima.methods.noisy import Noisy, report
 from ima.norms import Norm
 from ima.tasks import Compares, Task, Tree
 
 
 class TRADES(Noisy):
-    """Train on clean samples, and keep the prediction at noisy ones as it is at clean ones.
+    """Train on clean samples, and keep the prediction under noise close to the clean prediction.
 
-    eps: the radius, in x's units and `norm`; beta: weight of the divergence (the paper's
-    1 / lambda), above 0; steps, bounds, task, seed: see `Noisy`.
+    eps: noise radius, in x's units and `norm`, above 0.
+    beta: weight of the divergence (1 / lambda in the paper), above 0.
+    norm: how noise is measured: 2, "linf" or a `Norm`.
+    bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
+    steps: attack steps, 1 or more.
+    task: what outputs and targets mean, with a `divergence`; None: `Classification()`.
+    seed: seed of the noise.
+
     Raises ValueError for values outside these ranges, and for a task without `divergence`.
-    Source: Zhang et al., arXiv:1901.08573, Algorithm 1 (the surrogate with the KL divergence).
+    Source: Zhang et al., arXiv:1901.08573, Algorithm 1, with the KL divergence.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> method = ima.TRADES(eps=0.1, bounds=(0, 1))
+    >>> step = method(model, x, y, ids=torch.arange(8))
+    >>> step.loss.backward()
     """
 
     def __init__(
@@ -58,24 +70,20 @@ class TRADES(Noisy):
 
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
-        """The step's loss; x: (B, *dims), y: the task's targets; ids are not used.
-
-        Raises ValueError for inputs outside bounds, and for outputs and targets that do not fit;
-        FloatingPointError for NaN.
-        """
+        """The loss and metrics of one batch; see `Method`. ids are not used."""
         task = self.setting.task
-        x, y, box = self._prepare(x, y, ids)
-        radius = radii(x, self.eps)
+        x, y, box = self.prepare(x, y, ids)
+        radius = self.full_radius(x)
         fixed = look(model, x)
         task.check(fixed, y)
-        walked = self._walk(
+        walked = self.walk(
             model,
             x,
             [fixed, y],
             radius,
             2 * radius / self.steps,
             box,
-            start=self._tiny_start(x, box),
+            start=self.gaussian_start(x, box),
             objective=lambda noisy, known: self.divergence(known[0], noisy, known[1]),
         )
         output, noisy = (self.outputs(model, at, y) for at in (x, walked.x))

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ima.evaluation.partial import mark
-from ima.evaluation.segmentation_results import OWN
 from ima.nnunet.trained import Trained
 
 BATCH = 32
@@ -31,6 +32,9 @@ RAW = "nnUNet_raw"
 WHOLE = -1
 """The slice of a sample that is a volume."""
 
+OWN = "imagesTs of the data set"
+"""Where the cases lie where no other folders were named."""
+
 
 class Cases:
     """The batches (x, y) of a trained network's test cases; no batch holds two cases.
@@ -38,8 +42,8 @@ class Cases:
     x: (n, channels, *S), normalised; y: labels (n, *S), or regions (n, R, *S) with one more channel
     for ignored voxels where there is such a label.
 
-    names: case and slice of every sample; total: samples that there would be without `samples`;
-    digest: of all images and labels; where: they lie, in words without paths.
+    total: samples that there would be without `samples`; digest: of all images and labels; where:
+    they lie, in words without paths.
     """
 
     def __init__(
@@ -65,9 +69,11 @@ class Cases:
         self.preprocessor: Any = trained.stage.preprocessor_class(verbose=False)
         counts: list[int] = []
         marks: list[str] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
         for case in self.files:
             x, y = self._samples(case)
             counts.append(len(x))
+            self.shapes[case] = tuple(x.shape[1:])
             marks.append(mark(x, y))
         self.total, self.digest = sum(counts), " ".join(marks)
         chosen = _spread(self.total, samples)
@@ -76,11 +82,25 @@ class Cases:
             case: chosen[(chosen >= end - count) & (chosen < end)] - (end - count)
             for case, count, end in zip(self.files, counts, ends.tolist(), strict=True)
         }
-        self.names = [
+
+    @property
+    def names(self) -> list[tuple[str, int]]:
+        """Case and slice of every sample."""
+        return [
             (case, at if self.flat else WHOLE)
             for case, numbers in self.chosen.items()
             for at in numbers.tolist()
         ]
+
+    def alike(self) -> Cases:
+        """Those samples alone that have the most frequent shape."""
+        counts = Counter[tuple[int, ...]]()
+        for case, numbers in self.chosen.items():
+            counts[self.shapes[case]] += len(numbers)
+        ((usual, _),) = counts.most_common(1)
+        some = copy(self)
+        some.chosen = {c: of for c, of in self.chosen.items() if self.shapes[c] == usual}
+        return some
 
     def __len__(self) -> int:
         """How many batches there are."""

@@ -9,13 +9,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from ima.cores import threads
-from ima.evaluation.segment_attacks import find_segment_attack
+from ima.evaluation.attacks import find_attacks
 from ima.files import read_json, write_text
 from ima.nnunet.paper import TASKS, Task
 from ima.nnunet.settings import TRAINERS
+from ima.norms import L2
+from ima.tasks import Segmentation
 from ima.training.refusal import (
     ConfigError,
     ask,
@@ -138,7 +140,7 @@ def _check(one: Experiment) -> None:
         _check_row(f"rows.{number}", row, TASKS[one.task].eps)
     for number, name in enumerate(one.evaluate.attacks):
         place = f"evaluate.attacks.{number}"
-        found, _ = ask(place, find_segment_attack, name)
+        ((_, found, _),) = ask(place, find_attacks, [name], Segmentation(), L2, None)
         if found.amplitude is not None:
             raise ConfigError(
                 f"{place}: is {name!r}; white noise comes by itself: expected attacks with a "
@@ -166,6 +168,16 @@ def _check_row(place: str, row: Entry, papers: float) -> None:
             f"{place}.delta: is {exact(row.delta)}, above eps, {exact(eps)}; expected at most eps: "
             f"lower it, or raise {place}.eps"
         )
+
+
+class _Trained(BaseModel):
+    trainer: str
+
+
+class _Record(BaseModel):
+    """What must be in the record of an experiment."""
+
+    rows: dict[str, _Trained]
 
 
 @dataclass(frozen=True)
@@ -244,12 +256,8 @@ class Place:
         }
         rows = {row["label"]: row for row in now.pop("rows")}
         if record.exists():
-            then = read_json(record)
-            known = then.pop("rows", None)
-            if not isinstance(known, dict) or not all(
-                isinstance(row, dict) and "trainer" in row for row in known.values()
-            ):
-                raise ConfigError(f"{record} is damaged: it holds no rows; put back a whole one")
+            then = read_json(record, _Record)
+            known = then.pop("rows")
             shared = [key for key in now if key != "evaluate" and now[key] != then.get(key)]
             changed = [label for label in rows if label in known and rows[label] != known[label]]
             if shared or changed:

@@ -106,8 +106,8 @@ def check_numbers(
             at = int(strange.nonzero()[0])
             raise ValueError(
                 f"{task_name(task)}.{name} gave {float(found[at])} for sample {at} of a batch, "
-                "though the model's output is finite there; attacks cannot follow it, and what "
-                "they leave standing says nothing: expected a finite number for every finite output"
+                "though the model's output is finite there; attacks cannot follow it, and "
+                "their results say nothing: expected a finite number for every finite output"
             )
 
 

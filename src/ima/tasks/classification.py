@@ -19,10 +19,18 @@ from ima.tasks.usable import usable
 class Classification(Task):
     """One label a sample.
 
+    walk: what attacks raise: "loss" (cross-entropy) or "margin" (logsumexp of the other logits
+        minus the true one). Both follow the margin's gradient, which does not vanish.
+
     Outputs (B, classes) go through softmax; one logit, (B,) or (B, 1), through a sigmoid. Targets
     are integers of shape (B,), in 0..classes-1 (0 or 1 for one logit).
-    walk: what attacks raise, `"loss"` (cross-entropy) or `"margin"` (logsumexp of the other
-    logits minus the true one). Both walk alike, by the margin's gradient, which never fades.
+    Raises ValueError for another walk.
+
+    >>> import ima, torch
+    >>> task = ima.Classification()
+    >>> logits, y = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 3.0]]), torch.tensor([0, 1])
+    >>> task.correct(logits, y), task.score(logits, y)
+    (tensor([ True, False]), tensor([ 1., -2.]))
     """
 
     walk: Literal["loss", "margin"] = "loss"
@@ -32,7 +40,7 @@ class Classification(Task):
             raise ValueError(f"walk is {self.walk!r}; expected 'loss' or 'margin'")
 
     def check(self, output: Tree, target: Tree) -> None:
-        """Raise ValueError or TypeError where output and target do not fit together."""
+        """Raise ValueError or TypeError if output and target do not fit together."""
         if not isinstance(output, Tensor):
             raise TypeError(
                 f"the model returned {described(output)}; classification expects logits as one "
@@ -84,11 +92,11 @@ class Classification(Task):
         return margin + (F.softplus(margin) - margin).detach()
 
     def correct(self, output: Tree, target: Tree) -> Tensor:
-        """Whether the largest logit is the true one, (B,) bool; never where `usable` is not."""
+        """Whether the largest logit is the true one, (B,) bool; False if not `usable`."""
         return (_logits(output).argmax(1) == target) & usable(output)
 
     def usable(self, output: Tree) -> Tensor:
-        """Whether outputs permit a decision, (B,) bool: no NaN, no +inf, not all of them -inf."""
+        """Whether an output allows a decision, (B,) bool: no NaN, no +inf, not all of it -inf."""
         return usable(output)
 
     def score(self, output: Tree, target: Tree) -> Tensor:
@@ -133,14 +141,14 @@ def _real(target: Tensor) -> bool:
 
 
 def _made(output: Tensor, target: object) -> str:
-    """How labels are made of such targets, where one may know."""
+    """How to make labels of such targets, if that is clear."""
     if not isinstance(target, Tensor):
         return ""
     if target.numel() == len(output):
-        return ": y.reshape(-1).long() makes them of these"
+        return ": pass y.reshape(-1).long()"
     one_hot = target.ndim == 2 and bool(((target == 0) | (target == 1)).all())
     if one_hot and bool((target.sum(1) == 1).all()):
-        return ": these are one-hot, y.argmax(1) makes them of these"
+        return ": these are one-hot, pass y.argmax(1)"
     return ""
 
 

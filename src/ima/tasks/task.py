@@ -23,42 +23,52 @@ the largest logit of every pixel. Empty: nothing is known of it."""
 class Task(Protocol):
     """What attacks, methods, evaluation and pages must know about a problem.
 
-    A base for tasks of one's own: `loss`, `correct`, `score` and `predict` must be written. A class
-    of another base with these and `check` is a task too. Results have shape (B,) but where another
-    is named.
+    Derive your own task from it and write `loss`, `correct`, `score` and `predict`. A class with
+    these and `check` is a task too, whatever its base. Every result has shape (B,) unless said.
 
-    measure: the words of `quality`; drawn: whether targets and predictions are words below a
-    picture, or labels over it.
+    measure: the words of `quality`.
+    drawn: whether targets and predictions are words below a picture, or labels over it.
+    output: what the model returned for a batch: a tensor, or a list or dict of tensors.
+    target: the batch's targets, in the same forms.
+
+    >>> import ima, torch
+    >>> class Regression(ima.Task):
+    ...     def loss(self, output, target): return (output - target).square().mean(1)
+    ...     def score(self, output, target): return 0.1 - self.loss(output, target)
+    ...     def correct(self, output, target): return self.score(output, target) > 0
+    ...     def predict(self, output): return output
+    >>> model, x, y = torch.nn.Linear(4, 2), torch.rand(8, 4), torch.rand(8, 2)
+    >>> found = ima.pgd(model, x, y, eps=0.1, task=Regression())
     """
 
     measure: Measure = ACCURACY
     drawn: ClassVar[Literal["words", "labels"]] = "words"
 
     def check(self, output: Tree, target: Tree) -> None:
-        """Raise ValueError or TypeError where output and target do not fit; by default all do."""
+        """Raise ValueError or TypeError if output and target do not fit; by default all fit."""
 
     @abstractmethod
     def loss(self, output: Tree, target: Tree) -> Tensor:
-        """The training loss of every sample."""
+        """The training loss of every sample, (B,), with its graph."""
         ...
 
     def objective(self, output: Tree, target: Tree) -> Tensor:
-        """What an attack raises; by default the loss."""
+        """What an attack raises, (B,); by default the loss."""
         return self.loss(output, target)
 
     @abstractmethod
     def correct(self, output: Tree, target: Tree) -> Tensor:
-        """Whether every sample is right; an output with NaN never is."""
+        """Whether every sample is right, (B,) bool; False for an output with NaN."""
         ...
 
     @abstractmethod
     def score(self, output: Tree, target: Tree) -> Tensor:
-        """By how much every sample is right: continuous, positive where correct."""
+        """By how much every sample is right, (B,): continuous, positive where correct."""
         ...
 
     @abstractmethod
     def predict(self, output: Tree) -> Tree:
-        """The decision for every sample."""
+        """The decision for every sample, such as its class."""
         ...
 
     # What follows is for evaluation alone.
@@ -111,11 +121,13 @@ class Task(Protocol):
 
 @runtime_checkable
 class Compares(Protocol):
-    """A task that can tell how far two outputs are apart."""
+    """A task that can say how far apart two outputs are."""
 
     def divergence(self, clean: Tree, noisy: Tree, target: Tree = None) -> Tensor:
         """KL(p || q) of the class probabilities of two outputs, (B,), in nats.
 
-        target: says which pixels count, where the task has some that do not.
+        clean: the output that p is read from.
+        noisy: the output that q is read from.
+        target: says which pixels to ignore, for tasks with such pixels; None: none.
         """
         ...

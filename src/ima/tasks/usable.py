@@ -14,4 +14,5 @@ def usable(logits: Tensor) -> Tensor:
     """
     # The largest is NaN where one is.
     highest = logits if logits.ndim == 1 else logits.amax(1)
-    return torch.isfinite(highest).reshape(len(logits), -1).all(1)
+    found = torch.isfinite(highest)
+    return found if found.ndim == 1 else found.flatten(1).all(1)

@@ -1,13 +1,14 @@
-"""A network that was trained elsewhere: its weights, code that builds it, and data.
+"""A network from elsewhere as the subject of an evaluation: weights, code that builds it, data.
 
-What it is, its answer to one sample tells: a row of logits is a classifier's, a map of them a
-segmentation network's. Results lie beside the weights, in a folder of their own.
+What it is, its answer to one sample tells, where nobody names a task: a row of logits is a
+classifier's, a map of them a segmentation network's. Results lie beside the weights, in a folder of
+their own.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,17 +17,30 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
-from ima.attacks.inputs import Bounds
 from ima.attacks.walk import look
-from ima.data import Splits, load
-from ima.evaluation.batches import Batches, peek
-from ima.evaluation.masks import one_hot
+from ima.data import Part, Splits, load
+from ima.evaluation.attacks import default_attacks
+from ima.evaluation.batches import Batches, few, peek
 from ima.evaluation.naming import Names
+from ima.evaluation.partial import mark
 from ima.evaluation.reading import Reader, sample_shapes
+from ima.evaluation.settings import Settings
+from ima.evaluation.subject import Subject
 from ima.networks import build
-from ima.tasks import Classification, Segmentation, Tree, full, tree_map
+from ima.tasks import (
+    Classification,
+    Segmentation,
+    Task,
+    Tree,
+    check_fit,
+    check_task,
+    full,
+    given,
+    tree_map,
+)
+from ima.tasks.masks import one_hot
 from ima.training.build import BOUNDS, build_fabric, copyable
 from ima.training.checkpoint import load_file
 from ima.training.run import environment
@@ -35,80 +49,27 @@ from ima.training.weights import check_file
 KEYS = ("image", "label")
 """Where x and y are in items that are dicts."""
 
+FEW = 16
+"""So many samples tell data that are not in memory from others."""
 
-@dataclass(frozen=True)
-class Foreign:
-    """A network with its weights on the device, and the data that it is judged by.
+MADE = ("ima", "commit", "python", "torch", "device", "processor", "cores")
+"""What the record says of where the evaluation was made."""
 
-    built, named: what builds the network, and the data, as they were asked for; classes: their
-    names, numbers where nobody named them; of a segmentation network the foreground's. taken: where
-    in the file the weights were; note: what the data set says of itself; names: of the samples'
-    cases, as `ima.evaluate` takes them; channels: what those of a segmentation network are, where
-    it was asked for.
-    """
-
-    checkpoint: Path
-    model: nn.Module
-    built: str
-    data: Any
-    named: str
-    classes: tuple[str, ...]
-    task: Classification | Segmentation
-    bounds: Bounds
-    norm: str
-    taken: str
-    note: str = ""
-    names: Names | None = None
-    channels: str = ""
-
-    def told(self) -> dict[str, str]:
-        """What was loaded, and with what it is evaluated, for the record."""
-        device = next((p.device.type for p in self.model.parameters()), "cpu")
-        place = environment(device)
-        names = ("ima", "commit", "python", "torch", "device", "processor", "cores")
-        return {
-            "weights": self.checkpoint.name,
-            "taken": self.taken,
-            "model": self.built,
-            "data": self.named,
-            **({"channels": self.channels} if self.channels else {}),
-            **({"about the data": self.note} if self.note else {}),
-            **{name: str(place[name]) for name in names if place[name] is not None},
-        }
-
-    @property
-    def folder(self) -> Path:
-        """Where results go."""
-        return self.checkpoint.with_name(self.checkpoint.name + "-evaluation")
-
-    @property
-    def results(self) -> Path:
-        """The rows of the evaluation."""
-        segments = isinstance(self.task, Segmentation)
-        name = f"results_{self.checkpoint.stem}" if segments else "results"
-        return self.folder / f"{name}.csv"
-
-    @property
-    def examples(self) -> Path:
-        """Attacked samples for pictures."""
-        return self.folder / "examples.npz"
-
-    @property
-    def distances(self) -> Path:
-        """The smallest noise found for every sample."""
-        return self.folder / "distances.csv"
-
-    @property
-    def checks(self) -> Path:
-        """What the checks found."""
-        return self.folder / "checks.json"
+TASKS: Mapping[str, Callable[[], Task]] = {
+    "classification": Classification,
+    "segmentation": Segmentation,
+}
+"""The tasks that have a name."""
 
 
-def load_foreign(
+def foreign_subject(
     checkpoint: Path,
     model: str,
     data: str,
+    eps: Sequence[float],
+    attacks: Sequence[str] | None = None,
     *,
+    task: str | None = None,
     norm: str = "2",
     bounds: tuple[float, float] | None = None,
     channels: int | None = None,
@@ -117,15 +78,17 @@ def load_foreign(
     regions: bool | None = None,
     cases: str | None = None,
     device: str = "auto",
-) -> Foreign:
+) -> Subject:
     """The network and its data.
 
     checkpoint: weights, `.safetensors` or a `.pt` of any usual layout; nothing in it is executed.
     model: `module:function`, called without arguments, or with numbers of channels and classes
     where these are given or known; or of a module itself, of which a copy is taken; or a name of
     `ima list networks`. data: `module:function`, which returns a data set of (x, y) or a list of
-    batches; or a name of `ima list data`, of which the test part is taken. bounds: (0, 1) for data
-    by name, none else.
+    batches; or a name of `ima list data`, of which the test part is taken. attacks: the task's
+    usual ones if None. task: `module:name` of a task, of its class, or of a function that gives
+    one; or a name of `TASKS`; if None, the network's answer tells. bounds: (0, 1) for data by name,
+    none else.
     ignore_label: of pixels that count nowhere, for a segmentation network with labels. regions:
     whether each channel is a region through a sigmoid, for a segmentation network; if None, as the
     masks of the first sample have it: one-hot ones, every pixel in one channel, mean labels. cases:
@@ -137,15 +100,16 @@ def load_foreign(
     not fit the network, and for a network that does not take the data.
     """
     check_file(checkpoint)
+    named = None if task is None else _named_task(task, ignore_label, regions)
     splits = None if ":" in data else load(data)
     samples = _imported(data) if splits is None else splits.test
     x, y = peek(samples, KEYS)
-    shapes = sample_shapes(x, y)
-    network, taken = _loaded(checkpoint, model, shapes, splits, channels, num_classes)
+    network, taken = _loaded(checkpoint, model, sample_shapes(x, y), splits, channels, num_classes)
     network = build_fabric(device).to_device(network).eval()
     place = next((p.device for p in network.parameters()), torch.device("cpu"))
-    first = next(iter(Batches(samples, 1, KEYS, Reader(network, _Guess(ignore_label, regions)))))
-    x, y = first.x, first.y
+    reader = Reader(network, named or _Guess(ignore_label, regions))
+    first = next(iter(Batches(samples, 1, KEYS, reader)))
+    x, y = first.x, tree_map(lambda t: t.to(place), first.y)
     try:
         output = look(network, x.to(place))
     except (RuntimeError, TypeError, ValueError) as error:
@@ -153,20 +117,52 @@ def load_foreign(
             f"network {model!r} does not take samples of shape {tuple(x.shape[1:])} and dtype "
             f"{x.dtype}, as {data!r} gives them: {error}"
         ) from error
-    if bounds is None and splits is not None:
-        bounds = BOUNDS
-    task = _task(output, y, ignore_label, regions)
-    task.check(output, tree_map(lambda t: t.to(place), y))
-    background = isinstance(task, Segmentation) and not task.regions
-    numbered = _numbered(task, output)
-    classes = _named(samples, numbered, background) if splits is None else splits.classes
+    kind = named or _task(output, y, ignore_label, regions)
+    check_fit(kind, output, y, len(x))
+    labelled = given(kind, "drawn") == "labels"
     asked = {None: "", True: "regions, as asked for", False: "classes, as asked for"}
-    return Foreign(
-        *(checkpoint, network, model, samples, data, classes, task, bounds, norm, taken),
-        note="" if splits is None else splits.note,
+    made = environment(place.type)
+    about = {
+        "weights": checkpoint.name,
+        "taken": taken,
+        "model": model,
+        "channels": asked[regions],
+        "about the data": "" if splits is None else splits.note,
+        **{name: str(made[name] or "") for name in MADE},
+    }
+    return Subject(
+        network,
+        samples,
+        kind,
+        norm,
+        BOUNDS if bounds is None and splits is not None else bounds,
+        checkpoint.with_name(checkpoint.name + "-evaluation"),
+        f"results_{checkpoint.stem}" if labelled else "results",
+        Settings(
+            label=checkpoint.stem,
+            data=data,
+            data_digest=data_digest(samples),
+            about={name: words for name, words in about.items() if words},
+        ),
+        eps=tuple(eps),
+        attacks=default_attacks(kind) if attacks is None else tuple(attacks),
         names=_cases(samples, cases),
-        channels=asked[regions],
+        batch_size=16 if labelled else 256,
+        classes=_classes(kind, output, y, samples if splits is None else splits),
     )
+
+
+def data_digest(data: Any) -> str:
+    """A digest of samples and labels, so that pictures of other data are not taken for theirs.
+
+    Of all where they lie in memory as tensors, of the first few where they do not: to read the
+    whole data set once more may take as long as to evaluate it.
+    """
+    if isinstance(data, Part):
+        return mark(data.images, data.targets)
+    if isinstance(data, TensorDataset) and len(data.tensors) > 1:
+        return mark(*data.tensors[:2])
+    return " ".join(mark(x, y) for x, y in few(data, KEYS, FEW))
 
 
 @dataclass(frozen=True)
@@ -249,40 +245,50 @@ def _are_regions(channels: int, masks: Tensor, dims: int) -> bool:
     return channels == 1
 
 
-def _numbered(task: Classification | Segmentation, output: Tree) -> tuple[str, ...]:
-    if isinstance(task, Classification):
-        return tuple(map(str, range(max(2, task.logits(output).shape[1]))))
-    channels = full(output).shape[1]
-    if task.regions:
-        return tuple(f"region {number}" for number in range(1, channels + 1))
-    return tuple(f"class {number}" for number in range(1, channels))
+def _named_task(name: str, ignore_label: int | None, regions: bool | None) -> Task:
+    """The task of this name, or at this import path; ValueError where there is none."""
+    asked = {"--ignore-label": ignore_label, "--regions": regions}
+    if said := [option for option, value in asked.items() if value is not None]:
+        raise ValueError(
+            f"{said[0]} is for a network whose answer tells its task; leave it out with --task"
+        )
+    found = _found(name) if ":" in name else TASKS.get(name)
+    if found is None:
+        raise ValueError(f"unknown task {name!r}; known: {', '.join(TASKS)}, or module:name")
+    return check_task(found() if inspect.isroutine(found) or inspect.isclass(found) else found)
 
 
-def _named(data: Any, numbered: tuple[str, ...], background: bool) -> tuple[str, ...]:
-    """The data's own names of classes, where they are as many; background: may stand first."""
-    own = getattr(data, "classes", None) or getattr(_inside(data), "classes", None)
-    if not isinstance(own, list | tuple) or not all(isinstance(name, str) for name in own):
-        return numbered
-    foreground = own[1:] if background and len(own) == len(numbered) + 1 else own
-    fits = len(foreground) == len(numbered) == len(set(foreground))
-    return tuple(foreground) if fits else numbered
+def _classes(task: Task, output: Tree, target: Tree, data: Any) -> tuple[str, ...] | None:
+    """The data's own names of classes, where they are as many, or numbers; None if uncounted.
+
+    In segmentation the background may stand first.
+    """
+    count: int | None = given(task, "classes")(output, target)
+    if count is None:
+        return None
+    inside = data.dataset if isinstance(data, DataLoader) else None
+    own = getattr(data, "classes", None) or getattr(inside, "classes", None)
+    if isinstance(own, list | tuple) and all(isinstance(name, str) for name in own):
+        labels = isinstance(task, Segmentation) and not task.regions
+        fits = tuple(own[1:] if labels and len(own) == count + 1 else own)
+        if len(fits) == count == len(set(fits)):
+            return fits
+    if not isinstance(task, Segmentation):
+        return tuple(map(str, range(count)))
+    return tuple(f"{'region' if task.regions else 'class'} {n}" for n in range(1, count + 1))
 
 
 def _cases(data: Any, asked: str | None) -> Names | None:
     """What names the samples' cases: what was asked for, or what the data say themselves."""
     if asked is None:
         own = getattr(data, "cases", None)
-        own = getattr(_inside(data), "cases", None) if own is None else own
+        inside = data.dataset if isinstance(data, DataLoader) else None
+        own = getattr(inside, "cases", None) if own is None else own
         return own if hasattr(own, "__len__") else None
     if ":" not in asked:
         return int(asked) if asked.isdigit() else asked
     found = _found(asked)
     return found() if inspect.isroutine(found) else found
-
-
-def _inside(data: Any) -> Any:
-    """The data set that a loader reads."""
-    return data.dataset if isinstance(data, DataLoader) else None
 
 
 def _network(

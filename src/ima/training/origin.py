@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from ima.evaluation.results import PICKED, Results
+from ima.evaluation.results import Results
 from ima.training.compare import Candidate, Plan, unique
 from ima.training.config import Config
 from ima.training.picking import picked
@@ -53,7 +53,7 @@ def epochs_picked(plans: Sequence[Plan]) -> list[str]:
     """By what validation picked the rows' epochs, in one sentence; none where no run tells."""
     found: dict[str, list[str]] = {}
     for one in plans:
-        for words in dict.fromkeys(picked(run).get(PICKED) for run in one.chosen().runs):
+        for words in dict.fromkeys(picked(run).get("picked") for run in one.chosen().runs):
             if words is not None:
                 found.setdefault(words, []).append(one.label)
     told = [
@@ -140,8 +140,9 @@ def recipes(plans: Sequence[Plan]) -> list[str]:
 
 
 def parts(results: Iterable[Results]) -> list[str]:
-    """What the attacks that are made of parts ran, a line each."""
-    lines = [f"{a}: {r.settings[a]}." for r in results for a in r.attacks if a in r.settings]
+    """What the attacks did, or the parts that ran, a line each."""
+    told = [(a, r.settings.attacks.get(a)) for r in results for a in r.attacks]
+    lines = [f"{attack}: {words}." for attack, words in told if words]
     return list(dict.fromkeys(lines))
 
 

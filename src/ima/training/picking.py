@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ima.evaluation.results import EPOCH, PICKED
-from ima.methods import METHODS
+from ima.methods import find_method
 from ima.training.checkpoint import CheckpointError, peek
 from ima.training.run import Run
 from ima.training.settings import Config
@@ -46,7 +45,7 @@ RULES: Mapping[str, Rule] = {
 
 def rule_name(config: Config) -> str:
     """The name of the rule by which a new run of this config picks its epoch."""
-    return METHODS[config.method.name].picks
+    return find_method(config.method.name).picks
 
 
 def rule(config: Config) -> Rule:
@@ -55,7 +54,7 @@ def rule(config: Config) -> Rule:
 
 
 def picked(run: Run) -> dict[str, str]:
-    """The epoch of the best weights and what picked it, in words; empty where no state tells.
+    """`epoch` of the best weights and what `picked` it, in words; empty where no state tells.
 
     A run that was begun under another rule keeps that.
     """
@@ -66,4 +65,4 @@ def picked(run: Run) -> dict[str, str]:
         return {}
     config = run.config()
     words = RULES[best.get("picks", "mean")].told(f"{ATTACK} at {config.evaluate.middle:g}")
-    return {EPOCH: f"{best['epoch'] + 1} of {done}", PICKED: words}
+    return {"epoch": f"{best['epoch'] + 1} of {done}", "picked": words}

@@ -1,0 +1,179 @@
+"""What `ima evaluate` does with a run, a network from elsewhere, a trained nnU-Net: the same."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ima.budget import Budget
+    from ima.evaluation.results import Results
+    from ima.evaluation.subject import Subject
+
+Given = Mapping[str, Any]
+"""The options of the command, by name."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is evaluated.
+
+    folder: that one process at a time writes to; subjects: to be attacked, by what that is called
+    while it goes on; nearest, checked: whose smallest noise is looked for, and who is checked;
+    other: the model whose noise the checks try; note: on the data, for the tables.
+    """
+
+    folder: Path
+    subjects: Mapping[str, Callable[[], Subject]]
+    nearest: Callable[[], Subject]
+    checked: Callable[[], Subject]
+    other: Callable[[], Subject] | None = None
+    note: str = ""
+
+
+def of_run(given: Given) -> Plan:
+    """The weights of a run."""
+    from ima.environments import data_told
+    from ima.evaluation.settings import VALIDATION
+    from ima.training.evaluating import run_subject
+    from ima.training.run import Run
+    from ima.training.trust import said_again
+
+    folder, asked = given["run"], given["checkpoint"]
+    trusted = given["trust"] or said_again(folder, given["model"])
+    run = Run.open(folder, trust=trusted)
+    other = _other(given, trusted)
+    for told in data_told(run.environment()):
+        print(f"data: {told}")
+
+    @cache
+    def subject(which: str) -> Subject:
+        return run_subject(run, which, given["device"])
+
+    names = ("best", "last") if asked in (None, "both") else (asked,)
+    return Plan(
+        folder,
+        {f"{name} weights": partial(subject, name) for name in names},
+        partial(subject, "best"),
+        partial(subject, "last" if asked == "last" else "best"),
+        other,
+        "" if asked == VALIDATION else run.config().note,
+    )
+
+
+def of_foreign(given: Given) -> Plan:
+    """A network from elsewhere; all that is found goes into a folder beside its weights."""
+    from ima.training.foreign import foreign_subject
+
+    if given["data"] is None or not given["eps"]:
+        raise ValueError(
+            "a network from elsewhere has no config: give --data module:function (or a name of "
+            "`ima list data`) and noise radii with --eps"
+        )
+    other = _other(given, given["trust"])
+    same = ("model", "data", "eps", "attacks", "task", "bounds", "channels", "num_classes")
+    words = {name: given[name] for name in (*same, "ignore_label", "regions", "cases", "device")}
+    subject = foreign_subject(given["run"], norm=given["norm"] or "2", **words)
+    about = subject.settings.about
+    print(f"weights: {about['taken']}")
+    if "about the data" in about:
+        print(f"data: {about['about the data']}")
+    return Plan(subject.folder, {"evaluation": lambda: subject}, *[lambda: subject] * 2, other)
+
+
+def of_nnunet(given: Given) -> Plan:
+    """A trained nnU-Net on its test cases."""
+    from ima.nnunet.evaluating import nnunet_subject
+    from ima.nnunet.trained import Trained
+
+    trained = Trained.open(given["nnunet"], given["fold"], given["weights"] or "final")
+    same = ("eps", "attacks", "images", "labels", "samples", "out", "device")
+    subject = nnunet_subject(trained, **{name: given[name] for name in same})
+    return Plan(subject.folder, {trained.trainer: lambda: subject}, *[lambda: subject] * 2)
+
+
+def _other(given: Given, trust: Any) -> Callable[[], Subject] | None:
+    """The run whose noise the checks try."""
+    from ima.training.evaluating import run_subject
+    from ima.training.run import Run
+
+    if given["transfer_from"] is None:
+        return None
+    run = Run.open(given["transfer_from"], trust=trust)
+    # Refused before there is work to lose.
+    run.config()
+    return lambda: run_subject(run, "best", given["device"])
+
+
+def work(plan: Plan, given: Given, budget: Budget | None) -> None:
+    """Attack, measure and check; tables are printed, files go into the folder."""
+    from ima.budget import OUT_OF_TIME, OutOfTime, Progress
+    from ima.cli.batches import lines
+    from ima.cli.checking import tell
+    from ima.evaluation import subject as evaluation
+    from ima.report.words import distances_told, told_cases
+    from ima.training.lock import Lock
+
+    eps, attacks, seed = given["eps"], given["attacks"], given["seed"]
+    doing, verdict, done, rows = "", None, list[Path](), list[Any]()
+    with Lock(plan.folder, "evaluate") as lock:
+        lock.take()
+        try:
+            for doing, make in plan.subjects.items():
+                subject, progress = make(), Progress(lines(doing), budget)
+                results = evaluation.evaluate_subject(
+                    subject, eps, attacks, seed=seed, progress=progress
+                )
+                done.append(subject.results)
+                rows.append(results)
+                show(subject, results, plan.note)
+            print(told_cases(rows))
+            if given["distances"]:
+                doing, subject = "smallest noise", plan.nearest()
+                found = evaluation.measure_distances(
+                    subject, seed=seed, progress=Progress(lines(doing), budget)
+                )
+                done.append(subject.distances)
+                print(f"{subject.distances}")
+                print(distances_told(found, subject.eps))
+                if not (measure := found.settings.measure).binary:
+                    print(f"broken: a {measure.name} of at most {measure.threshold:g}")
+            if given["checks"] or given["strict"]:
+                doing, subject = "checks", plan.checked()
+                verdict = evaluation.check_subject(
+                    subject,
+                    eps,
+                    attacks,
+                    transfer=None if plan.other is None else plan.other().model,
+                    seed=seed,
+                    progress=Progress(lines(doing, "check"), budget),
+                )
+                done.append(subject.checks)
+        except OutOfTime as stop:
+            print(f"ima: {doing}: {stop}", file=sys.stderr)
+            sys.exit(OUT_OF_TIME)
+        # Not before all are done: a command that is stopped at the last finds the first finished.
+        evaluation.forget(done)
+    if verdict is not None:
+        tell(verdict, done[-1], strict=given["strict"])
+
+
+def show(subject: Subject, results: Results, note: str) -> None:
+    """Print where the results are, their tables, and what is said beside them."""
+    from ima.report.summary import tables_of
+    from ima.report.tables import to_text
+    from ima.report.words import epoch_told, white_told
+
+    print(f"{subject.results}")
+    notes = " ".join(filter(None, (note, epoch_told(results))))
+    label = subject.settings.label or subject.name
+    for table in tables_of([(label, [results])], notes):
+        print(to_text(table))
+    masks = results.settings.about.get("masks")
+    said = (white_told(results), f"masks: {masks}" if masks else "")
+    for line in filter(None, said):
+        print(line)
