@@ -231,12 +231,6 @@ def check_rows(rows: Rows) -> None:
     check_comparable([(label, results, {}) for label, results in found])
 
 
-def epoch_told(results: Results) -> str:
-    """Of which epoch the weights are and what picked it, in a sentence; empty where unknown."""
-    epoch, picked = results.settings.epoch, results.settings.picked
-    return f"Epoch {epoch}, picked on validation by {picked}." if epoch and picked else ""
-
-
 def times_table(rows: Sequence[tuple[str, Sequence[float]]], standard: str, caption: str) -> Table:
     """One row a method: the median of its epochs' seconds, and how often that of `standard`.
 
