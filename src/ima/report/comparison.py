@@ -49,9 +49,9 @@ class Compared:
 class Frame:
     """What is said around a comparison: its name, a note on the data, and closing remarks.
 
-    attack: the one that the pictures show, that of the headline if empty or not run; timed: where the times were
-    taken, none are shown if empty; standard: the label of the row that times are compared to, empty
-    for none; it may be one whose training diverged.
+    attack: the one that the pictures show, the headline's if empty or not run; timed: where the
+    times were taken, none are shown if empty; standard: the label of the row that times are
+    compared to, empty for none; it may be one whose training diverged.
     """
 
     name: str

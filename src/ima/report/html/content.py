@@ -68,7 +68,7 @@ def _title(entries: Sequence[Entry]) -> str:
         re.sub(r"^Dataset\d+_", "", scrub(r.settings.data)) for one in entries for r in one.main
     }
     # What a function of a user's own gives has no name for readers.
-    named = {name for name in told if ":" not in name}
+    named = {re.sub(r"^Dataset\d+_", "", name) for name in told if ":" not in name}
     data = ({data_name(one.config) for one in entries} - {""}) or named - {""}
     on = f" on {data.pop()}" if len(data) == 1 else ""
     who = entries[0].label if len(entries) == 1 else f"{len(entries)} networks"
