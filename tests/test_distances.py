@@ -452,12 +452,15 @@ def test_the_command_measures_prints_and_stays_resumable(
     out = capsys.readouterr().out
     found = Distances.from_csv(run.distances)
     assert f"{found.accuracy(0.5):.1%}" in out and str(run.distances) in out
-    assert found.settings["samples"] == "10 of 540" and len(found.rows) == 10
+    assert found.settings.counted == "10 of 540" and len(found.rows) == 10
     assert sorted(entry.name for entry in run.distances.parent.iterdir()) == [
         "best.csv",
+        "best.json",
         "distances.csv",
+        "distances.json",
         "examples.npz",
         "last.csv",
+        "last.json",
     ]
     forget(run, (DISTANCES,))
     assert repr(distances_run(run, device="cpu").rows) == repr(found.rows)
