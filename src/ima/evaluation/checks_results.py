@@ -77,7 +77,7 @@ class Checks:
             ) from error
 
 
-READ = TypeAdapter(tuple[Check, ...], config=ConfigDict(strict=True))
+READ = TypeAdapter(tuple[Check, ...], config=ConfigDict(strict=True, extra="forbid"))
 
 
 def share(count: int, n: int) -> dict[str, float]:
