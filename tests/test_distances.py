@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from ima import evaluate
 from ima.attacks import ddn
 from ima.budget import Budget, OutOfTime
 from ima.cli import main
+from ima.evaluation import store
 from ima.evaluation.distances import NONE, Distance, Distances
 from ima.evaluation.finders import FINDERS, Finder
 from ima.evaluation.minimal import minimal
@@ -252,7 +254,7 @@ def test_a_stopped_measurement_continues_to_the_same_rows(
     data, path = TensorDataset(x, said(model, x)), tmp_path / "d.part"
     short: dict[str, Any] = {"radii": [0.1, 0.4], "batch_size": 4}
     monkeypatch.setattr(module, "FINDERS", (FINDERS[0], FINDERS[3]))
-    monkeypatch.setattr("ima.evaluation.finders.PGD", "pgd-3")
+    monkeypatch.setattr("ima.evaluation.finders.STEPS", 3)
     whole = minimal(model, data, **short)
 
     def stop(done: int, total: int) -> None:
@@ -289,7 +291,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
         minimal(model, [], [0.1])
     with torch.no_grad():
         next(model.parameters()).fill_(torch.nan)
-    with pytest.raises(FloatingPointError, match="not finite on samples 0 to 3"):
+    with pytest.raises(FloatingPointError, match="not finite on batch of samples 0 to 3"):
         minimal(model, data, [0.1])
 
 
@@ -325,9 +327,9 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     again = Distances.from_csv(tmp_path / "d.csv")
     assert repr(again) == repr(found)
     lines = (tmp_path / "d.csv").read_text().splitlines()
-    assert lines[0].startswith('# {"attacks"')
-    assert lines[1] == "id,label,prediction,distance,attack,norm"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["d.csv"]
+    assert lines[:2] == ["id,label,prediction,distance,attack", "0,1,0,0.0,clean"]
+    assert json.loads((tmp_path / "d.json").read_text())["settings"]["attacks"] == {"ddn": ""}
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["d.csv", "d.json"]
 
 
 @pytest.mark.parametrize(
@@ -344,13 +346,46 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
         ("# {", "# ["),
     ],
 )
-def test_a_damaged_file_is_refused(old: str, new: str, tmp_path: Path) -> None:
+def test_a_damaged_file_of_the_version_before_is_refused(
+    old: str, new: str, tmp_path: Path
+) -> None:
     path = tmp_path / "d.csv"
-    rows(0.0, 0.5).to_csv(path)
-    text = path.read_bytes().decode()
+    # As that version writes `rows(0.0, 0.5)`.
+    text = (
+        '# {"attacks": "ddn", "samples": "2"}\nid,label,prediction,distance,attack,norm\n'
+        "0,1,0,0.0,clean,L2\n1,1,0,0.5,ddn,L2\n"
+    )
+    path.write_text(text)
+    assert Distances.from_csv(path) == rows(0.0, 0.5)
+    assert Distances.from_csv(path).settings == rows(0.0, 0.5).settings
     assert old in text
     path.write_text(text.replace(old, new))
     with pytest.raises(ValueError, match=r"d\.csv is (no file of distances|damaged)"):
+        Distances.from_csv(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("distance", [0.5, 0.5]), ("distance", [0.0, -0.5]), ("id", [1, 1])]
+)
+def test_distances_that_cannot_be_are_refused(name: str, value: list[Any], tmp_path: Path) -> None:
+    path, found = tmp_path / "d.csv", rows(0.0, 0.5)
+    columns = store.columns_of(found.rows, Distance)
+    store.write(path, columns, found.settings)
+    assert Distances.from_csv(path) == found
+    store.write(path, columns | {name: np.array(value)}, found.settings)
+    with pytest.raises(ValueError, match=r"d\.csv is damaged"):
+        Distances.from_csv(path)
+
+
+def test_distances_that_were_changed_or_lack_their_settings_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    rows(0.0, 0.5).to_csv(path)
+    path.write_text(path.read_text().replace("1,1,0,0.5", "1,1,0,0.7"))
+    with pytest.raises(ValueError, match=r"d\.csv is no file of distances"):
+        Distances.from_csv(path)
+    rows(0.0, 0.5).to_csv(path)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(ValueError, match=r"d\.json, which belongs beside it, is not there"):
         Distances.from_csv(path)
 
 
@@ -380,7 +415,7 @@ def test_the_command_measures_prints_and_stays_resumable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("ima.evaluation.finders.ITERATIONS", 5)
-    monkeypatch.setattr("ima.evaluation.finders.PGD", "pgd-5")
+    monkeypatch.setattr("ima.evaluation.finders.STEPS", 5)
     run = small(tmp_path / "run")
 
     def stop(done: int, total: int) -> None:
