@@ -268,7 +268,7 @@ def test_a_stopped_measurement_continues_to_the_same_rows(
     old = module._of_batch
 
     def of_batch(*args: Any) -> Any:
-        begun.append(args[3][0])
+        begun.append(args[1].places[0])
         return old(*args)
 
     monkeypatch.setattr(module, "_of_batch", of_batch)

@@ -135,10 +135,16 @@ def _classes(
         raise ValueError("a cell of `broken` is neither 0 nor 1")
     found: Found = _rows(cells, [1.0 - int(cell) for cell in cells["broken"]], cells["distance"])
     found["case"] = cells.get("case", [""] * len(found["id"]))
-    for name in ("label", "prediction"):
-        found[name] = list(map(from_cell, cells[name]))
-        check_kind(name, found[name])
+    found |= _said(cells)
     return found, settings(told, norm, cells["attack"])
+
+
+def _said(cells: dict[str, list[str]]) -> Found:
+    """Labels and predictions, each of one kind."""
+    found: Found = {name: list(map(from_cell, cells[name])) for name in ("label", "prediction")}
+    for name, values in found.items():
+        check_kind(name, values)
+    return found
 
 
 def _segments(
@@ -175,7 +181,7 @@ def _distances(
 ) -> tuple[Found, Settings]:
     found: Found = {
         "id": list(map(int, cells["id"])),
-        **{name: list(map(from_cell, cells[name])) for name in ("label", "prediction")},
+        **_said(cells),
         "distance": list(map(float, cells["distance"])),
         "attack": cells["attack"],
     }
