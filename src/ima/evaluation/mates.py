@@ -36,9 +36,9 @@ TF32 = 2.0**-10
 
 
 RANDOM = (
-    "two passes over the same samples give different outputs: the model draws random numbers (noise, "
-    "dropout), or keeps something from pass to pass; every figure is of one draw, and an attack "
-    "follows one draw and is judged by another"
+    "two passes over the same samples give different outputs: the model draws random numbers "
+    "(noise, dropout), or keeps something from pass to pass; every figure is of one draw, and an "
+    "attack follows one draw and is judged by another"
 )
 
 

@@ -53,7 +53,7 @@ def minimal(
     keys: tuple[str, str] = ("image", "label"),
     ids: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
-    partial: Path | None = None,
+    partial: str | Path | None = None,
     budget: Budget | None = None,
 ) -> Distances:
     """The smallest noise that makes each sample wrong, as far as it was found.

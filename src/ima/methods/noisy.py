@@ -127,6 +127,7 @@ class Noisy:
             )
 
     def _prepare(self, x: Tensor, y: Tree, ids: Tensor) -> tuple[Tensor, Tree, Box]:
+        x, y = arrived(x, y, ids)
         if (
             self.scheduled
             and self.epochs == UNKNOWN
@@ -134,7 +135,6 @@ class Noisy:
             and isinstance(ids, Tensor)
         ):
             self._miss(ids)
-        x, y = arrived(x, y)
         return x, y, check_samples(x, self.setting.bounds)
 
     def _miss(self, ids: Tensor) -> None:
