@@ -146,14 +146,6 @@ def _said(cells: Mapping[str, list[str]]) -> Found:
     return found
 
 
-def _said(cells: dict[str, list[str]]) -> Found:
-    """Labels and predictions, each of one kind."""
-    found: Found = {name: list(map(from_cell, cells[name])) for name in ("label", "prediction")}
-    for name, values in found.items():
-        check_kind(name, values)
-    return found
-
-
 def _segments(
     cells: dict[str, list[str]], told: dict[str, Any], norm: str
 ) -> tuple[Found, Settings]:
