@@ -108,7 +108,7 @@ def attacked(rank: int, model: nn.Module) -> dict[str, Any]:
     found = evaluate(model, data, [0.5, 1.5], ["pgd-3"], bounds=(0, 1), batch_size=2)
     return {
         "pgd": walked.x,
-        "evaluate": [(row.broken, row.distance) for row in found.rows],
+        "evaluate": [(row.broken, row.size) for row in found.rows],
         "gradients": [p.grad is not None for p in model.parameters()],
     }
 

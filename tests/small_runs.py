@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -13,27 +12,35 @@ import yaml
 
 from ima.evaluation.checks_results import Check, Checks
 from ima.evaluation.distances import Distance, Distances
-from ima.evaluation.results import Results, Row
-from ima.report.html.numbers import WORST
+from ima.evaluation.earlier import kind_of
+from ima.evaluation.results import WORST, Results, Row
+from ima.evaluation.settings import Settings
 
 HOSTILE = "<script>alert(1)</script>"
 EPS = (0.5, 1.0)
 
 
+def row(number: int, attack: str, eps: float, right: bool) -> Row:
+    """A row of one sample, which is right or broken; the kind is that of the attack's name."""
+    size = math.nan if right else eps
+    quality = 1.0 if right else 0.0
+    told = {"label": number % 3, "prediction": number % 3}
+    return Row(number, attack, eps, quality, size, kind_of(attack), more=told)
+
+
 def results(n: int, clean: int, noisy: dict[float, int], attacks: tuple[str, ...] = ("pgd-100",)):
     """n samples, of which the first `clean` stand without noise, the first noisy[eps] with it."""
-    rows = [
-        Row(i, i % 3, "clean", 0.0, i % 3, i >= clean, math.nan if i < clean else 0.0)
-        for i in range(n)
-    ]
+    rows = [row(i, "clean", 0.0, i < clean) for i in range(n)]
     for attack in attacks:
         for eps, standing in noisy.items():
-            rows += [
-                Row(i, i % 3, attack, eps, i % 3, i >= standing, math.nan if i < standing else eps)
-                for i in range(n)
-            ]
-    about = {"samples": f"{n} of {n}", "seed": "0", "autoattack": "apgd-ce, square"}
-    return Results(tuple(rows), "L2", about)
+            rows += [row(i, attack, eps, i < standing) for i in range(n)]
+    told = {"autoattack": "apgd-ce, square"}
+    return Results.of(rows, Settings(norm="L2", samples=n, total=n, seed=0, attacks=told))
+
+
+def about(found: Results, **settings: Any) -> Results:
+    """The same, with more that it says of itself."""
+    return Results(found.columns, found.settings.but(**settings))
 
 
 def with_white(found: Results, flips: dict[str, int]) -> Results:
@@ -41,12 +48,12 @@ def with_white(found: Results, flips: dict[str, int]) -> Results:
     clean = [row for row in found.rows if row.attack == "clean"]
     right = [row.id for row in clean if not row.broken]
     rows = [
-        dataclasses.replace(row, attack=name, eps=0.05, broken=row.broken or row.id in right[:flip])
+        row(one.id, name, 0.05, not one.broken and one.id not in right[:flip])
         for name, flip in flips.items()
-        for row in clean
+        for one in clean
     ]
-    about = dict.fromkeys(flips, "White noise, in words")
-    return Results((*found.rows, *rows), found.norm, {**found.settings, **about})
+    told = {**found.settings.attacks, **dict.fromkeys(flips, "White noise, in words")}
+    return Results.of([*found.rows, *rows], found.settings.but(attacks=told))
 
 
 def config(method: str, seed: int = 0, **options: Any) -> dict[str, Any]:
@@ -82,7 +89,7 @@ def images(broken_from: dict[int, float]) -> dict[str, Any]:
 
 
 CHECKS = Checks(
-    {"samples": "10"},
+    Settings(samples=10),
     (
         Check("a", "Gradients of zero", False, "None is.", {"zero": {"share": 0.0, "count": 0,
               "n": 10, "low": 0.0, "high": 0.2775}}, "No way to go.", "Look."),
@@ -96,8 +103,7 @@ DISTANCES = Distances(
         Distance(i, 0, 1, d, "clean" if d == 0 else "none" if math.isnan(d) else "ddn")
         for i, d in enumerate([0.0, 0.2, 0.4, 0.4, 0.8, 1.0, 1.5, 2.0, 3.0, math.nan])
     ),
-    "L2",
-    {"samples": "10 of 10"},
+    Settings(norm="L2", samples=10, total=10),
 )
 
 

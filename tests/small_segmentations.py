@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ima.evaluation.segmentation_results import SegmentationResults, SegmentRow
+from ima.evaluation.earlier import kind_of
+from ima.evaluation.results import Results, Row
+from ima.evaluation.settings import Settings
+from ima.measures import DICE
 
 NAN = math.nan
 CLASSES = ("head", "<b>tail</b>")
@@ -46,36 +49,42 @@ def results(
     clean: float = 1.0,
     norm: str = "L2",
     classes: tuple[str, ...] = CLASSES,
-    **settings: str,
-) -> SegmentationResults:
+    **settings: Any,
+) -> Results:
     """The four samples; `clean` multiplies all Dice, `left` those under an attack once more."""
     rows = [
-        SegmentRow(
+        Row(
             i,
-            case,
-            at,
             attack,
             eps,
             float(np.nanmean(dice)) * clean * share if pixels else 1.0,
             eps,
-            pixels,
-            present,
-            tuple(one * clean * share for one in dice[: len(classes)]),
+            kind_of(attack),
+            case,
+            at,
+            more={
+                "pixels": pixels,
+                "present": present,
+                **{f"dice_{c}": d * clean * share for c, d in zip(classes, dice, strict=False)},
+            },
         )
         for (attack, eps), share in {("clean", 0.0): 1.0, **left}.items()
         for i, (case, at, pixels, present, dice) in enumerate(SAMPLES)
     ]
-    about = {
-        "samples": "4 of 4",
-        "seed": "0",
-        "seconds": "1",
-        "trainer": f"nnUNetTrainer{trainer}",
-        "dataset": "Dataset004_Hippocampus",
-        "empty slices": EMPTY,
-        "images": "/home/jane/secret/imagesTs",
-        **settings,
-    }
-    return SegmentationResults(tuple(rows), classes, norm, about)
+    about = {"empty slices": EMPTY, "images": "/home/jane/secret/imagesTs"}
+    told = Settings(
+        norm=norm,
+        measure=DICE,
+        samples=4,
+        total=4,
+        seed=0,
+        seconds=1.0,
+        label=f"nnUNetTrainer{trainer}",
+        data="Dataset004_Hippocampus",
+        classes=classes,
+        about=about,
+    )
+    return Results.of(rows, told.but(**settings))
 
 
 def arrays(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from ima import evaluate
+from ima import Segmentation, evaluate
 from ima.evaluation import autoattack as module
 from ima.evaluation.attacks import find_attack
 from ima.evaluation.autoattack import describe, parts
@@ -191,7 +192,7 @@ def test_every_classifier_is_attacked(
     )
     for name in ("autoattack", "autoattack+"):
         expected = parts(name, classes, shape, get_norm(norm))
-        assert results.settings[name].split("; ")[0] == ", ".join(expected)
+        assert results.settings.attacks[name].split("; ")[0] == ", ".join(expected)
         assert results.accuracy(name, eps[0]) >= results.accuracy(name, eps[1])
     assert results.accuracy("autoattack+", eps[1]) <= results.accuracy("autoattack", eps[1])
     assert results.accuracy("autoattack+", eps[1]) < results.accuracy()
@@ -212,10 +213,10 @@ def test_every_classifier_is_attacked(
         away = float(size((e.noisy - e.clean)[None]))
         assert away <= e.eps * (1 + 1e-5) + 1e-6
         assert bounds[0] <= float(e.noisy.min()) and float(e.noisy.max()) <= bounds[1]
-        assert int(said(model, e.noisy[None])) == e.prediction
+        assert int(said(model, e.noisy[None])) == int(e.predicted)
     for row in results.rows:
-        assert row.broken == (row.prediction != row.label)
-        assert math.isnan(row.distance) != row.broken
+        assert row.broken == (row.more["prediction"] != row.more["label"])
+        assert row.attack == "clean" or math.isnan(row.size) != row.broken
 
 
 # --- What is known --------------------------------------------------------------------------------
@@ -244,7 +245,7 @@ def test_a_linear_model_loses_exactly_the_samples_within_the_radius(
         assert [broken[i] for i in range(60)] == (distance < radius).tolist()
     for row in results.rows:
         if row.attack == name and row.broken:
-            assert float(distance[row.id]) * (1 - 1e-4) <= row.distance <= row.eps * (1 + 1e-5)
+            assert float(distance[row.id]) * (1 - 1e-4) <= row.size <= row.eps * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("part", [CE, MARGIN, FAB])
@@ -371,7 +372,7 @@ def test_an_attack_that_lies_breaks_nothing_beyond_the_radius(
     assert not any(broken[i] for i in range(60) if float(distance[i]) >= radius)
     for row in results.rows:
         if row.broken:
-            assert float(distance[row.id]) * (1 - 1e-4) <= row.distance <= radius * (1 + 1e-5)
+            assert float(distance[row.id]) * (1 - 1e-4) <= row.size <= radius * (1 + 1e-5)
     if lie in ("NaN", "infinity", "one NaN", "nothing"):
         assert not any(broken.values())
 
@@ -412,7 +413,7 @@ def test_it_leaves_no_trace(
     model[0].weight.requires_grad_(False)
     model(torch.rand(4, 1, 6, 6)).sum().backward()
     if fails:
-        monkeypatch.setattr(module, "look_again", lambda *_: 1 / 0)
+        monkeypatch.setattr(module, "brought_in", lambda *_: 1 / 0)
     modes = [m.training for m in model.modules()]
     state = {k: v.clone() for k, v in model.state_dict().items()}
     gradients = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
@@ -506,7 +507,14 @@ def test_other_tasks_are_refused() -> None:
     from nets import Pixels
 
     x, y = torch.rand(2, 1, 6, 6), torch.zeros(2, 6, 6, dtype=torch.long)
-    row, steps = find_attack("autoattack")
-    setting = module.Setting(L2, Pixels(), (0.0, 1.0), seeded(0))
-    with pytest.raises(TypeError, match="classifiers"):
-        row.run(nn.Conv2d(1, 2, 1), x, y, 0.1, steps, setting)
+    worked: list[int] = []
+    for task in (Pixels(), Segmentation()):
+        for name in ("autoattack", "autoattack+"):
+            with pytest.raises(ValueError, match=rf"^{re.escape(name)} cannot .*classifiers, but"):
+                evaluate(
+                    *(nn.Conv2d(1, 2, 1), TensorDataset(x, y), 0.1, ["pgd-1", name]),
+                    task=task,
+                    bounds=(0, 1),
+                    progress=lambda *call: worked.append(call[0]),
+                )
+    assert not worked

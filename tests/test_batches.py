@@ -18,10 +18,9 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from ima import Indexed, Segmentation, evaluate, minimal
+from ima import Indexed, Results, Segmentation, evaluate, minimal
 from ima.evaluation.checks import run_checks
 from ima.evaluation.checks_table import CHECKS
-from ima.evaluation.segmentation_results import SegmentationResults
 
 
 class Stream(IterableDataset[Any]):
@@ -151,8 +150,8 @@ PROBLEMS |= {
 }
 
 
-def figures(found: SegmentationResults) -> list[tuple[int, str, float]]:
-    return [(row.id, row.attack, round(row.dice, 6)) for row in found.rows]
+def figures(found: Results) -> list[tuple[int, str, float]]:
+    return [(row.id, row.attack, round(row.quality, 6)) for row in found.rows]
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -199,7 +198,8 @@ def test_labels_of_samples_and_of_batches_are_told_apart(kind: str) -> None:
     found = evaluate(linear(), data(x, y), 0.3, ["ifgsm-2"])
     assert expected.accuracy() == 8 / 9 and 0 < expected.accuracy("ifgsm-2", 0.3) < 8 / 9
     assert [row.broken for row in found.rows] == [row.broken for row in expected.rows]
-    assert [(row.id, row.label) for row in found.of()] == list(enumerate(y.tolist()))
+    clean = found.of_attack()
+    assert (clean["id"].tolist(), clean["label"].tolist()) == (list(range(9)), y.tolist())
 
 
 @pytest.mark.parametrize("kind", ["list of samples", "loader of a stream"])
@@ -221,7 +221,8 @@ def test_the_checks_read_data_alike(kind: str, monkeypatch: pytest.MonkeyPatch) 
         for data in (TensorDataset(x, y), KINDS[kind](x, y))
     ]
     assert both[0] == both[1]
-    assert both[0].settings["samples"].startswith("4 of the 4")
+    settings = both[0].settings
+    assert (settings.samples, settings.right, settings.total) == (4, 4, 4)
 
 
 class Anything(nn.Module):
@@ -276,7 +277,7 @@ def test_two_items_of_several_sizes_are_no_two_lists(batched: bool) -> None:
     first, second = (x, y), (x[:, :, :3], y[:, :, :3])
     data = [first, second] if batched else [*pairs(*first)[:1], *pairs(*second)[:1]]
     found = evaluate(model, data, 0.3, ["ifgsm-2"], task=task, batch_size=1)
-    assert len(found.of()) == (8 if batched else 2)
+    assert len(found.at()) == (8 if batched else 2)
 
 
 def test_two_lists_that_may_be_pairs_are_refused() -> None:
@@ -335,7 +336,7 @@ def test_samples_without_channels_are_not_taken_for_a_sample_without_a_batch(
     one = [(x[0, 0], y[0, 0])] if n == 1 else [(x[:, 0], y[:, 0])]
     if n > 1:
         found = evaluate(identity(2, n), one, 0.3, ["ifgsm-2"], task=task)
-        assert len(found.of()) == 1
+        assert len(found.at()) == 1
     else:
         with pytest.raises(ValueError, match="lack the dimension of channels"):
             evaluate(identity(2, 1), one, 0.3, ["ifgsm-2"], task=task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -13,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
+from by_hand import lowest_of
 from nets import Linear2, Pixels, cnn, seeded
 from own_norms import summed
-from test_cli import call
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -33,7 +34,7 @@ from ima.evaluation.chosen import choose
 from ima.evaluation.noise import WHITE_NOISE, white_noise
 from ima.evaluation.probes import Found, NotRun
 from ima.evaluation.results import Results
-from ima.evaluation.setting import Setting
+from ima.evaluation.settings import Settings
 from ima.networks.small_cnn import small_cnn
 from ima.norms import L2, LINF, get_norm
 
@@ -74,9 +75,10 @@ def test_an_honest_network_trips_no_check(honest: nn.Module, digits: TensorDatas
     )
     assert [c.name for c in found.checks] == list(CHECKS)
     assert {c.name: c.sentence for c in found.checks if c.tripped is not False} == {}
-    assert found.settings["samples"].startswith("60 of the 1")
-    assert found.settings["eps"] == "0.3, 0.6"
-    assert found.settings["attacks"] == "pgd-20"
+    assert (found.settings.samples, found.settings.total) == (60, 120)
+    assert 100 < (found.settings.right or 0) <= 120
+    assert found.settings.eps == EPS
+    assert list(found.settings.attacks) == ["pgd-20"]
     # It is attacked in earnest: noise breaks some and not all.
     evidence = {c.name: c.evidence for c in found.checks}
     accuracy = [evidence["converged"][f"accuracy under PGD (20 steps), at {e}"] for e in EPS]
@@ -217,12 +219,12 @@ def test_what_is_broken_at_a_smaller_radius_is_reported_as_broken() -> None:
 def test_the_checks_attack_as_the_evaluation_did(honest: nn.Module, digits: TensorDataset) -> None:
     options: dict[str, Any] = {"bounds": (0, 1), "samples": 20, "steps": 5}
     found = run_checks(honest, digits, 0.4, ["pgd-5", "ifgsm-3", "white-100"], **options)
-    assert found.settings["attacks"] == "pgd-5, ifgsm-3"
+    assert list(found.settings.attacks) == ["pgd-5", "ifgsm-3"]
     (check,) = (c for c in found.checks if c.name == "converged")
     assert "accuracy under the worst case of PGD (5 steps) and ifgsm-3, at 0.4" in check.evidence
     with pytest.raises(ValueError, match="unknown attack 'pdg-5'"):
         run_checks(honest, digits, 0.4, ["pdg-5"], **options)
-    with pytest.raises(ValueError, match="AutoAttack needs bounds"):
+    with pytest.raises(ValueError, match="autoattack cannot run here: AutoAttack needs bounds"):
         run_checks(honest, digits, 0.4, ["autoattack"], **{**options, "bounds": None})
 
 
@@ -426,10 +428,6 @@ def test_outputs_that_are_not_finite_are_refused() -> None:
 # --- White noise ----------------------------------------------------------------------------------
 
 
-def white(low: float, high: float) -> Setting:
-    return Setting(L2, Classification(), (low, high), seeded(0))
-
-
 class Above(nn.Module):
     """Class 1 where the only entry is above 0.5."""
 
@@ -441,15 +439,20 @@ def test_white_noise_flips_as_often_as_a_uniform_number_does() -> None:
     # 0.02 below the boundary: 3 of 10 draws of +-0.05 cross it; 0.06 below, none can.
     x = torch.cat((torch.full((4000, 1), 0.48), torch.full((10, 1), 0.44), torch.ones(10, 1)))
     y = torch.zeros(4020, dtype=torch.long)
-    once, ever = (white_noise(Above(), x, y, 0.05, draws, white(0, 1)) for draws in (1, 4))
-    assert torch.equal(ever.correct, y == (x[:, 0] > 0.5))
+    once, ever = (
+        lowest_of(white_noise, Above(), x, y, 0.05, draws, bounds=(0, 1)) for draws in (1, 4)
+    )
+    # What is wrong without noise is not tried.
+    assert torch.equal(x[ever.start, 0] < 0.5, torch.ones(4010, dtype=torch.bool))
+    assert torch.equal(once.noisy[4010:], x[4010:])
     # The samples that are wrong without noise count, and no others, beyond the first 4000.
-    assert torch.equal(once.crossed[4000:], x[4000:, 0] > 0.5)
-    assert int(once.crossed[:4000].sum()) / 4000 == pytest.approx(0.3, abs=0.03)
-    assert int(ever.crossed[:4000].sum()) / 4000 == pytest.approx(1 - 0.7**4, abs=0.03)
+    first, any_ = once.quality == 0, ever.quality == 0
+    assert torch.equal(first[4000:], x[4000:, 0] > 0.5)
+    assert int(first[:4000].sum()) / 4000 == pytest.approx(0.3, abs=0.03)
+    assert int(any_[:4000].sum()) / 4000 == pytest.approx(1 - 0.7**4, abs=0.03)
     # The only draw of one is the first of four, and what is returned is wrong.
-    assert bool((ever.crossed | ~once.crossed).all())
-    assert bool((ever.x[ever.crossed] > 0.5).all())
+    assert bool((any_ | ~first).all())
+    assert bool((ever.noisy[any_] > 0.5).all())
 
 
 def test_white_noise_is_a_share_of_the_bounds_and_stays_inside() -> None:
@@ -461,13 +464,15 @@ def test_white_noise_is_a_share_of_the_bounds_and_stays_inside() -> None:
             return super().forward(x)
 
     x = torch.tensor([[0.0], [255.0], [128.0]])
-    white_noise(Sees(), x, torch.ones(3, dtype=torch.long), 0.05, 100, white(0, 255))
-    drawn = torch.stack(seen[1:])
+    y = torch.ones(3, dtype=torch.long)
+    lowest_of(white_noise, Sees(), x, y, 0.05, 100, bounds=(0, 255), start=torch.ones(3))
+    drawn = torch.stack(seen[-100:])
     assert len(drawn) == 100 and drawn.min() == 0 and drawn.max() == 255
     noise = (drawn - x)[:, 2]
     assert 11 < noise.abs().max() <= 12.75 and noise.min() < -11
-    with pytest.raises(ValueError, match="amplitude is -1"):
-        white_noise(Above(), x, torch.ones(3).long(), -1, 100, white(0, 255))
+    for amplitude in (-1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"white noise of {amplitude} has no size"):
+            lowest_of(white_noise, Above(), x, y, amplitude, 100, bounds=(0, 255))
 
 
 @pytest.mark.parametrize("norm", [2, "linf"])
@@ -478,18 +483,27 @@ def test_white_noise_is_measured_beside_the_attacks(norm: Any, tmp_path: Path) -
     eps, attacks = (0.01, 0.1), ("pgd-3", "ifgsm-3")
     alone = evaluate(Above(), data, eps, attacks, norm=norm, bounds=(0, 1))
     found = evaluate(Above(), data, eps, (*attacks, *WHITE_NOISE), norm=norm, bounds=(0, 1))
-    size, once, right = found.white["white-1"]
-    assert (size, right, once / 300) == (0.05, 360, pytest.approx(0.3, abs=0.08))
-    assert found.white["white-100"] == (0.05, 300, 360)
+    assert found.white == WHITE_NOISE == ("white-1", "white-100")
+    assert [found.amplitude(name) for name in found.white] == [0.05, 0.05]
+    assert [len(found.flips(name)) for name in found.white] == [360, 360]
+    once, ever = (int(found.broken_rows[found.flips(name)].sum()) for name in found.white)
+    assert (ever, once / 300) == (300, pytest.approx(0.3, abs=0.08))
+    # What is wrong without noise stays as it is.
+    still = [row for row in found.rows if row.attack in WHITE_NOISE and row.id >= 360]
+    assert {(row.broken, row.size) for row in still} == {(True, 0.0)}
     # It is no attack with a radius: nothing else changes, nor does the worst case.
     assert (found.attacks, found.eps) == ((*attacks, "worst case"), eps)
     kept = [r for r in found.rows if not r.attack.startswith("white")]
     assert repr(kept) == repr(list(alone.rows))  # As text: no NaN equals another.
-    assert found.accuracy("worst case", 0.1) == 0 and alone.white == {}
+    assert found.accuracy("worst case", 0.1) == 0 and alone.white == ()
     found.to_csv(tmp_path / "results.csv")
-    assert Results.from_csv(tmp_path / "results.csv").white == found.white
+    again = Results.from_csv(tmp_path / "results.csv")
+    assert again.white == found.white
+    assert all(again.flips(name).tolist() == found.flips(name).tolist() for name in found.white)
     only = evaluate(Above(), data, eps, WHITE_NOISE, norm=norm, bounds=(0, 1))
     assert (only.white, only.attacks, only.eps) == (found.white, (), ())
+    broken = [int(only.broken_rows[only.flips(name)].sum()) for name in only.white]
+    assert broken == [once, ever]
 
 
 def test_noise_is_an_attack_of_the_table() -> None:
@@ -511,10 +525,35 @@ def test_samples_of_several_shapes_are_refused() -> None:
         run_checks(model, batches, 0.3)
 
 
-def test_targets_of_several_scales_are_refused() -> None:
-    x, y = torch.rand(4, 1, 6, 6), torch.zeros(4, 6, 6).long()
-    with pytest.raises(ValueError, match="full resolution alone"):
-        run_checks(nn.Conv2d(1, 2, 1), [(x, [y, y[:, ::2, ::2]])], 0.3, task=Segmentation())
+def test_targets_of_several_scales_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Scales(nn.Module):
+        """Full resolution, and every second pixel."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Conv2d(1, 2, 3, padding=1)
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            z = self.inner(x)
+            return [z, z[..., ::2, ::2]]
+
+    monkeypatch.setattr(benches, "BATCH", 4)
+    torch.manual_seed(2)
+    model, x = Scales(), torch.rand(10, 1, 6, 6, generator=seeded(0))
+    y = model.inner(x).argmax(1).detach()
+    y[0] = 1 - y[0]
+    data = [(x[i : i + 5], [y[i : i + 5], y[i : i + 5, ::2, ::2]]) for i in (0, 5)]
+    options: dict[str, Any] = {"task": Segmentation(), "steps": 3}
+    found = run_checks(model, data, [0.1, 0.3], ["pgd-3", "ensemble-2"], **options)
+    assert (found.settings.samples, found.settings.total) == (9, 10)
+    # Objectives are of full resolution alone, and so are the figures.
+    full = run_checks(
+        model.inner, TensorDataset(x, y), [0.1, 0.3], ["pgd-3", "ensemble-2"], **options
+    )
+    assert [check.tripped for check in found.checks] == [check.tripped for check in full.checks]
+    each = {check.name: check.evidence for check in full.checks}
+    attacked = [c for c in found.checks if c.name in ("one-step", "converged", "random-noise")]
+    assert [check.evidence for check in attacked] == [each[check.name] for check in attacked]
 
 
 # --- Stopped and continued ------------------------------------------------------------------------
@@ -630,19 +669,51 @@ def test_checks_survive_their_file(tmp_path: Path) -> None:
         Check("b", "B", None, "Not run: no é.", {}, "Bad.", "Stop."),
         Check("c", "C", False, "None.", {}, "Bad.", "Stop."),
     ]
-    checks = Checks({"seed": "0"}, tuple(rows))
+    settings = Settings(seed=0, norm="L2", eps=(0.5, 1.0), samples=8, right=9, total=10)
+    checks = Checks(settings, tuple(rows))
     path = tmp_path / "new" / "checks.json"
     checks.to_json(path)
     assert Checks.from_json(path) == checks
     assert checks.tripped == ("a",)
     assert [p.name for p in path.parent.iterdir()] == ["checks.json"]
     values = json.loads(path.read_text())
-    assert list(values) == ["settings", "checks"]
+    assert list(values) == ["format", "settings", "checks"]
     keys = ["name", "title", "tripped", "sentence", "evidence", "means", "do"]
     assert list(values["checks"][0]) == keys
+    # Before, settings were text, and there was no format.
+    old = {"seed": "0", "samples": "8 of the 9 that the model has right of 10", "eps": "0.5, 1.0"}
+    old |= {"norm": "L2", "attacks": "pgd-3, ifgsm-3"}
+    path.write_text(json.dumps({"settings": old, "checks": values["checks"]}))
+    again = Checks.from_json(path)
+    assert again.checks == checks.checks
+    assert (again.settings.seed, again.settings.eps, again.norm) == (0, (0.5, 1.0), "L2")
+    assert list(again.settings.attacks) == ["pgd-3", "ifgsm-3"]
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"settings": {}, "checks": [{"name": "a"}]}'])
+WHOLE: dict[str, Any] = {
+    **dict.fromkeys(("name", "title", "sentence", "means", "do"), "a"),
+    "tripped": True,
+    "evidence": {},
+}
+
+
+def of_check(**changes: Any) -> str:
+    return json.dumps({"settings": {}, "checks": [{**WHOLE, **changes}]})
+
+
+def test_a_whole_check_is_read(tmp_path: Path) -> None:
+    (tmp_path / "checks.json").write_text(of_check())
+    assert Checks.from_json(tmp_path / "checks.json").checks == (Check(**WHOLE),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{}", "[]", '{"settings": {}, "checks": [{"name": "a"}]}'),
+        *(of_check(title=3), of_check(tripped="no"), of_check(evidence=[]), of_check(other=1)),
+        *(of_check(tripped=1), '{"format": 3, "settings": {"sampels": 1}, "checks": []}'),
+    ],
+)
 def test_other_files_are_no_checks(text: str, tmp_path: Path) -> None:
     path = tmp_path / "checks.json"
     path.write_text(text)
@@ -700,6 +771,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_run_is_checked_and_strict_decides_the_exit_code(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from test_cli import call
+
     from ima.evaluation import checks_table
 
     for name in ("one", "two"):
@@ -712,8 +785,8 @@ def test_a_run_is_checked_and_strict_decides_the_exit_code(
     path = work / "one" / "evaluation" / "checks.json"
     found = Checks.from_json(path)
     assert {c.name: c.tripped for c in found.checks} == dict.fromkeys(rows, False)
-    assert (found.settings["weights"], found.settings["eps"]) == ("best", "0.3, 0.6")
-    assert (found.settings["norm"], found.settings["bounds"]) == ("L2", "0 to 1")
+    assert (found.settings.weights, found.settings.eps) == ("best", (0.3, 0.6))
+    assert (found.settings.norm, found.settings.bounds) == ("L2", (0, 1))
     assert "ok: no sign that gradients are zero or tiny. " in said.out
     assert "evaluation/checks.json" in said.out
     # A check that trips: exit code 3 with --strict, 0 without.
@@ -729,6 +802,8 @@ def test_a_run_is_checked_and_strict_decides_the_exit_code(
 
 
 def test_the_list_has_a_line_for_every_check() -> None:
+    from test_cli import call
+
     said = call("list", "checks")
     lines = said.out.rstrip("\n").split("\n")
     assert [line.split()[0] for line in lines] == list(CHECKS)

@@ -25,7 +25,7 @@ from ima import memory
 from ima.data import load, pictures
 from ima.data.folders import SUFFIXES, on_disk
 from ima.data.npz import read_parts
-from ima.report.html.sources import _arrays  # pyright: ignore[reportPrivateUsage]
+from ima.report.examples import read_examples
 
 Put = Callable[[Path], Any]
 
@@ -403,4 +403,4 @@ def test_the_arrays_of_a_run_are_bounded_too(
     path = tmp_path / "examples.npz"
     np.savez_compressed(path, x=np.zeros((100, 64, 64), np.uint8))
     with pytest.raises(ValueError, match=r"examples\.npz: .* would become"):
-        _arrays(path)
+        read_examples(path)

@@ -134,6 +134,7 @@ WRONG = {
     "loose in train": ([*parts(), "train/1.png"], "image train/1.png outside .* train/CLASS/"),
     "beside parts": ([*parts(), "more/dog/1.png"], "image more/dog/1.png outside"),
     "too deep": ([*classes(), "dog/more/1.png"], "image dog/more/1.png outside"),
+    "deeper still": ([*classes(), "a/b/c/d/1.png"], "image a/b/c/d/1.png outside"),
     "no test": (parts(test=0), "has the folders train, val; expected train and test"),
     "no train": (parts(train=0), "has the folders test, val; expected train and test"),
     "only train": (parts(val=0, test=0), "has the folders train; expected train and test"),

@@ -210,7 +210,7 @@ def evil(path: Path) -> dict[str, bytes]:
         "numpy.fromfile": b"cnumpy\nfromfile\n(S'" + where + b"'\ntR.",
         # A dotted name below an admitted module.
         "numpy.lib.os.mkdir": b"\x80\x04\x8c\x05numpy\x8c\x0clib.os.mkdir\x93.",
-        "changes dtype": b"\x80\x02cnumpy\ndtype\n}U\x01xK\x01sb.",
+        "changes numpy.dtype": b"\x80\x02cnumpy\ndtype\n}U\x01xK\x01sb.",
         "encodes something": b"\x80\x02c_codecs\nencode\nU\x01xU\x03zip\x86R.",
     }
 

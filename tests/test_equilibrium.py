@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from ima.cli.equilibrium import equilibrium
 from ima.data import load, plane
+from ima.measures import ABSENT
 from ima.methods import IMA, MMA, SAT, Standard
 from ima.networks import build
 from ima.report.equilibrium import picture, summary, write
 from ima.report.portrait import Error, Portrait
-from ima.report.tables import ABSENT
 from ima.tasks import Classification
 from ima.training.checkpoint import load_state, load_weights
 from ima.training.config import ConfigError, load_config

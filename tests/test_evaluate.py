@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import ima.evaluation.evaluate as evaluating
-from ima import Classification, Results, evaluate
+from ima import Classification, Results, Segmentation, evaluate, minimal
+from ima.attacks import inputs
 from ima.budget import Budget, OutOfTime
 from ima.evaluation import batch as batches
 from ima.evaluation.batch import Example
@@ -28,6 +31,7 @@ from ima.evaluation.results import CLEAN, WORST, Row
 from ima.evaluation.settings import Settings
 from ima.evaluation.statistics import mean_and_std
 from ima.norms import get_norm
+from ima.tasks import Task
 
 
 def samples(count: int, shape: Sequence[int], seed: int = 0) -> Tensor:
@@ -175,6 +179,19 @@ def labelled(count: int, shape: tuple[int, ...] = (8,)) -> tuple[Tensor, Tensor]
     return x, said(mlp(shape), x)
 
 
+SMALL: dict[str, tuple[nn.Module, Tensor, Tensor, Any, tuple[str, ...]]] = {
+    "labels": (mlp((8,)), *labelled(12), None, ("pgd-3", "white-2")),
+    "masks": (
+        nn.Conv2d(1, 2, 1),
+        samples(12, (1, 4, 4)),
+        (samples(12, (4, 4), 1) > 0.5).long(),
+        Segmentation(),
+        ("pgd-3", "ensemble-2", "noise-2", "white-2"),
+    ),
+}
+"""Model, samples, targets, task, attacks."""
+
+
 def test_an_eps_or_attack_that_is_named_twice_is_run_once() -> None:
     data = TensorDataset(*labelled(6))
     once = evaluate(mlp((8,)), data, [0.1, 0.2], ["pgd-2"])
@@ -279,11 +296,13 @@ def test_progress_counts_the_batches() -> None:
 # --- What it leaves behind ------------------------------------------------------------------------
 
 
-def restless() -> nn.Module:
+TASKS: dict[str, Task] = {"labels": Classification(), "masks": Segmentation()}
+
+
+def restless(kind: str) -> nn.Module:
     """A model in mixed modes, with dropout, running statistics, gradients and a frozen weight."""
-    model = nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(64, 3)
-    )
+    head = (nn.Flatten(), nn.Linear(144, 3)) if kind == "labels" else (nn.Conv2d(4, 3, 1),)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5), *head)
     model.train()
     model[1].eval()
     model[0].weight.requires_grad_(False)
@@ -291,11 +310,15 @@ def restless() -> nn.Module:
     return model
 
 
+@pytest.mark.parametrize("kind", TASKS)
 @pytest.mark.parametrize("fails", [False, True])
-def test_evaluation_leaves_no_trace(fails: bool) -> None:
-    model = restless()
+def test_evaluation_leaves_no_trace(fails: bool, kind: str) -> None:
+    model = restless(kind)
     x = samples(20, (1, 6, 6))
-    y = torch.randint(0, 3, (20,), generator=seeded(1))
+    y = torch.randint(0, 3, (20, 6, 6), generator=seeded(1))
+    y = y[:, 0, 0] if kind == "labels" else y
+    attacks = (*ATTACKS, "noise-2", "white-2", *(["ensemble-2"] if kind == "masks" else []))
+    options: dict[str, Any] = {"task": TASKS[kind], "batch_size": 8}
     if fails:
         x[13] = math.nan
     modes = [m.training for m in model.modules()]
@@ -306,9 +329,9 @@ def test_evaluation_leaves_no_trace(fails: bool) -> None:
 
     if fails:
         with pytest.raises(ValueError, match="NaN"):
-            evaluate(model, TensorDataset(x, y), [0.1, 0.2], ATTACKS, batch_size=8)
+            evaluate(model, TensorDataset(x, y), [0.1, 0.2], attacks, **options)
     else:
-        evaluate(model, TensorDataset(x, y), [0.1, 0.2], ATTACKS, batch_size=8)
+        evaluate(model, TensorDataset(x, y), [0.1, 0.2], attacks, **options)
 
     assert modes == [m.training for m in model.modules()]
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
@@ -320,12 +343,15 @@ def test_evaluation_leaves_no_trace(fails: bool) -> None:
     assert torch.equal(torch.get_rng_state(), random)
 
 
+@pytest.mark.parametrize("kind", TASKS)
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_evaluation_works_where_gradients_are_switched_off(mode: Callable[[], Any]) -> None:
-    model, data = mlp((8,)), TensorDataset(*labelled(20))
-    expected = evaluate(model, data, RADII, ["pgd-3"])
+def test_evaluation_works_where_gradients_are_switched_off(
+    mode: Callable[[], Any], kind: str
+) -> None:
+    model, x, y, task, attacks = SMALL[kind]
+    expected = evaluate(model, TensorDataset(x, y), RADII, attacks, task=task)
     with mode():
-        found = evaluate(model, data, RADII, ["pgd-3"])
+        found = evaluate(model, TensorDataset(x, y), RADII, attacks, task=task)
     assert same_rows(found, expected)
 
 
@@ -783,20 +809,71 @@ class Clock:
         monkeypatch.setattr(evaluating, "attack_batch", attack_batch)
 
 
+@pytest.mark.parametrize("kind", TASKS)
 def test_no_batch_is_begun_that_may_not_fit_into_the_budget(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, data, path = mlp((8,)), TensorDataset(*labelled(30)), tmp_path / "e.part"
-    whole = evaluate(model, data, **SHORT)
+    model, x, y, task, _ = SMALL[kind]
+    data, path = TensorDataset(x, y), tmp_path / "e.part"
+    options: dict[str, Any] = {**SHORT, "batch_size": 3, "task": task}
+    whole = evaluate(model, data, **options)
     Clock(monkeypatch, batch=10.0)
     # 25 seconds hold two batches of 10, and what is left no third.
     with pytest.raises(OutOfTime, match=r"after 2 of 4 .*5 s .*10 s.*e\.part.*continue"):
-        evaluate(model, data, **SHORT, partial=path, budget=Budget(25))
+        evaluate(model, data, **options, partial=path, budget=Budget(25))
     # Known to be too long from the last time: one a call, or nothing would ever be done.
     with pytest.raises(OutOfTime, match=r"after 3 of 4 .*0 s .*10 s"):
-        evaluate(model, data, **SHORT, partial=path, budget=Budget(9))
-    results = evaluate(model, data, **SHORT, partial=path, budget=Budget(1))
+        evaluate(model, data, **options, partial=path, budget=Budget(9))
+    results = evaluate(model, data, **options, partial=path, budget=Budget(1))
     assert same_rows(results, whole)
     assert results.settings.seconds == 40
     with pytest.raises(OutOfTime, match="nothing is kept"):
-        evaluate(model, data, **SHORT, budget=Budget(15))
+        evaluate(model, data, **options, budget=Budget(15))
+
+
+# --- What is done once a batch --------------------------------------------------------------------
+
+
+@pytest.fixture
+def entered(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often samples and radii were checked, and a model really entered, by name."""
+    counts: Counter[str] = Counter()
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **options: Any) -> Any:
+            counts[function.__name__] += 1
+            return function(*args, **options)
+
+        return wrapped
+
+    # Each real entry of `no_trace`, and none within another, goes through `in_step`.
+    for function in (inputs.check_samples, inputs.check_radius, inputs.in_step):
+        wrapped = counted(function)
+        for name, module in list(sys.modules.items()):
+            if name.startswith("ima.") and getattr(module, function.__name__, None) is function:
+                monkeypatch.setattr(module, function.__name__, wrapped)
+    return counts
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_checks_and_entries_are_few_a_batch_however_many_attacks(
+    kind: str, entered: Counter[str]
+) -> None:
+    model, x, y, task, attacks = SMALL[kind]
+    options: dict[str, Any] = {"task": task, "bounds": (0, 1), "batch_size": 4}
+    evaluate(model, TensorDataset(x, y), (), (), **options)
+    without = Counter(entered)
+    entered.clear()
+    found = evaluate(model, TensorDataset(x, y), [0.1, 0.2, 0.4], attacks, **options)
+    assert len(found.eps) == 3 and len(found.white) == 1
+    # Once a batch; beside that the first samples are looked at, also among other mates.
+    assert entered == without
+    assert entered["check_samples"] == 3 and entered["check_radius"] == 0
+    assert 3 <= entered["in_step"] <= 3 + 2
+
+
+def test_the_smallest_noise_is_looked_for_within_one_entry_a_batch(entered: Counter[str]) -> None:
+    x, y = labelled(12)
+    minimal(mlp((8,)), TensorDataset(x, y), [0.1, 0.2], batch_size=4)
+    # DDN, twice a batch, is as anybody calls it.
+    assert entered["check_samples"] == 3 * (1 + 2) and 3 <= entered["in_step"] <= 3 + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -164,3 +165,54 @@ def test_segmentation(tmp_path: Path) -> None:
     assert min(clean, clean_ima) > 0.85  # 0.931 and 0.925
     assert noisy_ima > noisy + 0.1  # 0.731 and 0.525
     assert not list(tmp_path.iterdir())
+
+
+def test_own_method(tmp_path: Path) -> None:
+    printed = run("own_method.py", folder=tmp_path)
+    clean, noisy = numbers(
+        rf"^clean accuracy {PERCENT}, under noise of size 0\.7 {PERCENT}\n$", printed
+    )
+    assert clean > 70
+    assert noisy > 25
+    assert not list(tmp_path.iterdir())
+
+
+def test_own_method_takes_part_in_a_comparison_from_a_folder_of_its_own(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(EXAMPLES / "own_method.py", elsewhere)
+    path = os.pathsep.join([str(elsewhere), *filter(None, [os.environ.get("PYTHONPATH")])])
+    rows = (
+        "compare=[{label: Ramp, method: {name: own_method:Ramp, eps: 1.0, steps: 2}},"
+        " {label: Clean, method: {name: standard}}]"
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "ima", "compare", "digits", rows),
+            "train={epochs: 2, batch_size: 256}",
+            "evaluate={attacks: [pgd-2], eps: [0.5], samples: 40}",
+            *("--out", "table", "--device", "cpu"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "table" / "table.md").read_text(encoding="utf-8")
+    assert re.search(r"^\| Ramp +\|.*\d", table, re.MULTILINE)
+    assert re.search(r"^\| Clean +\|.*\d", table, re.MULTILINE)
+    folder = tmp_path / "table" / "own_method_Ramp-eps=1-steps=2" / "seed0"
+    assert (folder / "evaluation" / "best.csv").is_file()
+    # The folder alone, as a stranger's, is not trusted.
+    again = subprocess.run(
+        [sys.executable, "-m", "ima", "evaluate", str(folder), "--device", "cpu"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert again.returncode == 1
+    assert "method.name is 'own_method:Ramp'" in again.stderr
+    assert "--trust" in again.stderr

@@ -227,6 +227,31 @@ def test_what_a_killed_command_left_is_deleted_when_a_command_starts(
         assert len(list(tmp_path.rglob(kept))) == 3
 
 
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[1]", r"it is \[1\]; input should be a valid dictionary"),
+        ('{"a": ["x"]}', "a.0 is 'x'; input should be a valid integer"),
+        ('{"a": [1.5]}', "a.0 is 1.5; input should be a valid integer"),
+        ('{"a": [true]}', "a.0 is True; input should be a valid integer"),
+    ],
+)
+def test_json_of_another_kind_is_refused_by_the_place_in_it(
+    text: str, what: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"^{path} is damaged: {what}[^_]*$"):
+        read_json(path, dict[str, list[int]])
+    with pytest.raises(ValueError, match="^the header is damaged"):
+        read_json(path, dict[str, list[int]], shown="the header")
+    path.write_text("{")
+    with pytest.raises(ValueError, match="^the header is damaged, or no text in JSON"):
+        read_json(path, shown="the header")
+    path.write_text('{"a": [1, 2], "b": []}')
+    assert read_json(path, dict[str, list[int]]) == {"a": [1, 2], "b": []}
+
+
 def test_a_write_that_is_killed_leaves_what_the_next_one_deletes(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys\n"

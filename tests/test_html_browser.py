@@ -17,8 +17,8 @@ from small_runs import compared, config, full, results, run
 from small_segmentations import arrays, evaluated, three
 from small_segmentations import results as segmentation_results
 
-from ima.report.html import make, write_segmented
-from ima.report.segmented import Segmented
+from ima.report.html import make, write
+from ima.report.sources import Source
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -80,18 +80,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     for name, source in made.items():
         make([source], home / f"{name}.html")
-    write_segmented(home / "segmented long.html", _long_names())
+    write(home / "segmented long.html", _long_names())
     return {name: home / f"{name}.html" for name in (*made, "segmented long")}
 
 
-def _long_names() -> list[Segmented]:
+def _long_names() -> list[Source]:
     """Four segmentation networks, and classes and cases with names that nothing can break."""
     classes = tuple("Aorta" * 9 + str(number) for number in range(2))
     return [
-        Segmented(
+        Source(
             "ExtraordinarilyRobust" * 3 + str(number),
-            segmentation_results(classes=classes, dataset="Dataset123_" + "Thorax" * 9),
-            {
+            {"results": segmentation_results(classes=classes, data="Dataset123_" + "Thorax" * 9)},
+            overlays={
                 **arrays(),
                 "classes": np.array(classes),
                 "case": np.array(["case" * 15 + str(i) for i in arrays()["case"]]),

@@ -25,6 +25,7 @@ from small_runs import (
     CHECKS,
     DISTANCES,
     HOSTILE,
+    about,
     compared,
     config,
     full,
@@ -34,15 +35,17 @@ from small_runs import (
     with_white,
 )
 
-from ima.evaluation.results import Results, wilson
+from ima import write_page
+from ima.evaluation.results import WORST, Results
+from ima.evaluation.statistics import wilson
+from ima.report.entries import data_name, read
 from ima.report.html import make
 from ima.report.html.charts import steps_of
-from ima.report.html.entries import data_name, read
-from ima.report.html.numbers import WORST, drawn, enough, headline, scores
-from ima.report.html.scrub import scrub
-from ima.report.jsonform import STANDARD
+from ima.report.html.jsonform import STANDARD
+from ima.report.scores import drawn, enough, headline, scores
+from ima.report.scrub import scrub
 from ima.report.style import COLOURS
-from ima.report.white import DRAWS, draws, told
+from ima.report.words import DRAWS, draws, white_told
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +172,7 @@ def test_wilson_refuses_what_is_no_share_and_passes_on_what_is_unknown() -> None
 def test_pictures_are_measured_in_their_norm_or_not_at_all(
     norm: str, said: str, measured: Callable[[Any], float] | None, tmp_path: Path
 ) -> None:
-    found = dataclasses.replace(results(10, 9, {0.5: 6, 1.0: 0}), norm=norm)
+    found = about(results(10, 9, {0.5: 6, 1.0: 0}), norm=norm)
     arrays = images({0: 0.5, 1: 1.0})
     made = run(tmp_path / "ima", {**config("ima"), "norm": norm}, found)
     np.savez(made / "evaluation" / "examples.npz", allow_pickle=False, **arrays)
@@ -190,11 +193,11 @@ def test_pictures_are_measured_in_their_norm_or_not_at_all(
 
 def test_the_page_says_which_rule_picked_whose_epoch(tmp_path: Path) -> None:
     found = results(10, 9, {0.5: 6, 1.0: 0})
-    picks = {"ima": {}, "sat": {"epoch": "7 of 30", "picked by": "the mean"}}
-    picks["standard"] = {"epoch": "30 of 30", "picked by": "clean accuracy"}
+    picks = {"ima": {}, "sat": {"epoch": "7 of 30", "picked": "the mean"}}
+    picks["standard"] = {"epoch": "30 of 30", "picked": "clean accuracy"}
     for name, said in picks.items():
-        about = dataclasses.replace(found, settings={**found.settings, **said})
-        run(tmp_path / name, config(name), about, about)
+        told = about(found, **said)
+        run(tmp_path / name, config(name), told, told)
     make([tmp_path / name for name in picks], tmp_path / "page.html")
     # Runs from before there were two rules do not say by which they were picked.
     old = "the geometric mean of clean accuracy and accuracy under PGD-10"
@@ -208,12 +211,6 @@ def test_the_page_says_which_rule_picked_whose_epoch(tmp_path: Path) -> None:
     # A file of results from elsewhere was picked by nobody knows what.
     found.to_html(tmp_path / "own.html")
     assert "Which epoch was evaluated" not in tables(tree(tmp_path / "own.html"))
-
-
-def test_the_worst_case_has_the_name_that_evaluations_give_it() -> None:
-    from ima.evaluation.evaluate import WORST as GIVEN
-
-    assert GIVEN == WORST
 
 
 def test_the_page_of_one_run_says_its_numbers(pages: dict[str, Path]) -> None:
@@ -269,8 +266,8 @@ def test_every_class_has_its_accuracy(pages: dict[str, Path], tmp_path: Path) ->
 
 
 def relabelled(found: Results, classes: int) -> Results:
-    rows = [dataclasses.replace(row, label=row.id % classes) for row in found.rows]
-    return Results(tuple(rows), found.norm, found.settings)
+    columns = {**found.columns, "label": found.columns["id"] % classes}
+    return Results(columns, found.settings)
 
 
 @pytest.mark.parametrize(
@@ -343,34 +340,29 @@ def test_white_noise_has_a_table_of_its_own_and_is_no_radius(pages, tmp_path: Pa
 
 def test_white_noise_in_words() -> None:
     found = with_white(results(10, 9, {0.5: 6}), {"white-1": 1, "white-100": 3})
-    assert told(found).split("\n") == [
+    assert white_told(found).split("\n") == [
         "white noise of ±0.05 flips 1 of 9 samples that are right without it in one draw",
         "white noise of ±0.05 flips 3 of 9 samples that are right without it in the worst of 100 "
         "draws",
     ]
-    assert told(results(10, 9, {0.5: 6})) == ""
-
-
-def about(found: Results, **settings: str) -> Results:
-    """The same, with more that it says of itself."""
-    return Results(found.rows, found.norm, {**found.settings, **settings})
+    assert white_told(results(10, 9, {0.5: 6})) == ""
 
 
 @pytest.mark.parametrize(
     ("bounds", "said"),
     [
-        ("", "±0.05"),
+        (None, "±0.05"),
         ("none", "±0.05"),
-        ("0 to 1", "±0.05"),
-        ("-0.5 to 0.5", "±0.05"),
-        ("-1 to 1", "±0.05 of the bounds' width (±0.1)"),
-        ("0 to 255", "±0.05 of the bounds' width (±12.75)"),
+        ((0, 1), "±0.05"),
+        ((-0.5, 0.5), "±0.05"),
+        ((-1, 1), "±0.05 of the bounds' width (±0.1)"),
+        ((0, 255), "±0.05 of the bounds' width (±12.75)"),
         ("of every entry", "±0.05 of the bounds' width"),
     ],
 )
-def test_white_noise_is_a_share_of_the_bounds(bounds: str, said: str, tmp_path: Path) -> None:
+def test_white_noise_is_a_share_of_the_bounds(bounds: Any, said: str, tmp_path: Path) -> None:
     found = about(with_white(results(10, 9, {0.5: 6}), {"white-1": 1}), bounds=bounds)
-    assert told(found).startswith(f"white noise of {said} flips 1 of 9")
+    assert white_told(found).startswith(f"white noise of {said} flips 1 of 9")
     for form in ("html", "json"):
         found.to_html(tmp_path / f"page.{form}")
     (caption,) = [c for c in tables(tree(tmp_path / "page.html")) if c.startswith("White")]
@@ -546,7 +538,9 @@ def test_what_is_chosen_goes_before_what_is_drawn() -> None:
     assert headline([scores([found])]) == "pgd-100"
     worst = results(10, 9, {0.5: 6}, ("noise-100", "pgd-100", WORST))
     assert headline([scores([worst])]) == WORST
-    assert not drawn(WORST, [WORST]) and drawn(WORST, ["noise-1", "noise-2", WORST])
+    random = results(10, 9, {0.5: 6}, ("noise-1", "noise-2", WORST))
+    assert not drawn(WORST, [scores([results(10, 9, {0.5: 6}, (WORST,))])])
+    assert drawn(WORST, [scores([random])])
 
 
 def test_checks_of_other_weights_are_left_out(tmp_path: Path) -> None:
@@ -559,7 +553,7 @@ def test_checks_of_other_weights_are_left_out(tmp_path: Path) -> None:
             path = made / "evaluation" / f"{which}.csv"
             about(Results.from_csv(path), network=digest).to_csv(path)
         path = made / "evaluation" / "checks.json"
-        dataclasses.replace(CHECKS, settings=settings).to_json(path)
+        dataclasses.replace(CHECKS, settings=CHECKS.settings.but(**settings)).to_json(path)
         text = verdict(made)
         assert ("1 of 2 trust checks is raised" in text) == kept, number
         assert ("No trust checks were run on these weights." in text) != kept
@@ -616,7 +610,7 @@ def test_distances_are_counted_by_hand(pages) -> None:
     assert enough(DISTANCES, 1.0) == math.inf
     x, y = steps_of(DISTANCES.values, 1.2)
     assert x.tolist() == [0, 0.2, 0.4, 0.8, 1.0, 1.2]
-    assert y == pytest.approx([90, 80, 60, 50, 40, 40])
+    assert y == pytest.approx([0.9, 0.8, 0.6, 0.5, 0.4, 0.4])
     (row,) = tables(tree(pages["one.html"]))["Sizes of noise (L₂) that suffice"][1:]
     assert row == ["IMA", "10", "90.0 %", "0", "0.4", "0.8", "2", "3"]
 
@@ -741,10 +735,8 @@ def test_json_says_which_parts_of_autoattack_ran(ran: str, tmp_path: Path) -> No
     from ima.evaluation.autoattack import parts
 
     assert ", ".join(parts("autoattack", 10)) == STANDARD
-    found = about(results(10, 9, {0.5: 6}, ("autoattack",)), autoattack=ran)
-    if not ran:
-        told = {k: v for k, v in found.settings.items() if k != "autoattack"}
-        found = Results(found.rows, found.norm, told)
+    told = {"autoattack": ran} if ran else {}
+    found = about(results(10, 9, {0.5: 6}, ("autoattack",)), attacks=told)
     found.to_html(tmp_path / "page.json")
     (network,) = json.loads((tmp_path / "page.json").read_text(encoding="utf-8"))["networks"]
     (record,) = network["robustbench"]
@@ -755,7 +747,7 @@ def test_json_says_which_parts_of_autoattack_ran(ran: str, tmp_path: Path) -> No
 
 def test_results_write_their_own_page(tmp_path: Path) -> None:
     found = results(10, 9, {0.5: 6})
-    found.to_html(tmp_path / "page.html", title="my <network>")
+    write_page(found, tmp_path / "page.html", title="my <network>")
     page = tree(tmp_path / "page.html")
     assert next(page.all("h1")).text == "What noise breaks my <network>"
     table = tables(page)["Accuracy: accuracy in percent, noise in L₂"]
@@ -799,7 +791,7 @@ def test_a_file_by_itself_is_called_what_it_is(
     assert f"90.0 % of 10 {part} samples" in page.text.replace("\xa0", " ")
     shown = tables(page)
     assert f"{title}: accuracy in percent, noise in L₂" in shown
-    assert shown["How it was evaluated"][0][2] == f"{part} samples"
+    assert shown["How it was evaluated"][1][2] == f"10 {part} samples"
     (network,) = json.loads((tmp_path / "page.json").read_text(encoding="utf-8"))["networks"]
     assert list(network["accuracy"]) == [key]
 
@@ -944,7 +936,7 @@ def _unevaluated(folder: Path) -> list[Path]:
 
 
 def _norms(folder: Path) -> list[Path]:
-    made = dataclasses.replace(results(10, 9, {0.5: 6}), norm="Linf")
+    made = about(results(10, 9, {0.5: 6}), norm="Linf")
     return [full(folder / "run"), run(folder / "other", config("sat"), made)]
 
 
@@ -964,7 +956,7 @@ def _files(folder: Path) -> list[Path]:
     ]
 
 
-def _elsewhere(*settings: dict[str, str]) -> Callable[[Path], list[Path]]:
+def _elsewhere(*settings: dict[str, Any]) -> Callable[[Path], list[Path]]:
     """Networks from elsewhere whose evaluations say this of themselves."""
 
     def evaluations(folder: Path) -> list[Path]:
@@ -980,20 +972,18 @@ def _run_and_elsewhere(folder: Path) -> list[Path]:
     return [full(folder / "run"), *_elsewhere({"data": "digits"})(folder)]
 
 
-def _beside(name: str, **settings: str) -> Callable[[Path], list[Path]]:
+def _beside(name: str, **settings: Any) -> Callable[[Path], list[Path]]:
     """A run with checks or distances of another evaluation."""
 
     def run_with(folder: Path) -> list[Path]:
-        found = about(results(10, 9, {0.5: 6}), bounds="0 to 1", data="a:test")
+        found = about(results(10, 9, {0.5: 6}), bounds=(0, 1), data="a:test")
         made = run(folder / "run", config("ima"), found)
         if name == "checks.json":
-            told = {**CHECKS.settings, **settings}
+            told = CHECKS.settings.but(**settings)
             dataclasses.replace(CHECKS, settings=told).to_json(made / "evaluation" / name)
         else:
-            norm, told = settings.get("norm", "L2"), {**DISTANCES.settings, **settings}
-            told.pop("norm", None)
-            other = dataclasses.replace(DISTANCES, norm=norm, settings=told)
-            other.to_csv(made / "evaluation" / name)
+            told = DISTANCES.settings.but(**settings)
+            dataclasses.replace(DISTANCES, settings=told).to_csv(made / "evaluation" / name)
         return [made]
 
     return run_with
@@ -1001,8 +991,8 @@ def _beside(name: str, **settings: str) -> Callable[[Path], list[Path]]:
 
 def _no_clean(folder: Path) -> list[Path]:
     found = results(10, 9, {0.5: 6})
-    noisy = tuple(row for row in found.rows if row.attack != "clean")
-    return [run(folder / "run", config("sat"), Results(noisy, "L2"))]
+    noisy = [row for row in found.rows if row.attack != "clean"]
+    return [run(folder / "run", config("sat"), Results.of(noisy, found.settings))]
 
 
 def _damaged(name: str) -> Callable[[Path], list[Path]]:
@@ -1029,20 +1019,20 @@ REFUSED: dict[str, tuple[Callable[[Path], list[Path]], str]] = {
     ),
     "data by name": (_run_and_elsewhere, "differ in their data: shapes, digits"),
     "bounds": (
-        _elsewhere({"bounds": "0 to 1"}, {"bounds": "none"}),
+        _elsewhere({"bounds": (0, 1)}, {"bounds": "none"}),
         "differ in their bounds: 0 to 1, none",
     ),
     "parts": (_elsewhere({"part": "validation"}, {}), "differ in their part: validation, test"),
     **{
         f"{what} of {name}": (
             _beside(name, **{key: value}),
-            rf"{re.escape(name)} was made with {what} \({value}, not {expected}\)",
+            rf"{re.escape(name)} was made with {what} \({said}, not {expected}\)",
         )
         for name in ("checks.json", "distances.csv")
-        for what, key, value, expected in (
-            ("another norm", "norm", "Linf", "L2"),
-            ("other bounds", "bounds", "-1 to 1", "0 to 1"),
-            ("other data", "data", "a:train", "a:test"),
+        for what, key, value, said, expected in (
+            ("another norm", "norm", "Linf", "Linf", "L2"),
+            ("other bounds", "bounds", (-1, 1), "-1 to 1", "0 to 1"),
+            ("other data", "data", "a:train", "a:train", "a:test"),
         )
     },
     **{
@@ -1071,7 +1061,7 @@ def test_what_makes_no_page_is_refused_and_leaves_nothing(case: str, tmp_path: P
 
 @pytest.mark.parametrize("name", ["checks.json", "distances.csv"])
 def test_what_agrees_or_says_nothing_stands_beside_results(name: str, tmp_path: Path) -> None:
-    settings = {"norm": "L2", "bounds": "0 to 1", "data": "a:test"}
+    settings = {"norm": "L2", "bounds": (0, 1), "data": "a:test"}
     for number, own in enumerate((settings, {})):
         make(_beside(name, **own)(tmp_path / f"{number}"), tmp_path / f"{number}.html")
 

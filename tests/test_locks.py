@@ -167,11 +167,14 @@ def works(folder: Path, count: int = 1) -> list[Work]:
     """Commands on so many runs."""
     config = load_config("digits", RECIPE)
     runs = [Run.create(folder / f"run{number}", config) for number in range(count)]
-    return [Work(run, ("train", "--resume", str(run.folder))) for run in runs]
+    return [
+        Work(str(run.folder), ("train", "--resume", str(run.folder)), run.folder / "train.log")
+        for run in runs
+    ]
 
 
 def work(items: list[Work]) -> None:
-    work_off(items, jobs=1, device="cpu", budget=None, report=silent)
+    work_off([[item] for item in items], jobs=1, environ=os.environ, budget=None, report=silent)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from nets import Heads, Line, Pixels, Strip, Trees, cnn, mlp, seeded, two_clouds
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ from ima import (
     Standard,
     Step,
 )
-from ima.methods import METHODS
+from ima.methods import METHODS, outputs
 
 SETTINGS: dict[str, Any] = {
     "num_samples": 60, "eps": 0.2, "delta": 0.05, "norm": 2, "bounds": (0, 1), "steps": 3
@@ -276,6 +277,65 @@ def test_fabric_may_wrap_the_model_in_any_precision(
     assert bool(torch.isfinite(step.loss))
     # The walk judges samples in the precision in which the network is trained.
     assert seen == {torch.float32 if precision == "32-true" else torch.bfloat16}
+
+
+# ---------------------------------------------------------------------------- what is trained on
+
+
+class Recording(nn.DataParallel):
+    """Keeps what the training passes see: attacks run on the module inside."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__(inner)
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Any:
+        self.seen.append(x.detach().clone())
+        return self.module(x)
+
+
+def training_faults(row: Row) -> set[str]:
+    """What is wrong with the noise that the training passes of a method see."""
+    x, _ = two_clouds((6,), 2)
+    low, high = x.amin(0) - 0.01, x.amax(0) + 0.01
+    model = Recording(mlp((6,), 2)).train()
+    # All samples are right, so that every method attacks them.
+    y = mlp((6,), 2)(x).argmax(1)
+    row.build(bounds=(low, high))(model, x, y, torch.arange(len(x)))
+    assert len(model.seen) == row.passes
+    seen = torch.stack(model.seen)
+    order, eps = row.more.get("norm", 2), row.more.get("eps", SETTINGS["eps"])
+    size = torch.linalg.vector_norm(seen - x, order, dim=2)
+    # A curriculum leaves some samples without noise.
+    least = 0.25 if row.method is CurriculumAT else 1.0
+    found = {
+        "clean": float((size.amax(0) > 0.001 * eps).float().mean()) < least,
+        "outside the ball": float(size.max()) > eps * 1.00001,
+        "outside the bounds": not bool(((seen >= low) & (seen <= high)).all()),
+    }
+    return {name for name, fault in found.items() if fault}
+
+
+@each_noisy_method
+def test_training_passes_see_noise_inside_the_ball_and_the_bounds(row: Row) -> None:
+    assert training_faults(row) == set()
+
+
+SABOTAGE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "clean": lambda _, x: x,
+    "outside the ball": lambda at, x: x + 1.5 * SETTINGS["eps"] * F.normalize(at - x, dim=1),
+    "outside the bounds": lambda at, x: torch.where(at == x, at, at + 5),
+}
+
+
+@pytest.mark.parametrize("fault", SABOTAGE)
+@each_noisy_method
+def test_a_method_that_trains_on_something_else_is_noticed(
+    row: Row, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, _ = two_clouds((6,), 2)
+    monkeypatch.setattr(outputs, "call", lambda model, at: model(SABOTAGE[fault](at, x)))
+    assert fault in training_faults(row)
 
 
 # ---------------------------------------------------------------------------- hard batches

@@ -292,12 +292,12 @@ class _Played(nn.Module):
 class _Plain(FAT):
     """From the clean sample, in ten steps of a tenth of eps."""
 
-    def _start(self, x: Tensor, radius: Tensor, box: Any) -> Tensor:
+    def uniform_start(self, x: Tensor, radius: Tensor, box: Any) -> Tensor:
         return x
 
-    def _walk(self, *args: Any, **more: Any) -> Any:
+    def walk(self, *args: Any, **more: Any) -> Any:
         model, x, y, radius, stride, box = args
-        return super()._walk(model, x, y, radius, stride / 4, box, **more)
+        return super().walk(model, x, y, radius, stride / 4, box, **more)
 
 
 @pytest.mark.parametrize(("tau", "stops"), list(enumerate([3, 5, 6, 7, 8, 9, 10, 10])))

@@ -15,11 +15,11 @@ from nets import seeded
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ima import Results, Segmentation, SegmentationResults, evaluate, minimal
-from ima.evaluation.evaluate import Example
-from ima.evaluation.results import CLEAN, Row, effective, wilson
-from ima.evaluation.segment_batch import SegmentExample
-from ima.report.cases import OWN, told_cases
+from ima import Results, Segmentation, evaluate, minimal
+from ima.evaluation.batch import Example
+from ima.evaluation.results import CLEAN, Row
+from ima.evaluation.settings import Settings
+from ima.evaluation.statistics import effective, wilson
 
 
 class Positive(nn.Module):
@@ -82,13 +82,14 @@ def test_the_interval_of_slices_is_over_cases(way: str) -> None:
     alone = evaluate(Positive(), TensorDataset(x, y), 0.1, ["ifgsm-1"], task=task)
     data, given = WAYS[way](x, y, names)
     found = evaluate(Positive(), data, 0.1, ["ifgsm-1"], task=task, names=given)
-    assert len(found.cases) == 4 and len(alone.cases) == 40
+    assert (len(found.cases), found.knows_cases) == (4, True)
+    assert (alone.cases, alone.knows_cases) == ((), False)
     assert found.adi() == pytest.approx(alone.adi())
-    assert 3 < width(found.adi_interval()) / width(alone.adi_interval()) < 4
-    assert len({(row.case, row.slice) for row in found.of()}) == 40
+    assert 3 < width(found.interval()) / width(alone.interval()) < 4
+    clean = found.of_attack()
+    assert len(set(zip(clean["case"].tolist(), clean["slice"].tolist(), strict=True))) == 40
     assert all(row.slice >= 0 for row in found.rows)
-    assert told_cases([found]).startswith("Intervals are over 4 cases")
-    assert told_cases([alone]) == OWN
+    assert all((row.case, row.slice) == ("", -1) for row in alone.rows)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -104,6 +105,20 @@ def test_the_interval_of_an_accuracy_is_over_cases(way: str) -> None:
     assert len({row.case for row in found.rows}) == 4
     alone = evaluate(Positive(), TensorDataset(x, y), 0.1, ["ifgsm-1"])
     assert alone.interval() == wilson(0.75, 40)
+    assert (len(found.cases), alone.cases) == (4, ())
+
+
+@pytest.mark.parametrize("task", [None, Segmentation()])
+def test_pages_say_what_intervals_are_over(task: Any) -> None:
+    from ima.report.cases import OWN, told_cases
+
+    x, y, names = slices()
+    if task is None:
+        x, y = x.flatten(1)[:, :1], y[:, 0, 0]
+    alone, found = (
+        evaluate(Positive(), TensorDataset(x, y), 0.1, ["ifgsm-1"], task=task, **more)
+        for more in ({}, {"names": names})
+    )
     assert (told_cases([alone]), told_cases([alone, found])) == (OWN, OWN)
     assert told_cases([found]).startswith("Intervals are over 4 cases")
 
@@ -118,9 +133,9 @@ def test_what_samples_of_cases_are_worth() -> None:
     assert effective([(9, 10)]) == 0
     # By hand: residuals of 1 and -1, share 0.5, variance 2/1 * 2 / 16.
     assert effective([(2, 2), (0, 2)]) == pytest.approx(0.25 / 0.25)
-    one = Results((Row(0, 1, CLEAN, 0.0, 1, False, math.nan, "p"),), "L2")
-    assert one.interval() == (0.0, 1.0)
-    assert all(map(math.isnan, Results((), "L2").interval()))
+    row = Row(0, CLEAN, 0.0, 1.0, 0.0, "clean", "p", more={"label": 1, "prediction": 1})
+    assert Results.of([row], Settings(norm="L2")).interval() == (0.0, 1.0)
+    assert all(map(math.isnan, Results.of([], Settings(norm="L2")).interval()))
 
 
 def test_intervals_over_cases_cover() -> None:
@@ -144,7 +159,7 @@ def test_ids_are_those_of_the_user(task: Any) -> None:
         x, y = x.flatten(1)[:, :1], y[:, 0, 0]
     ids, kept = [11, 7, 5, 3, 2, 13], set[int]()
 
-    def keep(example: Example | SegmentExample) -> None:
+    def keep(example: Example) -> None:
         kept.add(example.id)
 
     found = evaluate(Positive(), TensorDataset(x, y), 0.1, ["ifgsm-1"], task=task, ids=ids)
@@ -154,15 +169,14 @@ def test_ids_are_those_of_the_user(task: Any) -> None:
     )
     assert plain.rows == found.rows or repr(plain.rows) == repr(found.rows)
     assert kept <= set(ids) and (kept == set(ids) or task is None)
-    if task is not None:
-        assert all(row.case == str(row.id) for row in found.rows)
+    assert not found.knows_cases and all(row.case == "" for row in found.rows)
 
 
 def test_names_may_change_between_a_stop_and_its_continuation(tmp_path: Path) -> None:
     x, y, names = slices(2, 3)
     data, task = TensorDataset(x, y), Segmentation()
 
-    def go(data: Any, **more: Any) -> SegmentationResults:
+    def go(data: Any, **more: Any) -> Results:
         return evaluate(Positive(), data, 0.1, ["ifgsm-1"], task=task, batch_size=2, **more)
 
     record = tmp_path / "record"
@@ -193,7 +207,7 @@ def test_names_may_change_between_a_stop_and_its_continuation(tmp_path: Path) ->
         ({"names": [""] * 6}, TypeError, "the case of a sample is ''"),
         ({"names": "who"}, ValueError, "at 'who' of every sample, but one holds 2 values"),
         ({"names": 2}, ValueError, "at 2 of every sample"),
-        ({"classes": ["a", "b", "c"]}, ValueError, "network has"),
+        ({"classes": ["a", "b", "c"]}, ValueError, r"\]; the task has [12] of this network"),
         ({"classes": ["a", "a"]}, ValueError, "classes hold 'a' more than once"),
         ({"classes": [1, 2]}, TypeError, "a name for every class"),
         ({"classes": "ab"}, TypeError, "classes are a str"),
@@ -281,16 +295,20 @@ def test_cases_and_classes_survive_the_file(tmp_path: Path) -> None:
     found.to_csv(tmp_path / "results.csv")
     again = Results.from_csv(tmp_path / "results.csv")
     assert repr(again.rows) == repr(found.rows) and again.interval() == found.interval()
-    assert json.loads(again.settings["classes"]) == ["no", "yes"]
-    # Files without cases have the columns that they always had.
+    assert again.settings.classes == again.classes == ("no", "yes")
+    # Files without cases have no column of them.
     evaluate(Positive(), TensorDataset(x, torch.ones(4).long()), 0.1, ["ifgsm-1"]).to_csv(
         tmp_path / "plain.csv"
     )
-    head = (tmp_path / "plain.csv").read_text().splitlines()[1]
-    assert head == "id,label,attack,eps,prediction,broken,distance,norm"
+    head = (tmp_path / "plain.csv").read_text().splitlines()[0]
+    assert head == "id,attack,eps,quality,size,kind,label,prediction"
+    head = (tmp_path / "results.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert head == "id,attack,eps,quality,size,kind,case,slice,label,prediction"
 
 
 def test_the_page_says_over_what_intervals_are(tmp_path: Path) -> None:
+    from ima.report.cases import OWN
+
     x = torch.tensor([1.0, 1, -1, 1]).repeat_interleave(10)[:, None]
     y = torch.arange(40) % 2
     x = torch.where(y[:, None] == 1, x, -x)

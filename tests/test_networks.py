@@ -507,7 +507,7 @@ def test_what_cannot_be_called_so_is_refused(
 
 def test_names_of_the_table_come_first() -> None:
     assert find_builder("small_cnn") is small_cnn
-    with pytest.raises(ValueError, match="did you mean 'wide_resnet'"):
+    with pytest.raises(ValueError, match="Did you mean 'wide_resnet'"):
         find_builder("wide_resnt")
     with pytest.raises(ValueError, match="PYTHONPATH"):
         find_builder("no.such:network")

@@ -22,14 +22,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from ima.evaluation.segmentation_results import CASES, OWN, SegmentationResults, SegmentRow
 from tiny_nnunet import DATASET, DATASET_ID, Folders, make_raw
 
 import ima.nnunet.conduct as conducting
+import ima.training.children as children
 from ima.budget import Budget, OutOfTime
 from ima.cli import app, main
 from ima.cli.nnunet import page
 from ima.evaluation.results import FILE
-from ima.evaluation.segmentation_results import CASES, OWN, SegmentationResults, SegmentRow
 from ima.files import digest
 from ima.nnunet.commands import COMMANDS, Command, call, dataset_folder, plan_with_batch_size
 from ima.nnunet.environment import external_folder
@@ -620,7 +621,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     stub.write_text(STUB)
     data.mkdir(parents=True)
     (data / "dataset.json").touch()
-    monkeypatch.setattr(conducting, "PROGRAM", (sys.executable, str(stub)))
+    monkeypatch.setattr(children, "PROGRAM", (sys.executable, str(stub)))
     return Place(few(), tmp_path / "made", tmp_path / "data", "cpu", seed=3)
 
 
@@ -864,7 +865,7 @@ def test_a_command_that_ends_leaves_no_training_behind(
     file = tmp_path / "few.yaml"
     file.write_text(yaml.safe_dump(FEW))
     script = (
-        "import sys, ima.nnunet.conduct as c\n"
+        "import sys, ima.training.children as c\n"
         "c.PROGRAM = (sys.executable, sys.argv.pop(1))\n"
         "from ima.cli import main\n"
         "main()\n"

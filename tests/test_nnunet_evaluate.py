@@ -419,7 +419,9 @@ def test_smallest_noise_and_checks_of_cases_of_several_sizes(
     said = call("evaluate", "--nnunet", str(folder), *words, "--distances", "--checks")
     assert said.code == 0, said.err
     where = folder / "fold_0" / "ima"
-    tables = [f"{name}.{end}" for name in ("distances", "results_nnunet") for end in ("csv", "json")]
+    tables = [
+        f"{name}.{end}" for name in ("distances", "results_nnunet") for end in ("csv", "json")
+    ]
     names = sorted(["checks.json", "overlays.npz", *tables])
     assert sorted(path.name for path in where.iterdir()) == names
     results = Results.from_csv(where / "results_nnunet.csv")

@@ -333,8 +333,8 @@ DAMAGE: dict[Callable[[Path], None], str] = {
     lambda home: edit_header(home, labels={"0": "a", "2": "b"}): r"has 2 labels, background",
     lambda home: edit_header(home, labels=None): r"has 2 labels, background",
     no_header: r"holds no dataset.json of Task02_Heart",
-    half_a_header: r"dataset.json is no JSON",
-    no_object: r"dataset.json holds list; expected an object",
+    half_a_header: r"dataset.json is damaged, or no text in JSON: Expecting",
+    no_object: r"dataset.json is damaged: it holds list, expected dict",
 }
 
 

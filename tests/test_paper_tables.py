@@ -8,8 +8,9 @@ import pytest
 
 from ima import Results
 from ima.evaluation.results import CLEAN, Row
-from ima.report.cells import Measure
-from ima.report.comparison import Entry, Frame, write
+from ima.evaluation.settings import Settings
+from ima.report.cells import Average
+from ima.report.comparison import Compared, Frame, write
 from ima.report.paper import paper_table
 from ima.training.config import load_config, packaged
 from ima.training.rows import rows
@@ -33,7 +34,7 @@ def test_the_numbers_are_the_papers(name: str) -> None:
     lines = {line[0]: dict(zip(table.columns, line, strict=True)) for line in table.rows}
     for method, column, percent in FACTS[name]:
         cell = lines[method][column]
-        assert isinstance(cell, Measure)
+        assert isinstance(cell, Average)
         assert cell.mean == pytest.approx(percent / 100)
 
 
@@ -41,7 +42,7 @@ def test_a_training_that_did_not_converge_has_no_number() -> None:
     table = paper_table("table1")
     assert table is not None
     (line,) = [row for row in table.rows if row[0] == "SAT (eps 3)"]
-    assert all(isinstance(cell, Measure) and cell.absent for cell in line[1:])
+    assert all(isinstance(cell, Average) and cell.absent for cell in line[1:])
     assert "did not converge" in table.caption
 
 
@@ -58,12 +59,12 @@ def test_its_columns_and_methods_are_those_of_the_config(name: str) -> None:
 
 
 def test_a_page_has_them_below_its_own_tables_and_others_have_none(tmp_path: Path) -> None:
-    clean = tuple(Row(i, 0, CLEAN, 0.0, 0, False, float("nan")) for i in range(4))
-    noisy = tuple(Row(i, 0, "pgd-5", 1.0, 0, False, float("nan")) for i in range(4))
-    attacked = Results((*clean, *noisy), "L2")
-    entry = Entry("IMA", [attacked], [attacked], [], tmp_path / "none.npz")
+    clean = [Row(i, CLEAN, 0.0, 1.0, kind="clean", more={"label": 0}) for i in range(4)]
+    noisy = [Row(i, "pgd-5", 1.0, 1.0, more={"label": 0}) for i in range(4)]
+    attacked = Results.of([*clean, *noisy], Settings(norm="L2"))
+    entry = Compared("IMA", [attacked], [attacked], [], tmp_path / "none.npz")
     for name, there in (("table5_small", True), ("digits", False)):
-        write(tmp_path / name, [entry], Frame(name, "", "L2", "pgd-5", []))
+        write(tmp_path / name, [entry], Frame(name, "", "pgd-5"))
         page = (tmp_path / name / "table.md").read_text(encoding="utf-8")
         assert ("Table 5 of the paper" in page) == there
         assert ("90.8" in page) == there

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ima.plain_yaml import DEEPEST, MOST_BYTES, YamlError, parse, read_mapping
-from ima.report.html.sources import _yaml  # pyright: ignore[reportPrivateUsage]
+from ima.report.sources import _yaml  # pyright: ignore[reportPrivateUsage]
 from ima.training.config import ConfigError, load_config, packaged
 from ima.training.run import Run
 

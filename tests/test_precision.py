@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from by_hand import lowest_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
@@ -19,13 +20,12 @@ from nets import mlp, seeded, two_clouds
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from ima import Classification, Segmentation, bpgd, ddn, evaluate, ifgsm, minimal, pgd
+from ima import Segmentation, bpgd, ddn, evaluate, ifgsm, minimal, pgd
 from ima.attacks.entering import Network, as_seen
 from ima.evaluation import autoattack as library
 from ima.evaluation import bench, finders
 from ima.evaluation.attacks import find_attack
 from ima.evaluation.checks import run_checks
-from ima.evaluation.setting import Setting
 from ima.evaluation.square import square
 from ima.methods import METHODS
 from ima.norms import get_norm
@@ -44,16 +44,13 @@ def row(name: str) -> Find:
 
     def run(model: Any, x: Tensor, y: Tensor, eps: float, norm: float, bounds: Any) -> Tensor:
         found, steps = find_attack(name)
-        setting = Setting(get_norm(norm), Classification(), bounds, seeded(0))
-        return found.run(model, x, y, eps, steps, setting).x
+        return lowest_of(found.run, model, x, y, eps, steps, norm=norm, bounds=bounds).noisy
 
     return run
 
 
 def the_square(model: Any, x: Tensor, y: Tensor, eps: float, norm: float, bounds: Any) -> Tensor:
-    return square(
-        model, x, y, eps, 5, Setting(get_norm(norm), Classification(), bounds, seeded(0))
-    ).x
+    return lowest_of(square, model, x, y, eps, 5, norm=norm, bounds=bounds).noisy
 
 
 def kept(model: Any, x: Tensor, y: Tensor, eps: float, norm: float, bounds: Any) -> Tensor:
@@ -101,7 +98,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(module, name, 3)
     monkeypatch.setattr(bench, "QUERIES", 3)
     monkeypatch.setattr(bench, "DRAWS", 3)
-    monkeypatch.setattr(finders, "PGD", "pgd-3")
+    monkeypatch.setattr(finders, "STEPS", 3)
 
 
 def problem(
@@ -398,7 +395,7 @@ def test_segmentation_in_half_precision(norm: float, dtype: torch.dtype) -> None
         bounds=(0, 1),
         keep=lambda example: noisy.append(example) or None,
     )
-    assert all(0 <= row.dice <= 1 for row in found.rows)
+    assert all(0 <= row.quality <= 1 for row in found.rows)
     for example in noisy:
         assert example.noisy.dtype == dtype
         assert_inside(example.noisy[None], example.clean[None], example.eps, norm, (0, 1), dtype)

@@ -12,21 +12,18 @@ from typing import Any
 import pytest
 import torch
 from nets import seeded
-from test_cli import call
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from ima import Segmentation, evaluate, minimal
+from ima import Results, Segmentation, evaluate, minimal
 from ima.attacks import bpgd, ddn, ifgsm, pgd
 from ima.evaluation.checks import run_checks
 from ima.evaluation.checks_results import Checks
 from ima.evaluation.distances import Distances
 from ima.evaluation.mates import meet
-from ima.evaluation.remarks import Doubt, remarks_of
-from ima.evaluation.results import Results
-from ima.evaluation.segmentation_results import SegmentationResults
+from ima.evaluation.remarks import Doubt
+from ima.evaluation.settings import Settings
 from ima.methods import METHODS
-from ima.report.distances import told
 from ima.tasks import Classification
 
 SIGMOID = "probability and no logit"
@@ -201,7 +198,7 @@ def test_a_softmax_of_labels_is_remarked(tmp_path: Path) -> None:
     with pytest.warns(Doubt, match="sum to 1"):
         found = evaluate(model, data, 0.5, ["pgd-2"], task=Segmentation())
     found.to_csv(tmp_path / "results.csv")
-    assert SegmentationResults.from_csv(tmp_path / "results.csv").remarks == found.remarks
+    assert Results.from_csv(tmp_path / "results.csv").remarks == found.remarks
     assert evaluate(two_channels(), data, 0.5, ["pgd-2"], task=Segmentation()).remarks == ()
 
 
@@ -405,8 +402,9 @@ def test_not_finite_is_a_dice_of_0(attack: str, regions: bool, value: float) -> 
             Around(inner, torn), data, 0.1, [attack], task=Segmentation(regions=regions)
         )
     noisy = [row for row in found.rows if row.attack == attack]
-    assert found.adi() == 1 and [row.dice for row in noisy] == [0.0] * 4
-    assert [row.per_class for row in noisy] == [(0.0,)] * 4
+    assert found.adi() == 1 and [row.quality for row in noisy] == [0.0] * 4
+    (part,) = (name for name in found.columns if name.startswith("dice_"))
+    assert [row.more[part] for row in noisy] == [0.0] * 4
 
 
 def test_masked_logits_are_decisions() -> None:
@@ -561,8 +559,10 @@ def test_files_carry_remarks_and_old_ones_have_none(tmp_path: Path, doubtful: Re
     doubtful.to_csv(tmp_path / "results.csv")
     again = Results.from_csv(tmp_path / "results.csv")
     assert again.remarks == doubtful.remarks != ()
-    assert json.loads(again.settings["remarks"]) == list(again.remarks)
-    assert remarks_of({}) == () and Results((), "L2").remarks == ()
+    beside = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert beside["settings"]["remarks"] == list(again.remarks)
+    assert again.settings.remarks == again.remarks
+    assert Settings().remarks == () and Results.of([], Settings(norm="L2")).remarks == ()
     with pytest.warns(Doubt):
         found = minimal(BLIND["no_grad"], TWO, 0.4)
     found.to_csv(tmp_path / "distances.csv")
@@ -584,16 +584,18 @@ def test_a_stopped_evaluation_keeps_what_it_saw(tmp_path: Path, doubtful: Result
         evaluate(BLIND["no_grad"], data, 0.4, ["pgd-3"], progress=stop, **call)
     with pytest.warns(Doubt, match="6 of 6"):
         evaluate(BLIND["no_grad"], data, 0.4, ["pgd-3"], **call)
-    # Batches of the earlier format lack it: they are done again.
+    # Batches of the earlier formats lack it: they are done again.
     lines = path.read_text().split("\n")
-    old = [
-        lines[0].replace("way, 2", "way, 1"),
-        *(line.partition(', "counts"')[0] + "}" for line in lines[1:-1]),
-        "",
-    ]
-    path.write_text("\n".join(old))
-    with pytest.warns(Doubt, match="6 of 6"):
-        evaluate(BLIND["no_grad"], data, 0.4, ["pgd-3"], **call)
+    assert "under way, 3" in lines[0]
+    for number in (1, 2):
+        old = [
+            lines[0].replace("way, 3", f"way, {number}"),
+            *(line.partition(', "counts"')[0] + "}" for line in lines[1:-1]),
+            "",
+        ]
+        path.write_text("\n".join(old))
+        with pytest.warns(Doubt, match="6 of 6"):
+            evaluate(BLIND["no_grad"], data, 0.4, ["pgd-3"], **call)
 
 
 @pytest.mark.parametrize("form", ["html", "md", "json"])
@@ -609,10 +611,13 @@ def test_every_page_shows_them_first(form: str, tmp_path: Path, doubtful: Result
 
 
 def test_tables_say_them_too(doubtful: Results) -> None:
+    from ima.report.distances import told
+
     from ima.report.summary import results_table
     from ima.report.tables import to_latex, to_markdown, to_text
 
-    table = results_table([("one", [doubtful]), ("two", [Results(doubtful.rows, "L2")])], "")
+    plain = Results(doubtful.columns, Settings(norm="L2"))
+    table = results_table([("one", [doubtful]), ("two", [plain])], "")
     for form in (to_text, to_markdown, to_latex):
         text = " ".join(form(table).split())
         assert "Remark on one: " + STILL in text and "Remark on two" not in text
@@ -640,6 +645,8 @@ def test_segmentation_pages_and_tables_show_them(form: str, tmp_path: Path) -> N
 def test_the_command_line_refuses_with_an_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from test_cli import call
+
     code = (
         "import torch\nfrom torch import nn\nfrom torch.utils.data import TensorDataset\n"
         "def sig(): return nn.Sequential(nn.Linear(1, 1), nn.Sigmoid())\n"

@@ -23,8 +23,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ima.evaluation.results import Results
+from ima.evaluation.settings import Settings
 from ima.report import (
-    Measure,
+    Average,
     Table,
     figures,
     panels,
@@ -36,7 +37,7 @@ from ima.report import (
     to_markdown,
     to_text,
 )
-from ima.report.figures import Curve, ExampleRow, MarginHistory, Series
+from ima.report.inputs import Curve, ExampleRow, MarginHistory, Series
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -101,16 +102,16 @@ SCAN = np.linspace(0, 1, 224 * 224).reshape(224, 224)
 COLOUR = np.linspace(0, 1, 32 * 48 * 3).reshape(32, 48, 3)
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    "curves": lambda: figures.accuracy_over_noise(
+    "curves": lambda: figures.quality_over_noise(
         curves(), attack="PGD-100", norm="L2", levels=(1, 2, 3)
     ),
-    "crowd": lambda: figures.accuracy_over_noise(
+    "crowd": lambda: figures.quality_over_noise(
         crowd(), attack="AutoAttack", norm="Linf", levels=(0.1, 0.3, 0.5)
     ),
-    "one-curve": lambda: figures.accuracy_over_noise(
+    "one-curve": lambda: figures.quality_over_noise(
         [curve("IMA", 0.9, 2, eps=[0, 0.002])], attack="a", norm="inf", levels=[0.001]
     ),
-    "dense": lambda: figures.accuracy_over_noise(
+    "dense": lambda: figures.quality_over_noise(
         [curve("IMA", 0.9, 2, np.linspace(0, 3, 61), None)], attack="a", norm="2", levels=(1, 1.01)
     ),
     "margins": lambda: figures.margins_by_epoch(history(), cap=3.0, norm="L2"),
@@ -141,10 +142,10 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     ),
 }
 FIGURES |= {
-    "sweep": lambda: figures.accuracy_over_option(
+    "sweep": lambda: figures.quality_over_option(
         {"IMA": lines([1, 2, 3, 4])}, option="delta", attack="PGD-100", norm="L2"
     ),
-    "sweeps": lambda: figures.accuracy_over_option(
+    "sweeps": lambda: figures.quality_over_option(
         {
             name: lines(values)
             for name, values in {
@@ -214,7 +215,7 @@ def test_same_input_gives_same_bytes_whatever_the_user_has_set(
 def test_svg_keeps_text_as_text_also_where_it_looks_like_markup(tmp_path: Path) -> None:
     nasty = [curve(text, 0.9, 0.2 + number / 3) for number, text in enumerate(NASTY)]
     figures.save(
-        figures.accuracy_over_noise(nasty, attack="<x> & $y$", norm="L2"), tmp_path / "a.svg"
+        figures.quality_over_noise(nasty, attack="<x> & $y$", norm="L2"), tmp_path / "a.svg"
     )
     found = {"".join(node.itertext()).strip() for node in ET.parse(tmp_path / "a.svg").iter()}
     assert {*NASTY, "Accuracy under <x> & $y$"} <= found
@@ -254,7 +255,7 @@ def test_labels_stand_at_the_line_ends_and_else_in_a_legend(
     early = [*curves()[:2], curve("ends early", 0.9, 1.0, [0, 1, 2])]
     unmeasured = [*curves()[:2], Curve("gap at the end", [0, 1, 3], [0.9, 0.5, NAN])]
     for collide in (crowd(), early, unmeasured):
-        (axes,) = figures.accuracy_over_noise(collide, attack="a", norm="2").axes
+        (axes,) = figures.quality_over_noise(collide, attack="a", norm="2").axes
         texts = [text.get_text() for text in axes.get_legend().get_texts()]
         known = {one.label: one.accuracy[np.isfinite(one.accuracy)][-1] for one in collide}
         assert texts == sorted(known, key=lambda label: -known[label])
@@ -262,7 +263,7 @@ def test_labels_stand_at_the_line_ends_and_else_in_a_legend(
 
 def test_curves_start_at_clean_in_percent_and_the_band_stays_within_0_and_100() -> None:
     edge = Curve("x", [0, 1, 2], [0.99, NAN, 0.01], [0.05, 0.1, NAN])
-    (axes,) = figures.accuracy_over_noise([edge], attack="a", norm="L2", levels=[1, 9]).axes
+    (axes,) = figures.quality_over_noise([edge], attack="a", norm="L2", levels=[1, 9]).axes
     line = next(line for line in axes.get_lines() if line.get_label() == "x")
     assert line.get_xdata()[0] == 0 and axes.xaxis.get_major_formatter()(0.0, 0) == "clean"
     np.testing.assert_allclose(line.get_ydata(), [99, NAN, 1])
@@ -290,11 +291,11 @@ def test_a_panel_a_method_with_a_line_a_noise_radius_in_percent() -> None:
     with pytest.raises(ValueError, match="shares"):
         Series("a", [1, 2], [0.5, 50])
     with pytest.raises(ValueError, match="empty"):
-        figures.accuracy_over_option({}, option="eps", attack="a", norm="L2")
+        figures.quality_over_option({}, option="eps", attack="a", norm="L2")
 
 
 def test_lines_differ_without_colour() -> None:
-    (axes,) = figures.accuracy_over_noise(
+    (axes,) = figures.quality_over_noise(
         [curve(str(number), 0.9, 1) for number in range(36)], attack="a", norm="2"
     ).axes
     looks = {(line.get_marker(), str(line._dash_pattern)) for line in axes.get_lines()}
@@ -416,11 +417,11 @@ REFUSED: list[tuple[str, Callable[[], object]]] = [
     ("no measured accuracy", lambda: Curve("x", [0, 1], [NAN, NAN])),
     ("3 std for 2 eps", lambda: Curve("x", [0, 1], [0.5, 0.5], [0, 0, 0])),
     ("one dimension", lambda: Curve("x", [[0, 1]], [0.5, 0.5])),
-    ("curves is empty", lambda: figures.accuracy_over_noise([], attack="a", norm="2")),
-    ("distinct labels", lambda: figures.accuracy_over_noise([*curves()] * 2, attack="", norm="2")),
+    ("curves is empty", lambda: figures.quality_over_noise([], attack="a", norm="2")),
+    ("distinct labels", lambda: figures.quality_over_noise([*curves()] * 2, attack="", norm="2")),
     (
         "levels holds -1",
-        lambda: figures.accuracy_over_noise(curves(), attack="a", norm="2", levels=[-1]),
+        lambda: figures.quality_over_noise(curves(), attack="a", norm="2", levels=[-1]),
     ),
     (r"expected \(epochs, edges - 1\)", lambda: MarginHistory([0, 1, 2], [1], [[1, 2, 3]])),
     (r"expected \(epochs, edges - 1\)", lambda: MarginHistory([], [], [])),
@@ -435,14 +436,14 @@ REFUSED: list[tuple[str, Callable[[], object]]] = [
     ("0 to 1", lambda: figures.examples(255 * DIGIT, "x", rows(DIGIT, "IMA"), norm="2")),
     ("0 to 1", lambda: ExampleRow("x", 1.0, np.full((2, 2), NAN), "a", "b")),
     ("above 0", lambda: ExampleRow("x", 0.0, DIGIT, "a", "b")),
-    ("divide percentages", lambda: Measure(91.2)),
-    ("Measure.std", lambda: Measure(0.9, -0.1, 3)),
-    ("Measure.n", lambda: Measure(0.9, None, 0)),
+    ("divide percentages", lambda: Average(91.2)),
+    ("Average.std", lambda: Average(0.9, -0.1, 3)),
+    ("Average.n", lambda: Average(0.9, None, 0)),
     ("columns is empty", lambda: Table((), (("a",),), "")),
     ("rows is empty", lambda: Table(("a",), (), "")),
     ("more than once", lambda: Table(("a", "b", "b"), (("x", "y", "z"),), "")),
     ("has 1 cells, expected 2", lambda: Table(("a", "b"), (("x",),), "")),
-    ("expected a label", lambda: Table(("a",), ((Measure(0.5),),), "")),
+    ("expected a label", lambda: Table(("a",), ((Average(0.5),),), "")),
 ]
 
 
@@ -459,9 +460,9 @@ def table() -> Table:
     return Table(
         ("Method", "clean", "ε = 1"),
         (
-            ("IMA", Measure(0.9471, 0.004, 3), Measure(0.8114, 0.0123, 3)),
-            ("SAT", Measure(0.9468, 0.001, 3), Measure(0.0, 0.0, 3)),
-            ("TRADES", Measure(0.871), Measure(NAN)),
+            ("IMA", Average(0.9471, 0.004, 3), Average(0.8114, 0.0123, 3)),
+            ("SAT", Average(0.9468, 0.001, 3), Average(0.0, 0.0, 3)),
+            ("TRADES", Average(0.871), Average(NAN)),
         ),
         "Accuracy under PGD-100.",
     )
@@ -482,19 +483,19 @@ def test_text_table_is_aligned_at_the_decimal_points() -> None:
 
 def test_best_is_the_highest_shown_value_of_a_column() -> None:
     assert table().best() == {(0, 1), (1, 1), (0, 2)}  # 94.71 and 94.68 both show as 94.7
-    alone = (("a", Measure(0.5), Measure(NAN), "x"), ("b", Measure(0.5), Measure(0.1), "y"))
+    alone = (("a", Average(0.5), Average(NAN), "x"), ("b", Average(0.5), Average(0.1), "y"))
     assert not Table(("m", "tie", "single", "text"), alone, "").best()
 
 
 def test_absent_is_a_dash_and_never_zero() -> None:
-    absent = Table(("m", "a"), (("x", Measure(NAN, 0.1, 3)), ("y", Measure(NAN, n=0))), "")
+    absent = Table(("m", "a"), (("x", Average(NAN, 0.1, 3)), ("y", Average(NAN, n=0))), "")
     for text in (to_text(absent), to_markdown(absent), to_latex(absent).replace("--", "–")):
         assert "0.0" not in text and "nan" not in text.lower() and text.count("–") >= 2
     assert to_csv(absent) == "m,a mean,a std\nx,,\ny,,\n"
 
 
 def nasty_table() -> Table:
-    body = tuple((text, Measure(number / 9)) for number, text in enumerate(NASTY))
+    body = tuple((text, Average(number / 9)) for number, text in enumerate(NASTY))
     return Table((NASTY[0], NASTY[2]), body, " ".join(NASTY))
 
 
@@ -539,8 +540,8 @@ def test_csv_holds_plain_fractions() -> None:
 
 def test_note_says_what_the_numbers_are() -> None:
     assert Table(("m", "a"), (("x", "text"),), "").note() == ""
-    assert Table(("m", "a"), (("x", Measure(0.5)),), "").note() == "Percent."
-    several = Table(("m", "a"), (("x", Measure(0.5, 0.1, 3)),), "")
+    assert Table(("m", "a"), (("x", Average(0.5)),), "").note() == "Percent."
+    several = Table(("m", "a"), (("x", Average(0.5, 0.1, 3)),), "")
     assert several.note() == "Percent, mean ± standard deviation over 3 seeds."
 
 
@@ -557,8 +558,10 @@ def test_reporting_loads_no_torch_and_tables_no_matplotlib() -> None:
 
 
 def test_an_evaluation_says_of_which_epoch_it_is_and_what_picked_it() -> None:
-    told = {"epoch": "7 of 30", "picked by": "clean accuracy"}
-    results = Results((), "L2", told)
-    assert summary.epoch_told(results) == "Epoch 7 of 30, picked on validation by clean accuracy."
+    told = Settings(epoch="7 of 30", picked="clean accuracy")
+    assert (
+        summary.epoch_told(Results.of([], told))
+        == "Epoch 7 of 30, picked on validation by clean accuracy."
+    )
     # Results of last weights, and of runs from before there were two rules.
-    assert not summary.epoch_told(Results((), "L2", {"seed": "0"}))
+    assert not summary.epoch_told(Results.of([], Settings(seed=0)))

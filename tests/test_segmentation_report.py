@@ -25,25 +25,34 @@ from small_runs import full
 from small_segmentations import CLASSES, EMPTY, NAN, NOISE, arrays, evaluated, results, three
 from test_html_report import tables, tree
 
-from ima.evaluation.segmentation_results import DIGEST, SegmentationResults
-from ima.report import to_csv, to_latex, to_markdown, to_text
-from ima.report.html import make, write_segmented
-from ima.report.html.segmentation_verdict import Seen, sentences
+from ima import write_page
+from ima.evaluation.results import Results
+from ima.report import tables_of, to_csv, to_latex, to_markdown, to_text
+from ima.report.comparison import Compared, Frame
+from ima.report.comparison import write as write_comparison
+from ima.report.entries import group, read
+from ima.report.figures import quality_over_noise
+from ima.report.html import make, write
+from ima.report.html.verdict import sentences
 from ima.report.overlay_figure import overlays_figure
 from ima.report.overlays import COLOURS, FILL, compose, look, pick, radii, swatch
-from ima.report.segmentation import (
-    Frame,
-    adi_table,
-    class_tables,
-    curves,
-    curves_figure,
-    of_whole,
-    settings_told,
-    write_comparison,
-)
-from ima.report.segmented import Segmented, count, find, levels
+from ima.report.scores import levels
+from ima.report.sources import Source
+from ima.report.sources import find as find_sources
+from ima.report.sources import read as read_source
+from ima.report.summary import class_table, curves, results_table
+from ima.report.words import counted, of_whole, settings_told
 
 WHITE = {("white-1", 0.05): 0.9, ("white-100", 0.05): 0.8, ("noise-100", 2.0): 0.9}
+
+
+def rows_of(*runs: tuple[str, Results]) -> list[tuple[str, list[Results]]]:
+    """Networks of one seed each, as tables take them."""
+    return [(label, [found]) for label, found in runs]
+
+
+def source(label: str, found: Results, overlays: Any = None) -> Source:
+    return Source(label, {"results": found}, overlays=overlays or {})
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +70,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_the_table_holds_the_indices_of_hand() -> None:
-    table = adi_table([("STD", results("STD", clean=0.5)), ("IMA", results())], "A note.")
+    rows = rows_of(("STD", results("STD", clean=0.5)), ("IMA", results()))
+    table, _ = tables_of(rows, "A note.")
     assert table.columns == (
         "method", "clean", "clean, all classes",
         *(f"{attack} at {eps}" for attack in ("pgd-100", "ifgsm-10", "worst case")
@@ -90,7 +100,7 @@ def test_the_table_holds_the_indices_of_hand() -> None:
 
 
 def test_noise_that_is_drawn_has_columns_of_its_own_and_is_in_no_average() -> None:
-    table = adi_table([("IMA", results(left={**WHITE, **NOISE}))])
+    table = results_table(rows_of(("IMA", results(left={**WHITE, **NOISE}))))
     assert table.columns[3] == "noise-100 at 2"
     assert table.columns[-6:] == (
         *(f"worst case at {eps}" for eps in (2, 6, 10)),
@@ -99,48 +109,56 @@ def test_noise_that_is_drawn_has_columns_of_its_own_and_is_in_no_average() -> No
     white, hundred, average = (float(str(cell)) for cell in table.rows[0][-3:])
     assert (white, hundred, average) == (0.63, 0.56, 0.3)
     assert "White noise is uniform in ± the amplitude named, the worst of" in table.caption
-    table = adi_table([("IMA", results(left=WHITE, bounds="0 to 9"))])
-    assert table.columns[-2] == "white-100 at ±0.05 of the bounds' width"
-    assert "uniform in ± the share named of the bounds' width, the worst of" in table.caption
-    table = adi_table([("IMA", results(left=WHITE, bounds="none"))])
+    nine = "±0.05 of the bounds' width (±0.45)"
+    table = results_table(rows_of(("IMA", results(left=WHITE, bounds=(0, 9)))))
+    assert table.columns[-2] == f"white-100 at {nine}"
+    table = results_table(rows_of(("IMA", results(left=WHITE, bounds="none"))))
     assert table.columns[-2] == "white-100 at ±0.05"
-    both = [("IMA", results(left=WHITE)), ("STD", results("STD", WHITE, bounds="0 to 9"))]
-    assert "where there are bounds as a share of the bounds' width" in adi_table(both).caption
+    both = [("IMA", results(left=WHITE)), ("STD", results("STD", WHITE, bounds=(0, 9)))]
+    assert results_table(rows_of(*both)).columns[-2] == f"white-100 at ±0.05 or {nine}"
 
 
 def test_an_attack_that_one_network_lacks_is_absent_not_zero() -> None:
     fewer = {key: share for key, share in NOISE.items() if key[0] != "ifgsm-10"}
-    table = adi_table([("IMA", results()), ("STD", results("STD", fewer))])
+    table = results_table(rows_of(("IMA", results()), ("STD", results("STD", fewer))))
     cells = dict(zip(table.columns, map(str, table.rows[1]), strict=True))
     assert cells["ifgsm-10 at 2"] == cells["average"] == "–"
     assert cells["pgd-100 at 2"] == "0.350"
     assert "– not measured." in " ".join(to_text(table).split())
 
 
-def test_every_class_has_a_table_and_a_single_one_has_none() -> None:
-    head, tail = class_tables([("IMA", results()), ("STD", results("STD"))])
-    assert head.caption.startswith("head:")
-    assert [str(cell) for cell in head.rows[0][1:4]] == ["0.800", "0.400", "0.160"]
-    assert [str(cell) for cell in tail.rows[0][1:4]] == ["0.600", "0.300", "0.120"]
-    assert class_tables([("IMA", results(classes=("head",)))]) == []
+def test_every_class_has_a_line_and_a_single_one_has_none() -> None:
+    table = class_table(rows_of(("IMA", results()), ("STD", results("STD"))))
+    assert table is not None and table.columns[:4] == ("class", "n", "clean", "pgd-100 at 2")
+    lines = {row[0]: [str(cell) for cell in row[1:]] for row in table.rows}
+    assert list(lines) == ["IMA: head", "IMA: <b>tail</b>", "STD: head", "STD: <b>tail</b>"]
+    # The first class counts in three samples, the second in two.
+    assert lines["IMA: head"][:4] == ["3", "0.800", "0.400", "0.160"]
+    assert lines["IMA: <b>tail</b>"][:4] == ["2", "0.600", "0.300", "0.120"]
+    one = rows_of(("IMA", results(classes=("head",))))
+    assert class_table(one) is None and len(tables_of(one)) == 1
 
 
-def _less() -> SegmentationResults:
+def _but(keep: Callable[[Any], bool] = lambda _: True, **columns: Any) -> Results:
+    """The results with some rows, or with columns of another content."""
     whole = results("STD")
-    rows = tuple(row for row in whole.rows if row.id != 1)
-    return SegmentationResults(rows, whole.classes, whole.norm, whole.settings)
+    kept = [number for number, row in enumerate(whole.rows) if keep(row)]
+    changed = {**whole.columns, **columns}
+    settings = whole.settings.but(samples=None)
+    return Results({name: column[kept] for name, column in changed.items()}, settings)
 
 
-def _other_truth() -> SegmentationResults:
-    whole = results("STD")
-    rows = tuple(replace(row, pixels=21) if row.id == 1 else row for row in whole.rows)
-    return SegmentationResults(rows, whole.classes, whole.norm, whole.settings)
+def _less() -> Results:
+    return _but(lambda row: row.id != 1)
 
 
-def _bare() -> SegmentationResults:
-    whole = results()
-    rows = tuple(row for row in whole.rows if row.attack != "clean")
-    return SegmentationResults(rows, whole.classes, whole.norm, whole.settings)
+def _other_truth() -> Results:
+    columns = results().columns
+    return _but(pixels=np.where(columns["id"] == 1, 21, columns["pixels"]))
+
+
+def _bare() -> Results:
+    return _but(lambda row: row.attack != "clean")
 
 
 @pytest.mark.parametrize(
@@ -148,8 +166,8 @@ def _bare() -> SegmentationResults:
     [
         ([], "runs is empty"),
         ([("IMA", results()), ("IMA", results())], "labelled.*IMA"),
-        ([("IMA", results()), ("STD", results(norm="Linf"))], "differ in their norm: L2; Linf"),
-        ([("IMA", results()), ("STD", results(dataset="Heart"))], "differ in their data"),
+        ([("IMA", results()), ("STD", results(norm="Linf"))], "differ in their norm: L2, Linf"),
+        ([("IMA", results()), ("STD", results(data="Heart"))], "differ in their data"),
         ([("IMA", results()), ("STD", results(classes=("a", "b")))], "differ in their classes"),
         ([("IMA", results()), ("STD", _less())], "STD was evaluated on 3 samples, IMA on 4"),
         (
@@ -160,12 +178,13 @@ def _bare() -> SegmentationResults:
     ],
 )
 def test_runs_that_do_not_belong_together_are_refused(runs: Any, text: str, tmp_path: Path) -> None:
-    for make_table in (adi_table, class_tables, curves):
+    rows = rows_of(*runs)
+    for make_table in (results_table, class_table, curves):
         with pytest.raises(ValueError, match=text):
-            make_table(runs)
+            make_table(rows)
     if len(runs) > 1:
         with pytest.raises(ValueError, match=text):
-            write_comparison(tmp_path / "out", [Segmented(*run) for run in runs], Frame("x"))
+            write_comparison(tmp_path / "out", [Compared(*row) for row in rows], Frame("x"))
         assert not (tmp_path / "out").exists()
 
 
@@ -173,21 +192,24 @@ def test_runs_that_do_not_belong_together_are_refused(runs: Any, text: str, tmp_
 
 
 def test_curves_begin_clean_and_follow_the_worst_case() -> None:
-    (curve,) = curves([("IMA", results())])
+    (curve,) = curves(rows_of(("IMA", results())))
     assert curve.eps.tolist() == [0, 2, 6, 10]
     assert curve.accuracy == pytest.approx([0.7, 0.35, 0.14, 0])
-    (curve,) = curves([("IMA", results())], "ifgsm-10")
+    (curve,) = curves(rows_of(("IMA", results())), "ifgsm-10")
     assert curve.accuracy == pytest.approx([0.7, 0.56, 0.28, 0.07])
     with pytest.raises(ValueError, match="not attacked with autoattack"):
-        curves([("IMA", results())], "autoattack")
+        curves(rows_of(("IMA", results())), "autoattack")
 
 
 def test_the_papers_levels_are_marked_where_the_data_are_the_papers() -> None:
     assert levels(results(), [2, 4, 6, 10]) == [2, 6, 10]
     assert levels(results(), [2, 4]) == [2, 4]
     assert levels(results(norm="Linf"), [2, 4, 6, 10]) == [2, 4, 6, 10]
-    assert levels(results(dataset="Dataset900_Other"), [1, 2]) == [1, 2]
-    figure = curves_figure([("IMA", results())])
+    assert levels(results(data="Dataset900_Other"), [1, 2]) == [1, 2]
+    found = results()
+    drawn = curves(rows_of(("IMA", found)))
+    marks, measure = levels(found, drawn[0].eps[1:].tolist()), found.settings.measure
+    figure = quality_over_noise(drawn, attack="PGD", norm="L2", levels=marks, measure=measure)
     (axes,) = figure.axes
     marked = [line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1]
     assert {2, 6, 10} <= set(marked)
@@ -311,30 +333,32 @@ def test_the_figure_of_overlays_says_all_and_nothing_over_another(labels: tuple[
 
 
 def test_a_comparison_is_written_whole_and_the_same_again(tmp_path: Path) -> None:
-    runs = [Segmented.open(file) for file in find(three(tmp_path / "results"))]
-    frame = Frame("small", "A note.", "ima nnunet compare small", ["At commit abc."])
+    three(tmp_path / "results")
+    sources = [one for entry in read([tmp_path / "results"]) for one in entry.sources]
+    told = settings_told([(one.label, one.main.settings) for one in sources])
+    frame = Frame("small", "A note.", remarks=["Made by `me`.", *told, "At commit abc."])
+    methods = [Compared(one.label, [one.main], overlays=one.overlays) for one in sources]
     folder = tmp_path / "out"
-    told = write_comparison(folder, runs, frame)
+    said = write_comparison(folder, methods, frame)
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "table.md", "table.csv", "table.tex", "table-class-1.csv", "table-class-2.csv",
-        "curves.png", "curves.svg", "overlays.png", "overlays.svg",
+        "table.md", "table.csv", "table.tex", "table-classes.csv", "table-classes.tex",
+        "mean-dice.png", "mean-dice.svg", "overlays.png", "overlays.svg",
     }  # fmt: skip
     page = (folder / "table.md").read_text(encoding="utf-8")
-    assert page.startswith(
-        "# small\n\nMade by `ima nnunet compare small`.\n\nEvaluated with seed 0;"
-    )
-    assert "trainer STD nnUNetTrainerSTD, SAT5 nnUNetTrainerSAT5" in page
-    assert "![overlays](overlays.png)" in page and page.endswith("At commit abc.\n")
+    assert page.startswith("# small\n\nADI: the Dice of each foreground class")
+    assert "Made by `me`.\n\nEvaluated with seed 0;" in page and "A note." in page
+    assert "label STD nnUNetTrainerSTD, SAT5 nnUNetTrainerSAT5" in page
+    assert "](overlays.png)" in page and page.endswith("At commit abc.\n")
     assert "jane" not in page
-    assert [line.split()[0] for line in told.splitlines() if re.match(r"\w+ +0\.", line)][:3] == [
+    assert [line.split()[0] for line in said.splitlines() if re.match(r"\w+ +0\.", line)][:3] == [
         "STD", "SAT5", "IMA",
     ]  # fmt: skip
     before = {name: (folder / name).read_bytes() for name in names}
-    write_comparison(folder, runs, frame)
+    write_comparison(folder, methods, frame)
     assert {name: (folder / name).read_bytes() for name in names} == before
     # Pictures that no longer belong to the page do not stay beside it.
-    write_comparison(folder, [Segmented(run.label, run.results) for run in runs], frame)
+    write_comparison(folder, [Compared(one.label, [one.main]) for one in sources], frame)
     assert not (folder / "overlays.png").exists() and not (folder / "overlays.svg").exists()
     assert "overlays" not in (folder / "table.md").read_text(encoding="utf-8")
 
@@ -361,28 +385,34 @@ def test_the_page_of_one_network_says_its_numbers(pages: dict[str, Path]) -> Non
     ):
         assert said in verdict
     found = next(rows for caption, rows in tables(page).items() if "(ADI)" in caption)
-    assert found[0] == ["noise", "ADI", *CLASSES, "ADI, all classes"]
-    assert found[1][0] == "clean" and found[1][1].startswith("0.700")
-    assert found[1][2:] == ["0.800", "0.600", "0.750"]
+    assert found[0] == ["noise", "ADI", "95 % interval", "n", *CLASSES, "ADI, all classes"]
+    assert found[1][:2] == ["without noise", "0.700"] and " to " in found[1][2]
+    assert found[1][3:] == ["4", "0.800", "0.600", "0.750"]
     assert [row[0] for row in found[2:4]] == ["PGD-100 at 2", "PGD-100 at 6"]
     assert f"The convention: {EMPTY}" in page.text
 
 
 def test_the_page_of_several_has_them_side_by_side(pages: dict[str, Path]) -> None:
     page = tree(pages["many.html"])
-    whole, classes = [rows for caption, rows in tables(page).items() if "noise in L₂" in caption][
-        :2
-    ]
-    assert whole[0] == ["noise", "STD", "SAT5", "IMA"]
-    cells = {row[0]: [cell[:5] for cell in row[1:]] for row in whole[1:]}
+    *parts, classes = [rows for caption, rows in tables(page).items() if "noise in L₂" in caption]
+    assert all(part[0][:3] == ["network", "n", "clean"] for part in parts)
+    assert all([row[0] for row in part[1:]] == ["STD", "SAT5", "IMA"] for part in parts)
+    cells = {
+        name: [row[number][:5] for row in part[1:]]
+        for part in parts
+        for number, name in enumerate(part[0])
+    }
     assert cells["clean"] == ["0.770", "0.560", "0.700"]
     assert cells["clean, all classes"] == ["0.825", "0.600", "0.750"]
     assert cells["PGD-100 at 2"] == ["0.077", "0.196", "0.350"]
-    assert {row[0]: row[1:] for row in classes[1:]}["head, worst case at 2"] == [
+    assert cells["average"] == ["0.154", "0.192", "0.300"]
+    assert classes[0][3] == "worst case at 2"
+    by_class = {row[0]: row[3][:5] for row in classes[1:]}
+    assert [by_class[f"{label}: head"] for label in ("STD", "SAT5", "IMA")] == [
         "0.088", "0.224", "0.400",
     ]  # fmt: skip
     best = [strong.text for table in page.all("table") for strong in table.all("strong")]
-    assert best[:3] == ["0.770", "0.825", "0.350"]
+    assert best[:4] == ["0.770", "0.825", "0.300", "0.350"]
     verdict = _verdict(pages["many.html"])
     assert "mean Dice (ADI) is between 0.56 with SAT5 and 0.77 with STD" in verdict
     assert "leaves a mean Dice of between 0.08 with STD and 0.35 with IMA" in verdict
@@ -420,29 +450,33 @@ def test_the_verdict_says_which_networks_were_not_measured() -> None:
     fewer = {key: share for key, share in NOISE.items() if key[1] != 6}
     two, others = results("STD", fewer), results("SAT5", clean=0.8)
     runs = {"STD": two, "SAT5": others, "IMA": results()}
-    said = sentences([Seen.of(Segmented(*run)) for run in runs.items()])
+    said = sentences(group([source(*run) for run in runs.items()]))
     assert "mean Dice of between 0.28 with SAT5 and 0.35 with STD. Noise" in said
-    assert "mean Dice of 0.14 with IMA and 0.11 with SAT5; STD was not measured so." in said
-    said = sentences([Seen.of(Segmented(*run)) for run in (("STD", two), ("IMA", results()))])
-    assert "mean Dice of 0.14 with IMA; STD was not measured so." in said
+    assert "mean Dice of 0.14 with IMA and 0.11 with SAT5; it was not tried on STD." in said
+    said = sentences(group([source(*run) for run in (("STD", two), ("IMA", results()))]))
+    assert "mean Dice of 0.14 with IMA; it was not tried on STD." in said
     assert "mean Dice of 0.00 with each of them." in said
 
 
 def test_volumes_say_what_their_slices_count_in(tmp_path: Path) -> None:
-    rows = tuple(replace(row, case=f"case_{row.id}", slice=-1) for row in results().rows)
-    told = {"samples are": "whole cases, or the central patch of larger ones", DIGEST: "a1b2"}
+    rows = [replace(row, case=f"case_{row.id}", slice=-1) for row in results().rows]
+    told = {"samples are": "whole cases, or the central patch of larger ones"}
     for more, unit, whole in (
-        (told, "cases or central patches", "whole samples (a case, or its central patch)"),
-        ({"dimensions": "3"}, "volumes", "whole samples"),
+        (
+            {"about": told, "data_digest": "a1b2"},
+            "cases or central patches",
+            "whole samples (a case, or its central patch)",
+        ),
+        ({"dimensions": 3}, "volumes", "whole samples"),
     ):
-        found = SegmentationResults(rows, CLASSES, "L2", results(**more).settings)
-        assert count(found) == f"4 {unit}, 1 without foreground"
-        assert of_whole(found) == f"; the Dice are those of the {whole}"
-        run = Segmented("IMA", found, arrays())
-        write_segmented(tmp_path / "page.html", [run])
+        found = Results.of(rows, results(**more).settings)
+        assert counted(found) == f"4 {unit}, 1 without foreground"
+        assert of_whole(found) == f"; the mean Dice is that of the {whole}"
+        write(tmp_path / "page.html", [source("IMA", found, arrays())])
         page = tree(tmp_path / "page.html").text
         assert "case_1, slice 3 of the sample: noise" in page and f"{whole}." in page
-        assert DIGEST not in page and DIGEST not in " ".join(settings_told([run.run]))
+        assert "a1b2" not in page
+        assert "a1b2" not in " ".join(settings_told([("IMA", found.settings)]))
     assert of_whole(results()) == ""
 
 
@@ -453,30 +487,32 @@ def _pixels(image: Any) -> Any:
 
 def test_markdown_and_json_say_the_same(pages: dict[str, Path]) -> None:
     text = pages["many.md"].read_text(encoding="utf-8")
-    assert "# What noise breaks 3 segmentation networks on Hippocampus" in text
-    assert re.search(r"\| PGD-100 at 2 +\| 0\.077 \(", text)
+    assert "# What noise breaks 3 networks on Hippocampus" in text
+    assert re.search(r"\| network .* PGD-100 at 2 .*\n.*\n\| STD .*\| 0\.077 \(", text)
     found = json.loads(pages["many.json"].read_text(encoding="utf-8"))
     assert found["verdict"] == _verdict(pages["many.html"])
+    assert found["measure"] == "mean Dice" and found["convention"] == EMPTY
     assert [one["name"] for one in found["networks"]] == ["STD", "SAT5", "IMA"]
     ima = found["networks"][2]
     assert (ima["n"], ima["cases"], ima["without_foreground"]) == (4, 2, 1)
-    by_key = {(one["attack"], one["eps"]): one for one in ima["dice"]}
-    assert by_key["pgd-100", 6.0]["adi"] == pytest.approx(0.14)
-    assert by_key["clean", 0.0]["per_class"] == pytest.approx({"head": 0.8, "<b>tail</b>": 0.6})
-    assert by_key["clean", 0.0]["adi_all_classes"] == pytest.approx(0.75)
+    by_key = {(one["attack"], one["eps"]): one for one in ima["mean Dice"]["results"]}
+    assert by_key["pgd-100", 6.0]["mean Dice"] == pytest.approx(0.14)
+    assert by_key["clean", 0.0]["all_parts"] == pytest.approx(0.75)
+    clean = {one["class"]: one["mean Dice"] for one in ima["by_class"] if one["attack"] == "clean"}
+    assert clean == pytest.approx({"head": 0.8, "<b>tail</b>": 0.6})
 
 
 def test_a_network_without_attacks_or_classes_is_told_honestly(tmp_path: Path) -> None:
-    bare = Segmented("IMA", results(left={}))
-    write_segmented(tmp_path / "bare.html", [bare])
+    write(tmp_path / "bare.html", [source("IMA", results(left={}))])
     assert "No attack was run" in _verdict(tmp_path / "bare.html")
-    rows = tuple(row for row in results(left={}).rows if row.pixels == 0)
-    empty = SegmentationResults(rows, CLASSES, "L2")
+    found = results(left={})
+    rows = [row for row in found.rows if row.more["pixels"] == 0]
+    empty = Results.of(rows, found.settings.but(samples=None))
     for form in ("html", "json"):
-        write_segmented(tmp_path / f"empty.{form}", [Segmented("IMA", empty)])
+        write_page(empty, tmp_path / f"empty.{form}", title="IMA")
     assert "no class occurs" in _verdict(tmp_path / "empty.html")
     (network,) = json.loads((tmp_path / "empty.json").read_text(encoding="utf-8"))["networks"]
-    assert network["dice"][0]["adi"] is None
+    assert network["mean Dice"]["results"][0]["mean Dice"] is None
 
 
 def test_pages_are_whole_and_tell_no_place_on_the_machine(pages: dict[str, Path]) -> None:
@@ -497,7 +533,7 @@ def test_the_same_files_give_the_same_bytes_without_torch(pages, tmp_path: Path)
     script = (
         "import sys; from pathlib import Path; from ima.report.html import make\n"
         "for name, out in zip(sys.argv[1::2], sys.argv[2::2]): make([Path(name)], Path(out))\n"
-        "import ima.report.segmentation, ima.report.overlay_figure\n"
+        "import ima.report.comparison, ima.report.overlay_figure\n"
         "sys.exit(1 if 'torch' in sys.modules else 0)\n"
     )
     words = [str(w) for n in ("one", "many") for w in (pages[n], tmp_path / f"{n}.html")]
@@ -511,14 +547,15 @@ def test_the_same_files_give_the_same_bytes_without_torch(pages, tmp_path: Path)
 def test_evaluations_are_found_where_nnunet_puts_them(tmp_path: Path) -> None:
     folder = three(tmp_path / "nnUNet_results" / "Dataset004_Hippocampus")
     for path in (folder, folder.parent, tmp_path):
-        labels = [Segmented.open(file).label for file in find(path)]
-        assert labels == ["STD", "SAT5", "IMA"]
+        assert [entry.label for entry in read([path])] == ["STD", "SAT5", "IMA"]
     inside = folder / "nnUNetTrainerIMA__nnUNetPlansB32__2d"
     file = inside / "fold_0" / "ima" / "results_nnunet.csv"
     for path in (inside, inside / "fold_0", file.parent, file):
-        assert find(path) == [file]
+        (found,) = map(read_source, find_sources(path))
+        assert found.label == "IMA" and found.overlays and found.main == results()
+    (tmp_path / "nothing").mkdir()
     with pytest.raises(FileNotFoundError, match="ima evaluate --nnunet"):
-        Segmented.open(tmp_path)
+        read([tmp_path / "nothing"])
 
 
 # --- What is refused ------------------------------------------------------------------------------
@@ -565,8 +602,9 @@ def _lacking(folder: Path) -> list[Path]:
 
 def _no_rows(folder: Path) -> list[Path]:
     made = evaluated(folder / "a")
-    file = made / "results_nnunet.csv"
-    file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
+    found = results()
+    none = {name: column[:0] for name, column in found.columns.items()}
+    Results(none, found.settings.but(samples=None)).to_csv(made / "results_nnunet.csv")
     return [made]
 
 
@@ -576,10 +614,18 @@ def _garbage(folder: Path) -> list[Path]:
     return [made]
 
 
+KINDS = "differ in their measure: .*; make a page for each"
+
 REFUSED: dict[str, tuple[Callable[[Path], list[Path]], str]] = {
-    "both kinds": (_both, "make a page for each kind"),
-    "both kinds, classification first": (_both_the_other_way, "make a page for each kind"),
-    "both kinds in one folder": (_in_one_folder, "make a page for each kind"),
+    "both kinds": (_both, KINDS),
+    "both kinds, classification first": (
+        _both_the_other_way,
+        KINDS,
+    ),
+    "both kinds in one folder": (
+        _in_one_folder,
+        KINDS,
+    ),
     "truncated": (_truncated, "overlays.npz is damaged"),
     "pickled": (_pickled, "overlays.npz is damaged"),
     "other shape": (_other_shape, "overlays.npz is damaged: truth"),

@@ -17,19 +17,14 @@ from nets import redraw, seeded
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from ima import evaluate
-from ima.budget import Budget, OutOfTime
-from ima.evaluation.overlays import COUNT, Overlays
+from ima import Results, evaluate
+from ima.evaluation.batch import Example
+from ima.evaluation.pictures import COUNT, Labelled
 from ima.evaluation.remarks import Doubt
-from ima.evaluation.segment_batch import SegmentExample
-from ima.evaluation.segmentation_results import (
-    FIELDS,
-    WORST,
-    SegmentationResults,
-    SegmentRow,
-)
-from ima.evaluation.segments import evaluate_segmentation
-from ima.tasks import Segmentation
+from ima.evaluation.results import BASE, CLEAN, WORST, Row
+from ima.evaluation.settings import Settings
+from ima.measures import DICE
+from ima.tasks import Segmentation, full
 
 ATTACKS = ("pgd-6", "ifgsm-4", "ensemble-4", "noise-3")
 
@@ -70,11 +65,16 @@ def conv(dims: int, outputs: int = 3, channels: int = 1, seed: int = 0) -> nn.Mo
     return redraw(net, seed, scale=2.0)
 
 
-def rows_of(results: SegmentationResults, attack: str, eps: float) -> dict[int, SegmentRow]:
-    return {row.id: row for row in results.of(attack, eps)}
+def rows_of(results: Results, attack: str, eps: float) -> dict[int, Row]:
+    return {row.id: row for row in results.rows if (row.attack, row.eps) == (attack, eps)}
 
 
-def plain(results: SegmentationResults) -> list[str]:
+def parts_of(row: Row) -> list[float]:
+    """The Dice of every class."""
+    return [dice for name, dice in row.more.items() if name.startswith("dice_")]
+
+
+def plain(results: Results) -> list[str]:
     """The rows as text, in which NaN equals NaN."""
     return [repr(row) for row in results.rows]
 
@@ -110,7 +110,7 @@ def test_linf_noise_changes_every_pixel_within_its_reach(attack: str, regions: b
     assert found.adi() == 1
     for eps in radii:
         for i, row in rows_of(found, attack, eps).items():
-            assert row.dice == pytest.approx(flipped(x[i], eps), abs=1e-6)
+            assert row.quality == pytest.approx(flipped(x[i], eps), abs=1e-6)
     assert found.adi(attack, 5.0) == 0
 
 
@@ -135,9 +135,9 @@ def test_l2_noise_never_beats_what_is_possible_and_comes_near() -> None:
     for eps in radii:
         for attack in (*attacks, WORST):
             for i, row in rows_of(found, attack, eps).items():
-                assert row.dice >= lowest_l2(x[i], eps) - 1e-6
-                assert row.noise <= eps * (1 + 1e-4)
-        gaps += [r.dice - lowest_l2(x[i], eps) for i, r in rows_of(found, WORST, eps).items()]
+                assert row.quality >= lowest_l2(x[i], eps) - 1e-6
+                assert row.size <= eps * (1 + 1e-4) or (math.isnan(row.size) and row.quality == 1)
+        gaps += [r.quality - lowest_l2(x[i], eps) for i, r in rows_of(found, WORST, eps).items()]
     # Which pixels are the nearest is a question of combinations, which no gradient answers.
     assert np.mean(gaps) < 0.13
     # Noise with an aim is well below noise without one.
@@ -154,15 +154,20 @@ def test_dice_by_hand(attack: str) -> None:
     # One of four is lost: 2*3 / (3 + 4). Then one more is found: 2*3 / (4 + 4). Then all changes.
     expected = {0.15: 6 / 7, 0.3: 6 / 8, 1.5: 0.0}
     data = [(BY_HAND, (BY_HAND > 0).long())]
-    found = evaluate_segmentation(
-        PixelByPixel(), data, list(expected), [attack, "white-1", "white-50"], norm="linf"
+    found = evaluate(
+        PixelByPixel(),
+        data,
+        list(expected),
+        [attack, "white-1", "white-50"],
+        norm="linf",
+        task=Segmentation(),
     )
     for eps, dice in expected.items():
-        (row,) = found.of(attack, eps)
-        assert row.dice == pytest.approx(dice)
-        assert row.per_class == (row.dice,)
-        assert (row.pixels, row.present, row.case, row.slice) == (4, 1, "0", -1)
-        assert found.adi(attack, eps) == row.dice
+        (row,) = rows_of(found, attack, eps).values()
+        assert row.quality == pytest.approx(dice)
+        assert row.more == {"pixels": 4, "present": 1, "dice_class 1": row.quality}
+        assert (row.case, row.slice) == ("", -1)
+        assert found.adi(attack, eps) == found.mean(attack, eps) == row.quality
     # White noise of 0.05 reaches no pixel, and is no attack with a radius.
     assert found.white == ("white-1", "white-50")
     assert [found.adi(name, None) for name in found.white] == [1, 1]
@@ -173,7 +178,8 @@ def test_white_noise_is_uniform_to_its_amplitude_and_worse_the_more_is_drawn() -
     generator = seeded(8)
     x = torch.where(torch.rand(40, 1, 4, 4, generator=generator) < 0.5, 0.04, -0.04)
     data = TensorDataset(x, (x > 0).long())
-    found = evaluate_segmentation(PixelByPixel(), data, (), ["white-1", "white-20"], batch_size=40)
+    options: dict[str, Any] = {"task": Segmentation(), "batch_size": 40}
+    found = evaluate(PixelByPixel(), data, (), ["white-1", "white-20"], **options)
     # A pixel of 0.04 changes where the draw is beyond it: (0.05 - 0.04) / 0.1 of all draws.
     p = (x > 0).double().flatten(1).mean(1)
     wrong = 0.1
@@ -181,13 +187,12 @@ def test_white_noise_is_uniform_to_its_amplitude_and_worse_the_more_is_drawn() -
     once = found.adi("white-1", 0.05)
     assert once == pytest.approx(float(expected.mean()), abs=0.03)
     assert found.adi("white-20", 0.05) < once - 0.05
+    assert [found.amplitude(name) for name in found.white] == [0.05, 0.05]
     assert all(
-        rows_of(found, "white-20", 0.05)[i].dice <= row.dice
+        rows_of(found, "white-20", 0.05)[i].quality <= row.quality
         for i, row in rows_of(found, "white-1", 0.05).items()
     )
-    within = evaluate_segmentation(
-        PixelByPixel(), data, (), ["white-20"], bounds=(-0.1, 0.1), batch_size=40
-    )
+    within = evaluate(PixelByPixel(), data, (), ["white-20"], bounds=(-0.1, 0.1), **options)
     # Bounds that are 0.2 wide make it a fifth: 0.01 reaches no pixel.
     assert within.adi("white-20", 0.05) == 1
 
@@ -235,17 +240,16 @@ def problem(case: str, count: int = 7) -> tuple[nn.Module, Any, Segmentation, di
 @pytest.mark.parametrize("case", CASES)
 def test_every_row_keeps_what_its_columns_promise(case: str) -> None:
     model, data, task, options = problem(case)
-    kept: dict[tuple[int, str, float], SegmentExample] = {}
+    kept: dict[tuple[int, str, float], Example] = {}
 
-    def keep(example: SegmentExample) -> None:
+    def keep(example: Example) -> None:
         kept[example.id, example.attack, example.eps] = example
 
     found = evaluate(model, data, RADII, ATTACKS, task=task, keep=keep, **options)
-    assert isinstance(found, SegmentationResults)
     assert found.attacks == (*ATTACKS, WORST) and found.eps == RADII
     low, high = options.get("bounds") or (-math.inf, math.inf)
     clean = rows_of(found, "clean", 0.0)
-    assert [row.dice for row in clean.values()] != [1.0] * 7
+    assert [row.quality for row in clean.values()] != [1.0] * 7
     drops = 0
     for attack, eps in itertools.product(found.attacks, RADII):
         rows = rows_of(found, attack, eps)
@@ -253,29 +257,40 @@ def test_every_row_keeps_what_its_columns_promise(case: str) -> None:
         smaller = clean if eps == RADII[0] else rows_of(found, attack, RADII[RADII.index(eps) - 1])
         for i, row in rows.items():
             example = kept[i, attack, eps]
-            assert row.dice <= smaller[i].dice
-            drops += row.dice < smaller[i].dice
+            assert row.quality <= smaller[i].quality
+            drops += row.quality < smaller[i].quality
             noise = (example.noisy - example.clean).double().flatten()
             size = noise.abs().max() if options.get("norm") == "linf" else noise.norm()
-            assert row.noise == pytest.approx(float(size), rel=1e-4, abs=1e-6)
-            assert row.noise <= eps * (1 + 1e-4)
+            assert float(size) <= eps * (1 + 1e-4)
+            if row.quality < clean[i].quality:
+                assert row.size == pytest.approx(float(size), rel=1e-4, abs=1e-6)
+                assert row.size <= eps * (1 + 1e-4)
+            else:
+                # There is no noise that lowered it.
+                assert row.size == 0 if row.quality == 0 else math.isnan(row.size)
             assert float(example.noisy.min()) >= low and float(example.noisy.max()) <= high
             # Alone, not in its batch.
-            truth: Any = example.truth[None]
+            truth: Any = full(example.target)[None]
             target = [truth, truth[..., ::2, ::2]] if case == "deep supervision" else truth
             with torch.no_grad():
                 output = model(example.noisy[None])
-            assert row.dice == pytest.approx(float(task.dice(output, target)), abs=1e-5)
-            assert row.dice == example.dice_noisy and example.dice_clean == clean[i].dice
-            known = [d for d in row.per_class if not math.isnan(d)]
-            assert row.dice == pytest.approx(np.mean(known) if known else 1.0, abs=1e-6)
-            assert torch.equal(task.predict(output)[0], example.predicted_noisy)
+            assert row.quality == pytest.approx(float(task.dice(output, target)), abs=1e-5)
+            assert row.quality == example.quality
+            assert example.quality_clean == clean[i].quality
+            assert row.broken == (row.quality <= task.threshold)
+            known = [d for d in parts_of(row) if not math.isnan(d)]
+            assert row.quality == pytest.approx(np.mean(known) if known else 1.0, abs=1e-6)
+            assert torch.equal(task.predict(output)[0], example.predicted)
     assert drops > 10
     for eps in RADII:
-        lowest = [min(rows_of(found, a, eps)[i].dice for a in ATTACKS) for i in clean]
-        assert [row.dice for row in found.of(WORST, eps)] == lowest
+        each = [rows_of(found, a, eps) for a in ATTACKS]
+        for i, row in rows_of(found, WORST, eps).items():
+            assert row.quality == min(rows[i].quality for rows in each)
+            if row.quality < clean[i].quality:
+                equal = [rows[i].size for rows in each if rows[i].quality == row.quality]
+                assert row.size == min(equal)
     # Without foreground in the truth.
-    assert clean[6].pixels == clean[6].present == 0
+    assert clean[6].more["pixels"] == clean[6].more["present"] == 0
 
 
 def test_pixels_and_classes_of_the_truth_are_counted() -> None:
@@ -284,14 +299,15 @@ def test_pixels_and_classes_of_the_truth_are_counted() -> None:
     found = evaluate(model, data, (), (), task=Segmentation(ignore_label=3))
     for row in found.rows:
         mine = y[row.id]
-        assert row.pixels == int(((mine == 1) | (mine == 2)).sum())
-        assert row.present == len({1, 2} & set(mine.flatten().tolist()))
+        assert row.more["pixels"] == int(((mine == 1) | (mine == 2)).sum())
+        assert row.more["present"] == len({1, 2} & set(mine.flatten().tolist()))
     model, data, task, _ = problem("regions")
     y = torch.cat([y for _, y in data]).bool()
     found = evaluate(model, data, (), (), task=task)
     valid = ~y[:, 2]
-    assert [r.pixels for r in found.rows] == ((y[:, 0] | y[:, 1]) & valid).sum((1, 2)).tolist()
-    assert [r.present for r in found.rows] == [
+    foreground = ((y[:, 0] | y[:, 1]) & valid).sum((1, 2))
+    assert found.columns["pixels"].tolist() == foreground.tolist()
+    assert found.columns["present"].tolist() == [
         int((y[i, 0] & valid[i]).any()) + int((y[i, 1] & valid[i]).any()) for i in range(7)
     ]
 
@@ -309,31 +325,15 @@ def test_a_sample_does_not_depend_on_its_mates() -> None:
         # Mates of Dice 0, mates of Dice 1, and other ones: noise is drawn for all of them.
         for n, mates in ((4, easy), (4, right), (4, y[1:]))
     ]
-    alone = [[r for r in plain(run) if r.startswith("SegmentRow(id=0,")] for run in runs]
+    alone = [[row for row in run.rows if row.id == 0] for run in runs]
     assert len(alone[0]) == 1 + 1 + 3 * 5
     for other in alone[1:]:
         for mine, theirs in zip(alone[0], other, strict=True):
-            assert mine.split("noise=")[0] == theirs.split("noise=")[0]
-
-
-def test_the_model_and_the_random_state_are_left_alone() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 3, 1))
-    model.train()
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    state = torch.get_rng_state()
-    x = torch.rand(4, 1, 6, 6, generator=seeded(2))
-    with torch.inference_mode():
-        evaluate(
-            model,
-            [(x, labels_of((4, 6, 6), 3))],
-            0.5,
-            ["pgd-3", "white-2", "noise-2"],
-            task=Segmentation(),
-        )
-    assert torch.equal(state, torch.get_rng_state())
-    assert all(module.training for module in model.modules())
-    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
-    assert all(p.grad is None for p in model.parameters())
+            assert (mine.attack, mine.eps, mine.quality) == (
+                theirs.attack,
+                theirs.eps,
+                theirs.quality,
+            )
 
 
 def test_dicts_as_monai_gives_them() -> None:
@@ -359,12 +359,12 @@ def test_a_sample_without_foreground() -> None:
         norm="linf",
         task=Segmentation(),
     )
-    assert [row.dice for row in found.rows] == [1, 1, 0]
+    assert [row.quality for row in found.rows] == [1, 1, 0]
     # None predicted: it counts for no class. One predicted: with 0.
     assert math.isnan(found.adi()) and math.isnan(found.adi("pgd-5", 0.1))
     assert found.adi("pgd-5", 0.3) == 0
     assert math.isnan(found.adi_all_classes("pgd-5", 0.3))
-    assert "counts for no class" in found.settings["empty slices"]
+    assert "counts for no class" in found.settings.about["empty slices"]
 
 
 # --- What cannot be stated ------------------------------------------------------------------------
@@ -393,7 +393,7 @@ def test_noise_that_breaks_the_output_leaves_a_dice_of_zero() -> None:
     with pytest.warns(Doubt, match="not finite for 1 noisy sample"):
         found = evaluate(Broken(1.02), data, 0.4, ["noise-20"], norm="linf", task=Segmentation())
     assert (found.adi(), found.adi("noise-20", 0.4)) == (1, 0)
-    assert found.of("noise-20", 0.4)[0].per_class == (0.0,)
+    assert found.per_class("noise-20", 0.4) == (0.0,)
 
 
 @pytest.mark.parametrize(
@@ -401,7 +401,7 @@ def test_noise_that_breaks_the_output_leaves_a_dice_of_zero() -> None:
     [
         (
             {"attacks": ["autoattack"]},
-            "unknown attack 'autoattack' for segmentation; Known: pgd-100",
+            "autoattack cannot run here: .*classifiers.*Segmentation.*use pgd-100",
         ),
         ({"attacks": ["ensembl-3"]}, "did you mean 'ensemble-100'"),
         ({"attacks": ["pgd-0"]}, "unknown attack 'pgd-0'"),
@@ -420,10 +420,9 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], text: str) -> None
 def test_labels_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="targets hold 2"):
         evaluate(PixelByPixel(), [(BY_HAND, torch.full((1, 4, 4), 2))], 0.3, task=Segmentation())
-    with pytest.raises(ValueError, match="1 foreground classes"):
-        evaluate_segmentation(
-            PixelByPixel(), [(BY_HAND, (BY_HAND > 0).long())], 0.3, classes=("a", "b")
-        )
+    data, task = [(BY_HAND, (BY_HAND > 0).long())], Segmentation()
+    with pytest.raises(ValueError, match=r"\['a', 'b'\]; the task has 1 .*without the background"):
+        evaluate(PixelByPixel(), data, 0.3, task=task, classes=("a", "b"))
 
 
 ONE_HOT = torch.cat([1 - (BY_HAND > 0).float(), (BY_HAND > 0).float()], 1)
@@ -435,15 +434,20 @@ WITH_IGNORED = torch.cat([HOLES, 1 - HOLES.sum(1, keepdim=True)], 1)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.int64, torch.uint8, torch.bool])
-def test_one_hot_masks_are_labels(kind: torch.dtype) -> None:
+def test_one_hot_masks_are_labels(kind: torch.dtype, tmp_path: Path) -> None:
     labels = [(BY_HAND, (BY_HAND > 0).long())]
     hot = [(BY_HAND, ONE_HOT.to(kind))]
-    task, shown = Segmentation(), list[SegmentExample]()
+    task, shown = Segmentation(), list[Example]()
     expected = evaluate(PixelByPixel(), labels, 0.4, ATTACKS, task=task)
     found = evaluate(PixelByPixel(), hot, 0.4, ATTACKS, task=task, keep=shown.append)
     assert plain(found) == plain(expected)
-    assert found.settings["masks"].startswith("one-hot, taken as labels")
-    assert all(example.truth.shape == (4, 4) for example in shown)
+    assert found.settings.about["masks"].startswith("one-hot, taken as labels")
+    for attack, name in (("noise-3", "hot"), (WORST, "last")):
+        pictures = Labelled(tmp_path / name, "", attack, None)
+        for example in shown:
+            pictures.keep(example)
+        (picture,) = pictures.all()
+        assert picture["truth"].tolist() == (BY_HAND[0, 0] > 0).long().tolist()
     deep = [(BY_HAND, [ONE_HOT.to(kind), ONE_HOT[..., ::2, ::2].to(kind)])]
     assert evaluate(Scales(PixelByPixel()), deep, 0.4, task=task).adi() == expected.adi()
     logits = PixelByPixel()(BY_HAND)
@@ -519,7 +523,7 @@ def test_a_poor_network_of_regions_is_no_softmax(steps: int, seed: int) -> None:
     largest = (model(x).argmax(1) == masks.argmax(1)).float().mean()
     assert largest > ((model(x) > 0) == masks.bool()).all(1).float().mean() + 0.1
     found = evaluate(model, data, 0.1, ["ifgsm-1"], task=Segmentation(regions=True))
-    assert "masks" not in found.settings
+    assert "masks" not in found.settings.about
 
 
 @pytest.mark.parametrize("shift", [-3.0, 3.0])
@@ -533,7 +537,7 @@ def test_one_hot_masks_of_a_softmax_network_are_no_regions() -> None:
     data, task = [(BY_HAND, ONE_HOT)], Segmentation(regions=True)
     with pytest.warns(UserWarning, match=r"if it ends in a softmax.*without regions"):
         found = evaluate(PixelByPixel(), data, 0.4, ["ifgsm-1"], task=task)
-    assert "ends in a softmax" in found.settings["masks"]
+    assert "ends in a softmax" in found.settings.about["masks"]
     with pytest.warns(UserWarning, match=r"2 channels for 1 of the output.*y\[:, 1:\]"):
         evaluate(OneChannel(), data, 0.4, ["ifgsm-1"], task=task)
 
@@ -551,15 +555,15 @@ def test_a_killed_evaluation_continues_to_the_same_result(case: str, tmp_path: P
     record = tmp_path / "record"
     names = [(f"case {i // 2}", i % 2) for i in range(12)]
 
-    def go(until: int | None = None, record: Path = record) -> tuple[SegmentationResults, Overlays]:
-        overlays = Overlays(WORST, record, "data", ignore_label=task.ignore_label)
+    def go(until: int | None = None, record: Path = record) -> tuple[Results, Labelled]:
+        overlays = Labelled(record, "data", WORST, task.ignore_label)
 
         def progress(done: int, total: int) -> None:
             overlays.save()
             if done == until:
                 raise KilledError
 
-        found = evaluate_segmentation(
+        found = evaluate(
             model,
             data,
             RADII,
@@ -580,53 +584,40 @@ def test_a_killed_evaluation_continues_to_the_same_result(case: str, tmp_path: P
         file.write('{"mark": "ab')
     found, again = go()
     assert plain(found) == plain(whole)
-    for overlays, name in ((pictures, "a.npz"), (again, "b.npz")):
+    for overlays, name in ((pictures, "a"), (again, "b")):
+        (tmp_path / name).mkdir()
         overlays.write(tmp_path / name, found.classes, "trainer")
-    with np.load(tmp_path / "a.npz") as a, np.load(tmp_path / "b.npz") as b:
+    written = [tmp_path / name / "overlays.npz" for name in ("a", "b")]
+    with np.load(written[0]) as a, np.load(written[1]) as b:
         assert a.files == b.files and len(a["id"]) == 3 * 6
         for name in a.files:
             np.testing.assert_array_equal(a[name], b[name])
     # Other weights, and nothing of the record is used.
     other = conv(2, seed=9) if case == "images" else None
     if other is not None:
-        fresh = evaluate_segmentation(other, data, RADII, ATTACKS, task=task)
-        assert plain(
-            evaluate_segmentation(other, data, RADII, ATTACKS, task=task, partial=record)
-        ) == plain(fresh)
-
-
-def test_out_of_time_names_what_is_kept(tmp_path: Path) -> None:
-    model, data, task, _ = problem("images", 12)
-    budget = Budget(3600)
-
-    def progress(done: int, total: int) -> None:
-        budget.end = 0.0
-
-    with pytest.raises(OutOfTime, match="after 1 of 3 batches"):
-        evaluate(
-            model,
-            data,
-            RADII,
-            ["pgd-2"],
-            task=task,
-            partial=tmp_path / "r",
-            budget=budget,
-            progress=progress,
+        fresh = evaluate(other, data, RADII, ATTACKS, task=task)
+        assert plain(evaluate(other, data, RADII, ATTACKS, task=task, partial=record)) == plain(
+            fresh
         )
-    found = evaluate(model, data, RADII, ["pgd-2"], task=task, partial=tmp_path / "r")
-    assert len(found.of()) == 12
 
 
 # --- Rows as a file, and the indices that follow --------------------------------------------------
 
 
-def row(id_: int, case: str, per_class: Sequence[float], present: int = 2) -> SegmentRow:
+def row(id_: int, case: str, per_class: Sequence[float], present: int = 2) -> Row:
     known = [d for d in per_class if not math.isnan(d)]
     dice = float(np.mean(known)) if known else 1.0
-    return SegmentRow(id_, case, id_, "clean", 0.0, dice, 0.0, 5, present, tuple(per_class))
+    parts = {f"dice_{name}": d for name, d in zip(NAMES, per_class, strict=False)}
+    more = {"pixels": 5, "present": present, **parts}
+    return Row(id_, CLEAN, 0.0, dice, 0.0, "clean", case, id_, more=more)
+
+
+def of(rows: Sequence[Row], classes: Sequence[str]) -> Results:
+    return Results.of(rows, Settings(norm="L2", measure=DICE, classes=tuple(classes)))
 
 
 NAN = math.nan
+NAMES = ("one", "two")
 
 
 def test_the_average_dice_index_by_hand() -> None:
@@ -638,9 +629,10 @@ def test_the_average_dice_index_by_hand() -> None:
         row(3, "b", (0.0, NAN), present=0),
         row(4, "b", (0.8, 0.6)),
     )
-    found = SegmentationResults(rows, ("one", "two"), "L2")
-    assert found.adi_per_class() == pytest.approx((2.0 / 4, 1.5 / 2))
-    assert found.adi() == pytest.approx((0.5 + 0.75) / 2)
+    found = of(rows, NAMES)
+    assert found.per_class() == pytest.approx((2.0 / 4, 1.5 / 2))
+    assert found.counts() == (4, 2)
+    assert found.adi() == found.mean() == pytest.approx((0.5 + 0.75) / 2)
     assert found.adi_all_classes() == pytest.approx(((0.5 + 0.8) / 2 + (0.9 + 0.6) / 2) / 2)
     assert math.isnan(found.adi("pgd-3", 1.0))
     assert found.cases == ("a", "b")
@@ -649,82 +641,55 @@ def test_the_average_dice_index_by_hand() -> None:
 def test_the_interval_is_that_of_a_mean_over_cases() -> None:
     dice = np.random.default_rng(0).uniform(0.2, 0.9, 9)
     single = [row(i, str(i), (d,)) for i, d in enumerate(dice)]
-    found = SegmentationResults(tuple(single), ("one",), "L2")
+    found = of(single, NAMES[:1])
     half = 1.96 * dice.std(ddof=1) / 3
-    assert found.adi_interval() == pytest.approx((dice.mean() - half, dice.mean() + half))
+    assert found.interval() == pytest.approx((dice.mean() - half, dice.mean() + half))
     # The same slice five times is no more evidence than once.
     many = [replace(one, id=5 * one.id + k) for one in single for k in range(5)]
-    repeated = SegmentationResults(tuple(many), ("one",), "L2")
-    assert repeated.adi_interval() == pytest.approx(found.adi_interval())
-    lone = SegmentationResults(tuple(replace(r, case="a") for r in single), ("one",), "L2")
-    assert all(map(math.isnan, lone.adi_interval()))
+    repeated = of(many, NAMES[:1])
+    assert repeated.interval() == pytest.approx(found.interval())
+    lone = of([replace(r, case="a") for r in single], NAMES[:1])
+    assert all(map(math.isnan, lone.interval()))
 
 
 def test_the_file_gives_back_what_was_written(tmp_path: Path) -> None:
     model, data, task, _ = problem("images")
     names = [(f'case, {i} "é"', i) for i in range(7)]
-    found = evaluate_segmentation(
-        model,
-        data,
-        RADII,
-        [*ATTACKS, "white-2"],
-        task=task,
-        names=names,
-        classes=("left, upper", "b"),
-    )
+    attacks, classes = [*ATTACKS, "white-2"], ("left, upper", "b")
+    found = evaluate(model, data, RADII, attacks, task=task, names=names, classes=classes)
     path = tmp_path / "new" / "results_x.csv"
     found.to_csv(path)
-    again = SegmentationResults.from_csv(path)
+    again = Results.from_csv(path)
     assert plain(again) == plain(found)
     assert (again.classes, again.norm) == (found.classes, found.norm)
-    assert again.settings["classes"] == '["left, upper", "b"]'
-    assert again.settings.items() >= found.settings.items()
-    header = path.read_text(encoding="utf-8").splitlines()[1]
-    assert header == ",".join([*FIELDS, '"dice_left, upper"', "dice_b", "norm"])
-    assert sorted(p.name for p in path.parent.iterdir()) == ["results_x.csv"]
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        (lambda text: text[: len(text) // 2 + 7].rsplit(",", 2)[0], "damaged"),
-        (lambda text: text.replace("clean,0.0,", "clean,0.0,7", 1), "damaged"),
-        (lambda text: text.replace("pixels", "voxels"), "no segmentation results file"),
-        (lambda text: text.replace("# {", "# [", 1), "no segmentation results file"),
-        (lambda text: text[:0], "no segmentation results file"),
-    ],
-)
-def test_a_damaged_file_is_refused(change: Any, text: str, tmp_path: Path) -> None:
-    path = tmp_path / "results.csv"
-    SegmentationResults(
-        (row(0, "a", (0.5, 0.9)), row(1, "b", (0.5, 0.9))), ("x", "y"), "L2"
-    ).to_csv(path)
-    path.write_text(change(path.read_text()))
-    with pytest.raises(ValueError, match=text):
-        SegmentationResults.from_csv(path)
+    assert again.settings.classes == classes
+    assert again.settings == found.settings
+    header = path.read_text(encoding="utf-8").splitlines()[0]
+    assert header == ",".join([*BASE, "pixels", "present", '"dice_left, upper"', "dice_b"])
+    assert sorted(p.name for p in path.parent.iterdir()) == ["results_x.csv", "results_x.json"]
 
 
 # --- Slices for pictures --------------------------------------------------------------------------
 
 
-def example(id_: int, case: str, pixels: int, size: tuple[int, ...], **more: Any) -> SegmentExample:
+def example(id_: int, case: str, pixels: int, size: tuple[int, ...], **more: Any) -> Example:
     truth = torch.zeros(size, dtype=torch.int64)
     truth.view(-1)[:pixels] = 1
     image = torch.full((2, *size), float(id_))
     values: dict[str, Any] = {
         "clean": image,
         "noisy": image + 0.5,
-        "truth": truth,
+        "target": truth,
         "predicted_clean": truth,
-        "predicted_noisy": 2 * truth,
+        "predicted": 2 * truth,
     }
-    return SegmentExample(
-        id_, case, id_, "pgd-3", 1.0, pixels, dice_clean=1.0, dice_noisy=0.0, **{**values, **more}
+    return Example(
+        id_, case, id_, "pgd-3", 1.0, pixels, quality_clean=1.0, quality=0.0, **{**values, **more}
     )
 
 
 def test_the_largest_slices_of_different_cases_are_kept(tmp_path: Path) -> None:
-    overlays = Overlays("pgd-3", tmp_path / "r", "")
+    overlays = Labelled(tmp_path / "r", "", "pgd-3", None)
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 9, 60).tolist()
     for start in range(0, 60, 7):
@@ -735,8 +700,8 @@ def test_the_largest_slices_of_different_cases_are_kept(tmp_path: Path) -> None:
         overlays.save()
     best = {c: max(range(6 * c, 6 * c + 6), key=lambda i: (pixels[i], -i)) for c in range(10)}
     wanted = sorted(sorted(best.values(), key=lambda i: (-pixels[i], i))[:COUNT])
-    overlays.write(tmp_path / "o.npz", ("a", "b"), "nnUNetTrainerX")
-    with np.load(tmp_path / "o.npz", allow_pickle=False) as found:
+    overlays.write(tmp_path, ("a", "b"), "nnUNetTrainerX")
+    with np.load(tmp_path / "overlays.npz", allow_pickle=False) as found:
         assert found["id"].tolist() == wanted and COUNT == 6
         assert found["classes"].tolist() == ["a", "b"] and str(found["trainer"]) == "nnUNetTrainerX"
         wide = 4 + max(wanted) // 6
@@ -753,12 +718,12 @@ def test_the_largest_slices_of_different_cases_are_kept(tmp_path: Path) -> None:
 
 
 def test_volumes_regions_and_ignored_pixels_as_pictures(tmp_path: Path) -> None:
-    overlays = Overlays("pgd-3", tmp_path / "r", "", ignore_label=3)
+    overlays = Labelled(tmp_path / "r", "", "pgd-3", 3)
     volume = torch.zeros(4, 2, 3, dtype=torch.int64)
     volume[2, :, :2] = 1
     volume[1, 0, 0] = 2
     volume[2, 1, 2] = 3
-    overlays.keep(example(0, "a", 5, (4, 2, 3), truth=volume))
+    overlays.keep(example(0, "a", 5, (4, 2, 3), target=volume))
     regions = torch.zeros(3, 2, 3)
     regions[0, :, :2] = 1
     regions[1, 0, 0] = 1
@@ -771,13 +736,13 @@ def test_volumes_regions_and_ignored_pixels_as_pictures(tmp_path: Path) -> None:
             "b",
             4,
             (2, 3),
-            truth=regions,
+            target=regions,
             predicted_clean=predicted,
-            predicted_noisy=~predicted,
+            predicted=~predicted,
         )
     )
-    overlays.write(tmp_path / "o.npz", ("a", "b"), "")
-    with np.load(tmp_path / "o.npz", allow_pickle=False) as found:
+    overlays.write(tmp_path, ("a", "b"), "")
+    with np.load(tmp_path / "overlays.npz", allow_pickle=False) as found:
         assert found["slice"].tolist() == [2, 1]
         assert found["truth"][0].tolist() == [[1, 1, 0], [1, 1, 255]]
         assert found["truth"][1].tolist() == [[2, 1, 0], [1, 1, 255]]
@@ -786,9 +751,9 @@ def test_volumes_regions_and_ignored_pixels_as_pictures(tmp_path: Path) -> None:
 
 
 def test_no_file_where_nothing_is_foreground(tmp_path: Path) -> None:
-    overlays = Overlays("pgd-3", tmp_path / "r", "")
+    overlays = Labelled(tmp_path / "r", "", "pgd-3", None)
     overlays.keep(example(0, "a", 0, (2, 2)))
     overlays.save()
-    (tmp_path / "o.npz").write_bytes(b"of an earlier evaluation")
-    overlays.write(tmp_path / "o.npz", ("a",), "")
+    (tmp_path / "overlays.npz").write_bytes(b"of an earlier evaluation")
+    overlays.write(tmp_path, ("a",), "")
     assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import sys
 import threading
@@ -27,10 +28,11 @@ from ima.budget import OUT_OF_TIME, Budget, OutOfTime
 from ima.cli import main
 from ima.cli.compare import compare
 from ima.evaluation.results import CLEAN, Row
-from ima.report import Measure, Table, to_csv, to_latex, to_markdown, to_text
-from ima.report.comparison import Entry, _swept
+from ima.evaluation.settings import Settings
+from ima.report import Average, Table, to_csv, to_latex, to_markdown, to_text
+from ima.report.comparison import Compared, _swept
 from ima.report.fold import fold
-from ima.report.summary import count, results_table, sweep, times_table
+from ima.report.summary import counts, results_table, sweep, times_table
 from ima.training.compare import Plan, make, plan, slug
 from ima.training.config import Config, ConfigError, load_config
 from ima.training.origin import comparable, provenance, recipes, seconds, untimed
@@ -330,7 +332,7 @@ def test_runs_get_the_time_that_is_left_and_none_is_started_when_it_is_over(
     monkeypatch.setattr(children, "run", run)
     plans = plan(configured("[{label: A, method: {name: standard}}]"), [0, 1, 2], tmp_path)
     told: list[tuple[int, int]] = []
-    with pytest.raises(OutOfTime, match="done for 1 of 3 runs"):
+    with pytest.raises(OutOfTime, match="1 of 3 are done"):
         make(
             plans,
             jobs=1,
@@ -359,8 +361,11 @@ def test_runs_are_told_as_they_end_and_not_as_they_began(
     monkeypatch.setattr(children, "run", run)
     told: list[tuple[str, int, int]] = []
     plans = plan(configured("[{label: A, method: {name: standard}}]"), [0, 1], tmp_path)
-    work = [children.Work(run, ("train", str(run.folder))) for run in plans[0].candidates[0].runs]
-    children.work_off(work, jobs=2, device="cpu", budget=None, report=report)
+    work = [
+        [children.Work(str(run.folder), ("train", str(run.folder)), run.folder / "train.log")]
+        for run in plans[0].candidates[0].runs
+    ]
+    children.work_off(work, jobs=2, environ=os.environ, budget=None, report=report)
     assert told == [("seed1", 1, 2), ("seed0", 2, 2)]
 
 
@@ -428,8 +433,10 @@ def results(clean: int, noisy: Sequence[int], of: int = 10) -> Results:
     """Results of `of` samples, of which so many stand without noise, and at radii 1, 2, ..."""
     found: list[Row] = []
     for attack, eps, right in [(CLEAN, 0.0, clean), *(("a", i + 1.0, n) for i, n in _each(noisy))]:
-        found += [Row(k, 0, attack, eps, 0, k >= right, float("nan")) for k in range(of)]
-    return Results(tuple(found), "L2")
+        kind = "clean" if attack == CLEAN else "chosen"
+        quality = [float(k < right) for k in range(of)]
+        found += [Row(k, attack, eps, q, kind=kind) for k, q in enumerate(quality)]
+    return Results.of(found, Settings(norm="L2", samples=of, total=of))
 
 
 def _each(values: Sequence[int]) -> list[tuple[int, int]]:
@@ -453,8 +460,8 @@ def test_lines_over_an_option_are_means_over_seeds_at_its_values_in_order() -> N
     assert len(sweep(list(seeds.items()), "a", mean=False)) == 3
 
 
-def entry(label: str, method: str, **swept: float) -> Entry:
-    return Entry(label, [results(9, [5])], [], [], Path("none"), method, swept)
+def entry(label: str, method: str, **swept: float) -> Compared:
+    return Compared(label, [results(9, [5])], method=method, swept=swept)
 
 
 def test_a_picture_for_each_option_that_rows_sweep_alone() -> None:
@@ -483,7 +490,7 @@ def wide(attacks: int, radii: int, seeds: int = 2) -> Table:
     names = [f"attack{a}-100" for a in range(attacks)]
     columns = ["method", "clean", *(f"{n} at {e}" for n in names for e in range(1, radii + 1))]
     measures = [
-        [Measure((7 * m + 3 * c) % 97 / 100, 0.011, seeds) for c in range(len(columns) - 1)]
+        [Average((7 * m + 3 * c) % 97 / 100, 0.011, seeds) for c in range(len(columns) - 1)]
         for m in range(3)
     ]
     body = tuple((f"method {m}", *cells) for m, cells in enumerate(measures))
@@ -549,12 +556,15 @@ def test_columns_of_numbers_as_text_stand_to_the_right() -> None:
 
 def test_the_number_of_test_samples_stands_in_the_caption() -> None:
     plain = [("A", [results(5, [3])])]
-    assert count(plain) == "n = 10 test samples"
-    assert results_table(plain, "Caption.").caption == "Caption. n = 10 test samples."
+    assert counts(plain) == "10 test samples"
+    caption = results_table(plain, "Caption.").caption
+    assert caption == "Noise in L₂, n = 10 test samples. Caption."
 
-    def of(text: str) -> tuple[str, list[Results]]:
-        return text, [Results(results(5, [3]).rows, "L2", {"samples": text})]
+    def of(samples: int, total: int) -> tuple[str, list[Results]]:
+        found = results(5, [3], samples)
+        return str(samples), [Results(found.columns, found.settings.but(total=total))]
 
-    assert count([of("540 of 540")]) == "n = 540 test samples"
-    assert count([of("10 of 540")]) == "n = 10 of 540 test samples"
-    assert count([of("10 of 540"), of("540 of 540")]).startswith("n = 10 of 540 or 540")
+    assert counts([of(54, 54)]) == "54 test samples"
+    assert counts([of(10, 54)]) == "10 of 54 test samples"
+    both = [of(10, 54), of(54, 54)]
+    assert counts(both) == "10 of 54 test samples or 54 test samples"

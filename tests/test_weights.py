@@ -228,6 +228,19 @@ def test_plain_pickles_of_tensors_and_arrays_load(protocol: int, tmp_path: Path)
         assert close(model, 0)
 
 
+def test_arrays_that_python_2_wrote_load(tmp_path: Path) -> None:
+    # Opcode by opcode, as no Python 3 writes it: the numbers are in a text.
+    path = tmp_path / "w.pkl"
+    path.write_bytes(
+        b"\x80\x02}U\x01wcnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b"
+        b"\x87R(K\x01K\x02\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNN"
+        b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x08"
+        + np.float32([1, -2]).tobytes()
+        + b"tbs."
+    )
+    assert load_weights(path)["w"].tolist() == [1, -2]
+
+
 @pytest.mark.parametrize("prefix", ["", "module.", "model."])
 def test_safetensors_load_with_a_prefix_and_under_any_name(prefix: str, tmp_path: Path) -> None:
     for name in ("w.safetensors", "w.bin"):

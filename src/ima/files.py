@@ -9,8 +9,9 @@ import json
 import os
 import platform
 import re
+import reprlib
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -115,19 +116,35 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path} is damaged, or no text: {error}") from error
 
 
-def read_json(path: Path, kind: type[Any] = dict) -> Any:
+def read_json(path: Path, kind: Any = dict, shown: str = "") -> Any:
     """What a JSON file holds; ValueError, with the file's name, for other files.
 
-    kind: what it must be at the top.
+    kind: what it must be: dict, list, or what a `pydantic.TypeAdapter` takes, such as a model;
+    shown: how errors name the file.
     """
+    shown = shown or str(path)
     try:
-        found = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(found, kind):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{shown} is damaged, or no text in JSON: {error}") from error
+    top = kind if kind in (dict, list) else object
+    if not isinstance(found, top):
         raise ValueError(
-            f"{path} is damaged: it holds {type(found).__name__}, expected {kind.__name__}"
+            f"{shown} is damaged: it holds {type(found).__name__}, expected {top.__name__}"
         )
+    if top is object:
+        # Here and not above: many files need it not.
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            TypeAdapter(kind).validate_python(found, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "it"
+            message = re.sub(" or instance of .*", "", first["msg"][0].lower() + first["msg"][1:])
+            raise ValueError(
+                f"{shown} is damaged: {where} is {reprlib.repr(first['input'])}; {message}"
+            ) from error
     return found
 
 
@@ -144,22 +161,34 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
     """The arrays of an .npz, pickles refused; ValueError, with the file's name, for other files.
 
-    That of `check_npz` for one that would fill the memory.
+    names: of those that are read where they are there; all if None. The ValueError of `check_npz`
+    for a file that would fill the memory.
     """
-    check_npz(path)
+    check_npz(path, names)
+    found: dict[str, NDArray[Any]] = {}
+    name = ""
     try:
         # Opened here, because numpy leaves a file open that it cannot read.
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except IsADirectoryError:
-        raise
+        with path.open("rb") as opened:
+            loaded = np.load(opened, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise ValueError("it is a single array")
+            with loaded as file:
+                for name in file.files:
+                    if names is None or name in names:
+                        found[name] = file[name]
     except Exception as error:  # numpy, zipfile and zlib raise many kinds
         if isinstance(error, OSError) and error.filename is not None:
             raise
-        raise ValueError(f"{path} is damaged, or no .npz: {error}") from error
+        what = f"{name!r} of {path}" if name else str(path)
+        raise ValueError(
+            f"{what} is damaged, or no .npz of arrays of numbers: it cannot be read ({error}); "
+            "fetch or save it again"
+        ) from error
+    return found
 
 
 def digest(path: Path) -> str:

@@ -21,7 +21,8 @@ class Measure:
     it is broken; percent: written as percent, else as 0 to 1 with three decimals; binary: a quality
     is 0 or 1; over: what the mean is taken over, samples, or first samples and then parts; part:
     what the parts of a sample are, such as its classes; column: how the names of their columns
-    begin, empty where there are none.
+    begin, empty where there are none; short: its abbreviation, empty where there is none; defined:
+    what it is, for captions, empty where the title says it.
     """
 
     name: str
@@ -32,6 +33,13 @@ class Measure:
     over: Literal["samples", "parts"] = "samples"
     part: str = "class"
     column: str = ""
+    short: str = ""
+    defined: str = ""
+
+    @property
+    def parts(self) -> str:
+        """The parts of a sample, such as `classes`."""
+        return self.part + ("es" if self.part.endswith("s") else "s")
 
     @property
     def top(self) -> float:
@@ -59,5 +67,8 @@ DICE = Measure(
     binary=False,
     over="parts",
     column="dice_",
+    short="ADI",
+    defined="ADI: the Dice of each foreground class, averaged over the samples in which it counts, "
+    "then over the classes (Eq. 14)",
 )
 """The average Dice index (ADI) of Ma & Liang, Eq. 14: of each class, then of all."""

@@ -40,15 +40,15 @@ def compare(
         Such as 540s, 9m or 1h30m. Stop in time, with exit code 75; the same command continues. Each
         call does at least one batch.
     trust:
-        Run the code of a network that a config in a run's folder names as module:function. A config
-        of your own may always name one.
+        Run the code of what a config in a run's folder names as module:name. A config of your own
+        may always name methods, networks, data and a task of your own.
 
     """
     from ima.budget import OUT_OF_TIME, Budget, OutOfTime
 
     budget = None if time_budget is None else Budget.parse(time_budget)
     from ima.evaluation.results import Results
-    from ima.report.comparison import Entry, Frame, write
+    from ima.report.comparison import Compared, Frame, write
     from ima.training.build import check_buildable
     from ima.training.compare import Candidate, make, plan
     from ima.training.config import load_config, warnings
@@ -95,15 +95,15 @@ def compare(
         return [Results.from_csv(run.results(which)) for run in chosen.runs]
 
     entries = [
-        Entry(
+        Compared(
             p.title(),
             results(p.chosen(), "best"),
             results(p.chosen(), "last"),
             p.chosen().runs[0].read_margins(),
             p.chosen().runs[0].examples,
-            p.row.label,
-            p.row.swept,
-            seconds(p.chosen()),
+            method=p.row.label,
+            swept=p.row.swept,
+            seconds=seconds(p.chosen()),
         )
         for p in plans
     ]
@@ -121,7 +121,6 @@ def compare(
     frame = Frame(
         loaded.name,
         f"{loaded.note} {changed}".strip(),
-        loaded.norm,
         loaded.evaluate.attacks[0],
         remarks,
         comparable(plans) or "",

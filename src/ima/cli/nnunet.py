@@ -160,14 +160,16 @@ def page(place: Place, command: str) -> str:
     """Write the tables and pictures of all rows; the tables as text. command: as typed."""
     from ima.nnunet.conduct import provenance
     from ima.nnunet.steps import results
-    from ima.report.segmentation import Frame, write_comparison
-    from ima.report.segmented import Segmented
+    from ima.report.comparison import Compared, Frame, write
+    from ima.report.sources import read
+    from ima.report.words import settings_told
 
     one = place.experiment
-    runs = [Segmented.open(results(place, row), row.label) for row in one.rows]
-    return write_comparison(
-        place.folder, runs, Frame(one.name, one.note, command, (provenance(place),))
-    )
+    sources = [read(results(place, row), row.label) for row in one.rows]
+    told = settings_told([(source.label, source.main.settings) for source in sources])
+    methods = [Compared(s.label, [s.main], overlays=s.overlays) for s in sources]
+    remarks = (f"Made by `{command}`.", *told, provenance(place))
+    return write(place.folder, methods, Frame(one.name, one.note, remarks=remarks))
 
 
 def _device(name: str) -> str:

@@ -1,11 +1,13 @@
-"""`ima list WHAT`: the tables of methods, attacks, data sets, networks, checks and configs."""
+"""`ima list WHAT`: the tables of methods, attacks, data sets, networks, tasks, checks, configs."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 
-def show(what: Literal["methods", "attacks", "data", "networks", "checks", "configs"]) -> None:
+def show(
+    what: Literal["methods", "attacks", "data", "networks", "tasks", "checks", "configs"],
+) -> None:
     """List what there is, one line each.
 
     Parameters
@@ -40,6 +42,10 @@ def show(what: Literal["methods", "attacks", "data", "networks", "checks", "conf
         from ima.networks import NETWORKS
 
         rows = [(r.name, r.summary, r.paper) for r in NETWORKS.values()]
+    elif what == "tasks":
+        from ima.tasks import TASKS
+
+        rows = [(r.name, r.summary, "") for r in TASKS.values()]
     elif what == "checks":
         from ima.evaluation.checks_table import CHECKS
 

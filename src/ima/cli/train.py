@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-
-AGAIN = "network.name="
-"""The one setting of a run that may be said again, so that its code may run."""
 
 
 def train(
@@ -34,8 +30,8 @@ def train(
     overrides:
         Changes to the config, such as `method.delta=0.2 train.epochs=20`.
     resume:
-        The folder of a run to continue, in place of a config. No setting can change; only
-        network.name may be repeated, see --trust.
+        The folder of a run to continue, in place of a config. No setting can change; only the names
+        of what is your own may be repeated, see --trust.
     out:
         The new run's folder. Default: `runs/NAME-METHOD-seedS`.
     init:
@@ -48,8 +44,9 @@ def train(
         Such as 540s, 9m or 1h30m. Stop in time, with exit code 75, so that the run can continue.
         Each call trains at least one batch, or does one validation.
     trust:
-        Run the code of a network that the config in a run's folder names as module:function.
-        Without it such a run is refused, unless you repeat the same network.name.
+        Run the code of what the config in a run's folder names as module:name. Without it such a
+        run is refused, unless you repeat the same name: network.name=module:name, likewise
+        method.name, data.name and task.name.
 
     """
     from ima.budget import OUT_OF_TIME, Budget, OutOfTime
@@ -61,16 +58,17 @@ def train(
     from ima.training.picking import picked
     from ima.training.run import Run, leads
     from ima.training.same import unknown_origin
+    from ima.training.trust import AGAIN
 
     if resume is not None and config is not None and "=" in config:
         config, overrides = None, (config, *overrides)
     if (config is None) == (resume is None):
         raise ValueError("give either a config or --resume RUN, as in `ima train digits`")
     if resume is not None:
-        others = [word for word in overrides if not word.startswith(AGAIN)]
-        if others or out is not None or init is not None:
+        said = [word.partition("=")[::2] for word in overrides]
+        if any(key not in AGAIN for key, _ in said) or out is not None or init is not None:
             raise ValueError("--resume continues a run as it was; it takes no other settings")
-        run = Run.open(resume, trust=trust or _said_again(overrides))
+        run = Run.open(resume, trust=trust or {name for _, name in said})
     else:
         assert config is not None
         loaded = load_config(config, overrides, trust)
@@ -115,8 +113,3 @@ def train(
         )
     print(f"best: picked by {told['picked']}")
     print(f"next: ima evaluate {run.folder}")
-
-
-def _said_again(overrides: Sequence[str]) -> tuple[str, ...]:
-    """The networks that the command line names itself."""
-    return tuple(word.removeprefix(AGAIN) for word in overrides)

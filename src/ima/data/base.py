@@ -20,9 +20,10 @@ class Part(Dataset[tuple[Tensor, Tensor]]):
     """One part of a data set, in memory.
 
     `images` (N, C, *dims), uint8 (255 means 1.0) or float32 in [0, 1]; `targets` (N,), int64, from
-    0 up. `part[i]` gives `x` (C, *dims), float32 in [0, 1], and `y`, an int64 scalar;
-    `part[[i, j, ...]]`, or a tensor of indices, gives a whole batch (B, C, *dims) and (B,) with one
-    indexing operation. What is given is a copy: writing to it leaves the part as it is.
+    0 up, or with `labels=False` what another task trains on, (N, ...). `part[i]` gives `x`
+    (C, *dims), float32 in [0, 1], and `y`, for labels an int64 scalar; `part[[i, j, ...]]`, or a
+    tensor of indices, gives a whole batch (B, C, *dims) and (B,) or (B, ...) with one indexing
+    operation. What is given is a copy: writing to it leaves the part as it is.
 
     Raises `TypeError` for other dtypes, `ValueError` for no samples, unequal lengths or values out
     of range, `IndexError` for an index out of range.
@@ -30,6 +31,7 @@ class Part(Dataset[tuple[Tensor, Tensor]]):
 
     images: Tensor
     targets: Tensor
+    labels: bool = True
 
     def __post_init__(self) -> None:
         images, targets = self.images, self.targets
@@ -38,12 +40,12 @@ class Part(Dataset[tuple[Tensor, Tensor]]):
                 f"images are {images.dtype}, expected uint8 (0 to 255) or float32 in [0, 1]; "
                 "convert them first"
             )
-        if targets.dtype != torch.int64:
+        if self.labels and targets.dtype != torch.int64:
             raise TypeError(f"targets are {targets.dtype}, expected int64; convert with .long()")
-        if images.ndim < 2 or targets.ndim != 1:
+        if images.ndim < 2 or (targets.ndim != 1 if self.labels else targets.ndim < 1):
             raise ValueError(
                 f"images have shape {tuple(images.shape)} and targets {tuple(targets.shape)}, "
-                "expected (N, C, *dims) and (N,)"
+                f"expected (N, C, *dims) and {'(N,)' if self.labels else '(N, ...)'}"
             )
         if len(images) != len(targets):
             raise ValueError(
@@ -51,7 +53,7 @@ class Part(Dataset[tuple[Tensor, Tensor]]):
             )
         if images.numel() == 0:
             raise ValueError(f"images of shape {tuple(images.shape)} are empty; give at least one")
-        if int(targets.min()) < 0:
+        if self.labels and int(targets.min()) < 0:
             raise ValueError(
                 f"the smallest target is {int(targets.min())}, expected class numbers from 0 up"
             )
@@ -103,9 +105,10 @@ def _as_float(images: Tensor) -> Tensor:
 class Splits:
     """A data set in its three parts.
 
-    `classes` holds one name a class number; `note` one or two sentences that belong beside every
-    table made of this data set (how it was split, what it cannot show). `flipped` holds the
-    training samples whose label was flipped on purpose, by id, with their true class.
+    `classes` holds one name a class number, or one an output of the network; `note` one or two
+    sentences that belong beside every table made of this data set (how it was split, what it cannot
+    show). `flipped` holds the training samples whose label was flipped on purpose, by id, with
+    their true class.
 
     Raises `ValueError` when a part has targets without a class or samples of another shape.
     """
@@ -120,18 +123,24 @@ class Splits:
 
     def __post_init__(self) -> None:
         for role, part in (("train", self.train), ("val", self.val), ("test", self.test)):
-            highest = int(part.targets.max())
+            highest = int(part.targets.max()) if part.labels else 0
             if highest >= self.num_classes:
                 raise ValueError(
                     f"{self.name}: the {role} part has target {highest}, but there are "
                     f"{self.num_classes} classes {self.classes}; expected 0 to "
                     f"{self.num_classes - 1}"
                 )
-            shape = tuple(part.images.shape[1:])
-            if shape != self.shape:
+            if part.images.shape[1:] != self.train.images.shape[1:]:
                 raise ValueError(
-                    f"{self.name}: samples of the {role} part have shape {shape}, those of "
-                    f"training {self.shape}; bring all parts to one shape"
+                    f"{self.name}: samples of the {role} part have shape "
+                    f"{tuple(part.images.shape[1:])}, those of training {self.shape}; bring all "
+                    "parts to one shape"
+                )
+            if part.targets.shape[1:] != self.train.targets.shape[1:]:
+                raise ValueError(
+                    f"{self.name}: targets of the {role} part have shape "
+                    f"{tuple(part.targets.shape)}, those of training "
+                    f"{tuple(self.train.targets.shape)}; bring all parts to one shape"
                 )
 
     @property

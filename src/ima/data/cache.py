@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ima.files import whole
+from ima.files import read_arrays, whole
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -35,13 +35,10 @@ def cached(name: str, build: Callable[[], Arrays], *, fits: Callable[[Arrays], b
 
 
 def _read(file: Path) -> Arrays | None:
-    try:
-        # Opened here, because numpy leaves a damaged file open.
-        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files}
-    except Exception:
-        # Absent, truncated, unreadable, no archive at all: always the same answer, make it anew.
-        return None
+    # Absent, truncated, unreadable, no archive at all: always the same answer, make it anew.
+    with suppress(Exception):
+        return read_arrays(file)
+    return None
 
 
 def _write(file: Path, arrays: Arrays) -> None:

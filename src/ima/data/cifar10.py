@@ -15,7 +15,7 @@ import numpy as np
 
 from ima.data.base import Sample, Splits
 from ima.data.batch_pickle import WIDTH, read_batch
-from ima.data.find import locate, missing
+from ima.data.find import check_size, locate, missing
 from ima.data.held_out import published
 from ima.memory import TooLargeError, check_memory
 
@@ -49,10 +49,7 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
     Raises `FileNotFoundError` when there are no batches or not all six, `ValueError` for damaged
     files and for a size other than 32. A python batch, though a pickle, cannot execute anything.
     """
-    if size not in (None, 32):
-        raise ValueError(
-            f"data set 'cifar10' has 32x32 images, got size {size}; leave data.size out"
-        )
+    check_size("cifar10", size, 32)
     found = find_files(path)
     *batches, test = read_files(found)
     train = tuple(np.concatenate(arrays) for arrays in zip(*batches, strict=True))

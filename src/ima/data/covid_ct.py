@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ima.data import aside, split
+from ima.data import split
 from ima.data.base import Part, Splits
 from ima.data.find import locate
-from ima.data.folders import ImageFile, class_folders
+from ima.data.folders import ImageFile
+from ima.data.layout import class_layout
 from ima.data.pictures import decode, pictures
 from ima.data.split import fingerprints
 
@@ -64,8 +65,8 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
     """
     side = SIDE if size is None else size
     found = locate("covid_ct", path, usual=USUAL, where=WHERE)
-    with class_folders(found, CLASSES, where=WHERE) as folders:
-        files, others = folders.images, aside.told(found, folders.aside)
+    with class_layout(found, where=WHERE, classes=CLASSES) as layout:
+        files = layout.files
         check_enough(files, found)
         images, prints = pictures("covid_ct", files, found, side, lambda file: _decode(file, side))
     roles = assign(files, images, prints, seed, found)
@@ -76,7 +77,7 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
         )
         for role, chosen in roles.items()
     }
-    note = " ".join(part for part in (NOTE, _lossy(files, roles), others) if part)
+    note = " ".join(part for part in (NOTE, _lossy(files, roles), layout.aside) if part)
     return Splits("covid_ct", parts["train"], parts["val"], parts["test"], CLASSES, note)
 
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ima.data.base import Part, Splits
+from ima.data.find import check_size
 from ima.data.split import stratified
 
 SOURCE = (
@@ -35,8 +36,7 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
             f"data set 'digits' got the path {str(path)!r}, but comes with scikit-learn; "
             "leave data.path out, or load your own files as data set 'arrays'"
         )
-    if size not in (None, 8):
-        raise ValueError(f"data set 'digits' has 8x8 images, got size {size}; leave data.size out")
+    check_size("digits", size, 8)
     # Here and not above: importing scikit-learn takes a second that other data sets need not pay.
     from sklearn.datasets import load_digits  # pyright: ignore[reportMissingTypeStubs]
 

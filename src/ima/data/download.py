@@ -1,6 +1,5 @@
 """Fetching public data sets from where their authors keep them, checked against known checksums."""
 
-import difflib
 import hashlib
 import http.client
 import urllib.error
@@ -8,9 +7,10 @@ import urllib.request
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from ima.data.find import data_root
+from ima.data.find import data_root, row_of
 from ima.files import unwritable, whole
 
 TIMEOUT = 60  # seconds without a byte
@@ -46,41 +46,29 @@ class DownloadRow:
     folder: str | None = None
 
 
+TORONTO = "https://www.cs.toronto.edu/~kriz/"
+STANFORD = "http://ufldl.stanford.edu/housenumbers/"
+ZENODO = "https://zenodo.org/records/10519652/files/"
+
 DOWNLOADS: dict[str, DownloadRow] = {
     row.name: row
     for row in (
         DownloadRow(
             "cifar10",
-            (
-                Original(
-                    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-                    "c58f30108f718f92721af3b95e74349a",
-                ),
-            ),
+            (Original(TORONTO + "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),),
             "cifar10",
         ),
         DownloadRow(
             "svhn",
             (
-                Original(
-                    "http://ufldl.stanford.edu/housenumbers/train_32x32.mat",
-                    "e26dedcc434d2e4c54c9b2d4a06d8373",
-                ),
-                Original(
-                    "http://ufldl.stanford.edu/housenumbers/test_32x32.mat",
-                    "eb5a983be6a315427106f1b164d9cef3",
-                ),
+                Original(STANFORD + "train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),
+                Original(STANFORD + "test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),
             ),
             "svhn",
         ),
         DownloadRow(
             "pneumoniamnist",
-            (
-                Original(
-                    "https://zenodo.org/records/10519652/files/pneumoniamnist.npz",
-                    "28209eda62fecd6e6a2d98b1501bb15f",
-                ),
-            ),
+            (Original(ZENODO + "pneumoniamnist.npz", "28209eda62fecd6e6a2d98b1501bb15f"),),
             "arrays",
             folder="medmnist",  # where the experiment `pneumonia` looks
         ),
@@ -103,13 +91,7 @@ def fetch(
     Raises `ValueError` for an unknown name, a file with another checksum (there already, or as
     downloaded), `OSError` when a file cannot be had, or not be written; all say what to do.
     """
-    if name not in DOWNLOADS:
-        nearest = difflib.get_close_matches(name.casefold(), DOWNLOADS, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"no download is known for {name!r}; did you mean {nearest!r}? There are: "
-            f"{', '.join(DOWNLOADS)}"
-        )
-    row = DOWNLOADS[name]
+    row = row_of(DOWNLOADS, name, "download")
     usual = data_root() / (row.folder or name)
     target = usual if folder is None else Path(folder).expanduser()
     new = _absent(target)
@@ -141,10 +123,8 @@ def _absent(folder: Path) -> list[Path]:
 def _present(file: Path, original: Original) -> bool:
     if not file.exists():
         return False
-    digest = hashlib.md5(usedforsecurity=False)
     with file.open("rb") as handle:
-        while chunk := handle.read(CHUNK):
-            digest.update(chunk)
+        digest = hashlib.file_digest(handle, partial(hashlib.md5, usedforsecurity=False))
     if digest.hexdigest() != original.md5:
         raise ValueError(
             f"{file} is there, but is not the published file: its MD5 is {digest.hexdigest()}, "

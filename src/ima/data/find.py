@@ -1,9 +1,13 @@
 """Where data sets lie on this machine."""
 
+import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
+
+Row = TypeVar("Row")
 
 
 def data_root() -> Path:
@@ -34,6 +38,25 @@ def _empty(place: Path) -> bool:
     with suppress(OSError):
         return place.is_dir() and not any(place.iterdir())
     return False
+
+
+def check_size(name: str, size: int | None, side: int) -> None:
+    """Raise ValueError where images of a data set that has one size are wanted in another."""
+    if size not in (None, side):
+        raise ValueError(
+            f"data set {name!r} has {side}x{side} images, got size {size}; leave data.size out"
+        )
+
+
+def row_of(table: Mapping[str, Row], name: str, what: str) -> Row:
+    """The row of a table; ValueError, with the nearest name, where there is none. what: it is."""
+    if name not in table:
+        nearest = difflib.get_close_matches(name.casefold(), table, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"no {what} is known for {name!r}; did you mean {nearest!r}? There are: "
+            f"{', '.join(table)}"
+        )
+    return table[name]
 
 
 def missing(name: str, tried: Sequence[Path], *, where: str) -> FileNotFoundError:

@@ -20,10 +20,14 @@ def flip_labels(splits: Splits, share: float, seed: int) -> Splits:
 
     Validation and test labels stay. `flipped` tells which, and their true classes; ids are
     positions in the training part. Raises `ValueError` for a share outside 0..1 (ends excluded),
-    for a data set of one class and for one that has flipped labels already.
+    for a data set of one class or without labels, and for one that has flipped labels already.
     """
     if not 0 < share < 1:
         raise ValueError(f"the share of labels to flip is {share}; expected above 0 and below 1")
+    if not splits.train.labels:
+        raise ValueError(
+            f"the targets of {splits.name} are no class labels; only these are flipped"
+        )
     if splits.num_classes < 2:
         raise ValueError(f"{splits.name} has one class only: no label can become another")
     if splits.flipped:

@@ -1,8 +1,9 @@
-"""Image files in one folder a class, on disk or in a .zip."""
+"""Image files in a folder or in a .zip."""
 
 import io
+import os
 import zipfile
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,8 +11,12 @@ from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 from typing import IO
 
-from ima.data.find import missing
 from ima.memory import size
+
+# The parts of a path below the root.
+Parts = tuple[str, ...]
+
+DEEPEST = 5  # on disk: one folder around all, part, class, one that is too much, file
 
 SUFFIXES = frozenset(
     (
@@ -76,77 +81,63 @@ def _bounded(shown: str, count: int, read: Callable[[], bytes]) -> bytes:
     return read()
 
 
-def parts_of(entry: zipfile.ZipInfo) -> tuple[str, ...]:
+def parts_of(entry: zipfile.ZipInfo) -> Parts:
     """The folders and the name of an archive's entry; some programs write backslashes."""
     return PurePosixPath(entry.filename.replace("\\", "/")).parts
 
 
-def entries_of(root: Path, archive: zipfile.ZipFile) -> dict[tuple[str, ...], zipfile.ZipInfo]:
-    """The entries of an archive by folders and name; ValueError where one is there twice."""
-    entries: dict[tuple[str, ...], zipfile.ZipInfo] = {}
-    for entry in archive.infolist():
-        parts = parts_of(entry)
-        if parts in entries and not entry.is_dir():
-            raise ValueError(
-                f"{root} holds {entry.filename} twice; expected each file once: pack it again"
-            )
-        entries[parts] = entry
-    return entries
+@dataclass(frozen=True)
+class Tree:
+    """What lies in a folder or a .zip, by the parts of the paths below it.
+
+    paths: of folders too, though a .zip need not list them; files: of files, hidden ones included;
+    `read(path, label)` gives the file as an image of a class.
+    """
+
+    paths: Collection[Parts]
+    files: Collection[Parts]
+    read: Callable[[Parts, int], ImageFile]
 
 
-def open_zip(root: Path, *, where: str) -> zipfile.ZipFile:
-    """The archive `root`; ValueError when it is none, or a damaged one."""
+@contextmanager
+def opened(root: Path, *, where: str) -> Generator[Tree, None, None]:
+    """What lies in `root`, a folder or a .zip, while it is open; of a folder `DEEPEST` levels.
+
+    Raises `ValueError` for a damaged .zip, and one that holds a file twice, `PermissionError` for a
+    folder that may not be read: a search would leave it out.
+    """
+    if root.is_dir():
+        # A folder named by mistake may hold a disk.
+        patterns = ("/".join("*" * depth) for depth in range(1, DEEPEST + 1))
+        found = {p.relative_to(root).parts: p for pattern in patterns for p in root.glob(pattern)}
+        for folder in (root, *(path for path in found.values() if path.is_dir())):
+            if not os.access(folder, os.R_OK | os.X_OK):
+                raise PermissionError(f"{folder} may not be read; its images would be left out")
+        # Of hidden ones only files: editors leave links to nothing.
+        files = [
+            parts
+            for parts, path in found.items()
+            if path.is_file() or not (is_hidden(path.name) or path.is_dir())
+        ]
+        yield Tree(found, files, lambda parts, label: on_disk(found[parts], label))
+        return
     try:
-        return zipfile.ZipFile(root)
+        archive = zipfile.ZipFile(root)
     except zipfile.BadZipFile as error:
         raise ValueError(
             f"{root} is neither a folder nor an undamaged .zip ({error}). {where}"
         ) from error
-
-
-# A class folder's parent and its own name, as parts of the path below the root, and one file in it.
-Placed = tuple[tuple[str, ...], str, ImageFile]
-
-
-@dataclass(frozen=True)
-class ClassFolders:
-    """The images of the class folders, sorted by class and name, and what lies beside them.
-
-    aside: hidden files too, see `aside.told`.
-    """
-
-    images: list[ImageFile]
-    aside: list[ImageFile]
-
-
-@contextmanager
-def class_folders(
-    root: Path, classes: Sequence[str], *, where: str
-) -> Generator[ClassFolders, None, None]:
-    """The files of the class folders in `root`, while it is open.
-
-    `root` is a folder or a .zip; the class folders lie in it or in one folder below, their names in
-    any letter case. Hidden folders are left out.
-
-    Raises `FileNotFoundError` when not all classes have a folder, `ValueError` when there are
-    several places that have, for images in a folder within one, and for a damaged .zip.
-    """
-    if root.is_dir():
-        placed = _on_disk(root, classes)
-        yield _one_place(root, classes, list(placed), where, partial(_deeper_on_disk, root))
-        return
-    with open_zip(root, where=where) as archive:
-        entries = entries_of(root, archive)
-        placed = _in_zip(root, archive, entries, classes)
-        yield _one_place(root, classes, list(placed), where, partial(_deeper_in_zip, entries))
-
-
-def _label(folder: str, classes: Sequence[str]) -> int | None:
-    def plain(name: str) -> str:
-        return name.casefold().replace("_", "-").replace(" ", "-")
-
-    names = [plain(name) for name in classes]
-    return names.index(plain(folder)) if plain(folder) in names else None
+    with archive:
+        entries: dict[Parts, zipfile.ZipInfo] = {}
+        for entry in archive.infolist():
+            parts = parts_of(entry)
+            if parts in entries and not entry.is_dir():
+                raise ValueError(
+                    f"{root} holds {entry.filename} twice; expected each file once: pack it again"
+                )
+            entries[parts] = entry
+        files = [parts for parts, entry in entries.items() if not entry.is_dir()]
+        yield Tree(entries, files, lambda parts, n: in_zip(root, archive, entries[parts], n))
 
 
 JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
@@ -161,93 +152,3 @@ def is_image(name: str) -> bool:
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is one that nobody put there as data."""
     return name.startswith(".") or name == "__MACOSX" or name.casefold() in JUNK
-
-
-def _on_disk(root: Path, classes: Sequence[str]) -> Iterator[Placed]:
-    for pattern in ("*", "*/*"):
-        for folder in root.glob(pattern):
-            label = _label(folder.name, classes)
-            if label is None or not folder.is_dir():
-                continue
-            for file in folder.iterdir():
-                # Of hidden ones only files: editors leave links to nothing.
-                if file.is_file() or not (is_hidden(file.name) or file.is_dir()):
-                    parent = folder.parent.relative_to(root).parts
-                    yield parent, folder.name, on_disk(file, label)
-
-
-def _in_zip(
-    root: Path,
-    archive: zipfile.ZipFile,
-    entries: Mapping[tuple[str, ...], zipfile.ZipInfo],
-    classes: Sequence[str],
-) -> Iterator[Placed]:
-    for parts, entry in entries.items():
-        label = _label(parts[-2], classes) if len(parts) in (2, 3) else None
-        if label is None or entry.is_dir() or any(map(is_hidden, parts[:-1])):
-            continue
-        yield parts[:-2], parts[-2], in_zip(root, archive, entry, label)
-
-
-def _deeper_on_disk(root: Path, folder: tuple[str, ...]) -> str | None:
-    """An image in a folder within a class folder, None where there is none."""
-    for pattern in ("*/*", "*/*/*"):
-        for file in root.joinpath(*folder).glob(pattern):
-            below = file.relative_to(root).parts
-            if is_image(file.name) and file.is_file() and not any(map(is_hidden, below)):
-                return str(file)
-    return None
-
-
-def _deeper_in_zip(
-    entries: Mapping[tuple[str, ...], zipfile.ZipInfo], folder: tuple[str, ...]
-) -> str | None:
-    for parts, entry in entries.items():
-        inside = parts[: len(folder)] == folder and len(parts) > len(folder) + 1
-        if inside and is_image(parts[-1]) and not any(map(is_hidden, parts)):
-            return entry.filename
-    return None
-
-
-def _one_place(
-    root: Path,
-    classes: Sequence[str],
-    placed: Sequence[Placed],
-    where: str,
-    deeper: Callable[[tuple[str, ...]], str | None],
-) -> ClassFolders:
-    files: dict[tuple[str, ...], list[ImageFile]] = {}
-    beside: dict[tuple[str, ...], list[ImageFile]] = {}
-    folders: dict[tuple[str, ...], set[str]] = {}
-    for parent, folder, file in placed:
-        image = is_image(file.name)
-        (files if image else beside).setdefault(parent, []).append(file)
-        if image:
-            folders.setdefault(parent, set()).add(folder)
-    whole = [
-        parent
-        for parent, inside in files.items()
-        if {file.label for file in inside} == set(range(len(classes)))
-    ]
-    # Folders directly in the root come before those of a folder below.
-    places = [()] if () in whole else sorted(whole)
-    if not places:
-        raise missing(f"folders {' and '.join(classes)}", [root, root / "*"], where=where)
-    place = places[0]
-    if len(places) > 1 or len(folders[place]) > len(classes):
-        names = ", ".join(
-            str(root.joinpath(*place, folder)) for place in places for folder in folders[place]
-        )
-        raise ValueError(
-            f"{root} has the folders of the {len(classes)} classes more than once ({names}); "
-            "expected one folder a class: point data.path at the right ones"
-        )
-    for folder in sorted(folders[place]):
-        if (inner := deeper((*place, folder))) is not None:
-            raise ValueError(
-                f"{root} has the image {inner} in a folder inside a class folder; expected the "
-                "images directly in it"
-            )
-    return ClassFolders(
-        sorted(files[place], key=lambda file: (file.label, file.name)), beside.get(place, [])
-    )

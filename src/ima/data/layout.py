@@ -3,26 +3,17 @@
     cats/1.png  dogs/1.png                      classes only
     train/cats/1.png  test/dogs/1.png  ...      parts, the same classes in each; val is optional
 
-Both also one folder deeper, as .zip files often are. On disk, only four levels are looked at.
+Both also one folder deeper, as .zip files often are.
 """
 
-import os
-import zipfile
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ima.data import aside
-from ima.data.folders import (
-    ImageFile,
-    entries_of,
-    in_zip,
-    is_hidden,
-    is_image,
-    on_disk,
-    open_zip,
-)
+from ima.data.find import missing
+from ima.data.folders import ImageFile, Parts, Tree, is_hidden, is_image, opened
 
 PARTS = {
     "train": "train",
@@ -34,11 +25,6 @@ PARTS = {
     "testing": "test",
 }
 """Names of the parts' folders, in any letter case."""
-
-DEEPEST = 4  # on disk: one folder around all, part, class, file; a .zip lists everything anyway
-
-# The parts of a path below the root.
-Parts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -55,65 +41,31 @@ class Layout:
 
 
 @contextmanager
-def class_layout(root: Path, *, where: str) -> Generator[Layout, None, None]:
+def class_layout(
+    root: Path, *, where: str, classes: Sequence[str] | None = None
+) -> Generator[Layout, None, None]:
     """The images of the class folders in `root`, a folder or a .zip, while it is open.
 
-    Classes are the folders' names, sorted. Hidden files and folders are left out, and on disk what
-    lies below the fourth level; files without an image's suffix are left out and told. Raises
-    `ValueError` for every other layout than the two above, down to one image in the wrong place,
-    and for images in hidden files or without an image's suffix: an image that is silently left out
-    would change the data set.
+    Hidden files and folders are left out; files without an image's suffix are left out and told.
+    Without `classes` they are the folders' names, sorted, and every other layout than the two above
+    raises `ValueError`, down to one image in the wrong place: one that is silently left out would
+    change the data set. With `classes` their folders, named in any letter case, lie in the root or
+    in one folder below, without parts, and other folders are not looked at; `FileNotFoundError`
+    where one has none, `ValueError` where there are several such places, and for images in a folder
+    within a class's. Images in hidden files or without an image's suffix raise `ValueError` too.
     """
-    if root.is_dir():
-        found = {path.relative_to(root).parts: path for path in _below(root)}
-        files = {parts for parts, path in found.items() if _is_taken(path)}
-        _check_open(root, [path for path in found.values() if path.is_dir()])
-        yield _layout(root, found, files, lambda parts, n: on_disk(found[parts], n), where)
-        return
-    with open_zip(root, where=where) as archive:
-        entries = entries_of(root, archive)
-        files = {parts for parts, entry in entries.items() if not entry.is_dir()}
-        read = _reader(root, archive, entries)
-        yield _layout(root, entries, files, read, where)
+    with opened(root, where=where) as tree:
+        yield _any(root, tree, where) if classes is None else _known(root, tree, classes, where)
 
 
-def _below(root: Path) -> Iterable[Path]:
-    """What lies in a folder, `DEEPEST` levels down: a folder named by mistake may hold a disk."""
-    for depth in range(1, DEEPEST + 1):
-        yield from root.glob("/".join("*" * depth))
-
-
-def _is_taken(path: Path) -> bool:
-    """Whether it is no folder; of hidden ones only files: editors leave links to nothing."""
-    return path.is_file() or not (is_hidden(path.name) or path.is_dir())
-
-
-def _check_open(root: Path, folders: Iterable[Path]) -> None:
-    """Raise PermissionError for a folder that may not be read: a search would leave it out."""
-    for folder in (root, *folders):
-        if not os.access(folder, os.R_OK | os.X_OK):
-            raise PermissionError(f"{folder} may not be read; its images would be left out")
-
-
-def _reader(
-    root: Path, archive: zipfile.ZipFile, entries: dict[Parts, zipfile.ZipInfo]
-) -> Callable[[Parts, int], ImageFile]:
-    return lambda parts, label: in_zip(root, archive, entries[parts], label)
-
-
-def _layout(
-    root: Path,
-    paths: Iterable[Parts],
-    files: set[Parts],
-    read: Callable[[Parts, int], ImageFile],
-    where: str,
-) -> Layout:
-    shown = {parts for parts in paths if parts and not any(map(is_hidden, parts))}
+def _any(root: Path, tree: Tree, where: str) -> Layout:
+    files = set(tree.files)
+    shown = {parts for parts in tree.paths if parts and not _hidden(parts)}
     images = {parts for parts in shown & files if is_image(parts[-1])}
     # A .zip need not list its folders: every path tells those above it.
     folders = {parts[:i] for parts in shown for i in range(1, len(parts))} | (shown - files)
-    known = {parts for parts in files if parts and not any(map(is_hidden, parts[:-1]))}
-    others = aside.told(root, [read(parts, 0) for parts in sorted(known - images)])
+    known = {parts for parts in files if parts and not _hidden(parts[:-1])}
+    others = aside.told(root, [tree.read(parts, 0) for parts in sorted(known - images)])
     try:
         placed, classes = place(images, folders)
     except ValueError as error:
@@ -121,11 +73,58 @@ def _layout(
         raise ValueError(f"{root} {error}.{beside} {where}") from error
     ordered = sorted(placed, key=lambda parts: (*placed[parts], parts))
     return Layout(
-        files=[read(parts, placed[parts][1]) for parts in ordered],
+        files=[tree.read(parts, placed[parts][1]) for parts in ordered],
         roles=[placed[parts][0] or None for parts in ordered],
         classes=classes,
         aside=others,
     )
+
+
+def _known(root: Path, tree: Tree, classes: Sequence[str], where: str) -> Layout:
+    labels = {_plain(name): label for label, name in enumerate(classes)}
+    # By the folder that the class folders lie in: their files.
+    found: dict[Parts, list[Parts]] = {}
+    for parts in tree.files:
+        if len(parts) in (2, 3) and _plain(parts[-2]) in labels and not _hidden(parts[:-1]):
+            found.setdefault(parts[:-2], []).append(parts)
+    # Of each, the class folders with images.
+    folders = {
+        around: {parts[:-1] for parts in files if is_image(parts[-1])}
+        for around, files in found.items()
+    }
+    whole = [a for a, inside in folders.items() if {_plain(f[-1]) for f in inside} == labels.keys()]
+    # Folders directly in the root come before those of a folder below.
+    places = [()] if () in whole else sorted(whole)
+    if not places:
+        raise missing(f"folders {' and '.join(classes)}", [root, root / "*"], where=where)
+    inside = sorted(folders[places[0]])
+    if len(places) > 1 or len(inside) > len(classes):
+        names = ", ".join(str(root.joinpath(*f)) for around in places for f in folders[around])
+        raise ValueError(
+            f"{root} has the folders of the {len(classes)} classes more than once ({names}); "
+            "expected one folder a class: point data.path at the right ones"
+        )
+    for parts in tree.files:
+        below = any(parts[: len(f)] == f and len(parts) > len(f) + 1 for f in inside)
+        if below and is_image(parts[-1]) and not _hidden(parts):
+            raise ValueError(
+                f"{root} has the image {'/'.join(parts)} in a folder inside a class folder; "
+                "expected the images directly in it"
+            )
+    files = [tree.read(parts, labels[_plain(parts[-2])]) for parts in found[places[0]]]
+    images = sorted(
+        (file for file in files if is_image(file.name)), key=lambda one: (one.label, one.name)
+    )
+    others = aside.told(root, [file for file in files if not is_image(file.name)])
+    return Layout(images, [None] * len(images), tuple(classes), others)
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", "-").replace(" ", "-")
+
+
+def _hidden(parts: Parts) -> bool:
+    return any(map(is_hidden, parts))
 
 
 def place(

@@ -11,8 +11,6 @@ training part has. Images are uint8, or floats in [0, 1], channels last:
     (N, D, H, W, 1), (N, D, H, W, 3)    gray and colour volumes
 """
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ima.data.base import Sample
-from ima.memory import check_npz
+from ima.files import read_arrays
 
+ROLES = ("train", "val", "test")
 CHANNELS = (1, 3)
 MOST_CLASSES = 65536  # beyond, labels are not class numbers, and a list of names fills the memory
 
@@ -33,8 +32,9 @@ def read_parts(file: Path, *, where: str) -> tuple[Sample, Sample | None, Sample
     Raises `ValueError`, naming file and key, for what is absent, damaged, empty, of another layout
     or out of range; `where` is appended when arrays are absent.
     """
-    stored = _read(file)
-    train, val, test = (_sample(file, stored, role, where) for role in ("train", "val", "test"))
+    names = [f"{role}_{kind}" for role in ROLES for kind in ("images", "labels")]
+    stored = read_arrays(file, names)
+    train, val, test = (_sample(file, stored, role, where) for role in ROLES)
     if train is None or test is None:
         raise ValueError(
             f"{file} has no '{'train' if train is None else 'test'}_images', only "
@@ -44,35 +44,6 @@ def read_parts(file: Path, *, where: str) -> tuple[Sample, Sample | None, Sample
         if other is not None:
             _same_layout(file, train[0], other[0], role)
     return train, val, test
-
-
-def _read(file: Path) -> dict[str, NDArray[Any]]:
-    """All of MedMNIST's arrays that the file has; other arrays are not looked at."""
-    wanted = [
-        f"{role}_{kind}" for role in ("train", "val", "test") for kind in ("images", "labels")
-    ]
-    key = ""
-    check_npz(file, wanted)
-    with file.open("rb") as handle:
-        try:
-            stored = np.load(handle, allow_pickle=False)
-            if not isinstance(stored, Mapping):
-                raise ValueError("it is a single array, not an .npz of named arrays")
-            arrays: dict[str, NDArray[Any]] = {}
-            for key in wanted:
-                if key in stored:
-                    arrays[key] = stored[key]
-            return arrays
-        except (
-            # What numpy, zipfile and zlib raise on a truncated file, changed bytes and pickles.
-            *(OSError, ValueError, EOFError, KeyError, SyntaxError, TypeError),
-            *(RuntimeError, OverflowError, MemoryError, zipfile.BadZipFile, zlib.error),
-        ) as error:
-            what = f"{key!r} of {file}" if key else str(file)
-            raise ValueError(
-                f"{what} cannot be read ({error}); expected an undamaged .npz file of plain number "
-                "arrays (no objects): fetch or save it again"
-            ) from error
 
 
 def _sample(file: Path, stored: Mapping[str, NDArray[Any]], role: str, where: str) -> Sample | None:

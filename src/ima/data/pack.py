@@ -10,10 +10,9 @@ from pathlib import Path, PurePath
 import numpy as np
 from numpy.typing import NDArray
 
-from ima.data import aside
 from ima.data.covid_ct import CLASSES, SIDE, USUAL, WHERE, assign, check_enough
 from ima.data.find import locate
-from ima.data.folders import class_folders
+from ima.data.layout import class_layout
 from ima.data.pictures import decode
 from ima.files import whole
 
@@ -52,10 +51,10 @@ def pack_covid_ct(
     if target.is_dir():
         raise ValueError(f"{target} is a folder; name the file to write: {target / 'covid_ct.zip'}")
     found = locate("covid_ct", path, usual=USUAL, where=WHERE)
-    with class_folders(found, CLASSES, where=WHERE) as folders:
-        files, others = folders.images, aside.told(found, folders.aside)
-        if others and tell is not None:
-            tell(others)
+    with class_layout(found, where=WHERE, classes=CLASSES) as layout:
+        files = layout.files
+        if layout.aside and tell is not None:
+            tell(layout.aside)
         check_enough(files, found)
         decoded = [decode(file, size, gray=True) for file in files]
         images, prints = np.stack([image for image, _ in decoded]), [text for _, text in decoded]

@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def stratified(targets: NDArray[np.int64], count: int, seed: int) -> NDArray[np.bool_]:
+def stratified(targets: NDArray[Any], count: int, seed: int) -> NDArray[np.bool_]:
     """Choose `count` samples with the classes in proportion; a mask (N,).
 
     Every class gives its proportional share rounded down or up (largest remainders), and which
-    of its samples, `seed` decides. Raises `ValueError` unless 0 < count < N.
+    of its samples, `seed` decides. Targets that are no class numbers (N,) count as one class.
+    Raises `ValueError` unless 0 < count < N.
     """
+    if targets.ndim != 1 or targets.dtype.kind not in "iu":
+        targets = np.zeros(len(targets), dtype=np.int64)
     if not 0 < count < len(targets):
         raise ValueError(f"cannot set {count} of {len(targets)} samples aside; expected fewer")
     classes, sizes = np.unique(targets, return_counts=True)

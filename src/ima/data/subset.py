@@ -6,9 +6,9 @@ files have MedMNIST's layout, which data set `arrays` loads.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ima.data import cifar10, svhn
 from ima.data.base import Sample
-from ima.data.find import data_root
-from ima.files import write_arrays
+from ima.data.find import data_root, row_of
+from ima.files import read_arrays, write_arrays
 
 Arrays = dict[str, NDArray[np.uint8]]
 
@@ -124,13 +124,7 @@ def make(name: str, path: str | Path | None = None) -> Made:
     place; `FileNotFoundError` where the published files are missing, `OSError` where the subset
     cannot be written.
     """
-    if name not in SUBSETS:
-        nearest = difflib.get_close_matches(name.casefold(), SUBSETS, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"no subset is known of {name!r}; did you mean {nearest!r}? There are: "
-            f"{', '.join(SUBSETS)}"
-        )
-    row = SUBSETS[name]
+    row = row_of(SUBSETS, name, "subset")
     arrays = cut(row, path)
     file = data_root() / row.place
     kept = file.exists()
@@ -185,13 +179,10 @@ def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _holds(file: Path, arrays: Arrays) -> bool:
-    try:
-        # Opened here, because numpy leaves a damaged file open.
-        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            return digest({key: stored[key] for key in stored.files}) == digest(arrays)
-    except Exception:
-        # A folder, a damaged file, something else: always the same answer, it is not ours.
-        return False
+    # A folder, a damaged file, something else: always the same answer, it is not ours.
+    with suppress(Exception):
+        return digest(read_arrays(file)) == digest(arrays)
+    return False
 
 
 def _write(file: Path, arrays: Arrays) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ima.data.base import Sample, Splits
-from ima.data.find import locate, missing
+from ima.data.find import check_size, locate, missing
 from ima.data.held_out import published
 from ima.memory import TooLargeError, check_memory
 
@@ -53,8 +53,7 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
     Raises `FileNotFoundError` when a file is absent, `ValueError` for damaged files, other arrays,
     labels other than 1 to 10 (in the files 10 is digit 0), and for a size other than 32.
     """
-    if size not in (None, 32):
-        raise ValueError(f"data set 'svhn' has 32x32 images, got size {size}; leave data.size out")
+    check_size("svhn", size, 32)
     found = find_files(path)
     train, test = read_files(found)
     digits = [str(digit) for digit in range(10)]

@@ -161,6 +161,11 @@ def attack_batch(
     def track(quality: Tensor, noisy: Tensor) -> Lowest:
         return Lowest(noisy, quality, given(task, "quality"), task.score, binary=binary)
 
+    def run(row: AttackRow, lowest: Lowest, eps: float, steps: int) -> None:
+        # The same noise whatever ran before, which depends on where other samples stand.
+        setting.generator.manual_seed(setting.generator.initial_seed())
+        row.run(model, x, y, lowest, eps, steps, setting)
+
     def show(attack: str, eps: float, state: State, tried: Tensor) -> None:
         # Of a mask that is at 0 there is still something to see.
         for i in (tried if binary else everyone).tolist() if keep is not None else ():
@@ -171,7 +176,7 @@ def attack_batch(
         if row.amplitude is not None:
             # No attack: the clean sample does not count beside it, unless it is at 0 already.
             lowest = track(torch.where(clean.quality > 0, torch.inf, 0.0), x)
-            row.run(model, x, y, lowest, row.amplitude, steps, setting)
+            run(row, lowest, row.amplitude, steps)
             state = clean
             if len(lowest.start):
                 drawn = batch.again(model, lowest, None)
@@ -182,7 +187,7 @@ def attack_batch(
         for eps in radii:
             lowest = track(state.quality, state.noisy)
             if len(lowest.start):
-                row.run(model, x, y, lowest, eps, steps, setting)
+                run(row, lowest, eps, steps)
                 found = batch.again(model, lowest, eps)
                 state = state.lower(lowest.start, found, clean.quality)
             rows.append(_rows(batch, name, row.kind, eps, state, clean))

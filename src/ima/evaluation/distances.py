@@ -106,15 +106,15 @@ class Distances:
         path = Path(path)
         columns, settings = store.read(path, "distances", AGAIN)
         rows = store.rows_of(path, columns, Distance, "distances", AGAIN)
-        for row in rows:
-            known = {CLEAN: row.distance == 0, NONE: math.isnan(row.distance)}
-            if not known.get(row.attack, 0 <= row.distance < math.inf):
-                raise ValueError(
-                    f"{path} is damaged (the distance of sample {row.id} is {row.distance}, found "
-                    f"by {row.attack!r}); {AGAIN}"
-                )
         try:
+            for row in rows:
+                known = {CLEAN: row.distance == 0, NONE: math.isnan(row.distance)}
+                if not known.get(row.attack, 0 <= row.distance < math.inf):
+                    raise ValueError(
+                        f"the distance of sample {row.id} is {row.distance}, found by "
+                        f"{row.attack!r}"
+                    )
             check_whole([("distances", 0.0)] * len(rows), [row.id for row in rows], settings)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is damaged ({error}); {AGAIN}") from error
         return Distances(tuple(rows), settings)

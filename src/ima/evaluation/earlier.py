@@ -135,13 +135,12 @@ def _classes(
         raise ValueError("a cell of `broken` is neither 0 nor 1")
     found: Found = _rows(cells, [1.0 - int(cell) for cell in cells["broken"]], cells["distance"])
     found["case"] = cells.get("case", [""] * len(found["id"]))
-    found |= _said(cells)
-    return found, settings(told, norm, cells["attack"])
+    return found | _said(cells), settings(told, norm, cells["attack"])
 
 
-def _said(cells: dict[str, list[str]]) -> Found:
+def _said(cells: Mapping[str, list[str]]) -> Found:
     """Labels and predictions, each of one kind."""
-    found: Found = {name: list(map(from_cell, cells[name])) for name in ("label", "prediction")}
+    found = {name: list(map(from_cell, cells[name])) for name in ("label", "prediction")}
     for name, values in found.items():
         check_kind(name, values)
     return found

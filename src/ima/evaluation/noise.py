@@ -7,7 +7,7 @@ ball is what an attack of the same radius must at least equal.
 from __future__ import annotations
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ima.attacks.inputs import Model
 from ima.evaluation.lowest import Lowest, draw, radius
@@ -31,8 +31,7 @@ def white_noise(
     """Look at `draws` points, uniform in +-amplitude on every entry; as a row of the attacks.
 
     amplitude: at least 0, a share of the width of the bounds, or in x's units where there are none.
-    The noise depends on the generator's seed alone, not on what was drawn before: the only draw of
-    one is the first of many. Raises ValueError for bounds that are not finite.
+    The only draw of one is the first of many. Raises ValueError for bounds that are not finite.
     """
     box, wider = setting.box, wide(x)
     reach = torch.as_tensor(amplitude if box is None else amplitude * (box[1] - box[0]))
@@ -41,8 +40,7 @@ def white_noise(
             f"white noise of {amplitude!r} has no size within these bounds; expected a number of "
             "at least 0, and bounds that are finite"
         )
-    source = Generator().manual_seed(setting.generator.initial_seed())
-    ones = wider.new_ones(len(x))
+    ones, source = wider.new_ones(len(x)), setting.generator
     draw(model, x, y, lowest, draws, lambda: LINF.random(wider, ones, source) * reach, setting)
 
 

@@ -253,8 +253,8 @@ class Results:
 
         A sample that is broken without noise is broken under every attack.
         """
-        broken = self.broken_rows[self.at(attack, eps)]
-        return 1 - float(broken.mean()) if len(broken) else math.nan
+        standing = ~self.broken_rows[self.at(attack, eps)]
+        return float(standing.mean()) if len(standing) else math.nan
 
     def broken(self, attack: str = CLEAN, eps: float | None = None) -> dict[int, bool]:
         """Whether each sample, by id, is broken."""
@@ -353,7 +353,7 @@ class Results:
         ordered = {name: columns[name] for name in (*BASE, *(k for k in columns if k not in BASE))}
         try:
             check_columns(ordered, settings)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is damaged ({error}); {AGAIN}") from error
         return Results(ordered, settings)
 

@@ -125,9 +125,9 @@ def read(path: Path, what: str, again: str) -> tuple[dict[str, NDArray[Any]], Se
 def column(values: list[Any]) -> NDArray[Any]:
     """Values as a column: numbers or text, or objects where they are neither."""
     kinds = {type(value) for value in values}
-    if kinds <= {str}:
+    if kinds == {str}:
         return np.array(values, dtype=np.str_)
-    if kinds <= {int}:
+    if kinds == {int}:
         return np.array(values, dtype=np.int64)
     if kinds <= {int, float}:
         return np.array(values, dtype=np.float64)

@@ -21,7 +21,7 @@ from ima.attacks.inputs import Bounds
 from ima.attacks.walk import Here
 from ima.methods.absent import or_absent
 from ima.methods.base import Step
-from ima.methods.noisy import Noisy, classes_only, radii
+from ima.methods.noisy import Noisy, classes_only
 from ima.norms import Norm
 from ima.tasks import Classification, Task, Tree
 
@@ -83,18 +83,18 @@ class ATES(Noisy):
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The loss and metrics of one batch; see `Method`. ids are not used."""
-        x, y, box = self._prepare(x, y, ids)
-        right = self._right(model, x, y)
-        radius = radii(x, self.eps)
+        x, y, box = self.prepare(x, y, ids)
+        right = self.right(model, x, y)
+        radius = self.full_radius(x)
         limit = gap(self.epoch, self.epochs, self.initial, self.final, self.begin, self.end)
 
         def difficult(here: Here) -> Tensor:
             return difficulty(self.task, here.output, here.target) > limit
 
-        start = self._start(x, radius, box)
+        start = self.uniform_start(x, radius, box)
         stride = 4 * radius / self.steps
-        walked = self._walk(model, x, y, radius, stride, box, start=start, stop=difficult)
-        return self._train_on(model, walked.x, y, right, walked.stuck)
+        walked = self.walk(model, x, y, radius, stride, box, start=start, stop=difficult)
+        return self.train_on(model, walked.x, y, right, walked.stuck)
 
 
 def difficulty(task: Classification, output: Tree, y: Tensor) -> Tensor:

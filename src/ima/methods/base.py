@@ -17,6 +17,9 @@ from ima.attacks.lockstep import processes
 from ima.norms import Norm, get_norm
 from ima.tasks import Task, Tree, check_task, plain, targets
 
+EVERY = {"samples", "correct", "loss"}
+"""The metrics of every step."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -168,6 +171,19 @@ def finite(loss: Tensor, *, everywhere: bool = False) -> Tensor:
                 "not finite: lower the learning rate, clip gradients, or check the data"
             )
     return loss
+
+
+def check_step(step: Any, method: Method) -> Step:
+    """What a method gave, if it is a step with the metrics that every step has; else TypeError."""
+    if isinstance(step, Step) and step.metrics.keys() >= EVERY:
+        return step
+    came = (
+        f"a Step with {', '.join(step.metrics)}" if isinstance(step, Step) else type(step).__name__
+    )
+    raise TypeError(
+        f"{type(method).__name__} returned {came}; expected an ima.Step with the metrics "
+        f"{', '.join(sorted(EVERY))}"
+    )
 
 
 def count(flags: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from ima.attacks.inputs import Bounds
 from ima.attacks.walk import Here
 from ima.methods.absent import or_absent
 from ima.methods.base import Step, positive
-from ima.methods.noisy import Noisy, radii
+from ima.methods.noisy import Noisy
 from ima.norms import Norm, per_sample
 from ima.tasks import Task, Tree
 from ima.tasks.pixels import wide
@@ -107,18 +107,18 @@ class CurriculumAT(Noisy):
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The loss and metrics of one batch; see `Method`. ids are not used."""
-        x, y, box = self._prepare(x, y, ids)
-        right = self._right(model, x, y)
-        radius = radii(x, self.eps)
+        x, y, box = self.prepare(x, y, ids)
+        right = self.right(model, x, y)
+        radius = self.full_radius(x)
         strength = self.lesson.strength
         quota = chunks(len(x), strength).to(x.device)
         attacked = per_sample(quota > 0, x)
-        start = torch.where(attacked, self._start(x, radius, box), wide(x))
+        start = torch.where(attacked, self.uniform_start(x, radius, box), wide(x))
 
         def done(here: Here) -> Tensor:
             return here.step >= quota[here.index]
 
-        walked = self._walk(
+        walked = self.walk(
             model,
             x,
             y,
@@ -129,7 +129,7 @@ class CurriculumAT(Noisy):
             start=start,
             stop=done,
         )
-        step = self._train_on(model, walked.x, y, right, walked.stuck)
+        step = self.train_on(model, walked.x, y, right, walked.stuck)
         if not self.absent:
             self.lesson.right += float(step.metrics["noisy_correct"])
             self.lesson.seen += len(x)

@@ -27,8 +27,9 @@ from ima.attacks.inputs import Bounds
 from ima.attacks.walk import look
 from ima.margins import Margins
 from ima.methods.absent import or_absent
+from ima.methods.adaptive import Adaptive
 from ima.methods.base import Step, one_of, positive
-from ima.methods.noisy import Adaptive, classes_only
+from ima.methods.noisy import classes_only
 from ima.norms import Norm
 from ima.tasks import Task, Tree
 from ima.tasks.divergence import log_probabilities
@@ -91,12 +92,12 @@ class CustomizedAT(Adaptive):
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The loss and metrics of one batch; see `Method`. Updates the margins."""
-        x, y, box = self._prepare(x, y, ids)
+        x, y, box = self.prepare(x, y, ids)
         old = self._radii(ids, x)
         output = look(model, x)
         self.task.check(output, y)
         tried = (old + self.eta).clamp_max(self.eps)
-        walked = self._walk(
+        walked = self.walk(
             model,
             x,
             [self._soften(output, y, old), y],
@@ -108,7 +109,7 @@ class CustomizedAT(Adaptive):
         held = self.task.correct(look(model, walked.x), y)
         new = torch.where(held, tried, old)
         label = self._soften(output, y, new)
-        step = self._train_on(
+        step = self.train_on(
             model,
             walked.x,
             y,

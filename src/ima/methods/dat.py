@@ -24,7 +24,7 @@ from ima.attacks.inputs import Bounds
 from ima.attacks.walk import Here
 from ima.methods.absent import or_absent
 from ima.methods.base import Step, positive
-from ima.methods.noisy import Noisy, radii
+from ima.methods.noisy import Noisy
 from ima.norms import Norm
 from ima.tasks import Task, Tree
 
@@ -78,9 +78,9 @@ class DAT(Noisy):
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The loss and metrics of one batch; see `Method`. ids are not used."""
         setting = self.setting
-        x, y, box = self._prepare(x, y, ids)
-        right = self._right(model, x, y)
-        radius = radii(x, self.eps)
+        x, y, box = self.prepare(x, y, ids)
+        right = self.right(model, x, y)
+        radius = self.full_radius(x)
         limit = threshold(self.epoch, self.epochs, self.c_max)
 
         def converged(here: Here) -> Tensor:
@@ -89,19 +89,19 @@ class DAT(Noisy):
             gradient, factor = here.rise
             return factor * fosc(gradient, here.offset, self.eps, setting.norm) <= limit
 
-        walked = self._walk(
+        walked = self.walk(
             model,
             x,
             y,
             radius,
             2.5 * radius / self.steps,
             box,
-            start=self._start(x, radius, box),
+            start=self.uniform_start(x, radius, box),
             # The loss itself: the scale of its gradient is what FOSC measures.
             objective=setting.task.loss,
             stop=converged,
         )
-        return self._train_on(model, walked.x, y, right, walked.stuck)
+        return self.train_on(model, walked.x, y, right, walked.stuck)
 
 
 def fosc(gradient: Tensor, offset: Tensor, eps: float, norm: Norm) -> Tensor:

@@ -24,7 +24,7 @@ from ima.attacks.inputs import Bounds
 from ima.attacks.walk import Here
 from ima.methods.absent import or_absent
 from ima.methods.base import Step
-from ima.methods.noisy import Noisy, radii
+from ima.methods.noisy import Noisy
 from ima.norms import Norm, gaussian
 from ima.tasks import Task, Tree
 from ima.tasks.pixels import wide
@@ -84,9 +84,9 @@ class FAT(Noisy):
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The loss and metrics of one batch; see `Method`. ids are not used."""
         task = self.setting.task
-        x, y, box = self._prepare(x, y, ids)
-        right = self._right(model, x, y)
-        radius = radii(x, self.eps)
+        x, y, box = self.prepare(x, y, ids)
+        right = self.right(model, x, y)
+        radius = self.full_radius(x)
         tau = dynamic_tau(self.epoch, self.epochs) if isinstance(self.tau, str) else self.tau
         visits = torch.full((len(x),), tau, device=x.device)
 
@@ -100,8 +100,8 @@ class FAT(Noisy):
             # Drawn for the whole batch: a sample's noise must not depend on who has stopped.
             return self.omega * gaussian(wide(x), self.generator)[index]
 
-        start = self._start(x, radius, box)
-        walked = self._walk(
+        start = self.uniform_start(x, radius, box)
+        walked = self.walk(
             model,
             x,
             y,
@@ -112,7 +112,7 @@ class FAT(Noisy):
             stop=friendly,
             jitter=jitter if self.omega else None,
         )
-        return self._train_on(model, walked.x, y, right, walked.stuck)
+        return self.train_on(model, walked.x, y, right, walked.stuck)
 
 
 def dynamic_tau(epoch: int, epochs: int) -> int:

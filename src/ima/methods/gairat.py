@@ -23,7 +23,7 @@ from ima.attacks.inputs import Bounds
 from ima.attacks.walk import Here
 from ima.methods.absent import or_absent
 from ima.methods.base import Step
-from ima.methods.noisy import Noisy, radii
+from ima.methods.noisy import Noisy
 from ima.norms import Norm
 from ima.tasks import Task, Tree
 
@@ -81,9 +81,9 @@ class GAIRAT(Noisy):
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The loss and metrics of one batch; see `Method`. ids are not used."""
         task = self.setting.task
-        x, y, box = self._prepare(x, y, ids)
-        right = self._right(model, x, y)
-        radius = radii(x, self.eps)
+        x, y, box = self.prepare(x, y, ids)
+        right = self.right(model, x, y)
+        radius = self.full_radius(x)
         kappa = torch.zeros(len(x), device=x.device)
 
         def count_right(here: Here) -> Tensor:
@@ -91,11 +91,11 @@ class GAIRAT(Noisy):
             kappa[here.index] += still
             return torch.zeros_like(still)
 
-        start = self._start(x, radius, box)
+        start = self.uniform_start(x, radius, box)
         stride = 4 * radius / self.steps
-        walked = self._walk(model, x, y, radius, stride, box, start=start, stop=count_right)
+        walked = self.walk(model, x, y, radius, stride, box, start=start, stop=count_right)
         weights = gairat_weights(kappa, self.steps, self.lam) if self._weighted() else None
-        return self._train_on(model, walked.x, y, right, walked.stuck, weights=weights)
+        return self.train_on(model, walked.x, y, right, walked.stuck, weights=weights)
 
     def _weighted(self) -> bool:
         if self.begin is not None:

@@ -23,8 +23,9 @@ from ima.attacks.inputs import Bounds, no_trace
 from ima.attacks.walk import Walked
 from ima.margins import Margins
 from ima.methods.absent import or_absent
+from ima.methods.adaptive import Adaptive
 from ima.methods.base import Step, positive
-from ima.methods.noisy import Adaptive, Box
+from ima.methods.noisy import Box
 from ima.norms import Norm
 from ima.tasks import Task, Tree, take
 
@@ -94,16 +95,16 @@ class IAAT(Adaptive):
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The loss and metrics of one batch; see `Method`. Updates the margins."""
-        x, y, box = self._prepare(x, y, ids)
+        x, y, box = self.prepare(x, y, ids)
         previous = self._radii(ids, x)
-        right = self._right(model, x, y)
+        right = self.right(model, x, y)
         if self._warm():
             radius = self.initial * right.to(previous.dtype)
         else:
             more = previous + self.gamma
             # Drawn for the whole batch: a sample's noise must not depend on which others need it.
-            near, far = self._start(x, previous, box), self._start(x, more, box)
-            held_more = self._right(model, self._attack(model, x, y, more, far, box).x, y)
+            near, far = self.uniform_start(x, previous, box), self.uniform_start(x, more, box)
+            held_more = self.right(model, self._attack(model, x, y, more, far, box).x, y)
             held = held_more.clone()
             # Where the larger radius held, the smaller one decides nothing.
             (left,) = (~held_more).nonzero(as_tuple=True)
@@ -112,11 +113,11 @@ class IAAT(Adaptive):
                 if len(left):
                     target = take(y, left)
                     nearer = self._attack(model, x[left], target, previous[left], near[left], box)
-                    held[left] = self._right(model, nearer.x, target)
+                    held[left] = self.right(model, nearer.x, target)
             radius = adapted(previous, right, held, held_more, self.gamma, self.beta)
         radius = radius.clamp(0, self.eps)
-        walked = self._attack(model, x, y, radius, self._start(x, radius, box), box)
-        step = self._train_on(model, walked.x, y, right, walked.stuck, margin=previous.mean())
+        walked = self._attack(model, x, y, radius, self.uniform_start(x, radius, box), box)
+        step = self.train_on(model, walked.x, y, right, walked.stuck, margin=previous.mean())
         self._update(self.margins, ids, radius)
         return step
 
@@ -127,7 +128,7 @@ class IAAT(Adaptive):
         self, model: nn.Module, x: Tensor, y: Tree, radius: Tensor, start: Tensor, box: Box
     ) -> Walked:
         stride = (2 * radius / self.steps).clamp_min(LEAST * self.initial)
-        return self._walk(model, x, y, radius, stride, box, start=start)
+        return self.walk(model, x, y, radius, stride, box, start=start)
 
 
 def adapted(

@@ -27,8 +27,8 @@ from ima.attacks.bpgd import bpgd
 from ima.attacks.inputs import Bounds, no_trace
 from ima.margins import Margins
 from ima.methods.absent import or_absent
+from ima.methods.adaptive import Adaptive
 from ima.methods.base import Step, count, finite, one_of, positive, size
-from ima.methods.noisy import Adaptive
 from ima.norms import Norm
 from ima.tasks import Classification, Task, Tree, take
 from ima.tasks.pixels import wide
@@ -178,7 +178,7 @@ class IMA(Adaptive):
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The loss and metrics of one batch; see `Method`. Updates the margins."""
         task, norm, choices = self.setting.task, self.setting.norm, self.choices
-        x, y, _ = self._prepare(x, y, ids)
+        x, y, _ = self.prepare(x, y, ids)
         margins = self.margins.of(ids, x)
 
         output = self.outputs(model, x, y)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ima.attacks.inputs import Bounds
 from ima.methods.absent import or_absent
 from ima.methods.base import Step, positive
-from ima.methods.noisy import Noisy, classes_only, radii, report
+from ima.methods.noisy import Noisy, classes_only, report
 from ima.norms import Norm
 from ima.tasks import Task, Tree
 from ima.tasks.divergence import kl
@@ -67,11 +67,11 @@ class MART(Noisy):
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The loss and metrics of one batch; see `Method`. ids are not used."""
         task = self.task
-        x, y, box = self._prepare(x, y, ids)
-        radius = radii(x, self.eps)
-        right = self._right(model, x, y)
-        start = self._tiny_start(x, box)
-        walked = self._walk(model, x, y, radius, 4 * radius / self.steps, box, start=start)
+        x, y, box = self.prepare(x, y, ids)
+        radius = self.full_radius(x)
+        right = self.right(model, x, y)
+        start = self.gaussian_start(x, box)
+        walked = self.walk(model, x, y, radius, 4 * radius / self.steps, box, start=start)
         output, noisy = (self.outputs(model, at, y) for at in (x, walked.x))
         loss = mart_loss(task.logits(output), task.logits(noisy), y, self.lam)
         return report(

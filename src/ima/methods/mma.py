@@ -25,8 +25,9 @@ from ima.attacks.inputs import Bounds, Model, no_trace
 from ima.attacks.walk import forward, into
 from ima.margins import Margins
 from ima.methods.absent import or_absent
+from ima.methods.adaptive import Adaptive
 from ima.methods.base import Step, count, finite, positive
-from ima.methods.noisy import Adaptive, Box, classes_only, report
+from ima.methods.noisy import Box, classes_only, report
 from ima.norms import Norm, per_sample
 from ima.tasks import Classification, Task, Tree
 from ima.tasks.pixels import precise, wide
@@ -86,7 +87,7 @@ class MMA(Adaptive):
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The loss and metrics of one batch; see `Method`. Updates the margins."""
         task = self.task
-        x, y, box = self._prepare(x, y, ids)
+        x, y, box = self.prepare(x, y, ids)
         stored = self.margins.of(ids, x)
         output = self.outputs(model, x, y)
         clean = task.loss(output, y)
@@ -96,7 +97,7 @@ class MMA(Adaptive):
         stuck = torch.zeros_like(sure)
         radius = stored.clamp_min(self.eps_min).to(precise(x))
         # Drawn for the whole batch: a sample's noise must not depend on which others are right.
-        start = self._start(x, radius, box) if self.random_start else x
+        start = self.uniform_start(x, radius, box) if self.random_start else x
         (index,) = sure.nonzero(as_tuple=True)
         # Also where there is none to attack: other processes may wait for this one's passes.
         with no_trace(model, x):
@@ -126,7 +127,7 @@ class MMA(Adaptive):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The points at the estimated boundary, their margins, and where a walk was stuck."""
         task = self.task
-        walked = self._walk(
+        walked = self.walk(
             model,
             x,
             y,

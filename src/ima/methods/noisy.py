@@ -16,9 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds, check_samples, check_steps, communicates
-from ima.attacks.lockstep import processes
 from ima.attacks.walk import Jitter, Objective, Stop, Walked, into, look, walk
-from ima.margins import Margins
 from ima.methods.base import Setting, Step, arrived, count, finite, positive, size
 from ima.methods.outputs import Outputs
 from ima.norms import Norm, gaussian
@@ -45,6 +43,11 @@ class Noisy:
     eps: the noise radius, in x's units and `norm`, above 0; steps: of an attack, at least 1;
     bounds: of x's entries; task: classification if None; seed: of the noise, which is seeded anew
     for every epoch, so that a resumed run repeats it, and never comes from the global random state.
+
+    A method of one's own derives from this class and writes `__call__`, see `ima.Method`, from
+    `prepare`, `right`, `full_radius`, `uniform_start`, `walk` and `train_on`; what it keeps between
+    batches goes into `state_dict`. Only runs of several processes with an empty batch need
+    `ima.methods.absent.or_absent` as well.
 
     A schedule learns the run's length from `end_epoch`. In the first epoch it stands at its start,
     which only in runs of less than four epochs, or with values far from the defaults, is not where
@@ -126,7 +129,12 @@ class Noisy:
                 "with the same options before loading"
             )
 
-    def _prepare(self, x: Tensor, y: Tree, ids: Tensor) -> tuple[Tensor, Tree, Box]:
+    def prepare(self, x: Tensor, y: Tree, ids: Tensor) -> tuple[Tensor, Tree, Box]:
+        """A batch as it came to `__call__`, checked: x, y, and the bounds as tensors or None.
+
+        x: (B, *dims), inside the bounds; y: the task's targets; ids: (B,). Raises TypeError or
+        ValueError for what is neither.
+        """
         if (
             self.scheduled
             and self.epochs == UNKNOWN
@@ -152,17 +160,27 @@ class Noisy:
                     stacklevel=5,
                 )
 
-    def _start(self, x: Tensor, radius: Tensor, box: Box) -> Tensor:
-        """Points uniform in the balls of `radius` (B,) around x, inside the bounds."""
+    def full_radius(self, x: Tensor) -> Tensor:
+        """`eps` for every sample of x, (B,)."""
+        return torch.full((len(x),), self.eps, dtype=precise(x), device=x.device)
+
+    def uniform_start(self, x: Tensor, radius: Tensor, box: Box) -> Tensor:
+        """Points uniform in the balls of `radius` (B,) around x, inside the bounds.
+
+        box: the bounds, from `prepare`.
+        """
         x = wide(x)
         return into(x + self.setting.norm.random(x, radius.to(x.dtype), self.generator), box)
 
-    def _tiny_start(self, x: Tensor, box: Box) -> Tensor:
-        """Points beside x: where an objective is flat at x itself, a walk must not start there."""
+    def gaussian_start(self, x: Tensor, box: Box) -> Tensor:
+        """Points beside x: where an objective is flat at x itself, a walk must not start there.
+
+        box: the bounds, from `prepare`.
+        """
         x = wide(x)
         return into(x + TINY * gaussian(x, self.generator), box)
 
-    def _walk(
+    def walk(
         self,
         model: nn.Module,
         x: Tensor,
@@ -177,6 +195,13 @@ class Noisy:
         stop: Stop | None = None,
         jitter: Jitter | None = None,
     ) -> Walked:
+        """Walk every sample up the objective's gradient inside its ball, in evaluation mode.
+
+        x, y, box: from `prepare`; radius: of the ball, and step_size: both (B,), in x's units;
+        steps: the method's own if None; start: (B, *dims), x if None; objective: (output, target)
+        -> (B,), the task's if None; stop, jitter: see `ima.walk`. Returns `x`, the noisy samples,
+        and `stuck`, (B,) bool, where the gradient was zero.
+        """
         return walk(
             model,
             x,
@@ -193,14 +218,14 @@ class Noisy:
             jitter=jitter,
         )
 
-    def _right(self, model: nn.Module, x: Tensor, y: Tree) -> Tensor:
+    def right(self, model: nn.Module, x: Tensor, y: Tree) -> Tensor:
         """Whether the model is right at x in evaluation mode, (B,) bool; checks its output."""
         task = self.setting.task
         output = look(model, x)
         task.check(output, y)
         return right_each(task.correct(output, y), len(x), f"{task_name(task)}.correct")
 
-    def _train_on(
+    def train_on(
         self,
         model: nn.Module,
         noisy: Tensor,
@@ -212,10 +237,10 @@ class Noisy:
         each: Callable[[Tree], Tensor] | None = None,
         **more: Tensor,
     ) -> Step:
-        """One training pass at the noisy samples: the mean of their losses, (B,), times weights.
+        """One training pass at the noisy samples: the mean of their losses, times weights (B,).
 
-        right: at the clean samples, for the record; each: the losses of an output, the task's
-        if None; more: further metrics.
+        right, stuck: (B,) bool, from `right` and `walk`, for the record; each: (output) -> losses
+        (B,), the task's if None; more: further metrics.
         """
         task = self.setting.task
         output = self.outputs(model, noisy, y)
@@ -223,36 +248,6 @@ class Noisy:
         loss = (losses if weights is None else weights * losses).mean()
         still = task.correct(output, y)
         return report(loss, right, still, stuck, everywhere=self._everywhere(model), **more)
-
-
-class Adaptive(Noisy):
-    """Base of the methods that keep one number for every training sample."""
-
-    margins: Margins
-
-    def _radii(self, ids: Tensor, x: Tensor) -> Tensor:
-        """The margins of a batch, in x's precision or a higher one: small growth must not round."""
-        return self.margins.of(ids, x).to(precise(x))
-
-    def _update(self, margins: Margins, ids: Tensor, proposals: Tensor) -> None:
-        """Set the margins of a batch; every process must come here."""
-        ids = ids.to(proposals.device)
-        count = 0 if self.absent else len(ids)
-        margins.update(ids[:count], proposals[:count])
-
-    def _everywhere(self, model: nn.Module) -> bool:
-        # They exchange margins, whatever the model is.
-        return processes() > 1
-
-    def state_dict(self) -> dict[str, Any]:
-        """What to save: the margins, and the state of the schedule and of the noise."""
-        return {"margins": self.margins.state_dict(), **super().state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state; ValueError for another method's or training set's."""
-        self._claim(state)
-        self.margins.load_state_dict(state["margins"])
-        super().load_state_dict(state)
 
 
 def report(
@@ -279,11 +274,6 @@ def report(
         "stuck": count(stuck),
     }
     return Step(loss, metrics | more)
-
-
-def radii(x: Tensor, eps: float) -> Tensor:
-    """One radius for every sample, (B,)."""
-    return torch.full((len(x),), eps, dtype=precise(x), device=x.device)
 
 
 def classes_only(task: Task, method: str) -> Classification:

@@ -20,7 +20,7 @@ from ima.attacks.inputs import Bounds
 from ima.attacks.walk import look
 from ima.methods.absent import or_absent
 from ima.methods.base import Step, positive
-from ima.methods.noisy import Noisy, radii, report
+from ima.methods.noisy import Noisy, report
 from ima.norms import Norm
 from ima.tasks import Compares, Task, Tree
 
@@ -72,18 +72,18 @@ class TRADES(Noisy):
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The loss and metrics of one batch; see `Method`. ids are not used."""
         task = self.setting.task
-        x, y, box = self._prepare(x, y, ids)
-        radius = radii(x, self.eps)
+        x, y, box = self.prepare(x, y, ids)
+        radius = self.full_radius(x)
         fixed = look(model, x)
         task.check(fixed, y)
-        walked = self._walk(
+        walked = self.walk(
             model,
             x,
             [fixed, y],
             radius,
             2 * radius / self.steps,
             box,
-            start=self._tiny_start(x, box),
+            start=self.gaussian_start(x, box),
             objective=lambda noisy, known: self.divergence(known[0], noisy, known[1]),
         )
         output, noisy = (self.outputs(model, at, y) for at in (x, walked.x))

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from inspect import Parameter
-from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any
 
-from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from ima.mending import mend_torchvision
+from ima.imported import types_of
 
 CHANNELS = ("in_chans", "in_channels", "n_input_channels", "channels")
 """What libraries call the number of channels; the first that a signature names is taken."""
@@ -31,24 +29,16 @@ _BY_KEYWORD = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def import_builder(name: str) -> Callable[..., nn.Module]:
-    """The builder at `module:function`, to be called with (channels, num_classes, **options).
+def own_builder(name: str, target: Callable[..., Any]) -> Callable[..., nn.Module]:
+    """The class or function of this name, to be called with (channels, num_classes, **options).
 
     Its signature names the options. Where `**kwargs` hide the keyword of a number, the options
     `channels_as` and `classes_as` say it. A builder without a number of channels is called without,
-    and its network must take those of the data set. Raises ValueError for what cannot be imported
-    or called so; the builder raises it for options that do not fit, and for what is no network.
+    and its network must take those of the data set. Raises ValueError for what cannot be called so;
+    the builder raises it for options that do not fit, and for what is no network.
     """
-    module, _, function = name.partition(":")
-    try:
-        target = getattr(_module(module), function)
-        parameters = inspect.signature(target).parameters
-    except Exception as error:  # a module raises whatever comes while it is imported
-        raise ValueError(
-            f"network {name!r} cannot be imported ({type(error).__name__}: {error}); expected "
-            "'module:function', the module installed or its folder in PYTHONPATH"
-        ) from error
-    hints = _hints(target)
+    parameters = inspect.signature(target).parameters
+    hints = types_of(target)
     channels_as, classes_as = (_named(table, parameters, hints) for table in (CHANNELS, CLASSES))
     if not channels_as and not classes_as and not _hides(parameters):
         places = [p for p in parameters.values() if p.kind in _BY_POSITION][:2]
@@ -87,34 +77,6 @@ def import_builder(name: str) -> Callable[..., nn.Module]:
 
     taken = [channels_as, classes_as]
     return _signed(by_keyword, _options(name, parameters, hints, taken, hidden))
-
-
-def _module(name: str) -> ModuleType:
-    try:
-        return import_module(name)
-    except RuntimeError as error:
-        if "torchvision" not in str(error):
-            raise
-    # Built for another torch; libraries such as timm import it too.
-    mend_torchvision()
-    return import_module(name)
-
-
-def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """The types of a function's parameters, without those that values cannot be checked against."""
-    try:
-        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except Exception:  # an annotation may name what only type checkers import
-        return {}
-    return {name: hint for name, hint in hints.items() if _checkable(hint)}
-
-
-def _checkable(hint: Any) -> bool:
-    try:
-        TypeAdapter(hint)
-    except (PydanticUserError, NameError):
-        return False
-    return True
 
 
 def _named(

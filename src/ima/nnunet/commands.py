@@ -10,9 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-
-EXTERNAL = "nnUNet_extTrainer"
-"""The variable in which nnU-Net looks for folders with trainers that are not its own."""
+from unittest.mock import patch
 
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
 WORKERS = "nnUNet_n_proc_DA"
@@ -89,7 +87,7 @@ def call(name: str, arguments: Sequence[str]) -> None:
         _one_split(folders, arguments)
     if row.name == "train":
         _planned(folders[PREPROCESSED], arguments)
-    from ima.nnunet.environment import check_version, external_folder, mend_torchvision
+    from ima.nnunet.environment import EXTERNAL, check_version, external_folder, mend_torchvision
     from ima.training.processes import ending_workers
 
     check_version()
@@ -98,7 +96,9 @@ def call(name: str, arguments: Sequence[str]) -> None:
     # Without worker processes training is fine, but planning wants at least one thread.
     if row.name == "plan" and os.environ.get(WORKERS) == "0":
         changes[WORKERS] = "1"
-    with _set(changes), _named(row.original, arguments), _threads(), ending_workers():
+    # nnU-Net's parsers read the words of the command line.
+    words = patch.object(sys, "argv", [row.original, *arguments])
+    with patch.dict(os.environ, changes), words, _threads(), ending_workers():
         mend_torchvision()
         with _looking(row):
             getattr(import_module(row.module), row.entry)()
@@ -240,32 +240,6 @@ def _after(flag: str, arguments: Sequence[str]) -> str | None:
 
 
 @contextmanager
-def _set(changes: Mapping[str, str]) -> Generator[None]:
-    """Environment variables, as before afterwards."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _named(program: str, arguments: Sequence[str]) -> Generator[None]:
-    """The words of the command line as nnU-Net's parsers read them."""
-    before = sys.argv
-    sys.argv = [program, *arguments]
-    try:
-        yield
-    finally:
-        sys.argv = before
-
-
-@contextmanager
 def _threads() -> Generator[None]:
     """Where OMP_NUM_THREADS is set, nobody takes more: on the CPU nnU-Net takes all cores."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
@@ -275,12 +249,5 @@ def _threads() -> Generator[None]:
     import torch
 
     before = torch.set_num_threads
-
-    def at_most(number: int) -> None:
-        before(min(number, int(asked)))
-
-    torch.set_num_threads = at_most
-    try:
+    with patch.object(torch, "set_num_threads", lambda number: before(min(number, int(asked)))):
         yield
-    finally:
-        torch.set_num_threads = before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import re
 import shutil
 import tarfile
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ima.files import read_json
 from ima.nnunet.environment import INSTALL
 
 ENDING = ".nii.gz"
@@ -174,13 +174,7 @@ def _read(folder: Path, shown: str, name: str) -> Source:
             f"{shown} holds no {HEADER} of {name}; expected the task's folder with {HEADER}, "
             f"{' and '.join(PARTS)}"
         )
-    try:
-        header = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{shown}: {HEADER} is no JSON: {error}") from error
-    if not isinstance(header, dict):
-        raise ValueError(f"{shown}: {HEADER} holds {type(header).__name__}; expected an object")
-    return Source(folder, shown, header)
+    return Source(folder, shown, read_json(file, shown=f"{shown}: {HEADER}"))
 
 
 def _unpack(archive: Path, target: Path, name: str) -> None:

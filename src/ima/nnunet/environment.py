@@ -8,6 +8,9 @@ from pathlib import Path
 
 from ima.mending import mend_torchvision as mend_torchvision
 
+EXTERNAL = "nnUNet_extTrainer"
+"""The variable in which nnU-Net looks for folders with trainers that are not its own."""
+
 MINIMUM = (2, 8)
 """The first nnU-Net that looks for trainers in the folders of `nnUNet_extTrainer`."""
 

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from ima.cores import threads
 from ima.evaluation.attacks import find_attacks
@@ -170,6 +170,16 @@ def _check_row(place: str, row: Entry, papers: float) -> None:
         )
 
 
+class _Trained(BaseModel):
+    trainer: str
+
+
+class _Record(BaseModel):
+    """What must be in the record of an experiment."""
+
+    rows: dict[str, _Trained]
+
+
 @dataclass(frozen=True)
 class Place:
     """Where an experiment is made: one folder with nnU-Net's three in it.
@@ -246,12 +256,8 @@ class Place:
         }
         rows = {row["label"]: row for row in now.pop("rows")}
         if record.exists():
-            then = read_json(record)
-            known = then.pop("rows", None)
-            if not isinstance(known, dict) or not all(
-                isinstance(row, dict) and "trainer" in row for row in known.values()
-            ):
-                raise ConfigError(f"{record} is damaged: it holds no rows; put back a whole one")
+            then = read_json(record, _Record)
+            known = then.pop("rows")
             shared = [key for key in now if key != "evaluate" and now[key] != then.get(key)]
             changed = [label for label in rows if label in known and rows[label] != known[label]]
             if shared or changed:

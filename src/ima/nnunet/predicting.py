@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -38,11 +39,8 @@ def networks_checked() -> Generator[None]:
         folds = [use_folds] if isinstance(use_folds, str) else use_folds
         _check(self, [folder / f"fold_{fold}" / checkpoint_name for fold in folds])
 
-    kind.initialize_from_trained_model_folder = checked
-    try:
+    with patch.object(kind, "initialize_from_trained_model_folder", checked):
         yield
-    finally:
-        kind.initialize_from_trained_model_folder = before
 
 
 def _check(predictor: Any, files: Sequence[Path]) -> None:

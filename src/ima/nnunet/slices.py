@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import accumulate
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -48,13 +49,9 @@ class SliceLoader(nnUNetDataLoader):
 @contextmanager
 def slices_told() -> Generator[None]:
     """Within: nnU-Net's trainers build `SliceLoader`s."""
-    home: Any = import_module("nnunetv2.training.nnUNetTrainer.nnUNetTrainer")
-    before = home.nnUNetDataLoader
-    home.nnUNetDataLoader = SliceLoader
-    try:
+    home = import_module("nnunetv2.training.nnUNetTrainer.nnUNetTrainer")
+    with patch.object(home, "nnUNetDataLoader", SliceLoader):
         yield
-    finally:
-        home.nnUNetDataLoader = before
 
 
 @dataclass(frozen=True)

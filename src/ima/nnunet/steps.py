@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from ima.files import digest
+from ima.files import read_json, write_text
 from ima.nnunet.experiment import Entry, Place, exact
 from ima.nnunet.msd import locate_task
+from ima.training.children import Work
+from ima.training.run import environment
 
 
-@dataclass(frozen=True)
-class Step:
-    """One command.
-
-    what: its name; words: after `ima`; environ: variables that it needs; done: whether it is;
-    timed: whether it takes --time-budget, and stops itself; trains: whether it trains a network;
-    renews: the file from which it continues, written again and again.
-    """
-
-    what: str
-    words: tuple[str, ...]
-    environ: Mapping[str, str]
-    done: bool
-    timed: bool = False
-    trains: bool = False
-    renews: Path | None = None
-
-    def renewed(self) -> int | None:
-        """When the file from which it continues was written; None where there is none."""
-        try:
-            return None if self.renews is None else self.renews.stat().st_mtime_ns
-        except OSError:
-            return None
-
-    def shown(self) -> str:
-        """The command as typed, behind the variables of its own."""
-        own = [f"{name}={value}" for name, value in self.environ.items() if name.startswith("IMA_")]
-        return shlex.join([*own, "ima", *self.words])
+def shown(step: Work) -> str:
+    """The command as typed, behind the variables of its own."""
+    own = [f"{name}={value}" for name, value in step.environ.items() if name.startswith("IMA_")]
+    return shlex.join([*own, "ima", *step.words])
 
 
 def exports(place: Place) -> str:
@@ -47,60 +28,108 @@ def exports(place: Place) -> str:
     return "\n".join(f"export {n}={shlex.quote(v)}" for n, v in place.environ().items())
 
 
-def prepare(place: Place) -> Step:
+def prepare(place: Place) -> Work:
     """The Decathlon's files in nnU-Net's raw format."""
     target = place.within("raw")
-    done = target.exists()
-    source = target if done else locate_task(place.task, place.data)
+    source = target if target.exists() else locate_task(place.task, place.data)
     words = ("data", "msd", place.task.name, str(source), "--raw", str(target.parent))
     few = place.experiment.train_cases
     less = () if few is None else ("--train-cases", str(few))
-    return Step("prepare", (*words, "--seed", str(place.seed), *less), place.environ(), done)
+    return _step(place, "prepare", (*words, "--seed", str(place.seed), *less), target.exists)
 
 
-def plan(place: Place) -> Step:
+def plan(place: Place) -> Work:
     """nnU-Net's plan and preprocessed data, and the plan of the experiment's batch size."""
     one = place.experiment
     words = ("-d", str(place.task.number), "-c", one.configuration, "-np", "1", "-npfp", "1")
     # The plan of a name of its own is written last, when all data are preprocessed.
-    done = (place.within("preprocessed") / f"{place.plans}.json").exists()
+    made = place.within("preprocessed") / f"{place.plans}.json"
     batch = ("--batch-size", str(one.batch_size))
-    return Step("plan", ("nnunet", "plan", *words, *batch), place.environ(), done)
+    return _step(place, "plan", ("nnunet", "plan", *words, *batch), made.exists)
 
 
-def train(place: Place, row: Entry) -> Step:
+def train(place: Place, row: Entry) -> Work:
     """A row's training, continued where it was stopped."""
     fold = place.trained(row) / "fold_0"
     begun = any((fold / f"checkpoint_{which}.pth").exists() for which in ("latest", "best"))
-    return Step(
+    return _step(
+        place,
         f"{row.label}-train",
         (
             *("nnunet", "train", str(place.task.number), place.experiment.configuration, "0"),
             *("-tr", row.trainer, "-p", place.plans, "-device", place.device),
             *(("--c",) if begun else ()),
         ),
-        place.environ(row),
-        (fold / "checkpoint_final.pth").exists(),
-        trains=True,
+        (fold / "checkpoint_final.pth").exists,
+        row=row,
         renews=fold / "checkpoint_latest.pth",
     )
 
 
-def attack(place: Place, row: Entry) -> Step:
+def attack(place: Place, row: Entry) -> Work:
     """The attacks on a row's trained network."""
     asked = place.experiment.evaluate
     samples = () if asked.samples is None else ("--samples", str(asked.samples))
-    return Step(
+    return _step(
+        place,
         f"{row.label}-evaluate",
         (
             *("evaluate", "--nnunet", str(place.trained(row)), "--attacks", *asked.attacks),
             *("--eps", *map(exact, asked.eps), *samples),
             *("--seed", str(place.seed), "--device", place.device),
         ),
-        place.environ(),
-        _attacked(place, row),
+        partial(_attacked, place, row),
         timed=True,
     )
+
+
+def _step(
+    place: Place,
+    name: str,
+    words: tuple[str, ...],
+    there: Callable[[], bool],
+    *,
+    timed: bool = False,
+    row: Entry | None = None,
+    renews: Path | None = None,
+) -> Work:
+    """A step. there: whether what it makes is; row: that it trains; renews: its checkpoint."""
+    return Work(
+        name,
+        words,
+        place.log(name),
+        place.environ(row),
+        done=there(),
+        ended=lambda code: code == 0 and there(),
+        timed=timed,
+        renewed=partial(_written, renews),
+        begin=partial(_begin, place, row is not None),
+    )
+
+
+def _written(file: Path | None) -> int | None:
+    """When a file was written, None where there is none."""
+    with suppress(OSError):
+        return None if file is None else file.stat().st_mtime_ns
+    return None
+
+
+def _begin(place: Place, trains: bool, step: Work) -> None:
+    """Say which command begins; of a training, add with what and where, for the page."""
+    print(f"{shown(step)}\n  log: {step.log}", flush=True)
+    if trains:
+        made = [*recorded(place, step.name), environment(place.device)]
+        write_text(_record(place, step.name), json.dumps(made, indent=2) + "\n")
+
+
+def _record(place: Place, name: str) -> Path:
+    return place.log(name).with_suffix(".json")
+
+
+def recorded(place: Place, name: str) -> list[dict[str, Any]]:
+    """With what and where a network was trained, of each time that its training went on."""
+    file = _record(place, name)
+    return read_json(file, list) if file.exists() else []
 
 
 def results(place: Place, row: Entry) -> Path:
@@ -111,29 +140,15 @@ def results(place: Place, row: Entry) -> Path:
 def _attacked(place: Place, row: Entry) -> bool:
     """Whether the attacks that are asked for were made, on the weights that are there."""
     from ima.evaluation import store
-    from ima.evaluation.results import WORST, Results
+    from ima.evaluation.results import Results
     from ima.nnunet.cases import OWN
+    from ima.training.asked import answers
 
     asked, file = place.experiment.evaluate, results(place, row)
     weights = place.trained(row) / "fold_0" / "checkpoint_final.pth"
     if not store.there(file) or not weights.exists():
         return False
     found = Results.from_csv(file)
-    told = found.settings
-    # Results from before one of these was recorded pass.
-    return (
-        told.file == digest(weights)
-        and set(found.attacks) - {WORST} == set(asked.attacks)
-        and _same_radii(found.eps, asked.eps)
-        and told.covers(asked.samples) in (None, True)
-        and told.seed in (None, place.seed)
-        and told.cases in ("", OWN)
-    )
-
-
-def _same_radii(ones: Sequence[float], others: Sequence[float]) -> bool:
-    """Whether both hold the same radii; one that is named twice counts once."""
-    from ima.evaluation.results import same_radius
-
-    pairs = ((ones, others), (others, ones))
-    return all(any(same_radius(a, b) for b in there) for here, there in pairs for a in here)
+    # Results from before the place of the cases was recorded pass.
+    own = found.settings.cases in ("", OWN)
+    return own and answers(found, weights, asked.attacks, asked.eps, asked.samples, place.seed)

@@ -7,7 +7,6 @@ its own, by name, among nnU-Net's and those in the user's folders of nnUNet_extT
 
 from __future__ import annotations
 
-import json
 import math
 import pydoc
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ima.files import digest
+from ima.files import digest, read_json
 from ima.nnunet.networks import (
     OWN,
     PLAIN,
@@ -274,13 +273,7 @@ def _json(path: Path) -> dict[str, Any]:
             f"there is no {path.name} in {path.parent}; expected nnU-Net's results folder as it "
             "left it"
         )
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no names and values; expected nnU-Net's {path.name}")
-    return found
+    return read_json(path)
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

@@ -4,6 +4,22 @@
 `from ima.report import figures`.
 """
 
-from ima.report.tables import Cell, Measure, Table, to_csv, to_latex, to_markdown, to_text
+from ima.report.cells import Average, Cell, Table
+from ima.report.summary import epoch_told, tables_of
+from ima.report.tables import to_csv, to_latex, to_markdown, to_text
+from ima.report.words import distances_told, told_cases, white_told
 
-__all__ = ["Cell", "Measure", "Table", "to_csv", "to_latex", "to_markdown", "to_text"]
+__all__ = [
+    "Average",
+    "Cell",
+    "Table",
+    "distances_told",
+    "epoch_told",
+    "tables_of",
+    "to_csv",
+    "to_latex",
+    "to_markdown",
+    "to_text",
+    "told_cases",
+    "white_told",
+]

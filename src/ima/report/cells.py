@@ -1,4 +1,4 @@
-"""What tables hold: measured shares, and rows and columns of them."""
+"""What tables hold: measured qualities, and rows and columns of them."""
 
 from __future__ import annotations
 
@@ -7,32 +7,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-ABSENT = "–"
+from ima.measures import ABSENT, ACCURACY, Measure
 
 
 @dataclass(frozen=True)
-class Measure:
-    """One measured share, as the mean over seeds.
+class Average:
+    """One measured quality, as the mean over seeds.
 
     mean: 0..1, higher is better; NaN when it was not measured.
-    std: standard deviation over the seeds, a share too; None when unknown.
+    std: standard deviation over the seeds, 0..1 too; None when unknown.
     n: number of seeds; from 2 on, std is shown.
+    measure: how it is written; small: what is said below it where there is room, how sure it is.
     """
 
     mean: float
     std: float | None = None
     n: int = 1
+    measure: Measure = ACCURACY
+    small: str = ""
 
     def __post_init__(self) -> None:
         if not (math.isnan(self.mean) or 0 <= self.mean <= 1):
             raise ValueError(
-                f"Measure.mean is {self.mean!r}, expected a share between 0 and 1, "
+                f"Average.mean is {self.mean!r}, expected a share between 0 and 1, "
                 "or NaN when absent; divide percentages by 100"
             )
         if self.std is not None and not (math.isnan(self.std) or 0 <= self.std <= 1):
-            raise ValueError(f"Measure.std is {self.std!r}, expected a share from 0 to 1 or None")
+            raise ValueError(f"Average.std is {self.std!r}, expected a share from 0 to 1 or None")
         if self.n < 0 or (self.n == 0 and not self.absent):
-            raise ValueError(f"Measure.n is {self.n!r}, expected the number of seeds, 1 or more")
+            raise ValueError(f"Average.n is {self.n!r}, expected the number of seeds, 1 or more")
 
     @property
     def absent(self) -> bool:
@@ -47,15 +50,20 @@ class Measure:
         return self.std
 
     @property
-    def percent(self) -> str:
-        """The mean in percent, as shown."""
-        return ABSENT if self.absent else f"{100 * self.mean:.1f}"
+    def shown(self) -> str:
+        """The mean as shown."""
+        return self.measure.write(self.mean)
+
+    @property
+    def beside(self) -> str:
+        """What stands behind the mean: the standard deviation, where there is one."""
+        return "" if self.spread is None else f" ± {self.measure.write(self.spread)}"
 
     def __str__(self) -> str:
-        return self.percent if self.spread is None else f"{self.percent} ± {100 * self.spread:.1f}"
+        return self.shown + self.beside
 
 
-Cell: TypeAlias = str | Measure
+Cell: TypeAlias = str | Average
 
 
 @dataclass(frozen=True)
@@ -90,14 +98,14 @@ class Table:
             if len(row) != len(self.columns):
                 raise ValueError(
                     f"Table.rows[{number}] has {len(row)} cells, expected {len(self.columns)}: "
-                    f"one for each of {list(self.columns)}; Measure(float('nan')) is absent"
+                    f"one for each of {list(self.columns)}; Average(float('nan')) is absent"
                 )
             if not isinstance(row[0], str):
                 raise ValueError(f"Table.rows[{number}] starts with {row[0]!r}, expected a label")
 
     def measured(self, column: int) -> bool:
         """Whether a column holds measurements rather than text alone."""
-        return any(isinstance(row[column], Measure) for row in self.rows)
+        return any(isinstance(row[column], Average) for row in self.rows)
 
     def numeric(self, column: int) -> bool:
         """Whether a column, but the labels', holds numbers, measured or as text."""
@@ -120,30 +128,34 @@ class Table:
         """
         found: set[tuple[int, int]] = set()
         for column in range(1, len(self.columns)):
-            shown = {
-                number: float(cell.percent)
-                for number, row in enumerate(self.rows)
-                if isinstance(cell := row[column], Measure) and not cell.absent
-            }
-            if len(set(shown.values())) > 1:
-                top = max(shown.values())
-                found |= {(number, column) for number, value in shown.items() if value == top}
+            found |= {(number, column) for number in best_of([row[column] for row in self.rows])}
         return frozenset(found)
 
     def note(self) -> str:
         """What the numbers are, in a sentence; empty for a table without any."""
-        cells = [cell for row in self.rows for cell in row if isinstance(cell, Measure)]
+        cells = [cell for row in self.rows for cell in row if isinstance(cell, Average)]
         if not cells:
             return ""
         seeds = sorted({cell.n for cell in cells if not cell.absent})
-        spread = any(cell.spread is not None for cell in cells)
-        note = "Percent"
+        said = ["percent"] if all(cell.measure.percent for cell in cells) else []
         if seeds and seeds[-1] > 1:
             count = f"{seeds[-1]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-            note += f", mean {'± standard deviation ' if spread else ''}over {count} seeds"
+            spread = "± standard deviation " if any(cell.beside for cell in cells) else ""
+            said.append(f"mean {spread}over {count} seeds")
+        note = ", ".join(said)
         if any(cell.absent for cell in cells):
-            note += f"; {ABSENT} not measured"
-        return note + "."
+            note += f"{'; ' if note else ''}{ABSENT} not measured"
+        return f"{note[:1].upper()}{note[1:]}." if note else ""
+
+
+def best_of(cells: Sequence[Cell]) -> set[int]:
+    """The places of the highest value as shown; none where all are alike."""
+    averages = {i: cell for i, cell in enumerate(cells) if isinstance(cell, Average)}
+    shown = {i: float(cell.shown) for i, cell in averages.items() if not cell.absent}
+    top = max(shown.values(), default=0.0)
+    return (
+        {i for i, value in shown.items() if value == top} if len({*shown.values()}) > 1 else set()
+    )
 
 
 def _is_number(text: str) -> bool:

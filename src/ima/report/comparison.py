@@ -5,40 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ima.files import write_text
-from ima.report import figures, summary
-from ima.report.inputs import Series
+from ima.report import examples, figures, summary
+from ima.report.inputs import ExampleRow, Series
+from ima.report.overlay_figure import overlays_figure
 from ima.report.paper import paper_table
-from ima.report.summary import Seeds
-from ima.report.tables import Table, to_csv, to_latex, to_markdown, to_text
+from ima.report.scores import Seeds, headline, levels, scores
+from ima.report.tables import to_csv, to_latex, to_markdown, to_text
+from ima.report.words import of_whole, under, within
 
-ALTS = {
-    "story": "A test image, the noise, and what each network makes of it; accuracy over noise",
-    "accuracy": "Accuracy over the noise radius, a line for each method",
-    "sweep": "Accuracy over the swept option, a line for each noise radius",
-    "margins": "Histogram of the margins of the training samples, epoch by epoch",
-}
-"""What the pictures show, for those who do not see them."""
+TITLES = {"best": "Epoch picked by validation", "last": "Last epoch"}
+
+Pictures: TypeAlias = dict[str, tuple[Any, str, str]]
+"""Figures by name, each with what it shows for those who do not see it, and a caption."""
 
 
-@dataclass(frozen=True)
-class Entry:
+@dataclass(frozen=True, eq=False)
+class Compared:
     """What one method of a comparison left behind.
 
     best, last: its results for every seed, with the weights that validation picked and with the
-    last ones, none for a method whose training diverged; margins: the rows of margins.csv of the
-    first seed, none for methods without margins; examples: the examples.npz of the first seed;
-    method: its name without swept values; swept: those; seconds: of its own epochs, over all seeds,
-    none where they are not known.
+    last ones, none for a method whose training diverged, and of the last ones where none were
+    evaluated. margins: the rows of margins.csv of the first seed; examples: its examples.npz;
+    overlays: the arrays of its overlays.npz; none of each where there are none. method: its name
+    without swept values; swept: those; seconds: of its own epochs, over all seeds, none where they
+    are not known.
     """
 
     label: str
     best: Seeds
-    last: Seeds
-    margins: Sequence[Mapping[str, float]]
-    examples: Path
+    last: Seeds = ()
+    margins: Sequence[Mapping[str, float]] = ()
+    examples: Path | None = None
+    overlays: Mapping[str, Any] = field(default_factory=dict[str, Any])
     method: str = ""
     swept: Mapping[str, float] = field(default_factory=dict[str, float])
     seconds: Sequence[float] = ()
@@ -48,115 +49,155 @@ class Entry:
 class Frame:
     """What is said around a comparison: its name, a note on the data, and closing remarks.
 
-    attack: the one that the pictures show; timed: where the times were taken, none are shown if
-    empty; standard: the label of the row that times are compared to, empty for none; it may be one
-    whose training diverged.
+    attack: the one that the pictures show, the worst case if empty; timed: where the times were
+    taken, none are shown if empty; standard: the label of the row that times are compared to, empty
+    for none; it may be one whose training diverged.
     """
 
     name: str
-    note: str
-    norm: str
-    attack: str
-    remarks: Sequence[str]
+    note: str = ""
+    attack: str = ""
+    remarks: Sequence[str] = ()
     timed: str = ""
     standard: str = ""
 
 
-def write(folder: Path, entries: Sequence[Entry], frame: Frame) -> str:
+def write(folder: Path, methods: Sequence[Compared], frame: Frame) -> str:
     """Write table.md, tables as CSV and LaTeX, and pictures; returns the tables as plain text.
 
-    The first entry is the method that noise fools, the last one the method to show beside it:
-    the story picture takes a test sample on which they differ. ValueError where no entry has
-    results.
+    The first method is the one that noise fools, the last one that to show beside it: the story
+    picture takes a test sample on which they differ. ValueError where no method has results, and
+    for results that differ in norm, data, classes or samples; nothing is written then.
     """
-    trained = [entry for entry in entries if entry.best]
+    trained = [one for one in methods if one.best]
     if not trained:
         raise ValueError("no row has results: the training of each diverged, see diverged.txt")
     texts: list[str] = []
     page = [f"# {frame.name}\n"]
-    for which, title in (("best", "Epoch picked by validation"), ("last", "Last epoch")):
-        rows = [(e.label, e.best if which == "best" else e.last) for e in entries]
-        caption = f"{title}; noise in {frame.norm}. {frame.note if which == 'best' else ''}".strip()
-        table = summary.results_table(rows, caption)
-        texts.append(to_text(table))
-        page.append(to_markdown(table))
-        write_text(folder / f"table-{which}.csv", to_csv(table))
-        write_text(folder / f"table-{which}.tex", to_latex(table))
-    theirs = paper_table(frame.name)
-    if theirs is not None:
+    files: dict[str, str] = {}
+    rows = {
+        "best": [(one.label, one.best) for one in methods],
+        "last": [(one.label, one.last) for one in methods if one.last or not one.best],
+    }
+    several = any(one.last for one in methods)
+    for which, found in rows.items() if several else [("best", rows["best"])]:
+        title = f"{TITLES[which]}." if several else ""
+        note = f"{title} {frame.note if which == 'best' else ''}".strip()
+        name = f"table-{which}" if several else "table"
+        tables = {name: summary.results_table(found, note)}
+        by_class = summary.class_table(found, summary.MOST) if which == "best" else None
+        if by_class is not None:
+            tables["table-classes"] = by_class
+        texts += map(to_text, tables.values())
+        page += map(to_markdown, tables.values())
+        for file, table in tables.items():
+            files[f"{file}.csv"], files[f"{file}.tex"] = to_csv(table), to_latex(table)
+    if (theirs := paper_table(frame.name)) is not None:
         page.append(to_markdown(theirs))
-    times = _times(trained, frame)
-    if times is not None:
+    if frame.timed and all(one.seconds for one in trained):
+        caption = (
+            f"Time per epoch of training, without validation: median over epochs. {frame.timed}"
+        )
+        seconds = [(one.label, one.seconds) for one in trained]
+        standard = frame.standard if frame.standard in dict(seconds) else ""
+        times = summary.times_table(seconds, standard, caption)
         texts.append(to_text(times))
         page.append(to_markdown(times))
-        write_text(folder / "times.csv", to_csv(times))
-    for name, (figure, caption) in _pictures(trained, frame).items():
-        page.append(f"![{ALTS[name.partition('-')[0]]}]({name}.png)\n")
-        page.append(f"{caption}.\n")
+        files["times.csv"] = to_csv(times)
+    drawn = _pictures(trained, frame)
+    for file, text in files.items():
+        write_text(folder / file, text)
+    # Those of an earlier call that this one does not draw would stand beside its page.
+    for name in sorted({"story", "overlays"} - set(drawn)):
+        for suffix in ("png", "svg"):
+            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+    for name, (figure, alt, caption) in drawn.items():
+        page += [f"![{alt}]({name}.png)\n", f"{caption}.\n"]
         for suffix in ("png", "svg"):
             figures.save(figure, folder / f"{name}.{suffix}")
-    write_text(
-        folder / "table.md", "\n".join([*page, *(f"{remark}\n" for remark in frame.remarks)])
-    )
+    page += [f"{remark}\n" for remark in frame.remarks]
+    write_text(folder / "table.md", "\n".join(page))
     return "\n".join(texts)
 
 
-def _times(entries: Sequence[Entry], frame: Frame) -> Table | None:
-    if not frame.timed or not all(entry.seconds for entry in entries):
-        return None
-    caption = f"Time per epoch of training, without validation: median over epochs. {frame.timed}"
-    rows = [(entry.label, entry.seconds) for entry in entries]
-    standard = frame.standard if frame.standard in dict(rows) else ""
-    return summary.times_table(rows, standard, caption)
-
-
-def _pictures(entries: Sequence[Entry], frame: Frame) -> dict[str, tuple[Any, str]]:
-    """Figures by name, each with a caption; to accuracies the number of samples belongs."""
-    best = [(e.label, e.best) for e in entries]
-    drawn = summary.curves(best, frame.attack)
-    attack = frame.attack.upper()
-    noise: dict[str, Any] = {
-        "attack": attack,
-        "norm": frame.norm,
-        "levels": [e for e in drawn[0].eps if e],
-    }
-    shown: dict[str, tuple[Any, str]] = {}
-    caption = f"Accuracy under {attack}, epoch picked by validation; {summary.count(best)}"
-    first, last = entries[0], entries[-1]
-    there = first.examples.exists() and last.examples.exists()
-    picked = there and summary.pick_example(
-        {first.label: first.examples, last.label: last.examples},
-        frame.attack,
-        fooled=first.label,
-        firm=last.label,
-    )
-    if picked:
-        chosen = (
-            f"A test image, chosen because with this noise {first.label} gets it wrong and "
-            f"{last.label} right"
-        )
-        shown["story"] = figures.story(*picked, drawn, **noise), f"{chosen}. {caption}"
-    shown["accuracy"] = figures.accuracy_over_noise(drawn, **noise), caption
-    for option, panels in _swept(entries, frame.attack).items():
-        look = {"option": option, "attack": attack, "norm": frame.norm}
-        shown[f"sweep-{option}"] = figures.accuracy_over_option(panels, **look), caption
-    for number, entry in enumerate(entries):
-        if entry.margins:
+def _pictures(methods: Sequence[Compared], frame: Frame) -> Pictures:
+    first, last = methods[0], methods[-1]
+    results = first.best[0]
+    measure = results.settings.measure
+    rows = [(one.label, one.best) for one in methods]
+    attack = frame.attack or headline([scores(seeds) for _, seeds in rows])
+    shown: Pictures = {}
+    if attack:
+        drawn = summary.curves(rows, attack)
+        look: dict[str, Any] = {
+            "attack": under(attack),
+            "norm": results.norm,
+            "levels": levels(results, drawn[0].eps[1:].tolist()),
+            "measure": measure,
+        }
+        picked = "epoch picked by validation; " if any(one.last for one in methods) else ""
+        caption = f"{measure.title} under {under(attack)}, {picked}n = {summary.counts(rows)}"
+        lines = f"{measure.title} over the noise radius, a line for each method"
+        if (example := _story(first, last, attack)) is not None:
+            chosen = (
+                f"A test image, chosen because with this noise {first.label} gets it wrong and "
+                f"{last.label} right"
+            )
+            alt = f"A test image, the noise, and what each network makes of it; {lines}"
+            shown["story"] = figures.story(*example, drawn, **look), alt, f"{chosen}. {caption}"
+        name = measure.name.lower().replace(" ", "-")
+        shown[name] = figures.quality_over_noise(drawn, **look), lines, caption
+        del look["levels"]
+        for option, panels in _swept(methods, attack).items():
+            alt = f"{measure.title} over the swept option, a line for each noise radius"
+            figure = figures.quality_over_option(panels, option=option, **look)
+            shown[f"sweep-{option}"] = figure, alt, caption
+    for number, one in enumerate(methods):
+        if one.margins:
             name = "margins" if "margins" not in shown else f"margins-{number}"
-            history = summary.margin_history(entry.margins)
+            history = summary.margin_history(one.margins)
             cap = float(history.edges[-1])
-            figure = figures.margins_by_epoch(history, cap=cap, norm=frame.norm)
-            shown[name] = figure, f"{entry.label}, first seed: margins by epoch"
+            figure = figures.margins_by_epoch(history, cap=cap, norm=results.norm)
+            alt = "Histogram of the margins of the training samples, epoch by epoch"
+            shown[name] = figure, alt, f"{one.label}, first seed: margins by epoch"
+    ends = [(one.label, one.overlays) for one in dict.fromkeys((first, last))]
+    slices = overlays_figure(ends, norm=results.norm, within=within(results))
+    if slices is not None:
+        figure, caption = slices
+        alt = "Slices with noise, and what networks predict on them"
+        shown["overlays"] = figure, alt, caption + of_whole(results)
     return shown
 
 
-def _swept(entries: Sequence[Entry], attack: str) -> dict[str, dict[str, list[Series]]]:
+def _story(
+    first: Compared, last: Compared, attack: str
+) -> tuple[Any, str, list[ExampleRow]] | None:
+    """An image on which noise fools the first method and not the last, at the smallest radius."""
+    files = {one.label: one.examples for one in (first, last) if one.examples is not None}
+    if len(files) < 2 or not all(path.exists() for path in files.values()):
+        return None
+    loaded = [(label, examples.read_examples(path)) for label, path in files.items()]
+    if not all(examples.drawable(found) for _, found in loaded):
+        return None
+    threshold = first.best[0].settings.measure.threshold
+    for eps in examples.radii(loaded, attack):
+        found = examples.pick(
+            loaded, attack, eps, threshold, lambda broken: broken[0] and not broken[-1]
+        )
+        if found is not None:
+            _, views = found
+            rows = [ExampleRow(v.label, v.eps, v.noisy, v.before, v.after) for v in views]
+            return views[0].clean, views[0].truth, rows
+    return None
+
+
+def _swept(methods: Sequence[Compared], attack: str) -> dict[str, dict[str, list[Series]]]:
     """By the option that they sweep alone, and the method, the lines of a picture."""
     found: dict[str, dict[str, list[tuple[float, Seeds]]]] = {}
-    for entry in entries:
-        if len(entry.swept) == 1:
-            ((option, value),) = entry.swept.items()
-            found.setdefault(option, {}).setdefault(entry.method, []).append((value, entry.best))
+    for one in methods:
+        if len(one.swept) == 1:
+            ((option, value),) = one.swept.items()
+            found.setdefault(option, {}).setdefault(one.method, []).append((value, one.best))
     drawn = {
         option: {
             # Growth trades clean accuracy for noisy accuracy: their mean shows where it is best.

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 
 from ima.files import write_text
 from ima.report import figures, style
+from ima.report.cells import ABSENT, Average, Cell, Table
 from ima.report.plane_panels import draw_estimates, draw_key, draw_numbers, draw_regions
 from ima.report.portrait import Errors, Portrait
-from ima.report.tables import ABSENT, Cell, Measure, Table, to_markdown, to_text
+from ima.report.tables import to_markdown, to_text
 
 PANEL, BETWEEN, LEFT, RIGHT = 3.05, 0.22, 0.72, 0.3  # inches: a panel and what is beside it
 TOP, MIDDLE, BOTTOM, CHART = 1.1, 1.0, 0.62, 3.3  # inches: above panels, below, below charts
@@ -71,7 +72,7 @@ def summary(portraits: Sequence[Portrait], note: str) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for portrait in portraits:
         errors = portrait.errors()
-        shares = (Measure(portrait.clean), Measure(1 - portrait.area))
+        shares = (Average(portrait.clean), Average(1 - portrait.area))
         count = f"{int(portrait.right.sum())} of {len(portrait.x)}"
         rows.append((portrait.title, *shares, count, *(number.write(errors) for number in NUMBERS)))
     columns = (

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure, SubFigure
 
 from ima.files import whole
+from ima.measures import ACCURACY, Measure
 from ima.report import style
 from ima.report.inputs import (
     Array,
@@ -29,45 +30,43 @@ from ima.report.panels import (
 )
 from ima.report.strip import draw_strip, plan, side_for
 
-__all__ = [
-    "Curve",
-    "ExampleRow",
-    "MarginHistory",
-    "Series",
-    "accuracy_over_noise",
-    "accuracy_over_option",
-    "examples",
-    "margins_by_epoch",
-    "save",
-    "story",
-]
-
 EDGE, HEAD = 0.2, 0.54  # inches: free border of a figure, height of its title
 LEFT, BOTTOM = 0.75, 0.66  # inches: room for the charts' axis labels
 KEY = {"ha": "right", "va": "center", "size": style.SMALL, "color": style.SOFT}
 
 
-def accuracy_over_noise(
-    curves: Sequence[Curve], *, attack: str, norm: str, levels: Sequence[float] = ()
+def quality_over_noise(
+    curves: Sequence[Curve],
+    *,
+    attack: str,
+    norm: str,
+    levels: Sequence[float] = (),
+    measure: Measure = ACCURACY,
 ) -> Figure:
-    """Accuracy over the noise radius, one line a method, from the clean image on.
+    """A quality over the noise radius, one line a method, from the clean image on.
 
     attack: the attack's name, for the title.
     norm: "L2" or "Linf", the unit of every radius.
     levels: radii to mark by thin vertical lines, for instance those of a table.
+    measure: what the quality is called.
     """
     checked_curves(curves, levels)
     with style.styled():
         labels = label_space([curve.label for curve in curves])
         figure = Figure(figsize=(LEFT + 4.9 + labels, 4.2))
-        _curves(figure, curves, attack, norm, levels)
+        _curves(figure, curves, attack, norm, levels, measure)
     return figure
 
 
-def accuracy_over_option(
-    panels: Mapping[str, Sequence[Series]], *, option: str, attack: str, norm: str
+def quality_over_option(
+    panels: Mapping[str, Sequence[Series]],
+    *,
+    option: str,
+    attack: str,
+    norm: str,
+    measure: Measure = ACCURACY,
 ) -> Figure:
-    """Accuracy over an option of the methods, one panel a method, one line a noise radius.
+    """A quality over an option of the methods, one panel a method, one line a noise radius.
 
     panels: by the method's name, with the same series each; option: its name in configs; norm:
     "L2" or "Linf", the unit of radii; attack: its name, for the title.
@@ -89,13 +88,13 @@ def accuracy_over_option(
             column, row = number % across, number // across
             left, low = LEFT + column * (side + gap), (down - 1 - row) * rise + BOTTOM
             axes = style.place(figure, left, low, side, high)
-            lines = draw_sweep(axes, series, named=column == 0)
+            lines = draw_sweep(axes, series, named=column == 0, measure=measure)
             axes.set_xlabel(under)
             style.write(figure, left, low + high + 0.12, name, size=style.BODY, va="baseline")
             if row == 0 and column == across - 1:
                 look = {"frameon": False, "handlelength": 2.2, "borderaxespad": 0.0}
                 axes.legend(handles=lines, loc="upper left", bbox_to_anchor=(1.04, 1.0), **look)
-        _title(figure, f"Accuracy under {attack}", LEFT)
+        _title(figure, f"{measure.title} under {attack}", LEFT)
     return figure
 
 
@@ -149,8 +148,9 @@ def story(
     attack: str,
     norm: str,
     levels: Sequence[float] = (),
+    measure: Measure = ACCURACY,
 ) -> Figure:
-    """`examples` at the left and `accuracy_over_noise` at the right, about 12 by 4.5 inches."""
+    """`examples` at the left and `quality_over_noise` at the right, about 12 by 4.5 inches."""
     clean = checked_example(clean, rows)
     checked_curves(curves, levels)
     with style.styled():
@@ -166,7 +166,7 @@ def story(
         pictures, chart = halves
         draw_strip(pictures, strip, clean, truth, rows, norm=norm, left=EDGE, top=high - HEAD)
         _title(pictures, f"One image, true class: {truth}", EDGE)
-        _curves(chart, curves, attack, norm, levels)
+        _curves(chart, curves, attack, norm, levels, measure)
     return figure
 
 
@@ -186,12 +186,13 @@ def _curves(
     attack: str,
     norm: str,
     levels: Sequence[float],
+    measure: Measure,
 ) -> None:
     wide, high = style.size(panel)
     labels = label_space([curve.label for curve in curves])
     axes = style.place(panel, LEFT, BOTTOM, wide - LEFT - labels, high - BOTTOM - HEAD)
-    draw_curves(axes, curves, norm=norm, levels=levels)
-    _title(panel, f"Accuracy under {attack}", LEFT)
+    draw_curves(axes, curves, norm=norm, levels=levels, measure=measure)
+    _title(panel, f"{measure.title} under {attack}", LEFT)
 
 
 def _title(panel: Figure | SubFigure, text: str, left: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,56 +13,15 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
-    """The accuracy of one method over the noise radius.
-
-    label: the method's name, as shown.
-    eps: (N,), noise radii, increasing from 0, which is the clean image; N is 2 or more.
-    accuracy: (N,), shares in 0..1, mean over seeds; NaN where not measured, at least one number.
-    std: (N,), standard deviation over seeds, as shares; None for one seed, NaN where unknown.
-    """
-
-    label: str
-    eps: Array
-    accuracy: Array
-    std: Array | None = None
-
-    def __post_init__(self) -> None:
-        name = f"curve {self.label!r}"
-        _set(self, "eps", _vector(f"eps of {name}", self.eps))
-        _set(self, "accuracy", _vector(f"accuracy of {name}", self.accuracy))
-        if self.eps.size < 2 or self.eps[0] != 0 or not np.all(np.diff(self.eps) > 0):
-            raise ValueError(
-                f"eps of {name} is {self.eps.tolist()}, expected two radii or more, increasing "
-                "from 0, the clean image"
-            )
-        if self.accuracy.shape != self.eps.shape:
-            raise ValueError(
-                f"{name} has {self.accuracy.size} accuracies for {self.eps.size} eps; "
-                "give one for each, NaN where not measured"
-            )
-        if not np.any(np.isfinite(self.accuracy)):
-            raise ValueError(f"{name} has no measured accuracy; leave the curve out")
-        _shares(f"accuracy of {name}", self.accuracy)
-        if self.std is not None:
-            _set(self, "std", _vector(f"std of {name}", self.std))
-            if self.std.shape != self.eps.shape:
-                raise ValueError(f"{name} has {self.std.size} std for {self.eps.size} eps")
-            _shares(f"std of {name}", self.std)
-
-    @property
-    def x(self) -> Array:
-        """Where the points stand on the horizontal axis."""
-        return self.eps
-
-
-@dataclass(frozen=True, eq=False)
 class Series:
-    """The accuracy over a swept option.
+    """A quality over a swept option, such as an accuracy.
 
-    label: what the accuracy is of, as shown; x: (N,), the option's values, increasing, N is 2 or
-    more; accuracy, std: (N,), as of `Curve`.
+    label: what is drawn, as shown; x: (N,), the option's values, increasing, N is 2 or more;
+    accuracy: (N,), the qualities in 0..1, mean over seeds, NaN where not measured, at least one
+    number; std: (N,), standard deviation over seeds, 0..1; None for one seed, NaN where unknown.
     """
+
+    axis: ClassVar[tuple[str, str]] = ("x", "")
 
     label: str
     x: Array
@@ -69,15 +29,38 @@ class Series:
     std: Array | None = None
 
     def __post_init__(self) -> None:
-        name = f"series {self.label!r}"
+        (axis, start), name = self.axis, f"{type(self).__name__.lower()} {self.label!r}"
         for part in ("x", "accuracy", *(["std"] if self.std is not None else [])):
             _set(self, part, _vector(f"{part} of {name}", getattr(self, part)))
-        if self.x.size < 2 or not np.all(np.isfinite(self.x)) or not np.all(np.diff(self.x) > 0):
-            raise ValueError(f"x of {name} is {self.x.tolist()}, expected increasing numbers, 2 up")
-        for values in (self.accuracy, *([] if self.std is None else [self.std])):
+        wrong = not np.all(np.isfinite(self.x)) or not np.all(np.diff(self.x) > 0)
+        if self.x.size < 2 or wrong or (start and self.x[0] != 0):
+            raise ValueError(
+                f"{axis} of {name} is {self.x.tolist()}, expected two numbers or more, increasing"
+                f"{start}"
+            )
+        for what, values in (("accuracies", self.accuracy), ("std", self.std)):
+            if values is None:
+                continue
             if values.shape != self.x.shape:
-                raise ValueError(f"{name} has {values.size} values for {self.x.size} of x")
-            _shares(name, values)
+                raise ValueError(
+                    f"{name} has {values.size} {what} for {self.x.size} {axis}; give one for each, "
+                    "NaN where not measured"
+                )
+            _shares(f"{what} of {name}", values)
+        if not np.any(np.isfinite(self.accuracy)):
+            raise ValueError(f"{name} has no measured accuracy; leave the curve out")
+
+
+@dataclass(frozen=True, eq=False)
+class Curve(Series):
+    """The quality of one method over the noise radius: x increases from 0, the clean image."""
+
+    axis: ClassVar[tuple[str, str]] = ("eps", " from 0, the clean image")
+
+    @property
+    def eps(self) -> Array:
+        """The noise radii, (N,)."""
+        return self.x
 
 
 @dataclass(frozen=True, eq=False)

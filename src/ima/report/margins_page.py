@@ -11,13 +11,14 @@ from matplotlib.figure import Figure
 
 from ima.evaluation.distances import NONE
 from ima.evaluation.estimates import Estimates
-from ima.evaluation.remarks import remarks_of, united
+from ima.evaluation.remarks import united
 from ima.files import write_text
 from ima.report import figures, margin_figures
+from ima.report.cells import Cell, Table
 from ima.report.inputs import Array, MarginHistory
 from ima.report.margin_numbers import TOLERANCE, Errors, precision
 from ima.report.style import norm_name
-from ima.report.tables import Cell, Table, to_markdown
+from ima.report.tables import to_markdown
 
 SHOWN = 24
 """Images with the smallest margins, and with the largest, in the atlas."""
@@ -74,8 +75,8 @@ def sentences(estimates: Estimates) -> list[str]:
     rows, norm, margins = estimates.rows, norm_name(estimates.norm), estimates.margins
     settings = estimates.settings
     told = [
-        f"Margins of {len(rows)} training samples ({settings.get('data', '')}, "
-        f"{settings.get('method', '')}, after epoch {settings.get('epoch', '')}), in {norm}: "
+        f"Margins of {len(rows)} training samples ({settings.data}, "
+        f"{settings.about.get('method', '')}, after epoch {settings.epoch}), in {norm}: "
         f"median {np.median(margins):.3g}, at the cap of {estimates.cap:g}: "
         f"{(margins >= estimates.cap).mean():.1%}."
     ]
@@ -91,7 +92,7 @@ def sentences(estimates: Estimates) -> list[str]:
         told.append(measured)
     if estimates.flipped.any():
         told.append(_on_flips(estimates))
-    return [*told, *united([("", remarks_of(settings))])]
+    return [*told, *united([("", settings.remarks)])]
 
 
 def _on_distances(estimates: Estimates) -> str:
@@ -100,8 +101,7 @@ def _on_distances(estimates: Estimates) -> str:
     found = np.array([math.inf if row.attack == NONE else row.distance for row in looked])
     if len(found) == 0:
         return ""
-    radii = [float(radius) for radius in estimates.settings.get("radii", "").split(", ") if radius]
-    shares = ", ".join(f"{(found <= radius).mean():.1%} at {radius:g}" for radius in radii)
+    shares = ", ".join(f"{(found <= eps).mean():.1%} at {eps:g}" for eps in estimates.settings.eps)
     wrong = f" Wrong without noise, or with some: {shares}." if shares else ""
     # Of an even number the lower one, which is a sample's own distance.
     middle = float(np.quantile(found, 0.5, method="lower"))
@@ -114,7 +114,7 @@ def _on_errors(errors: Errors, estimates: Estimates) -> str:
     left = ", ".join(f"{what} {count}" for what, count in out.items() if count)
     told = [
         f"Against the smallest noise found ({norm_name(estimates.norm)}; "
-        f"{estimates.settings.get('attacks', '')}) for {errors.count} training samples that are "
+        f"{', '.join(estimates.settings.attacks)}) for {errors.count} training samples that are "
         f"right{f' (left out: {left})' if left else ''}:"
     ]
     if errors.free:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ima.report import style
-from ima.report.overlays import Named, Slice, compose, pick, radii, swatch
-from ima.report.segmentation import under
-from ima.report.segmented import shown
+from ima.report.overlays import Named, Slice, compose, dice_told, pick, radii, swatch
+from ima.report.words import under
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,8 +100,8 @@ def _slice(
         noise = (0.5 + one.factor * one.noise(view)).clip(0, 1)
         noisy = one.gray(view.noisy)
         upper += [
-            (compose(one.gray(one.clean), view.before), f"Dice {shown(view.dice_before, 2)}"),
-            (compose(noisy, view.after), f"Dice {shown(view.dice_after, 2)}"),
+            (compose(one.gray(one.clean), view.before), f"Dice {dice_told(view.dice_before)}"),
+            (compose(noisy, view.after), f"Dice {dice_told(view.dice_after)}"),
         ]
         lower += [(compose(noise), f"noise × {one.factor:g}"), (compose(noisy), "noisy image")]
     for number, line in enumerate((upper, lower)):

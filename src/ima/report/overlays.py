@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ima.files import read_arrays
+from ima.measures import ABSENT
 from ima.report.inputs import Array
 from ima.report.strip import noise_factor
 
@@ -156,6 +158,11 @@ def pick(networks: Sequence[Named], eps: float, within: str = "") -> list[Slice]
                 )
             )
     return shown
+
+
+def dice_told(value: float) -> str:
+    """The Dice of a slice's sample."""
+    return ABSENT if math.isnan(value) else f"{value:.2f}"
 
 
 def compose(gray: Array, labels: Labels | None = None) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ima.measures import ACCURACY, Measure
 from ima.report import style
 from ima.report.inputs import Array, Curve, MarginHistory, Series
 
@@ -25,23 +26,41 @@ def label_space(labels: Sequence[str]) -> float:
     return LEADER + 0.4 + max(map(style.text_width, labels))
 
 
-def draw_curves(axes: Axes, curves: Sequence[Curve], *, norm: str, levels: Sequence[float]) -> None:
-    """Accuracy in percent over the noise radius; labels go to the right, outside the axes."""
-    end = max(float(curve.eps[-1]) for curve in curves)
+def noise_axes(axes: Axes, norm: str, end: float, measure: Measure, beside: str = "") -> None:
+    """What stands at axes on which a quality is drawn over the noise radius, up to `end`."""
     axes.set_xlim(-0.015 * end, end * 1.015)
-    axes.set_ylim(0, 102)
-    axes.set_yticks(range(0, 101, 20))
-    spread = any(curve.std is not None for curve in curves)
-    axes.set_ylabel("Accuracy (%), ± std over seeds" if spread else "Accuracy (%)")
+    quality_axis(axes, measure, beside)
     axes.set_xlabel(f"Noise radius ε ({style.norm_name(norm)})")
     axes.xaxis.set_major_formatter(lambda value, _: "clean" if value == 0 else f"{value:g}")
+
+
+def quality_axis(axes: Axes, measure: Measure, beside: str = "") -> None:
+    """The vertical axis of a quality; beside: what is said behind its name."""
+    axes.set_ylim(0, 1.02 * measure.top)
+    axes.set_yticks(np.linspace(0, measure.top, 6))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_ylabel(measure.title + (" (%)" if measure.percent else "") + beside)
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
+
+
+def draw_curves(
+    axes: Axes,
+    curves: Sequence[Curve],
+    *,
+    norm: str,
+    levels: Sequence[float],
+    measure: Measure = ACCURACY,
+) -> None:
+    """A quality over the noise radius; labels go to the right, outside the axes."""
+    end = max(float(curve.eps[-1]) for curve in curves)
+    spread = any(curve.std is not None for curve in curves)
+    noise_axes(axes, norm, end, measure, ", ± std over seeds" if spread else "")
     _mark_levels(axes, sorted({level for level in levels if level <= end}), end)
-    lines = [_draw_curve(axes, curve, number) for number, curve in enumerate(curves)]
+    lines = [_draw_curve(axes, one, n, measure.top) for n, one in enumerate(curves)]
     last = np.array([curve.accuracy[-1] if curve.eps[-1] == end else np.nan for curve in curves])
-    if np.isnan(last).any() or not label_right(axes, 100 * last, lines):
+    if np.isnan(last).any() or not label_right(axes, measure.top * last, lines):
         # In the order in which the lines end.
         known = [curve.accuracy[np.isfinite(curve.accuracy)][-1] for curve in curves]
         order: list[int] = np.argsort(-np.array(known), kind="stable").tolist()
@@ -75,20 +94,19 @@ def _mark_levels(axes: Axes, levels: Sequence[float], end: float) -> None:
             axes.text(level, 1.012, name, va="bottom", transform=axes.get_xaxis_transform(), **look)
 
 
-def draw_sweep(axes: Axes, series: Sequence[Series], *, named: bool) -> list[Line2D]:
-    """Accuracy in percent over a swept option, one line a series; named: with the axis' label."""
+def draw_sweep(
+    axes: Axes, series: Sequence[Series], *, named: bool, measure: Measure = ACCURACY
+) -> list[Line2D]:
+    """A quality over a swept option, one line a series; named: with the axis' label."""
     values = np.unique(np.concatenate([one.x for one in series]))
     if values[0] > 0 and values[-1] > 12 * values[0]:
         axes.set_xscale("log")
-    axes.set_ylim(0, 102)
-    axes.set_yticks(range(0, 101, 20))
     spread = any(one.std is not None for one in series)
-    if named:
-        axes.set_ylabel("Accuracy (%), ± std over seeds" if spread else "Accuracy (%)")
-    axes.grid(axis="y")
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0, labelleft=named)
-    lines = [_draw_curve(axes, one, number) for number, one in enumerate(series)]
+    quality_axis(axes, measure, ", ± std over seeds" if spread else "")
+    if not named:
+        axes.set_ylabel("")
+    axes.tick_params(axis="y", labelleft=named)
+    lines = [_draw_curve(axes, one, n, measure.top) for n, one in enumerate(series)]
     axes.set_xticks(_apart(axes, values))
     axes.minorticks_off()
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -110,12 +128,12 @@ def _apart(axes: Axes, values: Array) -> list[float]:
     return [float(values[number]) for number in reversed(kept)]
 
 
-def _draw_curve(axes: Axes, curve: Curve | Series, number: int) -> Line2D:
+def _draw_curve(axes: Axes, curve: Series, number: int, top: float) -> Line2D:
     colour = style.COLOURS[number % len(style.COLOURS)]
     crowded = curve.x.size > 15 and not np.isnan(curve.accuracy).any()
     (line,) = axes.plot(
         curve.x,
-        100 * curve.accuracy,
+        top * curve.accuracy,
         label=curve.label,
         color=colour,
         linestyle=style.DASHES[number % len(style.DASHES)],
@@ -130,7 +148,7 @@ def _draw_curve(axes: Axes, curve: Curve | Series, number: int) -> Line2D:
     if curve.std is not None:
         low, high = curve.accuracy - curve.std, curve.accuracy + curve.std
         band: dict[str, Any] = {"color": colour, "alpha": 0.16, "linewidth": 0, "zorder": 2}
-        axes.fill_between(curve.x, 100 * low.clip(0, 1), 100 * high.clip(0, 1), **band)
+        axes.fill_between(curve.x, top * low.clip(0, 1), top * high.clip(0, 1), **band)
     return line
 
 

@@ -9,7 +9,7 @@ import json
 import math
 from importlib.resources import files
 
-from ima.report.tables import Measure, Table
+from ima.report.cells import Average, Table
 
 SIBLINGS = {"hippocampus_small": "table7"}
 """Configs whose name does not tell which table they are the small sibling of."""
@@ -34,5 +34,5 @@ def paper_table(name: str) -> Table | None:
     return Table(("method", *columns), rows, caption, blocks)
 
 
-def _cell(percent: float | None) -> Measure:
-    return Measure(math.nan if percent is None else percent / 100)
+def _cell(percent: float | None) -> Average:
+    return Average(math.nan if percent is None else percent / 100)

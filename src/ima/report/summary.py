@@ -4,61 +4,270 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from ima.evaluation.remarks import united
-from ima.evaluation.results import CLEAN, EPOCH, PICKED, Results, mean_and_std
-from ima.files import read_arrays
-from ima.report.inputs import Curve, ExampleRow, MarginHistory, Series
-from ima.report.tables import Cell, Measure, Table
+from ima.evaluation.results import CLEAN, WORST, Results
+from ima.evaluation.statistics import mean_and_std
+from ima.measures import Measure
+from ima.report.cells import Average, Cell, Table
+from ima.report.entries import check_comparable
+from ima.report.inputs import Curve, MarginHistory, Series
+from ima.report.scores import (
+    WITHOUT,
+    Key,
+    Score,
+    Scores,
+    Seeds,
+    average,
+    headline,
+    keys_of,
+    kind_of,
+    lacking,
+    part_scores,
+    radii_of,
+    scores,
+    seeds_of,
+)
+from ima.report.style import norm_name
+from ima.report.words import attack_name, capital, convention, counted, sized
 
-Seeds = Sequence[Results]
-"""The results of one method, one for each seed."""
+Rows = Sequence[tuple[str, Seeds]]
+"""Labels, and the results of each network, one for each seed; none where training diverged."""
+
+Found = Sequence[tuple[str, Scores]]
+
+ALL, AVERAGE = "clean, all {}", "average"
+"""Columns: over samples that hold every part, and the mean of others."""
+
+AVERAGED = "over clean and all attacks at all radii, without the worst case and noise that is drawn"
+
+MOST = 24
+"""So many lines are shown by class; where there are more, those that noise breaks most."""
 
 
-def results_table(rows: Sequence[tuple[str, Seeds]], caption: str) -> Table:
-    """One row a method: accuracy without noise, and under each attack at each radius.
+def tables_of(rows: Rows, note: str = "") -> list[Table]:
+    """The main table, and that of the classes where there are several, whatever the measure.
 
-    A method without results, whose training diverged, has a row of absent values. The caption
-    ends with the number of samples, and with what leaves the accuracies in doubt.
+    note: on the data, for the caption. Raises ValueError for results that do not belong together.
     """
-    settings = [(attack, e) for attack in _attacks(rows) for e in _radii(rows)]
-    columns = ("method", CLEAN, *(f"{attack} at {e:g}" for attack, e in settings))
+    by_class = class_table(rows, MOST)
+    return [results_table(rows, note), *([] if by_class is None else [by_class])]
+
+
+def results_table(rows: Rows, note: str = "") -> Table:
+    """One row a network: what is left without noise, and under each attack at each radius.
+
+    A row without results, of a training that diverged, is absent; so is what not all seeds have.
+    Where samples tell how many parts they hold, `clean, all classes` counts those with every one;
+    where qualities are no shares of right ones, `average` is the mean of clean and of all attacks.
+    """
+    check_rows(rows)
+    first, found = _first(rows), [(label, scores(seeds)) for label, seeds in rows]
+    measure = first.settings.measure
+    columns = columns_of(found, rows)
+    lines = zip(*(column.cells for column in columns), strict=True)
+    body = tuple((label, *cells) for (label, _), cells in zip(rows, lines, strict=True))
+    blocks = [column.block for column in columns]
+    # The average stands with the last attack.
+    blocks[-1] = blocks[-1] or blocks[-2:][0]
+    defined = f"{measure.defined}; noise" if measure.defined else "Noise"
+    said = [f"{defined} in {norm_name(first.norm)}, n = {counts(rows)}."]
+    if text := convention(first):
+        said.append(f"Convention: {text}.")
+    heads = [column.head for column in columns]
+    said += [
+        f"“{h}” counts only samples {holding(first)}."
+        for h in heads
+        if h == ALL.format(measure.parts)
+    ]
+    if AVERAGE in heads:
+        said.append(f"“{AVERAGE}” is {AVERAGED}.")
+    caption = " ".join(filter(None, [*said, *noise_told(rows), note, *doubts(rows)]))
+    return Table(("method", *heads), body, caption, tuple(blocks))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its head, the attack that it belongs to, a cell for each network."""
+
+    head: str
+    block: str
+    cells: Sequence[Average]
+
+
+def columns_of(found: Found, rows: Rows, *, page: bool = False) -> list[Column]:
+    """Clean, each attack at each radius, and the means where there are some.
+
+    rows: whose scores these are; page: heads as people write them, and no cell is absent because
+    some seeds lack it.
+    """
+    first, all_scores = _first(rows), [of_one for _, of_one in found]
+    measure = first.settings.measure
+    columns: list[Column] = []
+    for key in keys_of(all_scores):
+        # What white noise flips is told apart.
+        if measure.binary and kind_of(key[0], all_scores) == "white":
+            continue
+        cells = [cell_of(of_one.get(key), of_one, measure, page=page) for of_one in all_scores]
+        block = key[0] if key != WITHOUT else ""
+        columns.append(Column(column_of(key, rows, page=page), block, cells))
+    if "present" in first.columns:
+        whole = [of_one[WITHOUT].whole if WITHOUT in of_one else math.nan for of_one in all_scores]
+        cells = [Average(value, measure=measure) for value in whole]
+        columns.insert(1, Column(ALL.format(measure.parts), "", cells))
+    if not measure.binary:
+        known = [of_one for of_one in all_scores if of_one]
+        cells = [Average(average(of_one, known), measure=measure) for of_one in all_scores]
+        columns.append(Column(AVERAGE, "", cells))
+    return columns
+
+
+def class_table(
+    rows: Rows, most: int | None = None, keys: Sequence[Key] = (), *, page: bool = False
+) -> Table | None:
+    """A line for each class, or part, of each network; None where there are fewer than two.
+
+    most: so many lines, those that noise breaks most; keys: attacks and radii, all if empty; page:
+    as in `columns_of`.
+    """
+    check_rows(rows)
+    first, known = _first(rows), [(label, seeds) for label, seeds in rows if seeds]
+    measure, all_scores = first.settings.measure, [scores(seeds) for _, seeds in known]
+    keys = keys or [k for k in keys_of(all_scores) if kind_of(k[0], all_scores) != "white"]
+    names: dict[str, None] = {}
     lines: list[tuple[Cell, ...]] = []
-    for label, seeds in rows:
-        cells = [
-            measure(r.accuracy(attack, e) for r in seeds) if seeds else Measure(math.nan)
-            for attack, e in [(CLEAN, 0.0), *settings]
-        ]
-        lines.append((label, *cells))
-    named = ((label if len(rows) > 1 else "", r.remarks) for label, seeds in rows for r in seeds)
-    whole = " ".join(part for part in (caption, f"{count(rows)}.", *united(named)) if part)
-    return Table(columns, tuple(lines), whole, ("", *(attack for attack, _ in settings)))
+    for (label, seeds), of_one in zip(known, all_scores, strict=True):
+        found = [part_scores(seeds, *key) for key in keys]
+        for name, clean in found[0].items():
+            names[name] = None
+            who = f"{label}: {name}" if len(rows) > 1 else name
+            cells = [cell_of(of_key.get(name), of_one, measure, page=page) for of_key in found]
+            lines.append((who, str(clean.n), *cells))
+    if len(names) < 2:
+        return None
+    total = len(lines)
+    if most is not None and total > most:
+        lines = sorted(lines, key=lambda line: sum(c.mean for c in _known(line)))[:most]
+    noise = f", noise in {norm_name(first.norm)}" if len(keys) > 1 else ""
+    caption = f"{capital(measure.name)} by {measure.part}{unit_told(measure)}{noise}"
+    caption += f": the {len(lines)} lowest of {total}" if len(lines) < total else ""
+    heads = (measure.part, "n", *(column_of(key, rows, page=page) for key in keys))
+    blocks = ("", "", *(attack for attack, _ in keys[1:]))
+    said = caption if page else " ".join([f"{caption}.", *doubts(rows)])
+    return Table(heads, tuple(lines), said, blocks)
 
 
-def count(rows: Sequence[tuple[str, Seeds]]) -> str:
-    """How many samples the accuracies are shares of, such as `n = 540 test samples`."""
-    found = dict.fromkeys(
-        r.settings.get("samples", str(len(r.broken(CLEAN, 0.0))))
-        for _, seeds in rows
-        for r in seeds
+def _known(line: Sequence[Cell]) -> list[Average]:
+    return [cell for cell in line if isinstance(cell, Average) and not cell.absent]
+
+
+def cell_of(one: Score | None, of_one: Scores, measure: Measure, *, page: bool) -> Average:
+    """A table's cell; absent where it was not measured, for a page only if by no seed."""
+    if one is None or (one.seeds < seeds_of(of_one) and not page):
+        return Average(math.nan, measure=measure)
+    small = ", ".join(filter(None, [one.within, lacking(one, of_one)]))
+    return Average(one.mean, one.std, one.seeds, one.measure, small)
+
+
+def column_of(key: Key, rows: Rows, *, page: bool = False) -> str:
+    """An attack and its radius, or the amplitudes of white noise, as a table's column."""
+    attack, eps = key
+    every = [results for _, seeds in rows for results in seeds]
+    sizes = dict.fromkeys(sized(eps, r.settings) for r in every if attack in r.white)
+    name = attack_name(attack) if page and eps else attack
+    return f"{name} at {' or '.join(sizes) or f'{eps:g}'}" if eps else name
+
+
+def unit_told(measure: Measure) -> str:
+    """The unit of a table, behind what it shows."""
+    return " in percent" if measure.percent else ", 0 to 1"
+
+
+def holding(results: Results) -> str:
+    """Which samples hold every part."""
+    return f"whose truth holds every {results.settings.measure.part}"
+
+
+def counts(rows: Rows) -> str:
+    """How many samples were tested, such as `540 test samples`."""
+    return " or ".join(dict.fromkeys(counted(r) for _, seeds in rows for r in seeds))
+
+
+def noise_told(rows: Rows) -> list[str]:
+    """What the worst case and white noise are, where they are no shares of right samples."""
+    results = [r for _, seeds in rows for r in seeds]
+    measure, said = results[0].settings.measure, list[str]()
+    if measure.binary:
+        return said
+    if any(WORST in r.attacks for r in results):
+        text = (
+            "The worst case takes for each sample the attack that leaves the lowest "
+            f"{measure.name} of the sample"
+        )
+        parts = f"; its average over {measure.parts} may lie a little above one attack's"
+        said.append(text + (parts if measure.over == "parts" else "") + ".")
+    if any(r.white for r in results):
+        said.append("White noise is uniform in ± the amplitude named, the worst of so many draws.")
+    return said
+
+
+def doubts(rows: Rows) -> list[str]:
+    """What leaves the figures in doubt, as sentences."""
+    return united(
+        (label if len(rows) > 1 else "", r.remarks) for label, seeds in rows for r in seeds
     )
-    # "540 of 540" is all of them.
-    words = [one.partition(" of ") for one in found]
-    shown = dict.fromkeys(n if n == whole else n + of + whole for n, of, whole in words)
-    parts = dict.fromkeys(r.settings.get("part", "test") for _, seeds in rows for r in seeds)
-    return f"n = {' or '.join(shown)} {' and '.join(parts) or 'test'} samples"
+
+
+def check_rows(rows: Rows) -> None:
+    """Raise ValueError for results that do not belong into one table."""
+    if not any(seeds for _, seeds in rows):
+        raise ValueError("runs is empty, expected one evaluation or more")
+    labels = [label for label, _ in rows]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise ValueError(f"several runs are labelled {twice}; give distinct labels")
+    found = [(label, results) for label, seeds in rows for results in seeds]
+    for label, results in found:
+        if not len(results.at(CLEAN)):
+            raise ValueError(f"the results of {label} hold no clean pass; evaluate again")
+    check_comparable([(label, results, {}) for label, results in found])
+
+
+def curves(rows: Rows, attack: str = "") -> list[Curve]:
+    """What is left over the noise radius, from 0 (clean), one curve a network.
+
+    attack: the headline's if empty. Raises ValueError where it did not run.
+    """
+    check_rows(rows)
+    found = [(label, scores(seeds)) for label, seeds in rows if seeds]
+    all_scores = [of_one for _, of_one in found]
+    chosen = attack or headline(all_scores)
+    radii = [0.0, *radii_of(all_scores, chosen)]
+    if len(radii) < 2 or not chosen:
+        raise ValueError(f"the runs were not attacked with {chosen or 'anything'}; nothing to draw")
+    return [
+        Curve(label, np.array(radii), *_points(of_one, chosen, radii)) for label, of_one in found
+    ]
+
+
+def _points(
+    of_one: Scores, attack: str, radii: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    points = [of_one.get((attack, eps) if eps else WITHOUT) for eps in radii]
+    seeds = seeds_of(of_one)
+    known = [one if one is not None and one.seeds == seeds else None for one in points]
+    means = np.array([math.nan if one is None else one.mean for one in known])
+    stds = [math.nan if one is None else one.std for one in known]
+    spread = None if None in stds or seeds < 2 else np.array(stds, dtype=float)
+    return means, spread
 
 
 def epoch_told(results: Results) -> str:
     """Of which epoch the weights are and what picked it, in a sentence; empty where unknown."""
-    told = results.settings
-    if EPOCH not in told or PICKED not in told:
-        return ""
-    return f"Epoch {told[EPOCH]}, picked on validation by {told[PICKED]}."
+    epoch, picked = results.settings.epoch, results.settings.picked
+    return f"Epoch {epoch}, picked on validation by {picked}." if epoch and picked else ""
 
 
 def times_table(rows: Sequence[tuple[str, Sequence[float]]], standard: str, caption: str) -> Table:
@@ -81,18 +290,17 @@ def _three_digits(value: float) -> str:
 
 
 def sweep(rows: Sequence[tuple[float, Seeds]], attack: str, *, mean: bool) -> list[Series]:
-    """Accuracy over a swept option, one series without noise and one a noise radius.
+    """What is left over a swept option, one series without noise and one a noise radius.
 
     rows: the option's value, and the results with it; mean: add the geometric mean of them all.
     """
     ordered = sorted(rows, key=lambda row: row[0])
-    radii = _radii([("", seeds) for _, seeds in ordered])
+    radii = sorted({eps for _, seeds in ordered for r in seeds for eps in r.eps})
     shares = [
-        [[r.accuracy(), *(r.accuracy(attack, e) for e in radii)] for r in seeds]
-        for _, seeds in ordered
+        [[r.mean(), *(r.mean(attack, e) for e in radii)] for r in seeds] for _, seeds in ordered
     ]
     if mean:
-        shares = [[[*one, _geometric(one)] for one in seeds] for seeds in shares]
+        shares = [[[*one, float(np.prod(one) ** (1 / len(one)))] for one in s] for s in shares]
     labels = [CLEAN, *(f"at {e:g}" for e in radii), *(["geometric mean"] if mean else [])]
     found: list[Series] = []
     for number, label in enumerate(labels):
@@ -109,49 +317,6 @@ def sweep(rows: Sequence[tuple[float, Seeds]], attack: str, *, mean: bool) -> li
     return found
 
 
-def _geometric(shares: Sequence[float]) -> float:
-    return float(np.prod(shares) ** (1 / len(shares)))
-
-
-def measure(values: Any) -> Measure:
-    """Mean and standard deviation of one accuracy over the seeds."""
-    array = list(values)
-    mean, std = mean_and_std(array)
-    return Measure(mean, std, len(array))
-
-
-def curves(rows: Sequence[tuple[str, Seeds]], attack: str) -> list[Curve]:
-    """Accuracy over the noise radius, from 0 (clean), one curve a method."""
-    radii = (0.0, *_radii(rows))
-    found: list[Curve] = []
-    for label, seeds in rows:
-        points = [mean_and_std(r.accuracy(attack if e else CLEAN, e) for r in seeds) for e in radii]
-        std = np.array([s for _, s in points if s is not None])
-        found.append(
-            Curve(
-                label,
-                np.array(radii),
-                np.array([mean for mean, _ in points]),
-                std if len(std) == len(points) else None,
-            )
-        )
-    return found
-
-
-EXAMPLES = (
-    "id",
-    "attack",
-    "eps",
-    "label",
-    "prediction",
-    "clean_prediction",
-    "clean",
-    "noisy",
-    "classes",
-)
-"""The arrays of an examples.npz."""
-
-
 def margin_history(rows: Sequence[Mapping[str, float]]) -> MarginHistory:
     """The histograms of a run's margins.csv."""
     if not rows:
@@ -165,59 +330,5 @@ def margin_history(rows: Sequence[Mapping[str, float]]) -> MarginHistory:
     )
 
 
-def pick_example(
-    files: Mapping[str, Path], attack: str, *, fooled: str, firm: str
-) -> tuple[np.ndarray, str, list[ExampleRow]] | None:
-    """One test sample under several methods, for a picture: (clean image, class, rows), or None.
-
-    files: examples.npz of each method, by label. The sample is right without noise everywhere;
-    at the smallest radius at which one exists, the method `fooled` is wrong on it and the method
-    `firm` is right.
-    """
-    loaded = {label: read_arrays(path) for label, path in files.items()}
-    for label, path in files.items():
-        if lost := [name for name in EXAMPLES if name not in loaded[label]]:
-            raise ValueError(f"{path} is damaged: it lacks {lost[0]}; evaluate the model again")
-    if loaded[fooled]["clean"].ndim != 4:
-        return None  # Vectors and volumes are no pictures.
-    radii = np.unique(loaded[fooled]["eps"])
-    classes = loaded[fooled]["classes"].tolist()
-    for eps in radii:
-        at = {
-            label: {
-                int(data["id"][i]): i
-                for i in np.flatnonzero(np.isclose(data["eps"], eps) & (data["attack"] == attack))
-            }
-            for label, data in loaded.items()
-        }
-        for sample, i in at[fooled].items():
-            found = {label: places.get(sample) for label, places in at.items()}
-            if any(place is None for place in found.values()):
-                continue
-            label = loaded[fooled]["label"][i]
-            wrong = loaded[fooled]["prediction"][i] != label
-            if wrong and loaded[firm]["prediction"][found[firm]] == label:
-                rows = [
-                    ExampleRow(
-                        name,
-                        float(eps),
-                        _image(data["noisy"][found[name]]),
-                        classes[int(data["clean_prediction"][found[name]])],
-                        classes[int(data["prediction"][found[name]])],
-                    )
-                    for name, data in loaded.items()
-                ]
-                return _image(loaded[fooled]["clean"][i]), classes[int(label)], rows
-    return None
-
-
-def _image(sample: np.ndarray) -> np.ndarray:
-    return sample[0] if sample.shape[0] == 1 else np.moveaxis(sample, 0, -1)
-
-
-def _attacks(rows: Sequence[tuple[str, Seeds]]) -> list[str]:
-    return list(dict.fromkeys(a for _, seeds in rows for r in seeds for a in r.attacks))
-
-
-def _radii(rows: Sequence[tuple[str, Seeds]]) -> list[float]:
-    return sorted({e for _, seeds in rows for r in seeds for e in r.eps})
+def _first(rows: Rows) -> Results:
+    return next(results for _, seeds in rows for results in seeds)

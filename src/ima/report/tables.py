@@ -1,6 +1,6 @@
-"""Tables of measured shares, written as plain text, Markdown, CSV and LaTeX.
+"""Tables of measured qualities, written as plain text, Markdown, CSV and LaTeX.
 
-A table holds shares in 0..1; the text forms show percent with one decimal, CSV keeps the shares.
+A table holds 0..1; the text forms show it as its measure says, such as percent, CSV as it is.
 """
 
 from __future__ import annotations
@@ -13,19 +13,8 @@ from collections.abc import Callable, Sequence
 
 from rich.cells import cell_len
 
-from ima.report.cells import ABSENT, Cell, Measure, Table
+from ima.report.cells import Average, Table
 from ima.report.fold import fold
-
-__all__ = [
-    "ABSENT",
-    "Cell",
-    "Measure",
-    "Table",
-    "to_csv",
-    "to_latex",
-    "to_markdown",
-    "to_text",
-]
 
 WIDTH = 88
 """Characters to which a caption is folded in plain text."""
@@ -104,7 +93,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """The table as CSV with shares in 0..1: `<column> mean` and `<column> std`, empty if absent."""
+    """The table as CSV with 0..1: `<column> mean` and `<column> std`, empty if absent."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     header: list[str] = []
@@ -114,7 +103,7 @@ def to_csv(table: Table) -> str:
     for row in table.rows:
         line: list[str] = []
         for column, cell in enumerate(row):
-            if isinstance(cell, Measure):
+            if isinstance(cell, Average):
                 line.append("" if cell.absent else repr(float(cell.mean)))
                 line.append("" if cell.spread is None else repr(float(cell.spread)))
             else:
@@ -150,13 +139,8 @@ def _plain(table: Table) -> list[str]:
     texts += [[""] * len(table.columns) for _ in table.rows]
     for column in range(len(table.columns)):
         cells = [row[column] for row in table.rows]
-        means = [cell.percent if isinstance(cell, Measure) else _one_line(cell) for cell in cells]
-        spreads = [
-            f" ± {100 * cell.spread:.1f}"
-            if isinstance(cell, Measure) and cell.spread is not None
-            else ""
-            for cell in cells
-        ]
+        means = [cell.shown if isinstance(cell, Average) else _one_line(cell) for cell in cells]
+        spreads = [cell.beside if isinstance(cell, Average) else "" for cell in cells]
         # Means stay under means where only some cells have a deviation.
         wide = max(map(len, spreads))
         for number, (mean, spread) in enumerate(zip(means, spreads, strict=True), start=1):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ima.measures import DICE, Measure
 from ima.tasks.divergence import kl, log_probabilities
-from ima.tasks.masks import about_masks
+from ima.tasks.masks import about_masks, check_masks
 from ima.tasks.pixels import (
     column,
     count_pixels,
@@ -32,7 +32,7 @@ from ima.tasks.pixels import (
     wide,
 )
 from ima.tasks.task import Decision, Task
-from ima.tasks.trees import Tree, described, full
+from ima.tasks.trees import Tree, full
 from ima.tasks.usable import usable
 
 SMOOTH = 1e-5
@@ -117,7 +117,7 @@ class Segmentation(Task):
                 f"the model returned {len(outputs)} scales; weights has {len(self.weights)}"
             )
         for logits, truth in zip(outputs, targets, strict=False):
-            self._check(logits, truth)
+            check_masks(logits, truth, regions=self.regions, ignore_label=self.ignore_label)
 
     def labels(self, output: Tree, target: Tree) -> Tree:
         """The targets, one-hot ones as labels (B, *S); regions as they are."""
@@ -329,65 +329,6 @@ class Segmentation(Task):
         classes = torch.arange(1, logits.shape[1], device=logits.device)
         return labels, labels[:, None] == column(classes, logits), valid
 
-    def _check(self, logits: Tree, target: Tree) -> None:
-        if not isinstance(logits, Tensor) or not logits.is_floating_point():
-            came = logits.dtype if isinstance(logits, Tensor) else described(logits)
-            raise TypeError(
-                f"the model returned {came}; segmentation expects floating-point logits of shape "
-                "(batch, classes, *image), or a list of them: wrap the model so that it returns "
-                "these"
-            )
-        if not isinstance(target, Tensor):
-            raise TypeError(f"targets are {type(target).__name__}; expected tensors of labels")
-        if logits.ndim < 3 or logits.numel() == 0:
-            raise ValueError(
-                f"the model returned shape {tuple(logits.shape)}; segmentation expects "
-                "(batch, classes, *image)"
-            )
-        channels = logits.shape[1]
-        if not self.regions and channels < 2:
-            raise ValueError(
-                "the model returned one channel; labels need one for the background too: for a "
-                "single foreground through a sigmoid pass Segmentation(regions=True)"
-            )
-        batch, image = len(logits), tuple(logits.shape[2:])
-        fits = (
-            [(batch, channels, *image), (batch, channels + 1, *image)]
-            if self.regions
-            else [(batch, *image), (batch, 1, *image)]
-        )
-        if not self.regions and tuple(target.shape) == (batch, channels, *image):
-            _check_one_hot(target, self.ignore_label)
-            return
-        if tuple(target.shape) not in fits:
-            hot = "" if self.regions else f", or one-hot {(batch, channels, *image)}"
-            if not self.regions and tuple(target.shape) == (batch, channels + 1, *image):
-                hot += (
-                    ": if the last channel marks pixels to ignore, pass "
-                    "torch.where(y[:, -1] > 0, 255, y[:, :-1].argmax(1)) and ignore_label=255; if "
-                    "the first is a background that the model has no channel for, "
-                    "Segmentation(regions=True) and y[:, 1:]"
-                )
-            raise ValueError(
-                f"targets have shape {tuple(target.shape)} for an output of {tuple(logits.shape)}; "
-                f"expected {fits[0]} or {fits[1]}{hot}"
-            )
-        wrong = (target != 0) & (target != 1) if self.regions else self._strange(target, channels)
-        if bool(wrong.any()):
-            kind = "0 or 1" if self.regions else f"labels 0 to {channels - 1}"
-            kind += _scaled(target, channels, self.regions)
-            raise ValueError(
-                f"targets hold {float(target[wrong][0]):g}; the model's output has {channels} "
-                f"channels, so expected {kind}"
-                + ("" if self.ignore_label is None else f", or {self.ignore_label} to ignore")
-            )
-
-    def _strange(self, target: Tensor, classes: int) -> Tensor:
-        # Wide first: uint8 compared with -1 is compared with 255.
-        labels = target.long()
-        wrong = (labels < 0) | (labels >= classes) | (target != labels)
-        return wrong if self.ignore_label is None else wrong & (labels != self.ignore_label)
-
 
 def _labels(logits: Tensor, target: Tensor) -> Tensor:
     """One-hot targets of the output's shape as labels (B, *S); others as they are."""
@@ -395,40 +336,3 @@ def _labels(logits: Tensor, target: Tensor) -> Tensor:
     if target.ndim != logits.ndim or target.shape[1] == 1:
         return target
     return target.to(torch.uint8).argmax(1)
-
-
-def _check_one_hot(target: Tensor, ignore_label: int | None) -> None:
-    """Raise ValueError unless every pixel is 1 in one channel and 0 in the others."""
-    if bool(target.isnan().any()):
-        raise ValueError("targets hold nan; expected one-hot masks of 0 and 1, or labels")
-    there = target != 0
-    strange, counts = bool((there & (target != 1)).any()), there.sum(1)
-    if not strange and bool((counts == 1).all()):
-        return
-    listed = sorted(set(counts.flatten().tolist()))[:3]
-    if not strange and ignore_label is not None and listed == [0, 1]:
-        advice = (
-            "to ignore the pixels in no channel, pass labels: "
-            f"torch.where(y.sum(1) == 0, {ignore_label}, y.argmax(1))"
-        )
-    else:
-        advice = (
-            "for regions that overlap or leave pixels out pass Segmentation(regions=True), on the "
-            "command line --regions; for pixels to ignore pass labels, and their ignore_label"
-        )
-    raise ValueError(
-        f"targets have shape {tuple(target.shape)}, a channel for each of the model's, but not "
-        f"every pixel is 1 in one of them and 0 in the others (pixels in {listed} channels, "
-        f"values up to {float(target.max()):g}); {advice}"
-    )
-
-
-def _scaled(target: Tensor, channels: int, regions: bool) -> str:
-    """What may be meant by values that no target has."""
-    found = {float(value) for value in target.unique()[: channels + 3]}
-    if found <= {0.0, 255.0}:
-        other = "" if regions else "; where it marks pixels to ignore, ignore_label=255"
-        return f": where 255 marks the foreground, pass (y > 0){other}"
-    if not regions and found == {float(label) for label in range(1, channels + 1)}:
-        return ": they seem to count from 1, pass y - 1"
-    return ""

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from ima.attacks.walk import look
 from ima.data import Splits, load
 from ima.data.flip import flip_labels
-from ima.methods import METHODS, Method
+from ima.methods import Method
 from ima.networks import NETWORKS, find_builder
 from ima.networks.imported import ARGUMENTS
-from ima.tasks import Classification
-from ima.training.config import Config, Optimizer, method_options
+from ima.tasks import Task, check_fit
+from ima.training.config import Config, Optimizer, build_task, make_method
 from ima.training.layouts import find, search, unfit
 from ima.training.refusal import check_options
 
@@ -58,20 +58,26 @@ def load_splits(config: Config) -> Splits:
     """The config's data set, with the training labels flipped that `data.flip` asks for."""
     data = config.data
     splits = load(data.name, path=data.path, size=data.size, seed=data.seed)
+    if data.augment and splits.train.targets.ndim > 2:
+        raise ValueError(
+            f"data.augment is {', '.join(data.augment)}, which changes the images and not their "
+            f"targets of shape {tuple(splits.train.targets.shape[1:])}; leave it out"
+        )
     return flip_labels(splits, data.flip, data.seed) if data.flip else splits
 
 
 def build_method(config: Config, num_samples: int, *, augmented: bool) -> Method:
     """The config's method for a training part of so many samples."""
-    options = method_options(
-        config,
+    return make_method(
+        "method",
+        config.method,
         num_samples=num_samples,
         norm=config.norm,
         bounds=BOUNDS,
         seed=config.train.seed,
         augmented=augmented,
+        task=build_task(config),
     )
-    return METHODS[config.method.name].method(**options)
 
 
 def build_model(config: Config, splits: Splits) -> nn.Module:
@@ -108,13 +114,15 @@ def copyable(model: nn.Module) -> nn.Module:
     return model
 
 
-def check_fits(fabric: Fabric, model: nn.Module, name: str, splits: Splits) -> None:
+def check_fits(fabric: Fabric, model: nn.Module, task: Task, name: str, splits: Splits) -> None:
     """Raise ValueError where the network cannot take a training image, or has too few outputs."""
     # On the device of the training, where the network goes anyway.
     model, (x, y) = fabric.to_device(model), fabric.to_device(splits.train[[0]])
+    if splits.train.labels:
+        y.fill_(int(splits.train.targets.max()))
     try:
-        Classification().check(look(model, x), y.fill_(int(splits.train.targets.max())))
-    except (ValueError, TypeError, IndexError, RuntimeError) as error:
+        check_fit(task, look(model, x), y, len(x))
+    except Exception as error:  # whatever a network or a task of a user's own raises
         raise ValueError(
             f"network {name!r} cannot take samples of shape {splits.shape} and tell "
             f"{splits.num_classes} classes apart: {error}. Take one that does (`ima list "

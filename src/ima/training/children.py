@@ -1,38 +1,50 @@
-"""Runs of a comparison, each command in a process of its own that ends with this one."""
+"""Commands of a comparison, each in a process of its own that ends with this one."""
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from enum import Enum, auto
-from functools import partial
 from pathlib import Path
 
 from ima.budget import OUT_OF_TIME, Budget, OutOfTime
-from ima.cores import threads
-from ima.training.processes import PROGRAM, run, side_by_side
-from ima.training.run import JOBS, Run
+from ima.training.processes import PROGRAM, heeding, run
+from ima.training.run import JOBS
 
 Report = Callable[[str, int, int], None]
-"""Is told (folder, done, total) as work is done."""
+"""Is told (name, done, total) as work is done."""
 
 LEAST = 2.0
 """Seconds below which nothing is started any more."""
 
+LOOK = 0.5
+"""Seconds between two looks for a signal."""
+
+TAIL, FEW = 8, 3
+"""So many last lines of a log, and so many names, stand in messages."""
+
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done to a run: the words of an `ima` command."""
+    """A command of this library.
 
-    run: Run
+    name: in messages; words: after `ima`; log: what it prints, anew each time; environ: variables
+    of its own; done: nothing remains of it; ended: whether its exit code means that it is done;
+    timed: it takes --time-budget, and stops itself; renewed: for others, tells what they would
+    continue from; begin: called with it before it starts.
+    """
+
+    name: str
     words: tuple[str, ...]
-
-    @property
-    def log(self) -> Path:
-        """What the command prints."""
-        return self.run.folder / f"{self.words[0]}.log"
+    log: Path
+    environ: Mapping[str, str] = field(default_factory=dict[str, str])
+    done: bool = False
+    ended: Callable[[int], bool] = lambda code: code == 0
+    timed: bool = True
+    renewed: Callable[[], object] = lambda: None
+    begin: Callable[[Work], None] = lambda _: None
 
 
 class End(Enum):
@@ -44,67 +56,94 @@ class End(Enum):
 
 
 def work_off(
-    work: Sequence[Work], *, jobs: int, device: str, budget: Budget | None, report: Report
+    chains: Sequence[Sequence[Work]],
+    *,
+    jobs: int,
+    environ: Mapping[str, str],
+    budget: Budget | None,
+    report: Report,
 ) -> None:
-    """Do all of it, `jobs` at a time, each with an equal share of the cores.
+    """Do chains of work, `jobs` at a time, each up to the first piece that does not end well.
 
-    Every command gets the time that is left when it starts; none but the first is started when it
-    is over.
+    environ: the variables of all. Every command gets the time that is left when it starts; none but
+    the first is started when it is over.
     Raises RuntimeError with the last lines of the commands that failed, after the others have
     ended; OutOfTime where some were stopped for time; SystemExit with 128 + the number of a signal
     that ends this process. Whatever ends it ends the commands too.
     """
-    if not work:
+    left = [[item for item in chain if not item.done] for chain in chains]
+    left = [chain for chain in left if chain]
+    if not left:
         return
-    each = str(threads(jobs))
-    environ = {
-        **os.environ,
-        "OMP_NUM_THREADS": each,
-        "MKL_NUM_THREADS": each,
-        JOBS: str(min(jobs, len(work))),
-    }
-    halt = threading.Event()
+    halt, counted = threading.Event(), 0
+    shared = {**environ, JOBS: str(min(jobs, len(left)))}
 
-    def one(item: Work) -> End:
-        if halt.is_set():
-            return End.STOPPED
-        limit: list[str] = []
-        if budget is not None:
-            # Training can stop within an epoch; what an evaluation loses is a whole batch.
-            least = LEAST if item.words[0] == "train" else max(LEAST, budget.untimed())
-            if not budget.admits(least):
-                return End.STOPPED
-            # The first one is started in any case, and does a batch at least.
-            budget.did()
-            limit = ["--time-budget", f"{max(1, int(budget.left()))}s"]
-        command = [*PROGRAM, *item.words, "--device", device, *limit]
-        # What another command on this run still prints, after a SIGKILL of its parent, goes to the
-        # old file.
-        item.log.unlink(missing_ok=True)
-        with item.log.open("w", encoding="utf-8") as log:
-            code = run(command, stdout=log, env=environ, halt=halt)
-        if item.words[0] == "train" and item.run.diverged.exists():
-            # It would diverge again: that is its result.
-            return End.DONE
-        return {0: End.DONE, OUT_OF_TIME: End.STOPPED}.get(code, End.FAILED)
+    def follow(chain: Sequence[Work]) -> tuple[Work, End]:
+        for item in chain:
+            if (end := _one(item, shared, budget, halt)) is not End.DONE:
+                return item, end
+        return chain[-1], End.DONE
 
-    counted = 0
-
-    def tell(number: int, end: End) -> None:
-        nonlocal counted
-        if end is End.DONE:
-            counted += 1
-            report(str(work[number].run.folder), counted, len(work))
-
-    ends = side_by_side([partial(one, item) for item in work], jobs=jobs, halt=halt, done=tell)
-    failed = [item for item, end in zip(work, ends, strict=True) if end is End.FAILED]
-    if failed:
+    with heeding(halt) as heed, ThreadPoolExecutor(jobs) as pool:
+        try:
+            running = [pool.submit(follow, chain) for chain in left]
+            waiting = {*running}
+            while waiting:
+                # A signal that another thread is given, or that comes just before a wait, does not
+                # end that wait.
+                heed()
+                ended, waiting = wait(waiting, timeout=LOOK, return_when=FIRST_COMPLETED)
+                for item, end in (future.result() for future in ended):
+                    if end is End.DONE:
+                        counted += 1
+                        report(item.name, counted, len(left))
+        except BaseException:
+            # The pool would wait for what runs, and then do the rest.
+            halt.set()
+            raise
+    ends = [future.result() for future in running]
+    if failed := [item for item, end in ends if end is End.FAILED]:
         raise RuntimeError("\n".join(map(_failure, failed)))
-    if End.STOPPED in ends:
-        what = work[0].words[0]
-        raise OutOfTime(f"the time is up: `ima {what}` is done for {counted} of {len(work)} runs")
+    if stopped := [item.name for item, end in ends if end is End.STOPPED]:
+        more = f" and {len(stopped) - FEW} more" if len(stopped) > FEW else ""
+        raise OutOfTime(
+            f"the time is up at {', '.join(stopped[:FEW])}{more}: {counted} of {len(left)} are done"
+        )
+
+
+def _one(
+    item: Work, environ: Mapping[str, str], budget: Budget | None, halt: threading.Event
+) -> End:
+    limit: list[str] = []
+    first, before = False, item.renewed()
+    # Training can stop within an epoch; what an evaluation loses is a whole batch.
+    untimed = budget.untimed() if budget is not None and item.words[0] == "evaluate" else 0.0
+    if halt.is_set() or (budget is not None and not budget.admits(max(LEAST, untimed))):
+        return End.STOPPED
+    if budget is not None:
+        # The first one is started in any case, and does a batch at least.
+        first = not budget.worked
+        budget.did()
+        limit = ["--time-budget", f"{max(1, int(budget.left()))}s"] if item.timed else []
+
+    def over() -> bool:
+        """Whether to end it for time; the first one when it has left something to continue from."""
+        late = not item.timed and budget is not None and budget.over()
+        return late and not (first and item.renewed() == before)
+
+    item.log.parent.mkdir(parents=True, exist_ok=True)
+    item.begin(item)
+    # What another command of this name still prints, after a SIGKILL of its parent, goes to the
+    # old file.
+    item.log.unlink(missing_ok=True)
+    with item.log.open("w", encoding="utf-8") as log:
+        command, own = [*PROGRAM, *item.words, *limit], {**environ, **item.environ}
+        code = run(command, stdout=log, env=own, halt=halt, over=over)
+    if item.ended(code):
+        return End.DONE
+    return End.STOPPED if code == OUT_OF_TIME or halt.is_set() or over() else End.FAILED
 
 
 def _failure(item: Work) -> str:
-    tail = item.log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
-    return f"{item.run.folder} failed, see {item.log}:\n  " + "\n  ".join(tail)
+    tail = item.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+    return f"{item.name} failed, see {item.log}:\n  " + "\n  ".join(tail)

@@ -6,18 +6,21 @@ was stopped continues where it was, and runs that two rows share are made once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ima.budget import Budget
+from ima.cores import threads
 from ima.evaluation import store
-from ima.evaluation.results import WORST, Results
+from ima.evaluation.results import Results
 from ima.evaluation.settings import VALIDATION
 from ima.evaluation.subject import record
-from ima.files import digest
+from ima.training.asked import answers
 from ima.training.build import load_splits
 from ima.training.checkpoint import CheckpointError, peek
 from ima.training.children import Report, Work, work_off
@@ -25,7 +28,7 @@ from ima.training.config import Config, ConfigError, Named, parse
 from ima.training.picking import rule
 from ima.training.rows import Row, rows
 from ima.training.run import Run
-from ima.training.trust import UntrustedError
+from ima.training.trust import UntrustedError, import_paths
 
 
 @dataclass(frozen=True)
@@ -191,40 +194,41 @@ def make(
     others have ended; OutOfTime when the budget is spent.
     """
     runs = unique(run for p in plans for c in p.candidates for run in c.runs)
-    train = [
-        Work(run, ("train", "--resume", str(run.folder), *_again(run, "network.name=")))
-        for run in runs
-        if not finished(run) and not run.diverged.exists()
-    ]
+    train = [run for run in runs if not finished(run) and not run.diverged.exists()]
     if train:
         # Data that is missing is told once, before anything starts.
-        load_splits(train[0].run.config())
-    work_off(train, jobs=jobs, device=device, budget=budget, report=report)
+        load_splits(train[0].config())
+    each = str(threads(jobs))
+    environ = {**os.environ, "OMP_NUM_THREADS": each, "MKL_NUM_THREADS": each}
+    do = partial(work_off, jobs=jobs, environ=environ, budget=budget, report=report)
+    do([[_train(run, device)] for run in train])
     rivals = unique(
         run for p in plans if p.tuned for c in p.candidates if not c.diverged() for run in c.runs
     )
-    judge = [
-        Work(run, (*_evaluate(run), VALIDATION)) for run in rivals if not tested(run, VALIDATION)
-    ]
-    work_off(judge, jobs=jobs, device=device, budget=budget, report=report)
+    do([[_evaluate(run, VALIDATION, device)] for run in rivals if not tested(run, VALIDATION)])
     shown = unique(run for p in plans if not p.chosen().diverged() for run in p.chosen().runs)
-    test = [
-        Work(run, (*_evaluate(run), missing))
-        for run in shown
-        if (missing := _untested(run)) is not None
-    ]
-    work_off(test, jobs=jobs, device=device, budget=budget, report=report)
+    do([[_evaluate(run, which, device)] for run in shown if (which := _untested(run)) is not None])
 
 
-def _again(run: Run, word: str) -> tuple[str, ...]:
-    """The run's network after this word, where it must be said again to be imported."""
-    name = run.config().network.name
-    return (word + name,) if ":" in name else ()
+def _trust(run: Run) -> tuple[str, ...]:
+    """The word that what its config imports may run: it is what the user's own config names."""
+    return ("--trust",) if any(import_paths(run.config().model_dump())) else ()
 
 
-def _evaluate(run: Run) -> tuple[str, ...]:
-    """The words of its evaluation, up to which weights."""
-    return ("evaluate", str(run.folder), *_again(run, "--model="), "--checkpoint")
+def _train(run: Run, device: str) -> Work:
+    return Work(
+        str(run.folder),
+        ("train", "--resume", str(run.folder), *_trust(run), "--device", device),
+        run.folder / "train.log",
+        # One that has diverged would diverge again: that is its result.
+        ended=lambda code: code == 0 or run.diverged.exists(),
+    )
+
+
+def _evaluate(run: Run, which: str, device: str) -> Work:
+    words = ("evaluate", str(run.folder), *_trust(run), "--checkpoint", which)
+    log = run.folder / "evaluate.log"
+    return Work(str(run.folder), (*words, "--device", device), log)
 
 
 def slug(method: Named, differs: Mapping[str, Any] | None = None) -> str:
@@ -233,7 +237,7 @@ def slug(method: Named, differs: Mapping[str, Any] | None = None) -> str:
     options = [
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in named
     ]
-    return "-".join([method.name, *options]).replace("/", "_").replace(" ", "")
+    return "-".join([method.name, *options]).translate({ord("/"): "_", ord(":"): "_", ord(" "): ""})
 
 
 def finished(run: Run) -> bool:
@@ -253,15 +257,12 @@ def tested(run: Run, which: str) -> bool:
     weights = run.weights("best" if which == VALIDATION else which)
     if not store.there(path) or not weights.exists():
         return False
-    found = Results.from_csv(path)
-    if found.settings.file != digest(weights) or found.settings.seed != 0:
-        return False
     if which == VALIDATION:
-        return found.attacks == wanted.attacks[:1] and found.eps == (wanted.middle,)
-    attacks = set(wanted.attacks_on(which))
-    radii = set(wanted.eps) if attacks else set[float]()
-    whole = found.settings.covers(wanted.samples) is True
-    return whole and attacks == set(found.attacks) - {WORST} and radii == set(found.eps)
+        attacks, eps, samples = wanted.attacks[:1], (wanted.middle,), None
+    else:
+        attacks, samples = wanted.attacks_on(which), wanted.samples
+        eps = wanted.eps if attacks else ()
+    return answers(Results.from_csv(path), weights, attacks, eps, samples, seed=0)
 
 
 def _untested(run: Run) -> str | None:
@@ -297,8 +298,9 @@ def _run(candidate: Config, seed: int, folder: Path) -> Run:
     place = folder / f"seed{seed}"
     if not (place / "config.yaml").exists():
         return Run.create(place, wanted)
-    # The user's config names the network; a run that names another one is another run.
-    run = Run.open(place, trust=(wanted.network.name,))
+    # What the user's config names; a run that names something else is another run.
+    named = {name for _, name, _ in import_paths(values)}
+    run = Run.open(place, trust=named)
     other = f"{place} holds a run of other settings; name another folder with --out, or delete it"
     try:
         made = run.config()

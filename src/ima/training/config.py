@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ima.data import DATASETS
+from ima.data import find_loader
 from ima.evaluation.attacks import find_attack
-from ima.methods import METHODS
+from ima.imported import nearest
+from ima.methods import Method, find_method
 from ima.networks import NETWORKS, find_builder
 from ima.networks.imported import ARGUMENTS
 from ima.plain_yaml import YamlError
 from ima.plain_yaml import parse as parse_yaml
+from ima.tasks import Task, check_task, find_task
 from ima.training.refusal import (
     ConfigError,
     ask,
-    check_name,
     check_numbers,
     check_options,
-    nearest,
     parameters,
     read_yaml,
     validate,
 )
 from ima.training.rows import rows
 from ima.training.settings import Comparison, Config, Evaluate, Named, Optimizer, Train
-from ima.training.trust import Trust, UntrustedError, check_trust
+from ima.training.trust import Trust, UntrustedError, check_trust, import_paths
 
 __all__ = [
     "Comparison",
@@ -38,12 +38,17 @@ __all__ = [
     "Named",
     "Optimizer",
     "Train",
+    "build_task",
     "load_config",
+    "make_method",
     "method_options",
     "packaged",
     "parse",
     "warnings",
 ]
+
+METHOD = ("__call__", "end_epoch", "state_dict", "load_state_dict")
+"""What a method must have."""
 
 PROVIDED = ("num_samples", "norm", "bounds", "augmented", "task", "seed")
 """Arguments of a method that the trainer sets; a config cannot."""
@@ -59,7 +64,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = (), trust: bool =
     """The config in a YAML file, or one that comes with the library, by its name.
 
     overrides: `key=value` with dots for nesting; values are YAML. trust: whether a config in
-    the folder of a run may name a network by its import path; a file of one's own may anyway.
+    the folder of a run may name something by its import path; a file of one's own may anyway.
     Raises ConfigError for anything that cannot be run, FileNotFoundError for a missing file.
     """
     path = Path(source)
@@ -83,13 +88,14 @@ def load_config(source: str | Path, overrides: Sequence[str] = (), trust: bool =
             )
         path = known[str(source)]
     values = read_yaml(path)
-    written = _network(values)
+    said: dict[str, Any] = {}
     for override in overrides:
         _override(values, override)
-    # What the command line says itself, and what a file of the user's own says.
-    own = trust or not _of_a_run(path) or _network(values) != written or _said(overrides, written)
+        _override(said, override)
+    # What a file of the user's own says, and what the command line says itself.
+    own = trust or not _of_a_run(path)
     try:
-        return parse(values, trust=own)
+        return parse(values, trust=own or {name for _, name, _ in import_paths(said)})
     except UntrustedError as error:
         raise UntrustedError(f"{path}: {error}") from error
 
@@ -100,35 +106,23 @@ def _of_a_run(path: Path) -> bool:
     return path.name == "config.yaml" and any((path.parent / name).exists() for name in left)
 
 
-def _network(values: Mapping[str, Any]) -> object:
-    network = values.get("network")
-    return network.get("name") if isinstance(network, dict) else network
-
-
-def _said(overrides: Sequence[str], name: object) -> bool:
-    """Whether the overrides say a network's name again."""
-    again: dict[str, Any] = {}
-    for override in overrides:
-        _override(again, override)
-    return name is not None and _network(again) == name
-
-
 def parse(values: Mapping[str, Any], *, trust: Trust = True) -> Config:
     """A config from nested values. Raises ConfigError, which names every key at fault.
 
-    trust: which networks by import path may be imported.
+    trust: which import paths may be followed.
     """
     check_numbers(values)
     config = validate(Config, values)
-    check_name("data.name", config.data.name, DATASETS)
-    check_trust(config.network, trust)
+    check_trust(config.model_dump(), trust)
+    ask("data.name", find_loader, config.data.name)
+    task = build_task(config)
     builder = ask("network.name", find_builder, config.network.name)
     options = check_options("network", builder, config.network, ARGUMENTS)
     for key, value in options.items():
         # Widths and depths; an imported network may mean anything.
         if config.network.name in NETWORKS and isinstance(value, int) and value < 1:
             raise ConfigError(f"network.{key}: is {value}; expected at least 1")
-    _check_method("method", config.method)
+    make_method("method", config.method, num_samples=1, task=task)
     for name in (*config.evaluate.attacks, *config.evaluate.attacks_on("last")):
         row, _ = ask("evaluate.attacks", find_attack, name)
         if row.amplitude is not None:
@@ -139,17 +133,57 @@ def parse(values: Mapping[str, Any], *, trust: Trust = True) -> Config:
     _check_epochs("train", config.train)
     for row in rows(config):
         for candidate in row.candidates:
-            _check_method(f"{row.place}.method", candidate.method)
+            make_method(f"{row.place}.method", candidate.method, num_samples=1, task=task)
             _check_epochs(f"{row.place}.train", candidate.train)
     return config
 
 
+def build_task(config: Config) -> Task | None:
+    """What the network's outputs mean; None where the config says nothing of it.
+
+    Then it is classification, in which a method may make choices of its own.
+    """
+    if config.task == Config.model_fields["task"].default:
+        return None
+    constructor = ask("task.name", find_task, config.task.name).task
+    options = check_options("task", constructor, config.task, ())
+    return ask("task", lambda: check_task(constructor(**options)))
+
+
 def method_options(config: Config, **provided: Any) -> dict[str, Any]:
     """The arguments of the config's method: its options, and those of `provided` that it takes."""
-    constructor = METHODS[config.method.name].method
+    return _options("method", config.method, provided)[1]
+
+
+def make_method(place: str, method: Named, **provided: Any) -> Method:
+    """A method with its options, and with those of the `PROVIDED` arguments that it takes.
+
+    place: its key, for errors. Raises ConfigError for options that do not fit, for a task that it
+    does not serve, and for what is no method.
+    """
+    constructor, options = _options(place, method, provided)
+    if provided.get("task") is not None and "task" not in options:
+        raise ConfigError(
+            f"{place}: {method.name} takes no task, so it serves the default one, classification"
+        )
+    made = ask(place, partial(constructor, **options))
+    lacks = [name for name in METHOD if not callable(getattr(made, name, None))]
+    if lacks:
+        raise ConfigError(
+            f"{place}: {method.name} made an object of type {type(made).__name__}, which has no "
+            f"{', '.join(lacks)}; expected a method, see ima.Method, or ima.Noisy to build on"
+        )
+    return made
+
+
+def _options(
+    place: str, method: Named, provided: Mapping[str, Any]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """A method's class, and all its arguments."""
+    constructor = ask(f"{place}.name", find_method, method.name).method
+    options = check_options(place, constructor, method, PROVIDED)
     taken = parameters(constructor)
-    options = check_options("method", constructor, config.method, PROVIDED)
-    return {**{k: v for k, v in provided.items() if k in taken}, **options}
+    return constructor, {**{k: v for k, v in provided.items() if k in taken}, **options}
 
 
 def warnings(config: Config) -> list[str]:
@@ -163,15 +197,6 @@ def warnings(config: Config) -> list[str]:
             f"method.delta to {options['eps'] / epochs:g} or train longer"
         ]
     return []
-
-
-def _check_method(place: str, method: Named) -> None:
-    check_name(f"{place}.name", method.name, METHODS)
-    constructor = METHODS[method.name].method
-    options = check_options(place, constructor, method, PROVIDED)
-    if "num_samples" in parameters(constructor):
-        options["num_samples"] = 1
-    ask(place, partial(constructor, **options))
 
 
 def _check_epochs(place: str, train: Train) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from ima.training.inert_pickle import Made
+from ima.inert_pickle import Made, kind_of
 from ima.training.stored import Stored, resolve
 
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -133,18 +133,6 @@ def _plain(value: Any) -> bool:
     """Whether it is a list of numbers and texts, which has nothing to do with weights."""
     kinds = bool | int | float | str | bytes | None
     return isinstance(value, list | tuple) and all(isinstance(one, kinds) for one in value)
-
-
-def kind_of(value: Any) -> str:
-    """The name of a value's type, as the file names it."""
-    if not isinstance(value, Made):
-        return type(value).__name__
-    made = value.by
-    if isinstance(made, Made):  # as PyTorch's old files keep a network's class and source
-        made = made.arguments[1] if len(made.arguments) > 1 else "object"
-    if str(made).endswith("._reconstructor") and value.arguments:
-        made = value.arguments[0]
-    return str(made)
 
 
 def some(names: Sequence[str], few: int = FEW) -> str:

@@ -29,7 +29,10 @@ from ima.budget import Budget, OutOfTime
 from ima.data import Part, Splits
 from ima.data.augment import augment_share
 from ima.files import write_text
+from ima.margins import Margins
 from ima.methods import Method, Standard
+from ima.methods.base import check_step
+from ima.tasks import Task, check_task
 from ima.training import lengths
 from ima.training.amid import Amid, summary
 from ima.training.batches import batch_seed, batches, epoch_seed
@@ -45,7 +48,7 @@ from ima.training.build import (
     learning_rate,
 )
 from ima.training.checkpoint import load_file, note_of, save_weights
-from ima.training.config import Config
+from ima.training.config import Config, build_task
 from ima.training.events import Events
 from ima.training.lock import Lock
 from ima.training.pace import Pace
@@ -113,7 +116,7 @@ def _prepared(
     budget: Budget | None,
 ) -> _Trainer:
     config = run.config()
-    splits = splits_of(run)
+    splits, task = splits_of(run), check_task(build_task(config))
     torch.manual_seed(epoch_seed(config.train.seed, 0))
     model = build_model(config, splits)
     if init is None and run.begun and run.initial.exists():
@@ -129,7 +132,7 @@ def _prepared(
     if any(said[1:]):
         splits = replace(splits, note=" ".join(filter(None, said)))
     if not run.state.exists():
-        check_fits(fabric, model, config.network.name, splits)
+        check_fits(fabric, model, task, config.network.name, splits)
     if fabric.is_global_zero:
         # Here for a new run, because one that is refused up to here leaves no folder.
         lock.take()
@@ -148,14 +151,18 @@ def _prepared(
         average = AveragedModel(
             copyable(model), multi_avg_fn=get_ema_multi_avg_fn(config.train.ema), use_buffers=True
         )
-    data = [fabric.to_device(part) for part in (splits.train.images, splits.train.targets)]
+    train = replace(
+        splits.train,
+        images=fabric.to_device(splits.train.images),
+        targets=fabric.to_device(splits.train.targets),
+    )
     timed = [row["val_seconds"] for row in run.epochs() if "val_seconds" in row]
     pace = Pace(budget, timed[-1] if timed else None)
     best = Best(picks=rule_name(config))
     known = {**origin(config, splits), lengths.LENGTHS: spans}
     state = State(model, wrapped, optimizer, average, method, best, origin=known)
     return _Trainer(
-        fabric, run, config, splits, Part(*data), state, watcher, pace, mark(config, splits)
+        fabric, run, config, task, splits, train, state, watcher, pace, mark(config, splits)
     )
 
 
@@ -166,6 +173,7 @@ class _Trainer:
     fabric: Fabric
     run: Run
     config: Config
+    task: Task
     splits: Splits
     train: Part
     state: State
@@ -212,7 +220,7 @@ class _Trainer:
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
         warming = epoch < config.standard_epochs
-        method = Standard() if warming else self.state.method
+        method = Standard(task=self.task) if warming else self.state.method
         self.state.wrapped.train()
         total = math.ceil(len(self.train) / config.batch_size)
         saved = amid.batches
@@ -272,7 +280,7 @@ class _Trainer:
         if fabric.world_size > 1:
             state.share_statistics()
         with fabric.autocast():
-            step = method(state.wrapped, x, y, ids)
+            step = check_step(method(state.wrapped, x, y, ids), method)
         state.optimizer.zero_grad()
         fabric.backward(step.loss)
         state.optimizer.step()
@@ -338,7 +346,7 @@ class _Trainer:
         save_weights(run.weights("last"), state.chosen.state_dict(), run=self.mark)
         run.add_epoch(row)
         margins = getattr(state.method, "margins", None)
-        if margins is not None and epoch >= self.config.train.standard_epochs:
+        if isinstance(margins, Margins) and epoch >= self.config.train.standard_epochs:
             run.add_margins(epoch, *margins.histogram(MARGIN_BINS))
         # Written last: whatever was interrupted before is done again.
         state.save(run.state, self.fabric, epoch)

@@ -27,10 +27,11 @@ from ima.evaluation.minimal import minimal
 from ima.evaluation.remarks import said_beside
 from ima.files import write_arrays
 from ima.margins import Margins
-from ima.methods import METHODS
-from ima.tasks import Classification
+from ima.methods import METHODS, find_method
+from ima.tasks import Task, check_task
 from ima.training.build import BOUNDS, build_fabric, build_method, build_model
 from ima.training.checkpoint import load_state
+from ima.training.config import build_task
 from ima.training.refusal import parameters
 from ima.training.run import Run
 from ima.training.samples import splits_of
@@ -63,6 +64,7 @@ def measure_margins(
     FileNotFoundError before the run's first epoch is done.
     """
     config = run.config()
+    task = check_task(build_task(config))
     if samples < 1:
         raise ValueError(f"samples is {samples}; expected at least 1")
     if not keeps_margins(config.method.name):
@@ -92,19 +94,20 @@ def measure_margins(
     model = fabric.to_device(model)
 
     chosen = _subset(splits.train, samples, seed)
+    train = splits.train
     found = minimal(
         model,
-        Part(splits.train.images[chosen], splits.train.targets[chosen]),
+        replace(train, images=train.images[chosen], targets=train.targets[chosen]),
         config.evaluate.eps,
         norm=config.norm,
         bounds=BOUNDS,
+        task=task,
         batch_size=config.evaluate.batch_size,
         seed=seed,
         progress=progress,
     )
     at = {int(chosen[row.id]): row for row in found.rows}
-    predicted = _predictions(model, splits.train, config.evaluate.batch_size).tolist()
-    labels: list[int] = splits.train.targets.tolist()
+    labels, predicted = _decisions(model, train, task, config.evaluate.batch_size)
     rows: list[Estimate] = []
     for i, (label, said, margin) in enumerate(zip(labels, predicted, margins, strict=True)):
         row = Estimate(i, label, splits.flipped.get(i, label), said, float(margin))
@@ -115,7 +118,7 @@ def measure_margins(
         data=splits.name,
         epoch=epoch,
         total=len(rows),
-        classes=splits.classes,
+        classes=splits.classes if train.labels else ("right", "wrong"),
         # As margins are kept: the float32 of 3.3 is below 3.3.
         cap=float(np.float32(kept.cap)),
         # The same run gives the same file.
@@ -131,7 +134,7 @@ def measure_margins(
 
 def keeps_margins(name: str) -> bool:
     """Whether the method of this name keeps a margin for each training sample."""
-    return "num_samples" in parameters(METHODS[name].method)
+    return "num_samples" in parameters(find_method(name).method)
 
 
 def _subset(part: Part, samples: int, seed: int) -> NDArray[np.int64]:
@@ -140,13 +143,19 @@ def _subset(part: Part, samples: int, seed: int) -> NDArray[np.int64]:
     return np.flatnonzero(stratified(part.targets.numpy(), samples, seed))
 
 
-def _predictions(model: nn.Module, part: Part, batch_size: int) -> Tensor:
+def _decisions(
+    model: nn.Module, part: Part, task: Task, batch_size: int
+) -> tuple[list[int], list[int]]:
+    """Each sample's label and prediction; where there are no labels, 0, and 0 if right, else 1."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     found: list[Tensor] = []
     for ids in torch.arange(len(part)).split(batch_size):
-        x = part[ids][0].to(device)
-        found.append(Classification().predict(look(model, x)).cpu())
-    return torch.cat(found)
+        x, y = (tensor.to(device) for tensor in part[ids])
+        output = look(model, x)
+        found.append((task.predict(output) if part.labels else ~task.correct(output, y)).cpu())
+    predicted = torch.cat(found).long()
+    labels = part.targets if part.labels else torch.zeros_like(predicted)
+    return labels.tolist(), predicted.tolist()
 
 
 def _write_atlas(path: Path, splits: Splits, margins: NDArray[np.float64], seed: int) -> None:

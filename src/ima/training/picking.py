@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ima.methods import METHODS
+from ima.methods import find_method
 from ima.training.checkpoint import CheckpointError, peek
 from ima.training.run import Run
 from ima.training.settings import Config
@@ -45,7 +45,7 @@ RULES: Mapping[str, Rule] = {
 
 def rule_name(config: Config) -> str:
     """The name of the rule by which a new run of this config picks its epoch."""
-    return METHODS[config.method.name].picks
+    return find_method(config.method.name).picks
 
 
 def rule(config: Config) -> Rule:

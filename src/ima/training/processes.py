@@ -1,4 +1,4 @@
-"""Commands in processes of their own, side by side, that end with this one whatever ends it.
+"""Commands in processes of their own that end with this one, whatever ends it.
 
 A signal to this process ends them first; they notice by themselves when it is killed outright.
 """
@@ -12,18 +12,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TextIO, TypeVar
+from typing import TextIO
 
 from ima.parent import PARENT, PATIENCE
-
-T = TypeVar("T")
-
-LOOK = 0.5
-"""Seconds between two looks for a signal."""
 
 STOPS = [
     number
@@ -82,38 +76,6 @@ def run(
     return process.returncode
 
 
-def side_by_side(
-    tasks: Sequence[Callable[[], T]],
-    *,
-    jobs: int,
-    halt: threading.Event,
-    done: Callable[[int, T], None] | None = None,
-) -> list[T]:
-    """What the tasks return, `jobs` at a time, each in a thread; they must look at `halt`.
-
-    done: is told the number and the result of each as it ends. Raises what a task raises, and
-    KeyboardInterrupt, or SystemExit with 128 + its number, for a signal that would end this
-    process; `halt` is set then, and what runs has ended.
-    """
-    with _heeding(halt) as heed, ThreadPoolExecutor(jobs) as pool:
-        try:
-            running = [pool.submit(task) for task in tasks]
-            left = {future: number for number, future in enumerate(running)}
-            while left:
-                # A signal that another thread is given, or that comes just before a wait, does not
-                # end that wait.
-                heed()
-                for future in wait(left, timeout=LOOK, return_when=FIRST_COMPLETED).done:
-                    number, result = left.pop(future), future.result()
-                    if done is not None:
-                        done(number, result)
-        except BaseException:
-            # The pool would wait for what runs, and then do the rest.
-            halt.set()
-            raise
-    return [future.result() for future in running]
-
-
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a command, if it runs, together with the processes that it started."""
     for end in ("SIGTERM", "SIGKILL"):
@@ -131,9 +93,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _heeding(halt: threading.Event) -> Generator[Callable[[], None]]:
+def heeding(halt: threading.Event) -> Generator[Callable[[], None]]:
     """Let signals that would end this process at once set `halt`, and be raised by what it yields.
 
+    KeyboardInterrupt, or SystemExit with 128 + the number; at the end too, if none was raised.
     Raised where they come they could leave a lock of the pool's taken, for which its threads wait.
     """
     came: list[int] = []
@@ -148,17 +111,23 @@ def _heeding(halt: threading.Event) -> Generator[Callable[[], None]]:
         if came:
             sys.exit(128 + came[0])
 
-    main = threading.current_thread() is threading.main_thread()
     # Those that are ignored, as under nohup, or handled by the program around this one, stay so.
-    before = {n: signal.getsignal(n) for n in STOPS if main}
-    ours = {n: old for n, old in before.items() if old in DEFAULTS}
-    for number in ours:
-        signal.signal(number, note)
-    try:
+    with handling([number for number in STOPS if signal.getsignal(number) in DEFAULTS], note):
         yield heed
         heed()
+
+
+@contextmanager
+def handling(
+    numbers: Sequence[int], handler: Callable[[int, FrameType | None], None]
+) -> Generator[None]:
+    """Within: signals are handled so; none arrives in other threads than the main one."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in numbers if main}
+    try:
+        yield
     finally:
-        for number, old in ours.items():
+        for number, old in before.items():
             signal.signal(number, old)
 
 
@@ -178,14 +147,12 @@ def ending_workers() -> Generator[None]:
 
     main = threading.current_thread() is threading.main_thread()
     ours = [n for n in STOPS if main and signal.getsignal(n) is signal.SIG_DFL]
-    for number in ours:
-        signal.signal(number, end)
     _MINDED.extend(ours)
     try:
-        yield
+        with handling(ours, end):
+            yield
     finally:
         for number in ours:
-            signal.signal(number, signal.SIG_DFL)
             _MINDED.remove(number)
 
 

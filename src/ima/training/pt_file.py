@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from ima.training.inert_pickle import Made, PickleError, Rule, read_pickle
+from ima.inert_pickle import Made, PickleError, Rule, read_pickle
 from ima.training.stored import Storage, rules, storage_type
 
 MAGIC = 0x1950A86A20F9469CFC6C

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError, create_model
 
+from ima.imported import nearest, types_of
 from ima.plain_yaml import YamlError, read_mapping
 from ima.training.settings import Named, Strict
 
@@ -19,12 +19,6 @@ Model = TypeVar("Model", bound=BaseModel)
 
 class ConfigError(ValueError):
     """A config that cannot be run; the text names the key, what was expected, the nearest name."""
-
-
-def nearest(name: str, known: Iterable[str], write: str = "{!r}") -> str:
-    """` Did you mean 'x'?` for the nearest of the known names, or nothing where none is near."""
-    near = get_close_matches(name, list(known), 1)
-    return f" Did you mean {write.format(near[0])}?" if near else ""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -150,6 +144,10 @@ def parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(function).parameters
 
 
+HIDING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+"""Parameters that name no option."""
+
+
 def check_options(
     place: str, function: Callable[..., Any], named: Named, provided: Sequence[str]
 ) -> dict[str, Any]:
@@ -157,11 +155,10 @@ def check_options(
 
     provided: parameters that a config cannot set.
     """
-    target = function.__init__ if inspect.isclass(function) else function
-    hints = typing.get_type_hints(target)
+    hints = types_of(function)
     fields: dict[str, Any] = {}
     for name, parameter in parameters(function).items():
-        if name in provided or parameter.kind is inspect.Parameter.VAR_KEYWORD:
+        if name in provided or parameter.kind in HIDING:
             continue
         required = parameter.default is inspect.Parameter.empty
         fields[name] = (hints.get(name, Any), ... if required else parameter.default)

@@ -55,7 +55,7 @@ PICKING = ("val_accuracy", "val_pgd", "val_score")
 class Run:
     """The folder of one training run.
 
-    trust: which networks by import path its config may name; see `ima.training.trust`.
+    trust: which import paths of its config may be followed; see `ima.training.trust`.
     """
 
     folder: Path
@@ -155,7 +155,7 @@ class Run:
     def open(folder: Path, *, trust: Trust = False) -> Run:
         """An existing run folder; FileNotFoundError where there is none.
 
-        trust: whether a network that its config names by import path may be imported, or which.
+        trust: whether what its config names by import path may be imported, or which of it.
         """
         if not (folder / "config.yaml").is_file():
             raise FileNotFoundError(

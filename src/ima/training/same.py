@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ima.data import Part, Splits
-from ima.methods import METHODS
+from ima.methods import find_method
 from ima.networks import find_builder
+from ima.tasks import Classification, find_task
 from ima.training.checkpoint import CheckpointError, peek, run_of
 from ima.training.refusal import ConfigError, parameters
 from ima.training.run import Run
@@ -113,7 +114,7 @@ def check_samples(run: Run, known: Mapping[str, Any], now: Mapping[str, Any]) ->
 def mark(config: Config, splits: Splits) -> str:
     """What a file of weights tells of the run that wrote it: its settings and training labels."""
     # Not of the images, which may be stored otherwise elsewhere.
-    labels = splits.train.targets.detach().cpu().contiguous().numpy().tobytes()
+    labels = _bytes(splits.train.targets.detach().cpu().contiguous())
     told = {"config": settings(config), "labels": hashlib.sha256(labels).hexdigest()}
     return json.dumps(told, sort_keys=True, default=str)
 
@@ -149,8 +150,12 @@ def settings(config: Config) -> dict[str, Any]:
     dumped: dict[str, Any] = config.model_dump(mode="json")
     middle = config.evaluate.middle
     del dumped["evaluate"]
-    dumped["method"] = _resolved(config.method, METHODS[config.method.name].method)
+    dumped["method"] = _resolved(config.method, find_method(config.method.name).method)
     dumped["network"] = _resolved(config.network, find_builder(config.network.name))
+    dumped["task"] = _resolved(config.task, find_task(config.task.name).task)
+    if dumped["task"] == _resolved(Named(name="classification"), Classification):
+        # As in runs of versions that knew no other.
+        del dumped["task"]
     found = {key: value for key, value in _flat(dumped).items() if key not in FREE}
     return {**found, MIDDLE: middle}
 
@@ -182,7 +187,7 @@ def _differs(key: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
         return bool(then[key] != now[key])
     # A setting that the version of then did not know decides nothing that is new, but an option
     # may be one that the config did not have.
-    return key in then or key.startswith(("network.", "method."))
+    return key in then or key.startswith(("network.", "method.", "task."))
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:
@@ -190,23 +195,29 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
 
 
 def _samples(part: Part) -> dict[str, Tensor]:
-    """Labels (N,), digests of the images' bytes (N,), and the images from afar (N, cells)."""
-    images = part.images.detach().cpu().contiguous()
-    digests = [
-        int.from_bytes(
-            hashlib.blake2b(
-                image.reshape(-1).view(torch.uint8).numpy().tobytes(), digest_size=8
-            ).digest(),
-            "little",
-            signed=True,
-        )
-        for image in images
-    ]
+    """Labels (N,), digests of the images' bytes (N,), and the images from afar (N, cells).
+
+    Of targets that are no labels, their digests stand in their place.
+    """
+    targets = part.targets.detach().cpu().clone()
     return {
-        "labels": part.targets.detach().cpu().clone(),
-        "bytes": torch.tensor(digests, dtype=torch.int64),
+        "labels": targets if part.labels else _digests(targets),
+        "bytes": _digests(part.images.detach().cpu()),
         "afar": torch.cat([_afar(part[ids][0]) for ids in torch.arange(len(part)).split(1024)]),
     }
+
+
+def _digests(tensors: Tensor) -> Tensor:
+    """A digest of the bytes of each of N tensors, (N,), int64."""
+    found = [
+        hashlib.blake2b(_bytes(tensor), digest_size=8).digest() for tensor in tensors.contiguous()
+    ]
+    whole = [int.from_bytes(digest, "little", signed=True) for digest in found]
+    return torch.tensor(whole, dtype=torch.int64)
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _afar(images: Tensor) -> Tensor:

@@ -45,15 +45,16 @@ def splits_of(run: Run) -> Splits:
 def trace(splits: Splits) -> list[tuple[float, float]]:
     """Label and mean of some training and validation samples, evenly spread, to know them again.
 
-    First the number of samples of either part. Nothing of the test part: training does not look
-    at it.
+    First the number of samples of either part. Of targets that are no labels their mean. Nothing of
+    the test part: training does not look at it.
     """
     found = [(float(len(splits.train)), float(len(splits.val)))]
     for part in (splits.train, splits.val):
         at = torch.linspace(0, len(part) - 1, min(TRACED, len(part))).round().long()
         images, targets = part[at]
         means = images.flatten(1).double().mean(1)
-        found += zip(targets.double().tolist(), means.tolist(), strict=True)
+        told = targets.double().reshape(len(targets), -1).mean(1)
+        found += zip(told.tolist(), means.tolist(), strict=True)
     return found
 
 

@@ -51,7 +51,7 @@ def _has_truth(value: object) -> bool:
 
 
 class Named(BaseModel):
-    """A row of a table by its name, with options for it beside the name."""
+    """A row of a table by its name, or what is imported from `module:name`; options beside it."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     name: str
@@ -159,13 +159,15 @@ def _norm_name(value: object) -> object:
 class Config(Strict):
     """One run, or with `compare` several that differ in the method only.
 
-    name: of the experiment; note: on the data, under the table; norm: of all noise, L2 or Linf.
+    name: of the experiment; note: on the data, under the table; norm: of all noise, L2 or Linf;
+    task: what the network's outputs mean.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
     note: str = ""
     norm: Annotated[Literal["L2", "Linf"], BeforeValidator(_norm_name)] = "L2"
     data: Data
+    task: Named = Named(name="classification")
     network: Named
     method: Named
     optimizer: Optimizer = Field(default_factory=Optimizer.model_validate({}).model_copy)

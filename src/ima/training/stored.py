@@ -7,38 +7,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ima.training.inert_pickle import Made, Named, PickleError, Rule
+from ima.inert_array import ARRAY_RULES, array_of
+from ima.inert_pickle import Made, Named, PickleError, Rule
 
 KINDS: dict[str, torch.dtype] = {
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Long": torch.int64,
-    "Int": torch.int32,
-    "Short": torch.int16,
+    **{name: getattr(torch, name.lower()) for name in ("Double", "Float", "Half", "BFloat16")},
+    **{name: getattr(torch, name.lower()) for name in ("Long", "Int", "Short", "Bool")},
     "Char": torch.int8,
     "Byte": torch.uint8,
-    "Bool": torch.bool,
+    "Untyped": torch.uint8,
     "ComplexFloat": torch.complex64,
     "ComplexDouble": torch.complex128,
-    "Untyped": torch.uint8,
 }
 """Types of PyTorch's storages, by what their classes' names begin with."""
 
-NUMPY: dict[str, torch.dtype] = {
-    "f8": torch.float64,
-    "f4": torch.float32,
-    "f2": torch.float16,
-    "i8": torch.int64,
-    "i4": torch.int32,
-    "i2": torch.int16,
-    "i1": torch.int8,
-    "u1": torch.uint8,
-    "b1": torch.bool,
+NUMPY = {
+    code: torch.from_numpy(np.empty(0, code)).dtype
+    for code in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "b1")
 }
 """Types of numpy's arrays."""
 
@@ -70,7 +59,6 @@ def rules(nested: Callable[[bytes], Any]) -> dict[str, Rule]:
 
     nested: reads a storage that is itself a file in bytes, as plain pickles have them.
     """
-    arrays = ("numpy.core.multiarray", "numpy._core.multiarray")
     buffers = ("numpy.core.numeric", "numpy._core.numeric")
     return {
         "collections.OrderedDict": _dict,
@@ -84,9 +72,8 @@ def rules(nested: Callable[[bytes], Any]) -> dict[str, Rule]:
         "torch.storage._load_from_bytes": lambda a: nested(a[0]),
         "torch.Size": lambda a: tuple(a[0]),
         "_codecs.encode": _encode,
-        **{f"{module}._reconstruct": lambda a: Made("array", a) for module in arrays},
+        **ARRAY_RULES,
         **{f"{module}._frombuffer": _from_buffer for module in buffers},
-        "numpy.dtype": lambda a: Made("dtype", a),
     }
 
 
@@ -167,23 +154,18 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any) -> Any:
 
 
 def _array(made: Made) -> Any:
-    """An array of numpy's: its state is a version, shape, type, order and bytes."""
-    state = made.state
-    if not (isinstance(state, tuple) and len(state) == 5):
+    """An array of numpy's; what is none, or of another kind, as it is."""
+    told = array_of(made)
+    if told is None or told.code not in NUMPY or told.order not in ("<", "|", "="):
         return made
-    _, shape, dtype, fortran, raw = state
-    code = dtype.arguments[0] if isinstance(dtype, Made) and dtype.arguments else None
-    code = code.lstrip("<|=") if isinstance(code, str) else ""
-    order = dtype.state[1] if isinstance(dtype, Made) and isinstance(dtype.state, tuple) else "|"
+    shape, raw = told.shape, told.raw
     sides = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
-    if code not in NUMPY or order not in ("<", "|", "=") or not sides:
+    if not sides or not isinstance(raw, bytes | bytearray):
         return made
-    if not isinstance(raw, bytes | bytearray):
-        return made
-    kind = NUMPY[code]
+    kind = NUMPY[told.code]
     if len(raw) != math.prod(shape) * kind.itemsize:
         raise PickleError(f"it is damaged: an array of shape {shape} has {len(raw)} bytes")
-    steps = shape if not fortran else shape[::-1]
+    steps = shape if not told.fortran else shape[::-1]
     stride = [math.prod(steps[at + 1 :]) for at in range(len(steps))]
-    stride = stride[::-1] if fortran else stride
+    stride = stride[::-1] if told.fortran else stride
     return _tensor(Storage(kind, math.prod(shape), lambda: bytearray(raw)), 0, shape, stride)

@@ -13,20 +13,21 @@ from ima.attacks.walk import look
 from ima.budget import Budget, OutOfTime
 from ima.data import Part
 from ima.norms import get_norm
-from ima.tasks import Classification
+from ima.tasks import check_task
 from ima.training.build import BOUNDS
-from ima.training.settings import Config
+from ima.training.config import Config, build_task
 
 
 @torch.no_grad()
 def validate(
     fabric: Fabric, model: nn.Module, part: Part, config: Config, budget: Budget | None = None
 ) -> tuple[float, float]:
-    """Clean accuracy, and accuracy under PGD-10 at the middle noise radius.
+    """Which share is correct, and correct under PGD-10 at the middle noise radius.
 
     Every process computes them all. With a budget, OutOfTime where a batch may not fit into it,
     judged by the slowest so far.
     """
+    task = check_task(build_task(config))
     clean = noisy = 0
     slowest = 0.0
     for ids in torch.arange(len(part)).split(config.evaluate.batch_size):
@@ -37,7 +38,7 @@ def validate(
         begun = monotonic()
         x, y = fabric.to_device(part[ids])
         with fabric.autocast():
-            right = Classification().correct(look(model, x), y)
+            right = task.correct(look(model, x), y)
             attacked = pgd(
                 model,
                 x,
@@ -45,6 +46,7 @@ def validate(
                 config.evaluate.middle,
                 steps=10,
                 norm=get_norm(config.norm),
+                task=task,
                 bounds=BOUNDS,
             )
         clean += int(right.sum())

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ima.inert_pickle import PickleError
 from ima.training import pt_file
-from ima.training.inert_pickle import PickleError
 from ima.training.layouts import TRAINING, Found, LayoutError, differs, search, some, take
 from ima.training.tensor_file import CheckpointError, look, read, tree_of
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from ima.files import write_text
 
 if TYPE_CHECKING:
-    from ima.report.html.entries import Entry
-    from ima.report.html.sources import Source
-    from ima.report.segmented import Segmented
+    from ima.evaluation.results import Results
+    from ima.report.entries import Entry
+    from ima.report.sources import Source
 
 FORMS = (".html", ".md", ".json")
 
@@ -25,41 +25,43 @@ FORMS = (".html", ".md", ".json")
 def make(runs: Sequence[Path], out: Path) -> None:
     """Write the page of run folders, folders of runs, and results files.
 
-    Evaluations of segmentation networks make a page of their own kind. Raises FileNotFoundError
-    for runs without results; ValueError for damaged files, for runs that differ in norm or data,
-    for both kinds at once, and for a name that does not end in .html, .md or .json.
+    Raises FileNotFoundError for runs without results; ValueError for damaged files, for runs that
+    differ in what was measured, norm or data, and for a name that does not end in .html, .md or
+    .json.
     """
-    from ima.report.html import segmentation
-    from ima.report.html.entries import read
+    from ima.report.entries import read
 
     _check(out)
-    segmented = segmentation.read(runs)
-    if segmented:
-        write_segmented(out, segmented)
-    else:
-        _save(read(runs), out)
+    _save(read(runs), out)
 
 
 def write(out: Path, sources: Sequence[Source]) -> None:
     """Write the page of networks whose files are read already."""
-    from ima.report.html.entries import group
+    from ima.report.entries import group
 
     _check(out)
     _save(group(sources), out)
 
 
-def write_segmented(out: Path, runs: Sequence[Segmented]) -> None:
-    """Write the page of segmentation networks whose files are read already."""
-    from ima.report.html import segmentation
-    from ima.report.html.render import to_html, to_markdown
-    from ima.report.segmentation_json import to_json
+def write_page(results: Results, path: str | Path, *, title: str = "") -> None:
+    """Write the page of one evaluation: what noise breaks the network, whole in one file.
 
-    _check(out)
-    form = out.suffix.lower()
-    if form == ".json":
-        write_text(out, to_json(runs))
-    else:
-        write_text(out, (to_html if form == ".html" else to_markdown)(segmentation.build(runs)))
+    Parameters
+    ----------
+    results:
+        Of `evaluate`, whatever the task.
+    path:
+        Its name ends in .html, or in .md or .json for the same content in those forms.
+    title:
+        What the network is called on the page; what the results say, or "the network" if empty.
+
+    Raises ValueError for another name, and for results without a clean pass.
+
+    """
+    from ima.report.sources import Source
+
+    label = title or results.settings.label or "the network"
+    write(Path(path), [Source(label, {"results": results})])
 
 
 def _check(out: Path) -> None:
@@ -71,8 +73,8 @@ def _check(out: Path) -> None:
 
 def _save(entries: Sequence[Entry], out: Path) -> None:
     from ima.report.html.content import build
+    from ima.report.html.jsonform import to_json
     from ima.report.html.render import to_html, to_markdown
-    from ima.report.jsonform import to_json
 
     form = out.suffix.lower()
     if form == ".json":

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ima.measures import ACCURACY, Measure
 from ima.report import style
 from ima.report.inputs import Array, MarginHistory
-from ima.report.panels import draw_margins, label_space, margin_labels
+from ima.report.panels import draw_margins, label_space, margin_labels, noise_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +27,7 @@ LONGEST = 38  # characters of a label in a legend
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """A line of a chart: x and y (N,), y in percent, and, where known, how far it may be off.
+    """A line of a chart: x and y (N,), y 0..1, and, where known, how far it may be off.
 
     low, high: (N,), the ends of the 95 % intervals. look: number of its colour and dashes, such as
     the network's place on the page; its place among the lines if None.
@@ -43,31 +44,18 @@ class Line:
 def over_noise(
     lines: Sequence[Line],
     norm: str,
+    measure: Measure = ACCURACY,
     *,
     steps: bool = False,
     end: float = 0.0,
-    what: str = "Accuracy (%)",
-    top: float = 100,
 ) -> str:
-    """Accuracy in percent over the noise radius; steps: of sorted samples, without markers.
-
-    what, top: the name of what is drawn and its largest value, where it is not accuracy.
-    """
+    """A quality over the noise radius; steps: of sorted samples, without markers."""
     with style.styled():
         figure, axes, columns = _figure(lines)
         last = end or max(float(line.x[-1]) for line in lines)
+        noise_axes(axes, norm, last, measure)
         for number, line in enumerate(lines):
-            _draw(axes, line, number if line.look is None else line.look, steps)
-        axes.set_xlim(-0.02 * last, last * 1.02)
-        axes.set_ylim(0, 1.02 * top)
-        axes.set_yticks(np.linspace(0, top, 6))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_ylabel(what)
-        axes.set_xlabel(f"Noise radius ε ({style.norm_name(norm)})")
-        axes.xaxis.set_major_formatter(lambda value, _: "clean" if value == 0 else f"{value:g}")
-        axes.grid(axis="y")
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0)
+            _draw(axes, line, number if line.look is None else line.look, steps, measure.top)
         if columns:
             _legend(figure, columns)
         return _svg(figure)
@@ -126,7 +114,7 @@ def _legend(figure: Figure, columns: int) -> None:
     )
 
 
-def _draw(axes: Axes, line: Line, number: int, steps: bool) -> None:
+def _draw(axes: Axes, line: Line, number: int, steps: bool, top: float) -> None:
     colour = style.COLOURS[number % len(style.COLOURS)]
     look: dict[str, Any] = {
         "color": colour,
@@ -137,18 +125,19 @@ def _draw(axes: Axes, line: Line, number: int, steps: bool) -> None:
     }
     if steps:
         look["clip_on"] = True  # the last steps lie beyond the axis
-        axes.step(line.x, line.y, where="post", **look)
+        axes.step(line.x, top * line.y, where="post", **look)
         return
     axes.plot(
         line.x,
-        line.y,
+        top * line.y,
         marker=style.MARKERS[number % len(style.MARKERS)],
         markeredgecolor="white",
         markeredgewidth=0.6,
         **look,
     )
     if line.low is not None and line.high is not None:
-        axes.vlines(line.x, line.low, line.high, color=colour, linewidth=1.2, alpha=0.7)
+        ends = top * line.low, top * line.high
+        axes.vlines(line.x, *ends, color=colour, linewidth=1.2, alpha=0.7)
 
 
 def _svg(figure: Figure) -> str:
@@ -188,10 +177,10 @@ def inline(svg: str, prefix: str, title: str, about: str) -> str:
 
 
 def steps_of(values: Array, end: float) -> tuple[Array, Array]:
-    """Where the share of samples that stand drops, and to what percent; from 0 to `end`."""
+    """Where the share of samples that stand drops, and to what share; from 0 to `end`."""
     n = len(values)
     places, counts = np.unique(values[values <= end], return_counts=True)
     x = np.concatenate([[0.0], places, [end]])
-    y = 100 * (1 - np.concatenate([[0], np.cumsum(counts), [counts.sum()]]) / n)
+    y = 1 - np.concatenate([[0], np.cumsum(counts), [counts.sum()]]) / n
     # What is wrong without noise is wrong from the start: the first point is the clean accuracy.
     return (x[1:], y[1:]) if len(places) and places[0] == 0 else (x, y)

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from ima.evaluation import checks_results as results
+from ima.measures import ACCURACY, Measure
 from ima.report.html.blocks import Block, Check, Checks, Heading, Prose
-from ima.report.html.numbers import percent
-from ima.report.html.scrub import scrub
 
 NONE = (
     "No trust checks were run. They look for signs that attacks were weaker than they could be, "
-    "such as gradients of zero: `ima evaluate RUN --checks`."
+    "such as gradients of zero: `ima evaluate RUN --checks`, or WEIGHTS in place of RUN."
 )
-ABOUT = "Each check looks for a sign that the accuracies with noise are too high to be true."
 STATES = {True: "raised", False: "quiet", None: "not run"}
 
 
-def scrubbed(checks: results.Checks) -> results.Checks:
-    """The same without paths of the machine."""
-    found = tuple(results.Check(**scrub(asdict(check))) for check in checks.checks)
-    return results.Checks(scrub(dict(checks.settings)), found)
-
-
 def checks_of(
-    found: Sequence[tuple[str, results.Checks | None]], none: str = NONE, about: str = ABOUT
+    found: Sequence[tuple[str, results.Checks | None]], measure: Measure
 ) -> tuple[Block, ...]:
     """A list of checks for each network, under its name, that has some.
 
-    A sentence where none has; about: what the checks are of.
+    A sentence where none has.
     """
     blocks: list[Block] = []
     for label, checks in found:
@@ -41,12 +32,20 @@ def checks_of(
         # What is raised must not be looked for among what is not.
         order = sorted(checks.checks, key=lambda check: not check.tripped)
         blocks.append(Checks(tuple(map(_check, order))))
-    return (Prose(about), *blocks) if blocks else (Prose(none),)
+    if not blocks:
+        return (Prose(NONE),)
+    text = f"Each check looks for a sign that the {measure.name} with noise is too high to be true."
+    if not measure.binary:
+        text += (
+            f" A sample counts as right where its {measure.name} is not below "
+            f"{measure.said(measure.threshold, 1)}, and as broken where noise takes it below."
+        )
+    return (Prose(text), *blocks)
 
 
 def left_out(label: str, checks: results.Checks, which: str) -> Prose:
     """Says that a network's checks are of other weights than `which`, those of the page."""
-    weights = checks.settings.get("weights", "")
+    weights = checks.settings.weights
     whose = "other weights" if weights in ("", which) else f"the {weights} weights"
     option = " --checkpoint last" if which == "last" else ""
     return Prose(
@@ -74,6 +73,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         if {"share", "n", "low", "high"} <= value.keys():
             ends = f"{100 * value['low']:.1f} to {100 * value['high']:.1f}"
-            return f"{percent(value['share'])} of {value['n']} (95 % interval {ends})"
+            return f"{ACCURACY.said(value['share'])} of {value['n']} (95 % interval {ends})"
         return ", ".join(f"{_words(str(key))} {_plain(one)}" for key, one in value.items())
     return ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)

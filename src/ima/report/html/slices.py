@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ima.report.entries import Entry
 from ima.report.html.blocks import Block, Grid, Overlay, Part, Picture, Prose
-from ima.report.overlays import Labels, Slice, View, compose, look, pick, radii, swatch
-from ima.report.segmentation import of_whole, under
-from ima.report.segmented import Segmented, shown, within
+from ima.report.html.png import png
+from ima.report.overlays import (
+    Labels,
+    Slice,
+    View,
+    compose,
+    dice_told,
+    look,
+    pick,
+    radii,
+    swatch,
+)
+from ima.report.scores import few
 from ima.report.style import norm_name
-
-MOST = 3
-"""So many slices are shown, each at another radius where there are several."""
+from ima.report.words import of_whole, under, within
 
 
-def overlays(runs: Sequence[Segmented]) -> tuple[Block, ...]:
+def slices_of(entries: Sequence[Entry]) -> tuple[Block, ...]:
     """A slice a noise radius, under the first network and the last; nothing where none was kept."""
-    chosen = list(runs) if len(runs) < 3 else [runs[0], runs[-1]]
-    if not any(run.overlays for run in chosen):
+    chosen = list(entries) if len(entries) < 3 else [entries[0], entries[-1]]
+    networks = [(e.label, next((s.overlays for s in e.sources if s.overlays), {})) for e in chosen]
+    if not any(found for _, found in networks):
         return ()
-    networks = [(run.label, run.overlays) for run in chosen]
-    known = radii(networks) if all(run.overlays for run in chosen) else []
+    known = radii(networks) if all(found for _, found in networks) else []
     if not known:
         return (Prose("The networks keep no slice of one image under one attack: none is shown."),)
-    some = known if len(known) <= MOST else [known[0], known[len(known) // 2], known[-1]]
-    first = runs[0].results
-    norm = norm_name(first.norm)
+    first = entries[0].main[0]
+    some = few(known)
     blocks: list[Block] = []
     taken: set[str] = set()
     for eps in some:
         slices = pick(networks, eps, within(first))
         one = next((one for one in slices if one.name not in taken), slices[0])
         taken.add(one.name)
-        blocks.append(_overlay(one, norm))
-    whose = " and ".join(run.label for run in chosen)
-    some_of = f" of {whose}, the first and the last of the networks" if len(runs) > 2 else ""
+        blocks.append(_overlay(one, norm_name(first.norm)))
+    whose = " and ".join(one.label for one in chosen)
+    some_of = f" of {whose}, the first and the last of the networks" if len(entries) > 2 else ""
     text = (
         "A test slice with much foreground for each size of noise, and the predictions"
         f"{some_of}, without noise and under {under(pick(networks, some[0])[0].attack)}. "
@@ -51,9 +57,9 @@ def overlays(runs: Sequence[Segmented]) -> tuple[Block, ...]:
 
 def _overlay(one: Slice, norm: str) -> Overlay:
     clean = one.gray(one.clean)
-    whole = Picture(_png(compose(clean)), f"{one.name}: the image without noise", "", head="image")
+    whole = Picture(png(compose(clean)), f"{one.name}: the image without noise", "", head="image")
     truth = Picture(
-        _png(compose(clean, one.truth)),
+        png(compose(clean, one.truth)),
         f"{one.name}, the truth{_pixels(one.truth, one.classes)}",
         f"{int(_sizes(one.truth, one.classes).sum())} pixels",
         head="labelled",
@@ -61,7 +67,7 @@ def _overlay(one: Slice, norm: str) -> Overlay:
     parts = [Part("Truth", (truth, whole), 1)]
     parts += [Part(view.label, _pictures(one, view), 2) for view in one.views]
     keys = tuple(
-        Picture(_png(swatch(label)), look(label), name)
+        Picture(png(swatch(label)), look(label), name)
         for label, name in enumerate(one.classes, start=1)
     )
     heads = ("", "Dice", *(f"{name}, pixels shown" for name in one.classes))
@@ -72,7 +78,7 @@ def _overlay(one: Slice, norm: str) -> Overlay:
             ("with noise", view.after, view.dice_after),
         ):
             sizes = map(str, _sizes(labels, one.classes))
-            rows.append((f"{view.label}, {when}", shown(dice, 2), *sizes))
+            rows.append((f"{view.label}, {when}", dice_told(dice), *sizes))
     title = f"{one.name}: noise of size at most {one.eps:g} ({norm})"
     # The file of slices does not tell whether classes are regions.
     overlap = "of classes that overlap, a pixel shows the last"
@@ -86,21 +92,21 @@ def _pictures(one: Slice, view: View) -> tuple[Picture, ...]:
 
     def predicted(image: Any, labels: Labels, dice: float, when: str) -> Picture:
         said = f"{one.name} {when}, prediction of {view.label}{_pixels(labels, one.classes)}"
-        caption = f"Dice {shown(dice, 2)}"
-        return Picture(_png(compose(image, labels)), f"{said}; {caption}", caption, head=when)
+        caption = f"Dice {dice_told(dice)}"
+        return Picture(png(compose(image, labels)), f"{said}; {caption}", caption, head=when)
 
     against = f"noise against {view.label}"
     return (
         predicted(clean, view.before, view.dice_before, "without noise"),
         predicted(noisy, view.after, view.dice_after, "with noise"),
         Picture(
-            _png(compose(noise)),
+            png(compose(noise)),
             f"{one.name}: the {against}, times {one.factor:g}; gray is none",
             "",
             head=f"noise × {one.factor:g}",
         ),
         Picture(
-            _png(compose(noisy)), f"{one.name}: the image with {against}", "", head="image + noise"
+            png(compose(noisy)), f"{one.name}: the image with {against}", "", head="image + noise"
         ),
     )
 
@@ -113,13 +119,3 @@ def _pixels(labels: Labels, classes: Sequence[str]) -> str:
     """What is shown of every class, behind the name of a picture."""
     sizes = zip(classes, _sizes(labels, classes).tolist(), strict=True)
     return f", as shown: {', '.join(f'{name} {size} pixels' for name, size in sizes)}"
-
-
-def _png(image: Any) -> str:
-    from PIL import Image
-
-    out = io.BytesIO()
-    # Gray images need a third of the bytes.
-    gray = bool((image == image[..., :1]).all())
-    Image.fromarray(image[..., 0] if gray else image).save(out, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode("ascii")

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import pickletools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 
 class PickleError(ValueError):
     """A pickle that is damaged, or names what no file of weights needs."""
+
+
+class RefusedError(PickleError):
+    """A pickle that was made to do more than hold data."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,18 @@ class Made:
     state: Any = None
     items: dict[Any, Any] = field(default_factory=dict[Any, Any])
     elements: list[Any] = field(default_factory=list[Any])
+
+
+def kind_of(value: Any) -> str:
+    """The name of a value's type, as the file names it."""
+    if not isinstance(value, Made):
+        return type(value).__name__
+    made = value.by
+    if isinstance(made, Made):  # as PyTorch's old files keep a network's class and source
+        made = made.arguments[1] if len(made.arguments) > 1 else "object"
+    if str(made).endswith("._reconstructor") and value.arguments:
+        made = value.arguments[0]
+    return str(made)
 
 
 Rule = Callable[[Any], Any]
@@ -94,15 +110,21 @@ SKIPPED = frozenset(("PROTO", "FRAME"))
 
 
 def read_pickle(
-    stream: IO[bytes], rules: Mapping[str, Rule], persistent: Callable[[Any], Any] = Made
+    stream: IO[bytes],
+    rules: Mapping[str, Rule],
+    persistent: Callable[[Any], Any] = Made,
+    *,
+    only: Collection[str] | None = None,
 ) -> Any:
     """The value of the pickle at the stream's place, which afterwards is behind it.
 
     rules: what stands for a call, by the name that is called; other calls give a `Made`.
-    persistent: what stands for an object outside of the pickle, by its id.
-    Raises PickleError for a damaged pickle, and for one that names what can only do harm.
+    persistent: what stands for an object outside of the pickle, by its id. only: the names that it
+    may name.
+    Raises PickleError for a damaged pickle, RefusedError for one that names others, or what can
+    only do harm.
     """
-    machine = _Machine(rules, persistent)
+    machine = _Machine(rules, persistent, only)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd escapes in damaged texts
@@ -112,14 +134,7 @@ def read_pickle(
                 machine.step(opcode.name, argument)
     except PickleError:
         raise
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        MemoryError,
-    ) as error:
+    except DAMAGED as error:
         raise PickleError(f"it is damaged ({type(error).__name__}: {error})") from error
     raise PickleError("it is damaged: it has no end")
 
@@ -127,8 +142,13 @@ def read_pickle(
 class _Machine:
     """The pickle's stack; `marks` holds the stacks below that wait for it."""
 
-    def __init__(self, rules: Mapping[str, Rule], persistent: Callable[[Any], Any]) -> None:
-        self.rules, self.persistent = rules, persistent
+    def __init__(
+        self,
+        rules: Mapping[str, Rule],
+        persistent: Callable[[Any], Any],
+        only: Collection[str] | None,
+    ) -> None:
+        self.rules, self.persistent, self.only = rules, persistent, only
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -177,11 +197,12 @@ class _Machine:
         """Note a name."""
         if not (isinstance(module, str) and isinstance(name, str)):
             raise PickleError("it is damaged: a name in it is no text")
-        if module.partition(".")[0] in ACTING or f"{module}.{name}" in ACTING_NAMES:
-            raise PickleError(
-                f"it asks for {module}.{name}, which no file of weights needs, and could execute "
-                "code"
-            )
+        whole = f"{module}.{name}"
+        acts = module.partition(".")[0] in ACTING or whole in ACTING_NAMES
+        if acts or (self.only is not None and whole not in self.only):
+            what = "file of weights" if self.only is None else "such file"
+            told = f"it asks for {whole}, which no {what} needs, and could execute code"
+            raise RefusedError(told)
         self.stack.append(Named(module, name))
 
     def append(self, values: list[Any]) -> None:
@@ -202,6 +223,8 @@ class _Machine:
 
     def build(self, state: Any) -> None:
         """Note an object's state; that of a dict, such as a state_dict's versions, says nothing."""
+        if isinstance(self.stack[-1], Named):
+            raise RefusedError(f"it changes {self.stack[-1]}, and could execute code")
         if isinstance(self.stack[-1], Made):
             self.stack[-1].state = state
 
@@ -242,27 +265,16 @@ def _set_item(m: _Machine, _: Any) -> None:
     m.assign([key, value])
 
 
-def _pop(m: _Machine, _: Any) -> None:
-    if m.stack:
-        m.stack.pop()
-    else:
-        m.marked()
-
-
-def _pop_mark(m: _Machine, _: Any) -> None:
-    m.marked()
-
-
 def _dict(m: _Machine, _: Any) -> None:
     pairs = m.marked()
     m.stack.append({})
     m.assign(pairs)
 
 
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
+_STEPS: dict[str, Callable[[_Machine, Any], object]] = {
     "MARK": lambda m, _: m.mark(),
-    "POP": _pop,
-    "POP_MARK": _pop_mark,
+    "POP": lambda m, _: m.stack.pop() if m.stack else m.marked(),
+    "POP_MARK": lambda m, _: m.marked(),
     "DUP": lambda m, _: m.stack.append(m.stack[-1]),
     "LIST": lambda m, _: m.gather(list),
     "TUPLE": lambda m, _: m.gather(tuple),

@@ -1,0 +1,178 @@
+"""How a quality is spoken of: samples are right or wrong, or it falls by degrees."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ima.measures import Measure
+from ima.report.entries import Entry
+from ima.report.scores import WITHOUT, Score, radii_told
+from ima.report.words import called, capital, counted, listed
+
+VISIBLE = 0.005
+"""Shares that are nearer to each other are not told apart in words."""
+
+Found: TypeAlias = Sequence[tuple[str, Score]]
+"""Labels and what is left of these networks."""
+
+
+def _seeds(score: Score) -> str:
+    return f", mean of {score.seeds} seeds" if score.seeds > 1 else ""
+
+
+def _ends(found: Found) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Whose is the highest and the lowest, and how both are told."""
+    best, least = max(found, key=lambda one: one[1].mean), min(found, key=lambda one: one[1].mean)
+    return (best[0], best[1].told), (least[0], least[1].told)
+
+
+def _whose(found: Found, everyone: bool) -> str:
+    return "each of them" if everyone else listed([label for label, _ in found])
+
+
+@dataclass(frozen=True)
+class Right:
+    """Samples are right or wrong, and noise breaks them."""
+
+    measure: Measure
+
+    @property
+    def tile(self) -> str:
+        """What stands over a number."""
+        return "right"
+
+    @property
+    def nothing(self) -> str:
+        """What is said where there is no number."""
+        return "None of them was measured."
+
+    @property
+    def subject(self) -> str:
+        """The quality as the subject of a sentence."""
+        return self.measure.name
+
+    def tested(self, one: Entry) -> str:
+        """On how many samples."""
+        return f"{one.count} {one.part} samples"
+
+    def clean(self, one: Entry) -> str:
+        """What is right without noise."""
+        score = one.scores[WITHOUT]
+        unit = "\u00a0%" if self.measure.percent else ""
+        return (
+            f"{capital(one.label)} is right on {score.told} of {self.tested(one)} without noise "
+            f"(95 % interval {score.within}{unit}{_seeds(score)})."
+        )
+
+    def taken(self, found: Sequence[tuple[float, Score, str]]) -> str:
+        """What noise breaks, by its size."""
+        # Of those that were right with the same seeds: others may not have been attacked so.
+        broken = [(eps, self.measure.said(1 - s.mean / s.clean), note) for eps, s, note in found]
+        (_, share, note), *more = broken
+        return f"breaks {share} of those that were right{note}" + "".join(
+            f"; noise of size {eps:g} breaks {share}{note}" for eps, share, note in more
+        )
+
+    def smallest(self, one: Entry, attack: str) -> list[str]:
+        """How small the noise is that suffices, and where this breaks more than the attacks did."""
+        distances = next((s.distances for s in one.sources if s.distances), None)
+        if distances is None:
+            return []
+        half, told = distances.median(), list[str]()
+        if math.isfinite(half):
+            told.append(f"Noise of size {half:.3g} is enough to break half of them.")
+        fewer = [
+            f"{self.measure.said(found)} at {eps:g}"
+            for eps in radii_told([one.scores], attack)
+            if (found := distances.accuracy(eps)) < one.scores[attack, eps].mean - VISIBLE
+        ]
+        # The distances are those of one seed.
+        if fewer and len(one.sources) == 1:
+            told.append(
+                "The search for each sample's smallest noise leaves fewer right than the attacks "
+                f"did: {listed(fewer)}."
+            )
+        return told
+
+    def span(self, found: Found, everyone: bool) -> str:
+        """The lowest and the highest; everyone: these are all networks, with all seeds."""
+        (best, high), (least, low) = _ends(found)
+        if high == low:
+            return f"{high} with {_whose(found, everyone)}"
+        return f"between {low} with {least} and {high} with {best}"
+
+    def left(self, found: Found, everyone: bool) -> str:
+        """What noise leaves right."""
+        (best, high), (least, low) = _ends(found)
+        whose = _whose(found, everyone)
+        if max(score.mean for _, score in found) < 0.01:
+            few = self.measure.said(0.01).replace(".0", "")
+            return f"none of them above {few}" if everyone else f"less than {few} with {whose}"
+        if high == low:
+            return f"{high} with {whose}"
+        return f"{high} with {best} and {low} with {least}"
+
+
+@dataclass(frozen=True)
+class Graded(Right):
+    """A quality that noise takes down by degrees."""
+
+    @property
+    def tile(self) -> str:
+        """What stands over a number."""
+        return self.measure.name
+
+    @property
+    def nothing(self) -> str:
+        """What is said where there is no number."""
+        return f"No {self.measure.part} occurs in them, so there is no {self.measure.name}."
+
+    @property
+    def subject(self) -> str:
+        """The quality as the subject of a sentence."""
+        return f"the {called(self.measure)}"
+
+    def tested(self, one: Entry) -> str:
+        """On how many samples."""
+        return counted(one.main[0])
+
+    def clean(self, one: Entry) -> str:
+        """What there is without noise."""
+        score, tested = one.scores[WITHOUT], f"{capital(one.label)} was tested on"
+        tested = f"{tested} {self.tested(one)}"
+        if math.isnan(score.mean):
+            return f"{tested}; {self.nothing[:1].lower()}{self.nothing[1:]}"
+        within = "" if math.isnan(score.interval[0]) else f" (95 % interval {score.within}"
+        within += f"{_seeds(score)})" if within else ""
+        return f"{tested}. Without noise its {called(self.measure)} is {score.told}{within}."
+
+    def taken(self, found: Sequence[tuple[float, Score, str]]) -> str:
+        """How far noise takes it down, by its size."""
+        name = self.measure.name
+        (_, first, note), *more = found
+        before = self.measure.said(first.clean)
+        same = f"leaves the {name} at {before}"
+        to = f"takes the {name} from {before} to {first.told}" if before != first.told else same
+        return f"{to}{note}" + "".join(
+            f"; noise of size {eps:g}, to {score.told}{note}" for eps, score, note in more
+        )
+
+    def span(self, found: Found, everyone: bool) -> str:
+        """The lowest and the highest, with whose they are."""
+        (best, high), (least, low) = _ends(found)
+        if high != low and len(found) < 3:
+            return f"{high} with {best} and {low} with {least}"
+        return super().span(found, everyone)
+
+    def left(self, found: Found, everyone: bool) -> str:
+        """What noise leaves of it."""
+        article = "an" if self.measure.name[0] in "aeiou" else "a"
+        return f"{article} {self.measure.name} of {self.span(found, everyone)}"
+
+
+def words_of(measure: Measure) -> Right:
+    """How this quality is spoken of."""
+    return Right(measure) if measure.binary else Graded(measure)
