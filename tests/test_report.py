@@ -31,11 +31,11 @@ from ima.report import (
     panels,
     strip,
     style,
-    summary,
     to_csv,
     to_latex,
     to_markdown,
     to_text,
+    words,
 )
 from ima.report.inputs import Curve, ExampleRow, MarginHistory, Series
 
@@ -560,8 +560,8 @@ def test_reporting_loads_no_torch_and_tables_no_matplotlib() -> None:
 def test_an_evaluation_says_of_which_epoch_it_is_and_what_picked_it() -> None:
     told = Settings(epoch="7 of 30", picked="clean accuracy")
     assert (
-        summary.epoch_told(Results.of([], told))
+        words.epoch_told(Results.of([], told))
         == "Epoch 7 of 30, picked on validation by clean accuracy."
     )
     # Results of last weights, and of runs from before there were two rules.
-    assert not summary.epoch_told(Results.of([], Settings(seed=0)))
+    assert not words.epoch_told(Results.of([], Settings(seed=0)))

@@ -37,10 +37,11 @@ from ima.report.html.verdict import sentences
 from ima.report.overlay_figure import overlays_figure
 from ima.report.overlays import COLOURS, FILL, compose, look, pick, radii, swatch
 from ima.report.scores import levels
+from ima.report.series import curves
 from ima.report.sources import Source
 from ima.report.sources import find as find_sources
 from ima.report.sources import read as read_source
-from ima.report.summary import class_table, curves, results_table
+from ima.report.summary import class_table, results_table
 from ima.report.words import counted, of_whole, settings_told
 
 WHITE = {("white-1", 0.05): 0.9, ("white-100", 0.05): 0.8, ("noise-100", 2.0): 0.9}
@@ -459,6 +460,7 @@ def test_the_verdict_says_which_networks_were_not_measured() -> None:
 
 
 def test_volumes_say_what_their_slices_count_in(tmp_path: Path) -> None:
+    more: dict[str, Any]
     rows = [replace(row, case=f"case_{row.id}", slice=-1) for row in results().rows]
     told = {"samples are": "whole cases, or the central patch of larger ones"}
     for more, unit, whole in (

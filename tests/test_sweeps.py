@@ -32,7 +32,8 @@ from ima.evaluation.settings import Settings
 from ima.report import Average, Table, to_csv, to_latex, to_markdown, to_text
 from ima.report.comparison import Compared, _swept
 from ima.report.fold import fold
-from ima.report.summary import counts, results_table, sweep, times_table
+from ima.report.series import sweep
+from ima.report.summary import counts, results_table, times_table
 from ima.training.compare import Plan, make, plan, slug
 from ima.training.config import Config, ConfigError, load_config
 from ima.training.origin import comparable, provenance, recipes, seconds, untimed

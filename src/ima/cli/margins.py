@@ -38,7 +38,7 @@ def margins(
     """
     from ima.files import read_arrays
     from ima.report.margins_page import pictures, write
-    from ima.report.summary import margin_history
+    from ima.report.series import margin_history
     from ima.training.measuring import measure_margins
     from ima.training.origin import provenance_of
     from ima.training.run import Run

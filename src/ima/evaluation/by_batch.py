@@ -26,7 +26,8 @@ from ima.evaluation.partial import Finished, Partial, fingerprint, kept, mark
 from ima.evaluation.reading import Reader
 from ima.evaluation.setting import Setting
 from ima.evaluation.settings import EVERY_ENTRY, Settings
-from ima.evaluation.watch import Counts, Watched, Watcher, refuse, verdict
+from ima.evaluation.verdict import refuse, verdict
+from ima.evaluation.watch import Counts, Watched, Watcher
 from ima.norms import Norm
 from ima.tasks import Task, Tree, given, tree_map
 
@@ -46,7 +47,7 @@ class Asked:
     keys: tuple[str, str]
     naming: Naming
     progress: Progress
-    partial: Path | None
+    partial: str | Path | None
 
     @property
     def record(self) -> dict[str, Any]:
@@ -179,7 +180,7 @@ def by_batch(
 
 
 def _out_of_time(
-    number: int, total: int, budget: Budget, slowest: float, partial: Path | None
+    number: int, total: int, budget: Budget, slowest: float, partial: str | Path | None
 ) -> str:
     return (
         f"the time is up after {number} of {total or 'several'} batches "

@@ -28,7 +28,8 @@ from ima.evaluation.naming import Naming
 from ima.evaluation.partial import fingerprint, mark
 from ima.evaluation.probes import NotRun
 from ima.evaluation.remarks import warn
-from ima.evaluation.watch import Watched, Watcher, verdict
+from ima.evaluation.verdict import verdict
+from ima.evaluation.watch import Watched, Watcher
 from ima.norms import Norm, get_norm
 from ima.tasks import Task, Tree, check_task, tree_map
 
@@ -49,7 +50,7 @@ def run_checks(
     steps: int = 100,
     keys: tuple[str, str] = ("image", "label"),
     progress: Callable[[int, int], None] | None = None,
-    partial: Path | None = None,
+    partial: str | Path | None = None,
     budget: Budget | None = None,
 ) -> Checks:
     """Run every check of the table on a model.

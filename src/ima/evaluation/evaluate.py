@@ -48,7 +48,7 @@ def evaluate(
     classes: Sequence[str] | None = None,
     keep: Callable[[Example], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
-    partial: Path | None = None,
+    partial: str | Path | None = None,
     budget: Budget | None = None,
 ) -> Results:
     """The quality of every sample: clean, and the lowest that each attack finds at each eps.

@@ -5,9 +5,9 @@
 """
 
 from ima.report.cells import Average, Cell, Table
-from ima.report.summary import epoch_told, tables_of
+from ima.report.summary import tables_of
 from ima.report.tables import to_csv, to_latex, to_markdown, to_text
-from ima.report.words import distances_told, told_cases, white_told
+from ima.report.words import distances_told, epoch_told, told_cases, white_told
 
 __all__ = [
     "Average",

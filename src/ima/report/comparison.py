@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ima.files import write_text
-from ima.report import examples, figures, summary
+from ima.report import examples, figures, series, summary
 from ima.report.inputs import ExampleRow, Series
 from ima.report.overlay_figure import overlays_figure
 from ima.report.paper import paper_table
@@ -128,7 +128,7 @@ def _pictures(methods: Sequence[Compared], frame: Frame) -> Pictures:
     attack = frame.attack or headline([scores(seeds) for _, seeds in rows])
     shown: Pictures = {}
     if attack:
-        drawn = summary.curves(rows, attack)
+        drawn = series.curves(rows, attack)
         look: dict[str, Any] = {
             "attack": under(attack),
             "norm": results.norm,
@@ -155,7 +155,7 @@ def _pictures(methods: Sequence[Compared], frame: Frame) -> Pictures:
     for number, one in enumerate(methods):
         if one.margins:
             name = "margins" if "margins" not in shown else f"margins-{number}"
-            history = summary.margin_history(one.margins)
+            history = series.margin_history(one.margins)
             cap = float(history.edges[-1])
             figure = figures.margins_by_epoch(history, cap=cap, norm=results.norm)
             alt = "Histogram of the margins of the training samples, epoch by epoch"
@@ -201,7 +201,7 @@ def _swept(methods: Sequence[Compared], attack: str) -> dict[str, dict[str, list
     drawn = {
         option: {
             # Growth trades clean accuracy for noisy accuracy: their mean shows where it is best.
-            method: summary.sweep(rows, attack, mean=option == "delta")
+            method: series.sweep(rows, attack, mean=option == "delta")
             for method, rows in methods.items()
             if len(rows) > 1
         }

@@ -114,9 +114,10 @@ def _row(places: Mapping[tuple[int, float], int], sample: int, eps: float) -> in
 
 def _view(label: str, found: Mapping[str, Any], row: int, threshold: float) -> View:
     truth, before, after = (str(found[name][row]) for name in SAID)
-    right = (bool(found[name][row] >= threshold) for name in ("clean_quality", "quality"))
-    images = (_image(found[name][row]) for name in ("clean", "noisy"))
-    return View(label, float(found["eps"][row]), *images, truth, before, after, *right)
+    right, still = (bool(found[n][row] >= threshold) for n in ("clean_quality", "quality"))
+    clean, noisy = (_image(found[name][row]) for name in ("clean", "noisy"))
+    eps = float(found["eps"][row])
+    return View(label, eps, clean, noisy, truth, before, after, right, still)
 
 
 def _image(sample: Array) -> Array:

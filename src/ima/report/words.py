@@ -196,6 +196,7 @@ def about(settings: Settings) -> dict[str, str]:
     told = {
         "label": settings.label,
         "data": settings.data,
+        "test cases": settings.cases,
         "task": settings.task,
         "left out": "; ".join(settings.left_out),
         **{key: text for key, text in settings.about.items() if key != CONVENTION},
@@ -225,3 +226,9 @@ def settings_told(rows: Sequence[tuple[str, Settings]]) -> list[str]:
             apart.append(f"{key} {', '.join(f'{label} {value}' for (label, _), value in named)}")
     lines = (("Evaluated with", same), ("Different between the networks:", apart))
     return [f"{what} {'; '.join(said)}." for what, said in lines if said]
+
+
+def epoch_told(results: Results) -> str:
+    """Of which epoch the weights are and what picked it, in a sentence; empty where unknown."""
+    epoch, picked = results.settings.epoch, results.settings.picked
+    return f"Epoch {epoch}, picked on validation by {picked}." if epoch and picked else ""

@@ -11,7 +11,6 @@ from ima.evaluation.distances import NONE
 from ima.evaluation.remarks import united
 from ima.evaluation.results import CLEAN
 from ima.measures import ABSENT, ACCURACY
-from ima.report import summary
 from ima.report.entries import Entry, data_name
 from ima.report.html import charts
 from ima.report.html.blocks import Block, Chart, Grid, Page, Prose, Section
@@ -22,6 +21,7 @@ from ima.report.html.slices import slices_of
 from ima.report.html.strips import strips_of
 from ima.report.html.verdict import doubts, said, sentences, tiles
 from ima.report.scores import SHARES, WITHOUT, attacks_of, enough, headline, radii_of
+from ima.report.series import margin_history
 from ima.report.style import norm_name
 from ima.report.words import attack_name, capital, under
 
@@ -176,7 +176,7 @@ def _margins(entries: Sequence[Entry]) -> tuple[Block, ...]:
         if source is None:
             continue
         try:
-            history = summary.margin_history(source.margins)
+            history = margin_history(source.margins)
         except (KeyError, ValueError) as error:
             raise ValueError(f"the margins of {entry.label} are damaged: {error}") from error
         norm = entry.main[0].norm
