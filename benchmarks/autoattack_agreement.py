@@ -111,8 +111,9 @@ def compare(run: Run, which: str, radii: Sequence[float], count: int, seed: int)
     for eps in radii:
         print(f"{name}: reference at {eps:g}", file=sys.stderr, flush=True)
         stands, again = (reference(subject, x, y, eps, seed + more) for more in (0, 1))
-        broken = found.broken("autoattack", eps)
-        mine = torch.tensor([not broken[i] for i in range(len(x))])
+        places = found.at("autoattack", eps)
+        mine = torch.empty(len(x), dtype=torch.bool)
+        mine[found.columns["id"][places]] = torch.from_numpy(~found.broken_rows[places])
         shares = [100 * float(one.float().mean()) for one in (mine, stands, again)]
         lines.append(
             [

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds, Model, check_samples, no_trace, together
-from ima.budget import Budget, OutOfTime
+from ima.budget import Budget, OutOfTime, Progress
 from ima.evaluation.batch import Batch, Found
 from ima.evaluation.batches import Batches, device_of
 from ima.evaluation.decisions import copied
@@ -46,9 +46,8 @@ class Asked:
     seed: int
     keys: tuple[str, str]
     naming: Naming
-    progress: Callable[[int, int], None] | None
+    progress: Progress
     partial: str | Path | None
-    budget: Budget | None
 
     @property
     def record(self) -> dict[str, Any]:
@@ -117,7 +116,7 @@ def by_batch(
     slowest = max((one.seconds for one in known), default=0.0)
     columns: Found = {}
     seconds, offset, first, met = 0.0, 0, None, None
-    watcher, counts, budget = Watcher(), Counts(), asked.budget
+    watcher, counts, budget = Watcher(), Counts(), asked.progress.budget
     watched = Watched(model, watcher)
     parts = Batches(data, asked.batch_size, asked.keys, Reader(model, task), naming.key)
     naming.check(parts)
@@ -152,14 +151,13 @@ def by_batch(
                 new = work(inner, batch)
             finished = Finished(sign, time.monotonic() - started, new, watcher.counts())
             slowest = max(slowest, finished.seconds)
-            if asked.progress is not None:
-                asked.progress(number + 1, total)
+            asked.progress.tell(number + 1, total)
             if record is not None:
                 record.add(finished)
             if budget is not None:
                 budget.did()
-        elif asked.progress is not None:
-            asked.progress(number + 1, total)
+        else:
+            asked.progress.tell(number + 1, total)
         for name, cells in finished.columns.items():
             columns.setdefault(name, []).extend(cells)
         counts += finished.counts

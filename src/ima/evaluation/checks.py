@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds, check_steps, together
 from ima.attacks.walk import look
-from ima.budget import Budget
+from ima.budget import Budget, Progress
 from ima.evaluation.attacks import check_radii, find_attacks
 from ima.evaluation.bench import Bench
 from ima.evaluation.by_batch import Asked
@@ -87,7 +87,8 @@ def run_checks(
         transfer = transfer.to(chosen.x.device)
         _takes(transfer, chosen.x[:1], tree_map(lambda t: t[:1], chosen.y), task)
     network = fingerprint(model)
-    asked = Asked(norm, task, bounds, BATCH, seed, keys, Naming(), None, None, None)
+    shown = Progress.of(progress, budget)
+    asked = Asked(norm, task, bounds, BATCH, seed, keys, Naming(), shown, None)
     own = {
         "checks": list(CHECKS),
         "attacks": names,
@@ -104,8 +105,7 @@ def run_checks(
     found: list[Check] = []
     for row in CHECKS.values():
         found.append(_check(row, bench))
-        if progress is not None:
-            progress(len(found), len(CHECKS))
+        asked.progress.tell(len(found), len(CHECKS))
     remarks = verdict(record.counts(chosen.counts), watcher.kind, chosen.met)
     warn(remarks, stacklevel=2)
     settings = asked.settings(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds, Model
 from ima.attacks.walk import look
-from ima.budget import Budget
+from ima.budget import Budget, Progress
 from ima.evaluation import store
 from ima.evaluation.attacks import check_radii, find_attacks
 from ima.evaluation.batch import Batch, Example, Found, attack_batch
@@ -103,7 +103,8 @@ def evaluate(
         raise ValueError("eps is empty; expected at least one noise radius above 0")
     if batch_size is None:
         batch_size = 16 if given(task, "drawn") == "labels" else 256
-    asked = Asked(norm, task, bounds, batch_size, seed, keys, naming, progress, partial, budget)
+    shown = Progress.of(progress, budget)
+    asked = Asked(norm, task, bounds, batch_size, seed, keys, naming, shown, partial)
     told = [name for name, *_ in found]
     about: dict[str, Any] = {}
 

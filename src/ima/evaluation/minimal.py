@@ -24,7 +24,7 @@ from ima.attacks.boundary import CELLS, between, search
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Bounds, Model
 from ima.attacks.walk import forward, into
-from ima.budget import Budget
+from ima.budget import Budget, Progress
 from ima.evaluation.attacks import check_radii
 from ima.evaluation.batch import Batch, Found, clean_pass
 from ima.evaluation.by_batch import Asked, by_batch
@@ -68,7 +68,8 @@ def minimal(
         raise ValueError("radii are empty; expected finite noise radii above 0, one or more")
     lacking = {finder.name: finder.lacks(task, norm, bounds) for finder in FINDERS}
     ran = [finder for finder in FINDERS if not lacking[finder.name]]
-    asked = Asked(norm, task, bounds, batch_size, seed, keys, naming, progress, partial, budget)
+    shown = Progress.of(progress, budget)
+    asked = Asked(norm, task, bounds, batch_size, seed, keys, naming, shown, partial)
 
     def work(model: Model, batch: Batch) -> Found:
         return _of_batch(model, batch, sizes, ran)
