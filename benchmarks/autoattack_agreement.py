@@ -29,9 +29,10 @@ from ima.data import Part
 from ima.data.split import stratified
 from ima.evaluation.autoattack import parts
 from ima.evaluation.results import Results
+from ima.evaluation.subject import Subject
 from ima.norms import get_norm
 from ima.training.build import BOUNDS
-from ima.training.evaluating import Subject, load_subject
+from ima.training.evaluating import run_subject
 from ima.training.run import Run, environment
 
 BATCH = 100
@@ -59,7 +60,7 @@ def ours(subject: Subject, samples: Part, radii: Sequence[float], seed: int) -> 
             samples,
             radii,
             "autoattack",
-            norm=subject.config.norm,
+            norm=subject.norm,
             bounds=BOUNDS,
             batch_size=BATCH,
             seed=seed,
@@ -80,7 +81,7 @@ def reference(subject: Subject, x: Tensor, y: Tensor, eps: float, seed: int) -> 
     """Which samples stand after the authors' code, (N,) bool."""
     from pyautoattack import AutoAttack
 
-    norm, classes = get_norm(subject.config.norm), len(subject.classes)
+    norm, classes = get_norm(subject.norm), len(subject.classes or ())
     options: dict[str, Any] = {"norm": norm.name, "eps": eps, "seed": seed, "version": "standard"}
     library: Any = AutoAttack(subject.model, **options)
     listed = parts("autoattack", classes, x.shape[1:], norm)
@@ -95,14 +96,14 @@ def reference(subject: Subject, x: Tensor, y: Tensor, eps: float, seed: int) -> 
 
 def compare(run: Run, which: str, radii: Sequence[float], count: int, seed: int) -> list[list[str]]:
     """The lines of one network, one a radius."""
-    subject = load_subject(run, which, "cpu")
+    subject = run_subject(run, which, "cpu")
     subject.model.eval().requires_grad_(False)
-    if count >= len(subject.part):
+    if count >= len(subject.data):
         raise ValueError(
-            f"{run.folder} is judged by {len(subject.part)} samples; say fewer with --samples"
+            f"{run.folder} is judged by {len(subject.data)} samples; say fewer with --samples"
         )
-    chosen = np.flatnonzero(stratified(subject.part.targets.numpy(), count, seed=0))
-    x, y = subject.part[torch.as_tensor(chosen)]
+    chosen = np.flatnonzero(stratified(subject.data.targets.numpy(), count, seed=0))
+    x, y = subject.data[torch.as_tensor(chosen)]
     name = "/".join(run.folder.parts[-2:])
     print(f"{name}: ours", file=sys.stderr, flush=True)
     found = ours(subject, Part(x, y), radii, seed)
@@ -110,8 +111,9 @@ def compare(run: Run, which: str, radii: Sequence[float], count: int, seed: int)
     for eps in radii:
         print(f"{name}: reference at {eps:g}", file=sys.stderr, flush=True)
         stands, again = (reference(subject, x, y, eps, seed + more) for more in (0, 1))
-        broken = found.broken("autoattack", eps)
-        mine = torch.tensor([not broken[i] for i in range(len(x))])
+        places = found.at("autoattack", eps)
+        mine = torch.empty(len(x), dtype=torch.bool)
+        mine[found.columns["id"][places]] = torch.from_numpy(~found.broken_rows[places])
         shares = [100 * float(one.float().mean()) for one in (mine, stands, again)]
         lines.append(
             [

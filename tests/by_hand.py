@@ -32,13 +32,12 @@ def lowest_of(
     norm: Any = 2,
     bounds: Any = None,
     task: Any = None,
-    start: Tensor | None = None,
 ) -> Lowest:
-    """What the row's function finds, from the samples as they are; start: of quality, if not so."""
+    """What the row's function finds; it starts at the samples as they are."""
     task = Classification() if task is None else task
     setting = Setting(get_norm(norm), task, check_samples(x, bounds), seeded(0))
     with no_trace(model, x) as inner:
-        clean = given(task, "quality")(forward(inner, x), y) if start is None else start
+        clean = given(task, "quality")(forward(inner, x), y)
         binary = given(task, "measure").binary
         lowest = Lowest(x, clean, given(task, "quality"), task.score, binary=binary)
         run(inner, x.clone(), y, lowest, eps, steps, setting)

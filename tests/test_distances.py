@@ -21,6 +21,8 @@ import ima.evaluation.minimal as module
 from ima import evaluate
 from ima.attacks import ddn
 from ima.budget import Budget, OutOfTime
+from ima.cli import main
+from ima.evaluation import store
 from ima.evaluation.distances import NONE, Distance, Distances
 from ima.evaluation.finders import FINDERS, Finder
 from ima.evaluation.minimal import minimal
@@ -403,6 +405,31 @@ def test_columns_of_another_kind_are_refused(tmp_path: Path) -> None:
         Distances.from_csv(tmp_path / "d.csv")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("distance", [0.5, 0.5]), ("distance", [0.0, -0.5]), ("id", [1, 1])]
+)
+def test_distances_that_cannot_be_are_refused(name: str, value: list[Any], tmp_path: Path) -> None:
+    path, found = tmp_path / "d.csv", rows(0.0, 0.5)
+    columns = store.columns_of(found.rows, Distance)
+    store.write(path, columns, found.settings)
+    assert Distances.from_csv(path) == found
+    store.write(path, columns | {name: np.array(value)}, found.settings)
+    with pytest.raises(ValueError, match=r"d\.csv is damaged"):
+        Distances.from_csv(path)
+
+
+def test_distances_that_were_changed_or_lack_their_settings_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    rows(0.0, 0.5).to_csv(path)
+    path.write_text(path.read_text().replace("1,1,0,0.5", "1,1,0,0.7"))
+    with pytest.raises(ValueError, match=r"d\.csv is no file of distances"):
+        Distances.from_csv(path)
+    rows(0.0, 0.5).to_csv(path)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(ValueError, match=r"d\.json, which belongs beside it, is not there"):
+        Distances.from_csv(path)
+
+
 def test_rows_and_estimates_are_readable_without_torch() -> None:
     code = (
         "import sys, ima.evaluation.distances, ima.evaluation.estimates, ima.report.margins_page;"
@@ -428,7 +455,6 @@ def small(folder: Path) -> Run:
 def test_the_command_measures_prints_and_stays_resumable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ima.cli import main
 
     monkeypatch.setattr("ima.evaluation.finders.ITERATIONS", 5)
     monkeypatch.setattr("ima.evaluation.finders.STEPS", 5)
@@ -449,7 +475,7 @@ def test_the_command_measures_prints_and_stays_resumable(
     out = capsys.readouterr().out
     found = Distances.from_csv(run.distances)
     assert f"{found.accuracy(0.5):.1%}" in out and str(run.distances) in out
-    assert (found.settings.samples, found.settings.total) == (10, 540) and len(found.rows) == 10
+    assert found.settings.counted == "10 of 540" and len(found.rows) == 10
     assert sorted(entry.name for entry in run.distances.parent.iterdir()) == [
         "best.csv",
         "best.json",

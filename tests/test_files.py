@@ -243,10 +243,10 @@ def test_json_of_another_kind_is_refused_by_the_place_in_it(
     path.write_text(text)
     with pytest.raises(ValueError, match=rf"^{path} is damaged: {what}[^_]*$"):
         read_json(path, dict[str, list[int]])
-    with pytest.raises(ValueError, match="^the header is damaged"):
+    with pytest.raises(ValueError, match=r"^the header is damaged"):
         read_json(path, dict[str, list[int]], shown="the header")
     path.write_text("{")
-    with pytest.raises(ValueError, match="^the header is damaged, or no text in JSON"):
+    with pytest.raises(ValueError, match=r"^the header is damaged, or no text in JSON"):
         read_json(path, shown="the header")
     path.write_text('{"a": [1, 2], "b": []}')
     assert read_json(path, dict[str, list[int]]) == {"a": [1, 2], "b": []}

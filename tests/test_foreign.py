@@ -665,9 +665,9 @@ def test_masks_that_may_be_either_ask_for_a_word(work: Path, honest: nn.Module) 
     with pytest.raises(ValueError, match=r"if the first is the background.*say --regions"):
         loaded(work, "hot_list", 1)
     assert loaded(work, "hot_list", 1, regions=True).task.regions
+    words = (work / "h.safetensors", "theirs:net", "theirs:samples", (1.0,))
     with pytest.raises(ValueError, match="regions is for labels of pixels"):
-        weights, data = work / "h.safetensors", "theirs:samples"
-        foreign_subject(weights, "theirs:net", data, (1.0,), regions=True)
+        foreign_subject(*words, regions=True)
     subject = loaded(work, "hot_at_first")
     with pytest.raises(ValueError, match=r"not every pixel is 1 in one of them.*--regions"):
         evaluate_subject(subject)

@@ -330,6 +330,7 @@ def test_earlier_results_of_labels_are_read() -> None:
     assert (len(places), int(found.broken_rows[places].sum())) == (4, 0)
     sizes = found.of_attack("pgd-3", 0.4)["size"]
     np.testing.assert_allclose(sizes, [NAN, 0.1, 0.4, 0, 0, 0.4], rtol=1e-6)
+    assert found.of_attack()["size"].tolist() == [0.0] * 6
     settings = found.settings
     assert (settings.bounds, settings.samples, settings.seed) == ((-1.0, 1.0), 6, 3)
     assert settings.seconds == 1.1 and settings.network.startswith("3b4e17")
@@ -361,6 +362,9 @@ def test_earlier_results_of_masks_are_read() -> None:
     assert found.of_attack()["slice"].tolist() == [0, 1, 0, 3]
     assert found.of_attack()["pixels"].tolist() == [4, 2, 3, 0]
     assert found.broken_rows[found.at()].tolist() == [True, False, False, True]
+    # Noise that lowers nothing has no size; where the Dice is 0 without noise it is 0.
+    sizes = found.of_attack("pgd-3", 0.2)["size"]
+    np.testing.assert_allclose(sizes, [NAN, 0.2, 0.2, 0.0], rtol=1e-6)
     assert found.settings.about["empty slices"].startswith("a class counts for a sample")
     # Where nobody said the cases, each was called as its sample.
     alone = Results.from_csv(OLD / "masks_alone.csv")

@@ -107,3 +107,8 @@ class Progress:
 
     tell: Callable[[int, int], None] = silent
     budget: Budget | None = None
+
+    @staticmethod
+    def of(tell: Callable[[int, int], None] | None, budget: Budget | None) -> Progress:
+        """Of what users pass, where None is nothing to tell."""
+        return Progress(silent if tell is None else tell, budget)

@@ -93,7 +93,7 @@ def between(
     seen = as_seen(model, point, wide(x))
     if seen is not point:
         # A sum that rounds below the end itself would be the grid's value before it.
-        seen = torch.where(per_sample(share >= 1, inside), end, seen)
+        seen = torch.where(per_sample(share == 1, inside), end, seen)
     return seen.to(inside.dtype)
 
 

@@ -131,7 +131,9 @@ def ddn(
             stuck |= norm.size(direction) == 0
             share = LAST + (1 - LAST) * (1 + math.cos(math.pi * step / steps)) / 2
             moved = point - x + per_sample(share * first, x) * direction
-            size = torch.minimum(size * torch.where(wrong, 1 - SHRINK, 1 + SHRINK), largest)
+            # A `where` of two numbers would have the default dtype, whatever x's is.
+            size = torch.where(wrong, (1 - SHRINK) * size, (1 + SHRINK) * size)
+            size = torch.minimum(size, largest)
             length = norm.size(moved)
             scale = size / torch.where(length > 0, length, 1)
             point = into(x + per_sample(scale, x) * moved, box)

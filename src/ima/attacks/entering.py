@@ -36,7 +36,7 @@ class Network:
 
     def __call__(self, x: Tensor) -> Any:
         """The output at x, (B, *dims); x stays as it is."""
-        return handed(self.run, x.to(self.given), self.taken)
+        return by_sample(handed(self.run, x.to(self.given), self.taken), len(x))
 
 
 def taken_by(module: Any, x: Tensor) -> torch.dtype:
@@ -92,6 +92,26 @@ def handed(model: Model, x: Tensor, dtype: torch.dtype) -> Any:
     except TypeError:
         return output
     return tree_map(lambda leaf: leaf.to(x.device), output) if away else output
+
+
+def by_sample(output: Any, n: int) -> Any:
+    """The output at n samples, its first dimension n; ValueError where it is another.
+
+    What lacks it for one sample alone, as after `squeeze()`, gets it back.
+    """
+    try:
+        found = leaves(output)
+    except TypeError:
+        return output
+    if not found or any(leaf.ndim and len(leaf) == n for leaf in found):
+        return output
+    if n == 1:
+        return tree_map(lambda leaf: leaf[None], output)
+    raise ValueError(
+        f"the model returned shape {tuple(found[0].shape)} for {n} samples; expected the samples "
+        f"in the first dimension, ({n}, ...): does it reshape, squeeze or average over the batch, "
+        "or take a batch for one sample?"
+    )
 
 
 def _towards(point: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from ima.attacks.entering import Model, Network, differentiable, handed, taken_by
+from ima.attacks.entering import Model, Network, by_sample, differentiable, handed, taken_by
 from ima.attacks.lockstep import in_step, processes, sharded
 from ima.attacks.statistics import told_apart
 from ima.tasks.pixels import precise
@@ -171,7 +171,7 @@ def call(model: Any, x: Tensor) -> Any:
 
     The model gets a copy that it may write to, in a precision that it takes.
     """
-    return handed(model, x, taken_by(inside(model), x))
+    return by_sample(handed(model, x, taken_by(inside(model), x)), len(x))
 
 
 @contextmanager

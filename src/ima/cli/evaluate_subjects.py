@@ -34,6 +34,15 @@ class Plan:
     other: Callable[[], Subject] | None = None
     note: str = ""
 
+    @staticmethod
+    def of_one(doing: str, subject: Subject, other: Callable[[], Subject] | None = None) -> Plan:
+        """The plan of a single subject."""
+
+        def same() -> Subject:
+            return subject
+
+        return Plan(subject.folder, {doing: same}, same, same, other)
+
 
 def of_run(given: Given) -> Plan:
     """The weights of a run."""
@@ -82,7 +91,7 @@ def of_foreign(given: Given) -> Plan:
     print(f"weights: {about['taken']}")
     if "about the data" in about:
         print(f"data: {about['about the data']}")
-    return Plan(subject.folder, {"evaluation": lambda: subject}, *[lambda: subject] * 2, other)
+    return Plan.of_one("evaluation", subject, other)
 
 
 def of_nnunet(given: Given) -> Plan:
@@ -93,7 +102,7 @@ def of_nnunet(given: Given) -> Plan:
     trained = Trained.open(given["nnunet"], given["fold"], given["weights"] or "final")
     same = ("eps", "attacks", "images", "labels", "samples", "out", "device")
     subject = nnunet_subject(trained, **{name: given[name] for name in same})
-    return Plan(subject.folder, {trained.trainer: lambda: subject}, *[lambda: subject] * 2)
+    return Plan.of_one(trained.trainer, subject)
 
 
 def _other(given: Given, trust: Any) -> Callable[[], Subject] | None:

@@ -7,23 +7,28 @@ keeps the lowest, see `lowest`. A row says whom it serves. An attack of one's ow
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ima.attacks.inputs import Bounds, Model
+from ima.attacks.walk import forward
 from ima.evaluation.autoattack import autoattack, describe, lacks_autoattack
 from ima.evaluation.hopskipjump import hopskipjump
 from ima.evaluation.lowest import Lowest, climb, walk_from
 from ima.evaluation.noise import AMPLITUDE, noise_in_ball, white_noise
 from ima.evaluation.setting import Setting
+from ima.imported import import_named
 from ima.norms import Norm
-from ima.tasks import Segmentation, Task, Tree, given, objective_of
+from ima.tasks import Segmentation, Task, Tree, given, objective_of, take
+from ima.tasks.checked import told as described
 
 Run = Callable[[Model, Tensor, Tree, Lowest, float, int, Setting], None]
 """run(model, x, y, lowest, eps, steps, setting): looks at points in the ball around x."""
@@ -167,22 +172,60 @@ ATTACKS = {
 
 
 def find_attack(name: str) -> tuple[AttackRow, int]:
-    """The row and the steps of an attack named `pgd`, `pgd-100`, `autoattack`, ...
+    """The row and the steps of an attack named `pgd`, `pgd-100`, `autoattack`, `mine:attack-20`.
 
-    The steps are 0 for an attack that has no such number. Raises ValueError for an unknown name,
-    naming the nearest.
+    The steps are 0 for an attack that has no such number. `module:name` is a row of one's own, or a
+    function attack(model, x, y, ...) that returns points like x; it gets by name what it takes of
+    eps, steps, norm, task, bounds and generator. Raises ValueError for an unknown name, naming the
+    nearest, and for what cannot be imported.
     """
-    match = re.fullmatch(r"([a-z+]+)(?:-(\d+))?", name)
-    if match and match[1] in ATTACKS and match[2] != "0":
-        row = ATTACKS[match[1]]
+    match = re.fullmatch(r"([\w.]+:\w+|[a-z+]+)(?:-(\d+))?", name)
+    if match and match[2] != "0" and (match[1] in ATTACKS or ":" in match[1]):
+        row = ATTACKS.get(match[1]) or _own(match[1])
         if row.steps is not None or match[2] is None:
             return row, int(match[2] or row.steps or 0)
     near = get_close_matches(name.partition("-")[0], ATTACKS, 1)
     hint = f"; did you mean {ATTACKS[near[0]].label!r}?" if near else ";"
     known = ", ".join(row.label for row in ATTACKS.values())
     raise ValueError(
-        f"unknown attack {name!r}{hint} Known: {known} (where there is a number of steps, any)"
+        f"unknown attack {name!r}{hint} Known: {known}, or one of your own by 'module:name' (where "
+        "there is a number of steps, any)"
     )
+
+
+def _own(name: str) -> AttackRow:
+    """The row of an attack of a user's own."""
+    found = import_named("attack", name)
+    if isinstance(found, AttackRow):
+        return replace(found, name=name)
+    if not callable(found):
+        raise ValueError(
+            f"attack {name!r} is a {type(found).__name__}; expected a function attack(model, x, y, "
+            "...) that returns points like x, or an AttackRow"
+        )
+    told = inspect.signature(found).parameters
+    first = (inspect.getdoc(found) or name).splitlines()[0]
+    default = told["steps"].default if "steps" in told else None
+    steps = default if isinstance(default, int) else 100
+
+    def run(
+        model: Model, x: Tensor, y: Tree, lowest: Lowest, eps: float, steps: int, setting: Setting
+    ) -> None:
+        left = lowest.left
+        x, y = x[left], take(y, left)
+        known = {"eps": eps, "steps": steps, "norm": setting.norm, "task": setting.task}
+        known |= {"bounds": setting.box, "generator": setting.generator}
+        points: Any = found(model, x, y, **{key: known[key] for key in known if key in told})
+        points = getattr(points, "x", points)
+        if not isinstance(points, Tensor) or points.shape != x.shape:
+            raise TypeError(
+                f"attack {name!r} gave {described(points)}; expected points of shape "
+                f"{tuple(x.shape)}"
+            )
+        points = points.detach().to(x.dtype)
+        lowest.look(left, points, forward(model, points), y)
+
+    return AttackRow(name, run, steps if "steps" in told else None, "one's own", first)
 
 
 def find_attacks(

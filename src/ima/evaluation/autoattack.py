@@ -12,8 +12,7 @@ Which parts run depends on the number of classes, because some losses need three
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -22,7 +21,15 @@ from torch import Tensor
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Bounds, Model
 from ima.attacks.walk import forward, into
-from ima.evaluation.lifted import Broken, Lifted, in_library, layout, plain_layout, unit_box
+from ima.evaluation.lifted import (
+    Broken,
+    Lifted,
+    in_library,
+    in_library_state,
+    layout,
+    plain_layout,
+    unit_box,
+)
 from ima.evaluation.lowest import Lowest, radius
 from ima.evaluation.setting import Setting
 from ima.norms import Norm, per_sample
@@ -140,7 +147,7 @@ def run_part(
     broken = Broken(wide(x), norm)
     lifted = Lifted(model, shape, image, low, width, precise(x), classes, broken)
     seed = setting.generator.initial_seed()
-    with random_state_kept():
+    with in_library_state():
         attack = build(lifted, eps=eps / float(width), norm=in_library(norm), seed=seed)
         images = attack.perturb(lifted.up(wide(x)), y)
     found = broken.within(eps, lifted.down(images.detach()))
@@ -256,16 +263,3 @@ _BUILD: dict[str, Callable[..., Part]] = {
     "fab-t": _fab_t,
     "square": _square,
 }
-
-
-@contextmanager
-def random_state_kept() -> Generator[None]:
-    """The library seeds torch and, once it is in use, the current GPU."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        if not devices:
-            # A seed for a GPU that is not in use yet waits for it: the last one counts.
-            torch.cuda.manual_seed_all(torch.initial_seed())

@@ -23,6 +23,7 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
+from ima.attacks.reading import check_batch
 from ima.evaluation.items import Keys, Part, mates, pair, several, together, unzipped, zipped
 from ima.evaluation.partial import mark
 from ima.evaluation.reading import Reader
@@ -93,7 +94,7 @@ class Batches:
         came = 0
         for batch in self._batches(items):
             if came == 0:
-                self.reader.check_batch(batch.x, batch.y)
+                check_batch(self.reader.model, self.reader.task, batch.x, batch.y)
             came += 1
             yield batch
         # Each worker of a stream's loader rounds its own number up.

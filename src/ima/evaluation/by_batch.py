@@ -16,7 +16,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds, Model, check_samples, no_trace, together
-from ima.budget import Budget, OutOfTime
+from ima.budget import Budget, OutOfTime, Progress
 from ima.evaluation.batch import Batch, Found
 from ima.evaluation.batches import Batches, device_of
 from ima.evaluation.decisions import copied
@@ -26,7 +26,8 @@ from ima.evaluation.partial import Finished, Partial, fingerprint, kept, mark
 from ima.evaluation.reading import Reader
 from ima.evaluation.setting import Setting
 from ima.evaluation.settings import EVERY_ENTRY, Settings
-from ima.evaluation.watch import Counts, Watched, Watcher, refuse, verdict
+from ima.evaluation.verdict import refuse, verdict
+from ima.evaluation.watch import Counts, Watched, Watcher
 from ima.norms import Norm
 from ima.tasks import Task, Tree, given, tree_map
 
@@ -45,9 +46,8 @@ class Asked:
     seed: int
     keys: tuple[str, str]
     naming: Naming
-    progress: Callable[[int, int], None] | None
-    partial: Path | None
-    budget: Budget | None
+    progress: Progress
+    partial: str | Path | None
 
     @property
     def record(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def by_batch(
     slowest = max((one.seconds for one in known), default=0.0)
     columns: Found = {}
     seconds, offset, first, met = 0.0, 0, None, None
-    watcher, counts, budget = Watcher(), Counts(), asked.budget
+    watcher, counts, budget = Watcher(), Counts(), asked.progress.budget
     watched = Watched(model, watcher)
     parts = Batches(data, asked.batch_size, asked.keys, Reader(model, task), naming.key)
     naming.check(parts)
@@ -151,14 +151,13 @@ def by_batch(
                 new = work(inner, batch)
             finished = Finished(sign, time.monotonic() - started, new, watcher.counts())
             slowest = max(slowest, finished.seconds)
-            if asked.progress is not None:
-                asked.progress(number + 1, total)
+            asked.progress.tell(number + 1, total)
             if record is not None:
                 record.add(finished)
             if budget is not None:
                 budget.did()
-        elif asked.progress is not None:
-            asked.progress(number + 1, total)
+        else:
+            asked.progress.tell(number + 1, total)
         for name, cells in finished.columns.items():
             columns.setdefault(name, []).extend(cells)
         counts += finished.counts
@@ -181,7 +180,7 @@ def by_batch(
 
 
 def _out_of_time(
-    number: int, total: int, budget: Budget, slowest: float, partial: Path | None
+    number: int, total: int, budget: Budget, slowest: float, partial: str | Path | None
 ) -> str:
     return (
         f"the time is up after {number} of {total or 'several'} batches "

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds, check_steps, together
 from ima.attacks.walk import look
-from ima.budget import Budget
+from ima.budget import Budget, Progress
 from ima.evaluation.attacks import check_radii, find_attacks
 from ima.evaluation.bench import Bench
 from ima.evaluation.by_batch import Asked
@@ -28,7 +28,8 @@ from ima.evaluation.naming import Naming
 from ima.evaluation.partial import fingerprint, mark
 from ima.evaluation.probes import NotRun
 from ima.evaluation.remarks import warn
-from ima.evaluation.watch import Watched, Watcher, verdict
+from ima.evaluation.verdict import verdict
+from ima.evaluation.watch import Watched, Watcher
 from ima.norms import Norm, get_norm
 from ima.tasks import Task, Tree, check_task, tree_map
 
@@ -49,7 +50,7 @@ def run_checks(
     steps: int = 100,
     keys: tuple[str, str] = ("image", "label"),
     progress: Callable[[int, int], None] | None = None,
-    partial: Path | None = None,
+    partial: str | Path | None = None,
     budget: Budget | None = None,
 ) -> Checks:
     """Run every check of the table on a model.
@@ -86,7 +87,8 @@ def run_checks(
         transfer = transfer.to(chosen.x.device)
         _takes(transfer, chosen.x[:1], tree_map(lambda t: t[:1], chosen.y), task)
     network = fingerprint(model)
-    asked = Asked(norm, task, bounds, BATCH, seed, keys, Naming(), None, None, None)
+    shown = Progress.of(progress, budget)
+    asked = Asked(norm, task, bounds, BATCH, seed, keys, Naming(), shown, None)
     own = {
         "checks": list(CHECKS),
         "attacks": names,
@@ -103,8 +105,7 @@ def run_checks(
     found: list[Check] = []
     for row in CHECKS.values():
         found.append(_check(row, bench))
-        if progress is not None:
-            progress(len(found), len(CHECKS))
+        asked.progress.tell(len(found), len(CHECKS))
     remarks = verdict(record.counts(chosen.counts), watcher.kind, chosen.met)
     warn(remarks, stacklevel=2)
     settings = asked.settings(

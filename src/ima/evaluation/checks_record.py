@@ -31,7 +31,7 @@ class Record:
 
     def __init__(
         self,
-        path: Path | None,
+        path: str | Path | None,
         settings: Mapping[str, Any],
         budget: Budget | None,
         watcher: Watcher | None = None,

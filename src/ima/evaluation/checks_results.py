@@ -61,10 +61,10 @@ class Checks:
         write_text(Path(path), json.dumps(told, indent=1, allow_nan=False) + "\n")
 
     @staticmethod
-    def from_json(path: Path) -> Checks:
+    def from_json(path: str | Path) -> Checks:
         """Read what `to_json` wrote, also before this version; ValueError for other files."""
         try:
-            told = read_json(path)
+            told = read_json(Path(path))
             checks = READ.validate_json(json.dumps(told["checks"]))
             if told.get("format") is None:
                 settings = earlier.settings(told["settings"], "")
@@ -77,7 +77,7 @@ class Checks:
             ) from error
 
 
-READ = TypeAdapter(tuple[Check, ...], config=ConfigDict(strict=True))
+READ = TypeAdapter(tuple[Check, ...], config=ConfigDict(strict=True, extra="forbid"))
 
 
 def share(count: int, n: int) -> dict[str, float]:

@@ -14,7 +14,8 @@ from ima.evaluation.batches import Batches, device_of
 from ima.evaluation.decisions import decide
 from ima.evaluation.mates import Met, meet
 from ima.evaluation.reading import Reader
-from ima.evaluation.watch import Counts, Watcher, refuse, verdict
+from ima.evaluation.verdict import refuse, verdict
+from ima.evaluation.watch import Counts, Watcher
 from ima.tasks import Task, Tree, check_fit, leaves, sound, take, tree_map
 
 BATCH = 250

@@ -151,6 +151,13 @@ def _segments(
 ) -> tuple[Found, Settings]:
     found = _rows(cells, list(map(float, cells["dice"])), cells["noise"])
     found |= {"case": cells["case"], "slice": list(map(int, cells["slice"]))}
+    # Noise that lowered nothing had a size too.
+    rows = list(zip(*(found[name] for name in ("id", "kind", "quality", "size")), strict=True))
+    clean = {id_: quality for id_, kind, quality, _ in rows if kind == "clean"}
+    found["size"] = [
+        math.nan if kind not in ("clean", "white") and quality >= clean.get(id_, 0) > 0 else size
+        for id_, kind, quality, size in rows
+    ]
     if max(found["slice"], default=-1) < 0 and cells["case"] == cells["id"]:
         # Nobody said the cases: each was called as its sample.
         found["case"] = [""] * len(cells["id"])
@@ -171,7 +178,10 @@ def _rows(cells: dict[str, list[str]], quality: list[float], size: list[str]) ->
         "kind": list(map(kind_of, cells["attack"])),
         "eps": list(map(float, cells["eps"])),
         "quality": quality,
-        "size": list(map(float, size)),
+        "size": [
+            0.0 if attack == "clean" else float(cell)
+            for attack, cell in zip(cells["attack"], size, strict=True)
+        ],
     }
 
 

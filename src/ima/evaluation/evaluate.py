@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds, Model
 from ima.attacks.walk import look
-from ima.budget import Budget
+from ima.budget import Budget, Progress
 from ima.evaluation import store
 from ima.evaluation.attacks import check_radii, find_attacks
 from ima.evaluation.batch import Batch, Example, Found, attack_batch
@@ -48,7 +48,7 @@ def evaluate(
     classes: Sequence[str] | None = None,
     keep: Callable[[Example], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
-    partial: Path | None = None,
+    partial: str | Path | None = None,
     budget: Budget | None = None,
 ) -> Results:
     """The quality of every sample: clean, and the lowest that each attack finds at each eps.
@@ -103,7 +103,8 @@ def evaluate(
         raise ValueError("eps is empty; expected at least one noise radius above 0")
     if batch_size is None:
         batch_size = 16 if given(task, "drawn") == "labels" else 256
-    asked = Asked(norm, task, bounds, batch_size, seed, keys, naming, progress, partial, budget)
+    shown = Progress.of(progress, budget)
+    asked = Asked(norm, task, bounds, batch_size, seed, keys, naming, shown, partial)
     told = [name for name, *_ in found]
     about: dict[str, Any] = {}
 

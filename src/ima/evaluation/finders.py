@@ -1,6 +1,6 @@
 """Attacks that look for the smallest noise: the table behind `minimal`.
 
-Each returns one point a sample, which may be wrong, and may not be: `minimal` looks.
+Each returns one point a sample, which it saw wrong, or the sample itself: `minimal` looks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from ima.attacks.inputs import Bounds, Model
 from ima.attacks.walk import Objective, forward
 from ima.evaluation.attacks import Lacks
 from ima.evaluation.autoattack import ITERATIONS, TARGETS, free_fab
-from ima.evaluation.lifted import Broken, Lifted, in_library, plain_layout, unit_box
+from ima.evaluation.lifted import (
+    Broken,
+    Lifted,
+    in_library,
+    in_library_state,
+    plain_layout,
+    unit_box,
+)
 from ima.evaluation.lowest import Lowest, climb
 from ima.evaluation.setting import Setting
 from ima.norm_names import known_norm
@@ -29,7 +36,7 @@ from ima.tasks.pixels import precise, wide
 STEPS = 100
 
 Find = Callable[[Model, Tensor, Tree, Tensor, Sequence[float], Setting], Tensor]
-"""find(model, x, y, known, radii, setting) -> like x: points that may be wrong.
+"""find(model, x, y, known, radii, setting) -> like x: points seen wrong; x where there is none.
 
 known: (B,), the smallest size found before, infinite where there is none.
 """
@@ -74,11 +81,13 @@ def _fab(
     broken = Broken(wide(x), norm)
     lifted = Lifted(model, shape, plain_layout(shape), low, width, precise(x), classes, broken)
     nearest, size = x.clone(), torch.full_like(known, torch.inf)
-    fab = free_fab(lifted, norm=in_library(norm), n_iter=ITERATIONS)
+    with in_library_state():
+        fab = free_fab(lifted, norm=in_library(norm), n_iter=ITERATIONS)
     for target in range(2, min(TARGETS, classes - 1) + 2):
         fab.target_class = target
         # One run itself: its `perturb` keeps points within a radius only.
-        run = fab.attack_single_run(lifted.up(wide(x)), y, is_targeted=True)
+        with in_library_state():
+            run = fab.attack_single_run(lifted.up(wide(x)), y, is_targeted=True)
         point = as_seen(model, lifted.down(run.detach()), wide(x))
         wrong = ~task.correct(forward(model, point), y)
         far = torch.where(wrong, norm.size(point - wide(x)).to(size.dtype), torch.inf)
@@ -113,10 +122,13 @@ def _pgd(
     task = setting.task
     # What is looked for is wrong, not low: a mask is so at its threshold.
     lowest = Lowest(x, torch.ones_like(known), task.correct, task.score, binary=True)
+    wrong = torch.zeros_like(known, dtype=torch.bool)
     for radius in radii:
         lowest.quality[(known <= radius) & (lowest.quality > 0)] = 0
+        left = lowest.left
         climb(model, x, y, lowest, radius, STEPS, setting, both(task))
-    return lowest.noisy
+        wrong[left] = lowest.quality[left] == 0
+    return torch.where(per_sample(wrong, x), lowest.noisy, x)
 
 
 def both(task: Task) -> list[Objective]:

@@ -113,7 +113,7 @@ def _first(
 
 def _bisected(x: Tensor, point: Tensor, index: Tensor, wrong: Wrong) -> Tensor:
     """The wrong ends of the last brackets on the ways from x to wrong points, by halvings."""
-    low, high = torch.zeros(len(x), device=x.device), torch.ones(len(x), device=x.device)
+    low, high = x.new_zeros(len(x)), x.new_ones(len(x))
     for _ in range(round(math.log2(CELLS))):
         middle = (low + high) / 2
         there = wrong(index, x + per_sample(middle, x) * (point - x))
@@ -136,10 +136,10 @@ def _estimate(
 ) -> Tensor:
     """The direction in which decisions turn wrong, like `point`."""
     signed, plain = torch.zeros_like(point), torch.zeros_like(point)
-    signs = torch.zeros(len(point), device=point.device)
+    signs = point.new_zeros(len(point))
     for _ in range(queries):
         direction = draw()
-        sign = 2.0 * wrong(index, point + reach * direction) - 1
+        sign = 2 * wrong(index, point + reach * direction).to(point.dtype) - 1
         signed += per_sample(sign, point) * direction
         signs, plain = signs + sign, plain + direction
     # The mean sign is taken out (the paper's Eq. 16): the point lies beside the boundary.

@@ -7,7 +7,8 @@ becomes the pair [0, z].
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +30,7 @@ class Lifted:
 
     model: on samples (B, *shape) of `dtype`; image: (C, H, W); low, width: the bounds as
     low + width * [0, 1]; classes: of the output; broken: takes the points whose output permits no
-    decision.
+    decision; default: the dtype that the model's own new tensors have, see `in_library_state`.
     """
 
     model: Model
@@ -40,6 +41,7 @@ class Lifted:
     dtype: torch.dtype
     classes: int
     broken: Broken | None = None
+    default: torch.dtype = field(default_factory=torch.get_default_dtype)
 
     def up(self, x: Tensor) -> Tensor:
         """Samples (B, *shape) as float32 images (B, C, H, W) in [0, 1]."""
@@ -61,7 +63,8 @@ class Lifted:
 
     def _logits(self, images: Tensor) -> Tensor:
         x = self.down(images)
-        output = self.model(x)
+        with _default_dtype(self.default):
+            output = self.model(x)
         logits = Classification().logits(output).float()
         bad = ~Classification().usable(output)
         if self.broken is not None and bool(bad.any()):
@@ -73,6 +76,33 @@ class Lifted:
         # The library knows no outputs without a decision: it takes them for right, or stops. It
         # gets numbers, and whoever called it gets the points themselves.
         return torch.where(bad[:, None], 0, logits)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Generator[None]:
+    """Within: new tensors have this dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def in_library_state() -> Generator[None]:
+    """Within, the library may seed torch and, once it is in use, the current GPU.
+
+    It puts tensors that it makes beside float32 images: so they are, whatever the user's default.
+    """
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices=devices), _default_dtype(torch.float32):
+            yield
+    finally:
+        if not devices:
+            # A seed for a GPU that is not in use yet waits for it: the last one counts.
+            torch.cuda.manual_seed_all(torch.initial_seed())
 
 
 HUGE = 1e30

@@ -54,7 +54,8 @@ class Lowest:
         quality, before = self.judge(output, target).float(), self.quality[index]
         lower = quality < before
         if last or not self.binary:
-            score = self.judge_score(output, target).float()
+            # No number is the lowest: the second look at where a walk ended speaks of it.
+            score = self.judge_score(output, target).float().nan_to_num(nan=-torch.inf)
             lower = lower | ((quality == before) & (score < self.score[index]))
             self.score[index[lower]] = score[lower]
         elif bool(lower.any()):

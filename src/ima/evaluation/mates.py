@@ -35,6 +35,13 @@ TF32 = 2.0**-10
 """The step of the format in which GPUs multiply float32."""
 
 
+RANDOM = (
+    "two passes over the same samples give different outputs: the model draws random numbers "
+    "(noise, dropout), or keeps something from pass to pass; every figure is of one draw, and an "
+    "attack follows one draw and is judged by another"
+)
+
+
 @dataclass(frozen=True)
 class Met:
     """What a comparison found.
@@ -64,9 +71,9 @@ class Met:
         return self.refused or bool((self.apart > far).any())
 
     def sentence(self) -> str:
-        """The remark; empty where samples do not depend on each other."""
+        """The remark; empty where outputs depend on nothing but the sample."""
         if not self.dependent:
-            return ""
+            return RANDOM if self.random else ""
         most = float(self.apart.max())
         size = f" (by up to {100 * most:.2g} % of the largest output)" if most else ""
         why = f": {self.causes}" if self.causes else ""

@@ -24,7 +24,7 @@ from ima.attacks.boundary import CELLS, between, search
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Bounds, Model
 from ima.attacks.walk import forward, into
-from ima.budget import Budget
+from ima.budget import Budget, Progress
 from ima.evaluation.attacks import check_radii
 from ima.evaluation.batch import Batch, Found, clean_pass
 from ima.evaluation.by_batch import Asked, by_batch
@@ -53,7 +53,7 @@ def minimal(
     keys: tuple[str, str] = ("image", "label"),
     ids: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
-    partial: Path | None = None,
+    partial: str | Path | None = None,
     budget: Budget | None = None,
 ) -> Distances:
     """The smallest noise that makes each sample wrong, as far as it was found.
@@ -68,7 +68,8 @@ def minimal(
         raise ValueError("radii are empty; expected finite noise radii above 0, one or more")
     lacking = {finder.name: finder.lacks(task, norm, bounds) for finder in FINDERS}
     ran = [finder for finder in FINDERS if not lacking[finder.name]]
-    asked = Asked(norm, task, bounds, batch_size, seed, keys, naming, progress, partial, budget)
+    shown = Progress.of(progress, budget)
+    asked = Asked(norm, task, bounds, batch_size, seed, keys, naming, shown, partial)
 
     def work(model: Model, batch: Batch) -> Found:
         return _of_batch(model, batch, sizes, ran)
@@ -136,7 +137,7 @@ def _tightened(
     clean = forward(model, x)
     finite = torch.isfinite(found.flatten(1)).all(1) if found.ndim > 1 else torch.isfinite(found)
     found = torch.where(per_sample(finite, x), found, x)
-    output = forward(model, found)
+    output, found = _wrong_again(model, x, y, found, task, box)
     point, said, usable = found.clone(), copied(task.predict(output)), ~task.correct(output, y)
     check_standing(task, output, y, ~usable)
     usable &= finite
@@ -151,12 +152,39 @@ def _tightened(
         # In another batch a sum may round differently: a point that is right now moves on.
         candidate = between(model, inside, outside, share, box, inside)
         output = forward(model, candidate)
-        wrong = ~task.correct(output, target)
-        settled = left & (wrong | (share >= 1))
-        at = index[settled]
-        point[at] = candidate[settled]
-        put(said, at, take(task.predict(output), settled))
-        usable[at] = wrong[settled]
-        left &= ~settled
+        wrong = left & ~task.correct(output, target)
+        at = index[wrong]
+        point[at] = candidate[wrong]
+        put(said, at, take(task.predict(output), wrong))
+        # What is right at its end now, as with random outputs, stays where it was seen wrong.
+        left &= ~(wrong | (share >= 1))
         share, step = torch.where(left, (share + step).clamp(max=1), share), 2 * step
     return point, said, usable
+
+
+def _wrong_again(
+    model: Model,
+    x: Tensor,
+    y: Tree,
+    found: Tensor,
+    task: Task,
+    box: tuple[Tensor, Tensor] | None,
+) -> tuple[Tree, Tensor]:
+    """Outputs at the points where an attack saw samples wrong, and the points.
+
+    Who answers at random may be right there now: such a point moves on, to twice as far at most.
+    """
+    output = copied(forward(model, found))
+    lost = task.correct(output, y) & (found != x).reshape(len(x), -1).any(1)
+    beyond, found = 1 / CELLS, found.clone()
+    while bool(lost.any()) and beyond <= 1:
+        (at,) = lost.nonzero(as_tuple=True)
+        share = torch.full((len(at),), 1 + beyond, dtype=precise(x), device=x.device)
+        farther = between(model, x[at], found[at], share, box, x[at])
+        new, target = forward(model, farther), take(y, at)
+        wrong = ~task.correct(new, target)
+        put(output, at[wrong], take(new, wrong))
+        found[at[wrong]] = farther[wrong]
+        lost[at[wrong]] = False
+        beyond *= 2
+    return output, found

@@ -48,10 +48,10 @@ class Partial:
     ValueError for a file that is no such record.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        self.path, self.batches = path, list[Finished]()
+    def __init__(self, path: str | Path, settings: Mapping[str, Any]) -> None:
+        self.path, self.batches = Path(path), list[Finished]()
         header = json.dumps({"format": FORMAT, **settings})
-        lines = _lines(path)
+        lines = _lines(self.path)
         if lines[:1] == [header]:
             for line in lines[1:]:
                 batch = _batch(line)
@@ -85,7 +85,7 @@ def key_of(path: Path) -> str:
     return (_lines(path) or [""])[0] if path.exists() else ""
 
 
-def kept(record: Path | None) -> str:
+def kept(record: str | Path | None) -> str:
     """What is left of an evaluation that ran out of time, in words."""
     if record is None:
         return "nothing is kept: pass partial=FILE next time"

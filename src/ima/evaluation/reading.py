@@ -7,27 +7,19 @@ both: layers of torch take samples without a batch too, but no batch of batches
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ima.attacks.walk import look
+from ima.attacks.reading import Checks, fits
 from ima.tasks import Classification, Tree, leaves, tree_map
 
 FEW = 2
 """So many samples of what may be a batch are looked at."""
-
-
-class Checks(Protocol):
-    """What can tell whether an output and targets fit together, as every task can."""
-
-    def check(self, output: Tree, target: Tree) -> None:
-        """Raise where they do not."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -47,44 +39,16 @@ class Reader:
             told = False
         return self._asked(x, y, otherwise) if told is None else told
 
-    def check_batch(self, x: Tensor, y: Tree) -> None:
-        """Raise ValueError where the network takes a batch x for one sample without a batch.
-
-        Convolutions do so where samples lack the dimension of channels; labels of pixels may fit.
-        """
-        if isinstance(self.task, Classification):
-            return
-        one, two = tree_map(lambda t: t[None], y), tree_map(lambda t: t[None, None], y)
-        if self._fits(x[None], one) == 0 or self._fits(x[None, None], two) > 0:
-            return
-        outputs = (leaves(self._look(part))[0] for part in (x, x[None]))
-        try:
-            alone, within = outputs
-        except Exception:  # What comes after says what the network does not take.
-            return
-        if alone.shape == within.shape[1:] and torch.allclose(alone, within[0], equal_nan=True):
-            raise ValueError(
-                f"the network takes a batch of shape {tuple(x.shape)} for one sample without a "
-                f"batch: samples of shape {tuple(x.shape[1:])} lack the dimension of channels, "
-                "which x[:, None] adds to a batch and x[None] to a sample"
-            )
-
-    def _look(self, x: Tensor) -> Tree:
-        place = next((p.device for p in self.model.parameters()), x.device)
-        with warnings.catch_warnings():
-            # Of layers that doubt what they are given, as this does.
-            warnings.simplefilter("ignore")
-            return look(self.model, x.to(place))
-
     def _asked(self, x: Tensor, y: Tree, otherwise: bool | None) -> bool:
         few, one = (tree_map(lambda t: t[:FEW], y), tree_map(lambda t: t[None], y))
-        as_batch, as_sample = self._fits(x[:FEW], few), self._fits(x[None], one)
+        fit = partial(fits, self.model, self.task)
+        as_batch, as_sample = fit(x[:FEW], few), fit(x[None], one)
         if as_batch != as_sample:
             return as_sample > as_batch
         if as_batch == 0:
             # Neither: what comes after says what is wrong.
             return bool(otherwise)
-        if self._fits(x[None, None], tree_map(lambda t: t[None], one)) == 0:
+        if fit(x[None, None], tree_map(lambda t: t[None], one)) == 0:
             return True
         if as_batch < 2 or otherwise is not None or x.shape[:2] == (1, 1):
             return bool(otherwise)
@@ -96,21 +60,6 @@ class Reader:
             "DataLoader(samples, batch_size=16); for batches the DataLoader that makes them, or "
             "TensorDataset(torch.cat(all x), torch.cat(all y))"
         )
-
-    def _fits(self, x: Tensor, y: Tree) -> int:
-        """How far x (B, *dims) is a batch: the network takes it: 1; with these targets: 2."""
-        try:
-            output = self._look(x)
-            found = leaves(output)
-        except Exception:  # Whatever a network of a user's raises on what it does not take.
-            return 0
-        if not found or any(leaf.ndim == 0 or len(leaf) != len(x) for leaf in found):
-            return 0
-        try:
-            self.task.check(output, tree_map(lambda t: t.to(found[0].device), y))
-        except (ValueError, TypeError, IndexError, RuntimeError):
-            return 1
-        return 2
 
 
 def by_shape(x: Tensor, y: Tree) -> bool | None:

@@ -31,20 +31,41 @@ def effective(cases: Sequence[tuple[int, int]]) -> float:
     """How many independent samples those of some cases are worth: n over the design effect.
 
     cases: how many samples of each stand, and how many there are. The design effect is the
-    variance of the share, as a ratio whose residuals are summed by case (Cochran, Sampling
-    Techniques, 1977), over that of as many independent samples. Where all samples are alike it is
-    not known, and every case counts as one sample. 0 for fewer than two cases.
+    variance of the share, see `_variance`, over that of as many independent samples. Where all
+    samples are alike it is not known, and cases count as if theirs were alike: (sum n)^2 / sum n^2
+    (Kish, Survey Sampling, 1965), which is their number where they are of one size. 0 for fewer
+    than two cases.
     """
-    n, standing = sum(size for _, size in cases), sum(right for right, _ in cases)
+    sizes, right = (np.array([case[at] for case in cases], dtype=float) for at in (1, 0))
+    n, standing = sizes.sum(), right.sum()
     if len(cases) < 2:
         return 0.0
     if standing in (0, n):
-        return float(len(cases))
+        return float(n**2 / (sizes**2).sum())
     share = standing / n
-    squares = math.fsum((right - share * size) ** 2 for right, size in cases)
-    variance = len(cases) / (len(cases) - 1) * squares / n**2
+    variance = _variance(right - share * sizes, sizes, float((right * (1 - right / sizes)).sum()))
     # No more than there are, and one at least: few cases may agree by chance.
     return float(min(n, max(1.0, share * (1 - share) / variance if variance > 0 else n)))
+
+
+def _variance(sums: Array, sizes: Array, within: float) -> float:
+    """The variance of a mean over samples of two or more cases, from residuals by case.
+
+    sums: of the residuals of each case's samples, (C,); sizes: how many they are; within: the
+    squares of residuals from their case's mean, summed.
+
+    That of a ratio (Cochran, Sampling Techniques, 1977), every residual divided by the share of
+    the other cases, as without its case (the jackknife): a large case pulls the mean to itself, and
+    its residual to 0. At least that of cases whose samples are alike in one degree (analysis of
+    variance): few cases beside a large one may agree by chance. One where all are of one size.
+    """
+    n, count = float(sizes.sum()), len(sizes)
+    ratio = (count - 1) / count * float(((sums / (1 - sizes / n)) ** 2).sum()) / n**2
+    between = float((sums**2 / sizes).sum()) / (count - 1)
+    within /= max(1.0, n - count)
+    squares = float((sizes**2).sum())
+    apart = (between - within) * (count - 1) / (n - squares / n)
+    return max(ratio, apart * squares / n**2 + within / n) if apart > 0 else ratio
 
 
 def worth(standing: NDArray[np.bool_], cases: NDArray[np.str_]) -> float | None:
@@ -84,20 +105,21 @@ def mean_interval(values: Array, cases: NDArray[np.str_]) -> tuple[float, float]
     """A 95 % interval of `mean_of`, values (n, K) of 0 to 1, from how much the cases differ.
 
     Samples of one case are alike, so that cases are what is independent: the mean ± 1.96 standard
-    errors of a ratio whose residuals are summed by case (Cochran, Sampling Techniques, 1977),
-    within 0 to 1. Too narrow for few cases. NaN for fewer than two.
+    errors from residuals by case, see `_variance`, within 0 to 1. Too narrow for few cases. NaN for
+    fewer than two.
     """
     means = part_means(values)
     there = ~np.isnan(means)
     if not there.any():
         return math.nan, math.nan
     residual = (values - means) / np.maximum(1, (~np.isnan(values)).sum(0))
-    each = np.nansum(residual[:, there], 1) / there.sum()
+    each = len(values) * np.nansum(residual[:, there], 1) / there.sum()
     _, of_case = np.unique(cases, return_inverse=True)
-    sums = np.bincount(of_case, each)
+    sums = np.bincount(of_case, each).astype(float)
+    sizes = np.bincount(of_case).astype(float)
     if len(sums) < 2:
         return math.nan, math.nan
-    error = math.sqrt(len(sums) / (len(sums) - 1) * float((sums**2).sum()))
+    error = math.sqrt(_variance(sums, sizes, float(((each - (sums / sizes)[of_case]) ** 2).sum())))
     mean = mean_of(values)
     return max(0.0, mean - 1.96 * error), min(1.0, mean + 1.96 * error)
 

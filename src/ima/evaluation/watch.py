@@ -17,14 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ima.attacks.entering import by_sample
 from ima.attacks.inputs import in_precision, inside
 from ima.evaluation.mates import Met
 from ima.tasks import Classification, Task, Tree, full, given
-from ima.tasks.ends import End
 from ima.tasks.task import Decision
-
-FEW = 8
-"""Fewer outputs may lie between 0 and 1 by chance."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,8 @@ class Counts:
     to 1; above: with clean outputs above 0, low, high: below and above 0.5; at_zero, at_half:
     decisions that fit the labels when taken at 0 and at 0.5; attacked: samples that were attacked
     along a gradient; still: those of batches in which no gradient ever reached the input;
-    broken: samples at whose noise the output was not finite.
+    broken: samples at whose noise the output was not finite; below: batches with clean outputs of 0
+    or less. Of clean outputs by their labels: how many, their sum and their sum of squares.
     """
 
     samples: int = 0
@@ -49,6 +47,13 @@ class Counts:
     attacked: int = 0
     still: int = 0
     broken: int = 0
+    below: int = 0
+    ones: int = 0
+    ones_sum: float = 0.0
+    ones_squares: float = 0.0
+    zeros: int = 0
+    zeros_sum: float = 0.0
+    zeros_squares: float = 0.0
 
     def __add__(self, other: Counts) -> Counts:
         mine, others = asdict(self), asdict(other)
@@ -58,7 +63,7 @@ class Counts:
     def of(values: Mapping[str, Any]) -> Counts:
         """The counts that a record holds; ValueError where they are not whole."""
         names = {one.name for one in fields(Counts)}
-        if set(values) != names or not all(isinstance(v, int) for v in values.values()):
+        if set(values) != names or not all(isinstance(v, int | float) for v in values.values()):
             raise ValueError(f"counts are {dict(values)!r}")
         return Counts(**values)
 
@@ -66,13 +71,14 @@ class Counts:
 class Watcher:
     """What is seen of a model on the batch at hand.
 
-    kind: how the task decides; open: whether all outputs so far lie between 0 and 1.
+    kind: how the task decides; open: whether all outputs so far lie between 0 and 1; alike: whether
+    no batch so far had decisions at 0 of both kinds.
     """
 
     def __init__(self) -> None:
         self.kind: Decision = ""
         self.task: Task = Classification()
-        self.open = False
+        self.open, self.alike = False, True
         self.begin(0)
 
     def start(self, task: Task, met: Met) -> None:
@@ -144,16 +150,28 @@ class Watcher:
     @torch.no_grad()
     def clean(self, output: Tree, target: Tree, task: Task) -> None:
         """See the outputs of the clean samples."""
-        if not self.open or self.kind not in ("one", "regions"):
+        if not (self.open or self.alike) or self.kind not in ("one", "regions"):
             return
         logits, truth = full(output).float(), given(task, "truths")(output, target)
         above, low, high = ((logits > 0).any(), (logits < 0.5).any(), (logits > 0.5).any())
+        below = (logits <= 0).any()
+        self.alike = self.alike and not bool(above & below)
+        # Masked logits say nothing of the others.
+        finite = logits.isfinite()
+        one, zero = (logits[part & finite].cpu().double() for part in (truth, ~truth))
         self.decisions = Counts(
             above=int(above),
+            below=int(below),
             low=int(low),
             high=int(high),
             at_zero=int(((logits > 0) == truth).sum()),
             at_half=int(((logits > 0.5) == truth).sum()),
+            ones=one.numel(),
+            ones_sum=float(one.sum()),
+            ones_squares=float(one.square().sum()),
+            zeros=zero.numel(),
+            zeros_sum=float(zero.sum()),
+            zeros_squares=float(zero.square().sum()),
         )
 
     @torch.no_grad()
@@ -178,87 +196,12 @@ class Watched(nn.Module):
         """What the model gives."""
         asks = torch.is_grad_enabled() and x.requires_grad
         tell = self.watcher.asks(x) if asks else None
-        output = in_precision(self.model, self.watched)(x)
+        output = by_sample(in_precision(self.model, self.watched)(x), len(x))
         self.watcher.output(output)
         if tell is not None:
             with torch.no_grad():
                 tell(~given(self.watcher.task, "usable")(output))
         return output
-
-
-def verdict(counts: Counts, kind: Decision, met: Met) -> tuple[str, ...]:
-    """The remarks on an evaluation; ValueError where its decisions are wrong.
-
-    met: what was seen before the first batch.
-    """
-    found = [met.sentence(), _probabilities(counts, kind, met.end)]
-    if counts.still:
-        found.append(
-            f"no attack that follows gradients could move {counts.still} of {counts.attacked} "
-            "samples: the gradient is exactly zero or absent (rounding, thresholds, torch.no_grad, "
-            "torch.inference_mode or detach inside the model, or saturated outputs); their "
-            "accuracy under such attacks says nothing"
-        )
-    if counts.broken:
-        samples = "sample" if counts.broken == 1 else "samples"
-        found.append(
-            f"outputs were not finite for {counts.broken} noisy {samples}; they count as broken"
-        )
-    return tuple(filter(None, found))
-
-
-def refuse(kind: Decision, end: End) -> None:
-    """Raise ValueError where it is sure from the start that decisions would be wrong."""
-    if kind in ("one", "regions") and end == "probability":
-        raise ValueError(_refusal(kind, "it is computed by a sigmoid or softmax"))
-
-
-def _probabilities(counts: Counts, kind: Decision, end: End) -> str:
-    if not kind or end == "linear" or counts.beyond or not counts.samples:
-        return ""
-    n = f"the outputs of all {counts.samples} samples" if counts.samples > 1 else "the output"
-    if kind in ("one", "regions"):
-        better = counts.at_half > counts.at_zero
-        if counts.low and counts.high and better:
-            seen = f"{n} lie between 0 and 1, and decisions at 0.5 fit the labels better"
-            raise ValueError(_refusal(kind, seen))
-        if not counts.above or counts.samples < FEW:
-            return ""
-        return (
-            f"{n} lie between 0 and 1, so that all are decided alike, as a logit above 0 is; if "
-            "they are probabilities, these figures are wrong: give the model without its last "
-            "sigmoid, or wrap it: logits = torch.logit(p)"
-        )
-    advice = (
-        "attacks may be far too weak: give the model without its last {0}, or wrap it: logits = "
-        "torch.{1}(p)"
-    )
-    if not counts.uneven:
-        return (
-            f"{n} lie between 0 and 1 and sum to 1, as after a softmax; the losses expect logits, "
-            "so gradients are small and " + advice.format("softmax", "log")
-        )
-    if end != "probability" and counts.samples < FEW:
-        return ""
-    return (
-        f"{n} lie between 0 and 1, as after a sigmoid; the losses expect logits, so gradients are "
-        "small and " + advice.format("sigmoid", "logit")
-    )
-
-
-def _refusal(kind: Decision, seen: str) -> str:
-    what = (
-        "the model's only output is a probability and no logit"
-        if kind == "one"
-        else ("the model's outputs are probabilities of regions and no logits")
-    )
-    wrong = (
-        "every sample counts as class 1" if kind == "one" else "every pixel counts as foreground"
-    )
-    return (
-        f"{what} ({seen}); a logit is decided at 0, so {wrong}. Give the model without its last "
-        "sigmoid, or wrap it: logits = torch.logit(p)"
-    )
 
 
 def _rows(leaf: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ima.attacks.inputs import Bounds
 from ima.attacks.lockstep import processes
 from ima.norms import Norm, get_norm
-from ima.tasks import Task, Tree, check_task, plain, targets
+from ima.tasks import Task, Tree, check_task, leaves, plain, targets
 
 EVERY = {"samples", "correct", "loss"}
 """The metrics of every step."""
@@ -130,11 +130,30 @@ class Setting:
         return Setting(get_norm(norm), bounds, check_task(task))
 
 
-def arrived(x: Any, y: Tree) -> tuple[Tensor, Tree]:
-    """A batch as plain tensors; TypeError that names x or y where they are none."""
+def arrived(x: Any, y: Tree, ids: Any) -> tuple[Tensor, Tree]:
+    """A batch as plain tensors; TypeError or ValueError that names x, y or ids where it is none.
+
+    ids: compared where there are some; what else they must be, methods with margins say.
+    """
     if not isinstance(x, Tensor):
         raise TypeError(f"x is a {type(x).__name__}; expected a tensor: torch.as_tensor(x)")
-    return plain(x), targets(y)
+    x, y = plain(x), targets(y)
+    each = [("targets", leaf) for leaf in leaves(y)]
+    each += [("ids", torch.as_tensor(ids))] if isinstance(ids, Tensor | Integral) else []
+    if x.ndim == 0 or any(given.ndim == 0 for _, given in each):
+        told = ", ".join(f"{what} {tuple(given.shape)}" for what, given in [("x", x), *each])
+        raise ValueError(
+            f"one sample came without a batch (shapes: {told}); expected batches, (B, ...): let a "
+            "DataLoader make them (batch_size=1 or more), or pass x[None], y[None], ids[None]"
+        )
+    for what, given in each:
+        if len(given) != len(x):
+            raise ValueError(
+                f"{len(given)} {what} came with {len(x)} samples; expected one for each: x has "
+                f"shape {tuple(x.shape)}, {what} {tuple(given.shape)}; one sample without a batch "
+                "gets one by x[None], y[None]"
+            )
+    return x, y
 
 
 def positive(**values: float) -> None:

@@ -135,6 +135,7 @@ class Noisy:
         x: (B, *dims), inside the bounds; y: the task's targets; ids: (B,). Raises TypeError or
         ValueError for what is neither.
         """
+        x, y = arrived(x, y, ids)
         if (
             self.scheduled
             and self.epochs == UNKNOWN
@@ -142,7 +143,6 @@ class Noisy:
             and isinstance(ids, Tensor)
         ):
             self._miss(ids)
-        x, y = arrived(x, y)
         return x, y, check_samples(x, self.setting.bounds)
 
     def _miss(self, ids: Tensor) -> None:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ima.attacks.inputs import call
+from ima.attacks.lockstep import processes
+from ima.attacks.reading import check_batch
 from ima.attacks.statistics import named, told_apart, without_statistics
 from ima.tasks import Classification, Segmentation, Task, Tree, full, leaves
 from ima.tasks.checked import check_trained
@@ -55,6 +57,9 @@ class Outputs:
         if torch.is_grad_enabled() and not _graph(output):
             raise ValueError(NO_GRAPH)
         if y is not None and self.batches == 1:
+            if processes() == 1:
+                # Elsewhere all processes would have to make the same passes.
+                check_batch(model, self.task, x, y)
             check_trained(self.task, output, y, len(x))
         if not self.done:
             self._look(output)

@@ -70,7 +70,7 @@ class SAT(Stateless):
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The loss and metrics of one batch; see `Method`. ids are not used."""
         setting = self.setting
-        x, y = arrived(x, y)
+        x, y = arrived(x, y, ids)
         box, radius = check_samples(x, setting.bounds), check_radius(self.eps, x)
         output = self.outputs(model, x, y)
         walked = walk(

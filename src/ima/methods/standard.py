@@ -40,7 +40,7 @@ class Standard(Stateless):
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The loss and metrics of one batch; see `Method`. ids are not used."""
-        x, y = arrived(x, y)
+        x, y = arrived(x, y, ids)
         output = self.outputs(model, x, y)
         loss = finite(self.task.loss(output, y).mean(), everywhere=communicates(model))
         metrics = {

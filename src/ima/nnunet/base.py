@@ -69,6 +69,8 @@ class Trainer(nnUNetTrainer):
         self.ids: Ids | None = None
         self.method: Method | None = None
         self._seen: dict[str, Tensor] = {}
+        # Subclasses may change the network after `on_train_start`: it is looked at again.
+        self._unchecked = {"training", "saving"}
 
     def _make(self, num_samples: int, task: Segmentation) -> Method:
         """The training method."""
@@ -130,6 +132,12 @@ class Trainer(nnUNetTrainer):
         self._say(ids)
         super().on_train_start()
 
+    def _check(self, moment: str) -> None:
+        """Refuse, the first time at this moment, a network that nobody could predict with."""
+        if moment in self._unchecked:
+            self._unchecked.discard(moment)
+            check_network(self)
+
     def get_dataloaders(self) -> Any:
         """nnU-Net's loaders, which also say which slices they draw."""
         with slices_told():
@@ -138,6 +146,7 @@ class Trainer(nnUNetTrainer):
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's step with the method's loss."""
         ids, _ = self._prepare()
+        self._check("training")
         network: Any = self.network
         optimizer: Any = self.optimizer
         data = batch["data"].to(self.device, non_blocking=True)
@@ -183,6 +192,7 @@ class Trainer(nnUNetTrainer):
             super().save_checkpoint(filename)
             return
         ids, method = self._prepare()
+        self._check("saving")
         network: Any = self.network
         ours = {
             "trainer": type(self).__name__,

@@ -316,6 +316,12 @@ class Segmentation(Task):
 
     def _truth(self, logits: Tensor, target: Tensor) -> Truth:
         if self.regions:
+            if target.ndim != logits.ndim:
+                # They would broadcast to another truth.
+                raise ValueError(
+                    f"the model returned shape {tuple(logits.shape)} for targets of "
+                    f"{tuple(target.shape)}; expected as many dimensions: does it squeeze?"
+                )
             regions = logits.shape[1]
             valid = None if target.shape[1] == regions else ~target[:, regions:].bool()
             there = target[:, :regions].bool()

@@ -90,7 +90,8 @@ class Task(Protocol):
 
     def climbs(self) -> list[Callable[[Tree, Tree], Tensor]]:
         """What PGD raises, one walk after the other; by default the objective, and minus score."""
-        return [self.objective, lambda output, target: -self.score(output, target)]
+        objective = getattr(self, "objective", self.loss)
+        return [objective, lambda output, target: -self.score(output, target)]
 
     def usable(self, output: Tree) -> Tensor:
         """Whether outputs permit a decision, (B,) bool; by default where none of them is NaN."""

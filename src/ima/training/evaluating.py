@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,9 +13,10 @@ from ima.evaluation.partial import mark
 from ima.evaluation.settings import TEST, VALIDATION, Settings
 from ima.evaluation.subject import Subject
 from ima.files import digest
-from ima.tasks import Classification
+from ima.tasks import check_task
 from ima.training.build import BOUNDS, build_fabric, build_model, load_into
 from ima.training.checkpoint import load_weights
+from ima.training.config import build_task
 from ima.training.picking import picked
 from ima.training.run import Run
 from ima.training.same import check_weights
@@ -44,7 +47,8 @@ def run_subject(run: Run, which: str = "best", device: str = "auto") -> Subject:
     chosen = _chosen(None if tuning else asked.samples, whole)
     part = whole
     if len(chosen) < len(whole):
-        part = Part(whole.images[chosen], whole.targets[chosen])
+        images, targets = whole.images[chosen], whole.targets[chosen]
+        part = replace(whole, images=images, targets=targets)
     settings = Settings(
         part=VALIDATION if tuning else TEST,
         weights=weights.stem,
@@ -55,7 +59,7 @@ def run_subject(run: Run, which: str = "best", device: str = "auto") -> Subject:
     return Subject(
         fabric.to_device(model),
         part,
-        Classification(),
+        check_task(build_task(config)),
         config.norm,
         BOUNDS,
         run.results(which).parent,
@@ -74,4 +78,6 @@ def _chosen(samples: int | None, test: Part) -> NDArray[np.int64]:
     """Positions in the test part: all, or so many samples, the same for every run."""
     if samples is None or samples >= len(test):
         return np.arange(len(test))
-    return np.flatnonzero(stratified(test.targets.numpy(), samples, seed=0))
+    # Where targets are no classes, every sample is of one kind.
+    kinds = test.targets.numpy() if test.labels else np.zeros(len(test), dtype=np.int64)
+    return np.flatnonzero(stratified(kinds, samples, seed=0))

@@ -8,7 +8,7 @@ their own.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
@@ -36,6 +36,7 @@ from ima.tasks import (
     Tree,
     check_fit,
     check_task,
+    find_task,
     full,
     given,
     tree_map,
@@ -54,12 +55,6 @@ FEW = 16
 
 MADE = ("ima", "commit", "python", "torch", "device", "processor", "cores")
 """What the record says of where the evaluation was made."""
-
-TASKS: Mapping[str, Callable[[], Task]] = {
-    "classification": Classification,
-    "segmentation": Segmentation,
-}
-"""The tasks that have a name."""
 
 
 def foreign_subject(
@@ -86,8 +81,8 @@ def foreign_subject(
     where these are given or known; or of a module itself, of which a copy is taken; or a name of
     `ima list networks`. data: `module:function`, which returns a data set of (x, y) or a list of
     batches; or a name of `ima list data`, of which the test part is taken. attacks: the task's
-    usual ones if None. task: `module:name` of a task, of its class, or of a function that gives
-    one; or a name of `TASKS`; if None, the network's answer tells. bounds: (0, 1) for data by name,
+    usual ones if None. task: a name of `ima list tasks`, or `module:name` of a task's class or of a
+    function that gives one; if None, the network's answer tells. bounds: (0, 1) for data by name,
     none else.
     ignore_label: of pixels that count nowhere, for a segmentation network with labels. regions:
     whether each channel is a region through a sigmoid, for a segmentation network; if None, as the
@@ -252,10 +247,7 @@ def _named_task(name: str, ignore_label: int | None, regions: bool | None) -> Ta
         raise ValueError(
             f"{said[0]} is for a network whose answer tells its task; leave it out with --task"
         )
-    found = _found(name) if ":" in name else TASKS.get(name)
-    if found is None:
-        raise ValueError(f"unknown task {name!r}; known: {', '.join(TASKS)}, or module:name")
-    return check_task(found() if inspect.isroutine(found) or inspect.isclass(found) else found)
+    return check_task(find_task(name).task())
 
 
 def _classes(task: Task, output: Tree, target: Tree, data: Any) -> tuple[str, ...] | None:

@@ -1,0 +1,73 @@
+"""Whether a network takes samples as a batch: layers of torch take one without a batch too."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ima.attacks.entering import Network, handed
+from ima.attacks.inputs import no_trace
+from ima.tasks import Classification, Tree, leaves, tree_map
+
+
+class Checks(Protocol):
+    """What can tell whether an output and targets fit together, as every task can."""
+
+    def check(self, output: Tree, target: Tree) -> None:
+        """Raise where they do not."""
+        ...
+
+
+def fits(model: nn.Module, task: Checks, x: Tensor, y: Tree) -> int:
+    """How far x (B, *dims) is a batch: the network takes it: 1; with these targets: 2; else 0."""
+    try:
+        output = _look(model, x)
+        found = leaves(output)
+    except Exception:  # Whatever a network of a user's raises on what it does not take.
+        return 0
+    if not found or any(leaf.ndim == 0 or len(leaf) != len(x) for leaf in found):
+        return 0
+    try:
+        task.check(output, tree_map(lambda t: t.to(found[0].device), y))
+    except (ValueError, TypeError, IndexError, RuntimeError):
+        return 1
+    return 2
+
+
+def check_batch(model: nn.Module, task: Checks, x: Tensor, y: Tree) -> None:
+    """Raise ValueError where the network takes a batch x for one sample without a batch.
+
+    Convolutions do so where samples lack the dimension of channels; labels of pixels may fit.
+    """
+    if isinstance(task, Classification):
+        return
+    one, two = tree_map(lambda t: t[None], y), tree_map(lambda t: t[None, None], y)
+    if fits(model, task, x[None], one) == 0 or fits(model, task, x[None, None], two) > 0:
+        return
+    outputs = (leaves(_look(model, part))[0] for part in (x, x[None]))
+    try:
+        alone, within = outputs
+    except Exception:  # What comes after says what the network does not take.
+        return
+    if alone.shape == within.shape[1:] and torch.allclose(alone, within[0], equal_nan=True):
+        raise ValueError(
+            f"the network takes a batch of shape {tuple(x.shape)} for one sample without a "
+            f"batch: samples of shape {tuple(x.shape[1:])} lack the dimension of channels, "
+            "which x[:, None] adds to a batch and x[None] to a sample; a sample without a batch "
+            "gets one by x[None], y[None]"
+        )
+
+
+@torch.no_grad()
+def _look(model: nn.Module, x: Tensor) -> Tree:
+    """The output as it is, whatever its first dimension; in evaluation mode, leaving no trace."""
+    place = next((p.device for p in model.parameters()), x.device)
+    x = x.to(place)
+    with warnings.catch_warnings(), no_trace(model, x) as network:
+        # Of layers that doubt what they are given, as this does.
+        warnings.simplefilter("ignore")
+        assert isinstance(network, Network)
+        return handed(network.run, x, network.taken)
