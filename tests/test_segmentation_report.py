@@ -347,7 +347,8 @@ def test_a_comparison_is_written_whole_and_the_same_again(tmp_path: Path) -> Non
         "mean-dice.png", "mean-dice.svg", "overlays.png", "overlays.svg",
     }  # fmt: skip
     page = (folder / "table.md").read_text(encoding="utf-8")
-    assert page.startswith("# small\n\nADI: the Dice of each foreground class")
+    where = "Noise in L₂, n = 4 slices of 2 cases, 1 without foreground. ADI:"
+    assert page.startswith(f"# small\n\n{where}")
     assert "Made by `me`.\n\nEvaluated with seed 0;" in page and "A note." in page
     assert "label STD nnUNetTrainerSTD, SAT5 nnUNetTrainerSAT5" in page
     assert "](overlays.png)" in page and page.endswith("At commit abc.\n")
@@ -390,7 +391,7 @@ def test_the_page_of_one_network_says_its_numbers(pages: dict[str, Path]) -> Non
     assert found[1][:2] == ["without noise", "0.700"] and " to " in found[1][2]
     assert found[1][3:] == ["4", "0.800", "0.600", "0.750"]
     assert [row[0] for row in found[2:4]] == ["PGD-100 at 2", "PGD-100 at 6"]
-    assert f"The convention: {EMPTY}" in page.text
+    assert f"Convention: {EMPTY}" in page.text
 
 
 def test_the_page_of_several_has_them_side_by_side(pages: dict[str, Path]) -> None:

@@ -139,6 +139,8 @@ def test_a_third_task_has_tables_and_a_comparison(measure: Measure, tmp_path: Pa
     # An attack that could not run gives way to one that did.
     said = write(tmp_path, methods, Frame("chest", attack="autoattack"))
     assert "effusion" in said
+    lines = (tmp_path / "table-classes.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + 2 * len(FINDINGS)
     name = measure.name.replace(" ", "-")
     assert {path.name for path in tmp_path.iterdir()} == {
         *("table.md", "table.csv", "table.tex", "table-classes.csv", "table-classes.tex"),

@@ -92,6 +92,9 @@ def write(folder: Path, methods: Sequence[Compared], frame: Frame) -> str:
         page += map(to_markdown, tables.values())
         for file, table in tables.items():
             files[f"{file}.csv"], files[f"{file}.tex"] = to_csv(table), to_latex(table)
+    # The page has the lowest classes, the file all.
+    if (whole := summary.class_table(rows["best"])) is not None:
+        files["table-classes.csv"] = to_csv(whole)
     if (theirs := paper_table(frame.name)) is not None:
         page.append(to_markdown(theirs))
     if frame.timed and all(one.seconds for one in trained):

@@ -62,27 +62,15 @@ def results_table(rows: Rows, note: str = "") -> Table:
     """
     check_rows(rows)
     first, found = _first(rows), [(label, scores(seeds)) for label, seeds in rows]
-    measure = first.settings.measure
     columns = columns_of(found, rows)
     lines = zip(*(column.cells for column in columns), strict=True)
     body = tuple((label, *cells) for (label, _), cells in zip(rows, lines, strict=True))
     blocks = [column.block for column in columns]
     # The average stands with the last attack.
     blocks[-1] = blocks[-1] or blocks[-2:][0]
-    defined = f"{measure.defined}; noise" if measure.defined else "Noise"
-    said = [f"{defined} in {norm_name(first.norm)}, n = {counts(rows)}."]
-    if text := convention(first):
-        said.append(f"Convention: {text}.")
-    heads = [column.head for column in columns]
-    said += [
-        f"“{h}” counts only samples {holding(first)}."
-        for h in heads
-        if h == ALL.format(measure.parts)
-    ]
-    if AVERAGE in heads:
-        said.append(f"“{AVERAGE}” is {AVERAGED}.")
-    caption = " ".join(filter(None, [*said, *noise_told(rows), note, *doubts(rows)]))
-    return Table(("method", *heads), body, caption, tuple(blocks))
+    where = f"Noise in {norm_name(first.norm)}, n = {counts(rows)}."
+    caption = " ".join(filter(None, [where, *notes(rows), note, *doubts(rows)]))
+    return Table(("method", *(c.head for c in columns)), body, caption, tuple(blocks))
 
 
 @dataclass(frozen=True)
@@ -182,29 +170,35 @@ def unit_told(measure: Measure) -> str:
     return " in percent" if measure.percent else ", 0 to 1"
 
 
-def holding(results: Results) -> str:
-    """Which samples hold every part."""
-    return f"whose truth holds every {results.settings.measure.part}"
-
-
 def counts(rows: Rows) -> str:
     """How many samples were tested, such as `540 test samples`."""
     return " or ".join(dict.fromkeys(counted(r) for _, seeds in rows for r in seeds))
 
 
-def noise_told(rows: Rows) -> list[str]:
-    """What the worst case and white noise are, where they are no shares of right samples."""
-    results = [r for _, seeds in rows for r in seeds]
-    measure, said = results[0].settings.measure, list[str]()
+def notes(rows: Rows) -> list[str]:
+    """What the numbers are where they are no shares of right samples, as sentences."""
+    first, results = _first(rows), [r for _, seeds in rows for r in seeds]
+    measure, said = first.settings.measure, list[str]()
+    if measure.defined:
+        said.append(f"{measure.defined}.")
+    if text := convention(first):
+        said.append(f"Convention: {text}.")
+    if "present" in first.columns:
+        all_parts = ALL.format(measure.parts)
+        said.append(f"“{all_parts}” counts only samples whose truth holds every {measure.part}.")
     if measure.binary:
         return said
+    said.append(f"“{AVERAGE}” is {AVERAGED}.")
     if any(WORST in r.attacks for r in results):
-        text = (
-            "The worst case takes for each sample the attack that leaves the lowest "
-            f"{measure.name} of the sample"
-        )
         parts = f"; its average over {measure.parts} may lie a little above one attack's"
-        said.append(text + (parts if measure.over == "parts" else "") + ".")
+        said.append(
+            "The worst case takes for each sample the attack that leaves the lowest "
+            f"{measure.name} of the sample{parts if measure.over == 'parts' else ''}."
+        )
+    if any("drawn" in r.columns["kind"] for r in results):
+        said.append(
+            f"“noise” is the lowest {measure.name} of so many random points of at most that size."
+        )
     if any(r.white for r in results):
         said.append("White noise is uniform in ± the amplitude named, the worst of so many draws.")
     return said

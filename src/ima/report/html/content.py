@@ -19,7 +19,7 @@ from ima.report.html.grids import class_tables, measure_of, tables
 from ima.report.html.provenance import how_measured
 from ima.report.html.slices import slices_of
 from ima.report.html.strips import strips_of
-from ima.report.html.verdict import doubts, said, sentences, tiles
+from ima.report.html.verdict import doubts, sentences, tiles
 from ima.report.scores import SHARES, WITHOUT, attacks_of, enough, headline, radii_of
 from ima.report.scrub import scrub
 from ima.report.series import margin_history
@@ -77,7 +77,7 @@ def _title(entries: Sequence[Entry]) -> str:
 
 def _accuracy(entries: Sequence[Entry]) -> tuple[Block, ...]:
     curves = (_curves(entries),) if radii_of([one.scores for one in entries]) else ()
-    return (*said(doubts(entries)), *curves, *tables(entries), *class_tables(entries))
+    return (*map(Prose, doubts(entries)), *curves, *tables(entries), *class_tables(entries))
 
 
 def _curves(entries: Sequence[Entry]) -> Chart:
@@ -149,7 +149,7 @@ def _distances(entries: Sequence[Entry]) -> tuple[Block, ...]:
     grid = Grid(f"Sizes of noise ({norm_name(norm)}) that suffice", columns, rows)
     remarks = united((label if len(entries) > 1 else "", d.remarks) for label, d in found)
     blocks: list[Block] = [
-        *said(remarks),
+        *map(Prose, remarks),
         Chart(title, about, charts.over_noise(lines, norm, steps=True, end=end), grid),
     ]
     for label, d in found:

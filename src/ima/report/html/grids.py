@@ -15,7 +15,6 @@ from ima.report.scores import (
     Score,
     flipped,
     headline,
-    kind_of,
     lacking,
     part_scores,
     radial,
@@ -25,19 +24,16 @@ from ima.report.scores import (
 from ima.report.sources import WEIGHTS
 from ima.report.style import norm_name
 from ima.report.summary import (
-    AVERAGE,
-    AVERAGED,
     MOST,
     Rows,
     class_table,
     column_of,
     columns_of,
     counts,
-    holding,
-    noise_told,
+    notes,
     unit_told,
 )
-from ima.report.words import attack_name, capital, convention, draws, sized, told_cases
+from ima.report.words import attack_name, capital, draws, sized, told_cases
 
 WIDEST = 7
 """So many columns of numbers fit beside each other."""
@@ -170,32 +166,14 @@ def _note(entries: Sequence[Entry]) -> str:
         if several
         else ""
     )
-    said: list[str] = []
-    if measure.binary:
-        said.append(
-            "A sample that is wrong without noise counts as wrong under every attack. Intervals: "
-            "95 %, Wilson; they say how much a test set of this size leaves open."
-        )
-    else:
-        if measure.defined:
-            said.append(f"{measure.defined}.")
-        if text := convention(results[0]):
-            said.append(f"The convention: {text}.")
-        if "present" in results[0].columns:
-            said.append(f"“All {measure.parts}” counts only samples {holding(results[0])}.")
-        if len(entries) > 1:
-            said.append(f"“{capital(AVERAGE)}” is {AVERAGED}.")
-        said += noise_told(rows_of(entries))
-        if any(kind_of(a, [one.scores]) == "drawn" for one in entries for a, _ in one.scores):
-            said.append(
-                f"“noise” is the lowest {measure.name} of so many random points of at most that "
-                "size."
-            )
-        said.append(
-            f"n = {counts(rows_of(entries))}. Intervals: 95 %, from how "
-            "much the cases differ; too narrow for few cases."
-        )
-    return " ".join([*said]) + spread + " " + told_cases(results)
+    said = [
+        "A sample that is wrong without noise counts as wrong under every attack. Intervals: 95 %, "
+        "Wilson; they say how much a test set of this size leaves open."
+        if measure.binary
+        else f"n = {counts(rows_of(entries))}. Intervals: 95 %, from how much the cases differ; "
+        "too narrow for few cases."
+    ]
+    return " ".join([*notes(rows_of(entries)), *said]) + spread + " " + told_cases(results)
 
 
 def _white(entries: Sequence[Entry]) -> tuple[Block, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ima.evaluation.remarks import united
 from ima.evaluation.results import CLEAN, WORST
 from ima.report.entries import Entry
-from ima.report.html.blocks import Prose, Tile
+from ima.report.html.blocks import Tile
 from ima.report.html.prose import words_of
 from ima.report.scores import (
     WITHOUT,
@@ -66,11 +66,6 @@ def doubts(entries: Sequence[Entry]) -> list[str]:
         for file in (*source.results.values(), source.distances, source.own_checks)
         if file is not None
     )
-
-
-def said(remarks: Sequence[str]) -> tuple[Prose, ...]:
-    """The remarks as paragraphs."""
-    return tuple(map(Prose, remarks))
 
 
 def _lacking(score: Score, one: Entry) -> str:
