@@ -27,12 +27,12 @@ from ima.report.style import norm_name
 from ima.report.words import attack_name, listed, unit_of
 
 
-def sentences(entries: Sequence[Entry]) -> str:
+def verdict_of(entries: Sequence[Entry]) -> str:
     """The paragraph."""
     all_scores = [one.scores for one in entries]
     attack = headline(all_scores)
     # First: it is said of all that follows.
-    parts = doubts(entries)
+    parts = remarks_on(entries)
     parts.append(_of_one(entries[0], attack) if len(entries) == 1 else _of_many(entries, attack))
     parts += [_caution(entries, attack), _checked(entries)]
     return " ".join(part for part in parts if part)
@@ -47,7 +47,7 @@ def tiles(entries: Sequence[Entry]) -> tuple[Tile, ...]:
     attack = headline([one.scores])
     unit = norm_name(one.main[0].norm)
     noise = "random noise" if drawn(attack, [one.scores]) else "noise"
-    doubt = "; in doubt, see the remark" if doubts(entries) else ""
+    doubt = "; in doubt, see the remark" if remarks_on(entries) else ""
     found: list[Tile] = []
     for key in [WITHOUT, *((attack, eps) for eps in radii_told([one.scores], attack))]:
         if (score := one.scores.get(key)) is not None:
@@ -57,7 +57,7 @@ def tiles(entries: Sequence[Entry]) -> tuple[Tile, ...]:
     return tuple(found)
 
 
-def doubts(entries: Sequence[Entry]) -> list[str]:
+def remarks_on(entries: Sequence[Entry]) -> list[str]:
     """The remarks on all files of the entries, as sentences, each once."""
     return united(
         (entry.label if len(entries) > 1 else "", file.remarks)
