@@ -611,10 +611,9 @@ def test_every_page_shows_them_first(form: str, tmp_path: Path, doubtful: Result
 
 
 def test_tables_say_them_too(doubtful: Results) -> None:
-    from ima.report.words import distances_told as told
-
     from ima.report.summary import results_table
     from ima.report.tables import to_latex, to_markdown, to_text
+    from ima.report.words import distances_told as told
 
     plain = Results(doubtful.columns, Settings(norm="L2"))
     table = results_table([("one", [doubtful]), ("two", [plain])], "")
