@@ -12,7 +12,7 @@ from ima.report import examples, figures, series, summary
 from ima.report.inputs import ExampleRow, Series
 from ima.report.overlay_figure import overlays_figure
 from ima.report.paper import paper_table
-from ima.report.scores import Seeds, headline, levels, scores
+from ima.report.scores import Seeds, attacks_of, headline, levels, scores
 from ima.report.tables import to_csv, to_latex, to_markdown, to_text
 from ima.report.words import of_whole, under, within
 
@@ -49,9 +49,9 @@ class Compared:
 class Frame:
     """What is said around a comparison: its name, a note on the data, and closing remarks.
 
-    attack: the one that the pictures show, the worst case if empty; timed: where the times were
-    taken, none are shown if empty; standard: the label of the row that times are compared to, empty
-    for none; it may be one whose training diverged.
+    attack: the one that the pictures show, the headline's if empty or not run; timed: where the
+    times were taken, none are shown if empty; standard: the label of the row that times are
+    compared to, empty for none; it may be one whose training diverged.
     """
 
     name: str
@@ -125,7 +125,10 @@ def _pictures(methods: Sequence[Compared], frame: Frame) -> Pictures:
     results = first.best[0]
     measure = results.settings.measure
     rows = [(one.label, one.best) for one in methods]
-    attack = frame.attack or headline([scores(seeds) for _, seeds in rows])
+    all_scores = [scores(seeds) for _, seeds in rows]
+    # One that could not run draws no line.
+    ran = frame.attack in attacks_of(all_scores)
+    attack = frame.attack if ran else headline(all_scores)
     shown: Pictures = {}
     if attack:
         drawn = series.curves(rows, attack)

@@ -97,13 +97,10 @@ def _slice(
     upper = [(compose(one.gray(one.clean), one.truth), "")]
     lower = [(compose(one.gray(one.clean)), "image")]
     for view in one.views:
-        noise = (0.5 + one.factor * one.noise(view)).clip(0, 1)
-        noisy = one.gray(view.noisy)
-        upper += [
-            (compose(one.gray(one.clean), view.before), f"Dice {dice_told(view.dice_before)}"),
-            (compose(noisy, view.after), f"Dice {dice_told(view.dice_after)}"),
-        ]
-        lower += [(compose(noise), f"noise × {one.factor:g}"), (compose(noisy), "noisy image")]
+        before, after, noise, noisy = one.composed(view)
+        told = dice_told(view.dice_before), dice_told(view.dice_after)
+        upper += [(before, f"Dice {told[0]}"), (after, f"Dice {told[1]}")]
+        lower += [(noise, f"noise × {one.factor:g}"), (noisy, "noisy image")]
     for number, line in enumerate((upper, lower)):
         bottom = top - high - number * (high + SAID)
         for middle, (image, text) in zip(middles, line, strict=True):

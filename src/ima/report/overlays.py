@@ -91,6 +91,13 @@ class Slice:
         low, high = self._window()
         return (view.noisy - self.clean) / (high - low)
 
+    def composed(self, view: View) -> tuple[NDArray[np.uint8], ...]:
+        """What is drawn of a view: both predictions, the noise enlarged, and the noisy image."""
+        noise = (0.5 + self.factor * self.noise(view)).clip(0, 1)
+        noisy, clean = self.gray(view.noisy), self.gray(self.clean)
+        before, after = compose(clean, view.before), compose(noisy, view.after)
+        return before, after, compose(noise), compose(noisy)
+
     def gray(self, image: Array) -> Array:
         """(H, W), the clean image or a noisy one on the gray scale of 0..1 that both share."""
         low, high = self._window()

@@ -128,7 +128,9 @@ def score(seeds: Sequence[Rows]) -> Score:
     measure = first.settings.measure
     mean, std = mean_and_std(mean_of(values) for _, _, values in seeds)
     n = min(len(places) for _, places, _ in seeds)
-    if measure.binary:
+    # A finding is right or wrong also where a sample's quality is a share of them.
+    whole = measure.over == "samples" and all(np.isin(v, (0, 1)).all() for _, _, v in seeds)
+    if measure.binary or whole:
         samples = [
             worth(values[:, 0] >= measure.threshold, results.columns["case"][places])
             for results, places, values in seeds

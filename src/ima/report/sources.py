@@ -138,7 +138,8 @@ def read(path: Path, label: str = "") -> Source:
     config = _yaml(path / "config.yaml") if is_run else {}
     main = next(iter(results.values()))
     # Other files of a folder are of the weights that its first results are of.
-    own = folder if next(iter(tables.values())) in list(beside.values())[:1] else None
+    first = next(iter(tables.values()))
+    own = first in list(beside.values())[:1] or first.name.startswith(PREFIX)
     trainer = main.settings.label.removeprefix(TRAINER)
     name = path.stem.removeprefix(PREFIX) if path.is_file() else path.name
     source = Source(
@@ -148,7 +149,7 @@ def read(path: Path, label: str = "") -> Source:
         scrub(read_environment(path / "environment.json")) if is_run else {},
         read_epochs(path / "margins.csv", ("cap",)),
     )
-    return source if own is None else _with_files(source, own)
+    return _with_files(source, folder) if own else source
 
 
 def _with_files(source: Source, folder: Path) -> Source:

@@ -58,9 +58,9 @@ def write_page(results: Results, path: str | Path, *, title: str = "") -> None:
     Raises ValueError for another name, and for results without a clean pass.
 
     """
-    from ima.report.sources import Source
+    from ima.report.sources import TRAINER, Source
 
-    label = title or results.settings.label or "the network"
+    label = title or results.settings.label.removeprefix(TRAINER) or "the network"
     write(Path(path), [Source(label, {"results": results})])
 
 

@@ -21,6 +21,7 @@ from ima.report.html.slices import slices_of
 from ima.report.html.strips import strips_of
 from ima.report.html.verdict import doubts, said, sentences, tiles
 from ima.report.scores import SHARES, WITHOUT, attacks_of, enough, headline, radii_of
+from ima.report.scrub import scrub
 from ima.report.series import margin_history
 from ima.report.style import norm_name
 from ima.report.words import attack_name, capital, under
@@ -63,9 +64,11 @@ def _checks(entries: Sequence[Entry]) -> tuple[Block, ...]:
 
 
 def _title(entries: Sequence[Entry]) -> str:
-    told = {re.sub(r"^Dataset\d+_", "", r.settings.data) for one in entries for r in one.main}
+    told = {
+        re.sub(r"^Dataset\d+_", "", scrub(r.settings.data)) for one in entries for r in one.main
+    }
     # What a function of a user's own gives has no name for readers.
-    named = {name for name in told if ":" not in name}
+    named = {re.sub(r"^Dataset\d+_", "", name) for name in told if ":" not in name}
     data = ({data_name(one.config) for one in entries} - {""}) or named - {""}
     on = f" on {data.pop()}" if len(data) == 1 else ""
     who = entries[0].label if len(entries) == 1 else f"{len(entries)} networks"

@@ -87,27 +87,20 @@ def _overlay(one: Slice, norm: str) -> Overlay:
 
 
 def _pictures(one: Slice, view: View) -> tuple[Picture, ...]:
-    clean, noisy = one.gray(one.clean), one.gray(view.noisy)
-    noise = (0.5 + one.factor * one.noise(view)).clip(0, 1)
+    before, after, noise, noisy = map(png, one.composed(view))
 
-    def predicted(image: Any, labels: Labels, dice: float, when: str) -> Picture:
+    def predicted(uri: str, labels: Labels, dice: float, when: str) -> Picture:
         said = f"{one.name} {when}, prediction of {view.label}{_pixels(labels, one.classes)}"
         caption = f"Dice {dice_told(dice)}"
-        return Picture(png(compose(image, labels)), f"{said}; {caption}", caption, head=when)
+        return Picture(uri, f"{said}; {caption}", caption, head=when)
 
-    against = f"noise against {view.label}"
+    against, times = f"noise against {view.label}", f"{one.factor:g}"
+    told = f"{one.name}: the {against}, times {times}; gray is none"
     return (
-        predicted(clean, view.before, view.dice_before, "without noise"),
-        predicted(noisy, view.after, view.dice_after, "with noise"),
-        Picture(
-            png(compose(noise)),
-            f"{one.name}: the {against}, times {one.factor:g}; gray is none",
-            "",
-            head=f"noise × {one.factor:g}",
-        ),
-        Picture(
-            png(compose(noisy)), f"{one.name}: the image with {against}", "", head="image + noise"
-        ),
+        predicted(before, view.before, view.dice_before, "without noise"),
+        predicted(after, view.after, view.dice_after, "with noise"),
+        Picture(noise, told, "", head=f"noise × {times}"),
+        Picture(noisy, f"{one.name}: the image with {against}", "", head="image + noise"),
     )
 
 
