@@ -36,6 +36,7 @@ from ima.tasks import (
     Tree,
     check_fit,
     check_task,
+    find_task,
     full,
     given,
     tree_map,
@@ -80,8 +81,8 @@ def foreign_subject(
     where these are given or known; or of a module itself, of which a copy is taken; or a name of
     `ima list networks`. data: `module:function`, which returns a data set of (x, y) or a list of
     batches; or a name of `ima list data`, of which the test part is taken. attacks: the task's
-    usual ones if None. task: `module:name` of a task, of its class, or of a function that gives
-    one; or a name of `ima list tasks`; if None, the network's answer tells. bounds: (0, 1) for data by name,
+    usual ones if None. task: a name of `ima list tasks`, or `module:name` of a task's class or of a
+    function that gives one; if None, the network's answer tells. bounds: (0, 1) for data by name,
     none else.
     ignore_label: of pixels that count nowhere, for a segmentation network with labels. regions:
     whether each channel is a region through a sigmoid, for a segmentation network; if None, as the
