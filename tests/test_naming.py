@@ -110,7 +110,7 @@ def test_the_interval_of_an_accuracy_is_over_cases(way: str) -> None:
 
 @pytest.mark.parametrize("task", [None, Segmentation()])
 def test_pages_say_what_intervals_are_over(task: Any) -> None:
-    from ima.report.cases import OWN, told_cases
+    from ima.report.words import OWN, told_cases
 
     x, y, names = slices()
     if task is None:
@@ -307,7 +307,7 @@ def test_cases_and_classes_survive_the_file(tmp_path: Path) -> None:
 
 
 def test_the_page_says_over_what_intervals_are(tmp_path: Path) -> None:
-    from ima.report.cases import OWN
+    from ima.report.words import OWN
 
     x = torch.tensor([1.0, 1, -1, 1]).repeat_interleave(10)[:, None]
     y = torch.arange(40) % 2

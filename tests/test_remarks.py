@@ -611,7 +611,7 @@ def test_every_page_shows_them_first(form: str, tmp_path: Path, doubtful: Result
 
 
 def test_tables_say_them_too(doubtful: Results) -> None:
-    from ima.report.distances import told
+    from ima.report.words import distances_told as told
 
     from ima.report.summary import results_table
     from ima.report.tables import to_latex, to_markdown, to_text
@@ -628,7 +628,7 @@ def test_tables_say_them_too(doubtful: Results) -> None:
 
 @pytest.mark.parametrize("form", ["html", "md", "json"])
 def test_segmentation_pages_and_tables_show_them(form: str, tmp_path: Path) -> None:
-    from ima.report.segmentation import adi_table
+    from ima.report.summary import results_table
 
     data = TensorDataset(BRIGHT, MASKS[:, 0].long())
     model = Around(two_channels(), lambda z: z.softmax(1))
@@ -639,7 +639,7 @@ def test_segmentation_pages_and_tables_show_them(form: str, tmp_path: Path) -> N
     text = " ".join(re.sub(r"<[^>]+>|\\", "", path.read_text(encoding="utf-8")).split())
     assert text.count("Remark: the outputs of all 4 samples") >= 2
     assert text.index("Remark: ") < text.index("was tested on")
-    assert "Remark: the outputs of all 4 samples" in adi_table([("net", found)]).caption
+    assert "Remark: the outputs of all 4 samples" in results_table([("net", [found])]).caption
 
 
 def test_the_command_line_refuses_with_an_exit_code(

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from nets import redraw, seeded
+from nets import cnn, redraw, seeded
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from ima import Results, evaluate
+from ima import Classification, Results, evaluate
 from ima.evaluation.batch import Example
-from ima.evaluation.pictures import COUNT, Labelled
+from ima.evaluation.pictures import COUNT, Labelled, Pictures, collector
 from ima.evaluation.remarks import Doubt
 from ima.evaluation.results import BASE, CLEAN, WORST, Row
 from ima.evaluation.settings import Settings
@@ -549,14 +549,19 @@ class KilledError(Exception):
     """The process ends here."""
 
 
-@pytest.mark.parametrize("case", ["images", "deep supervision", "regions"])
+@pytest.mark.parametrize("case", ["images", "deep supervision", "regions", "labels"])
 def test_a_killed_evaluation_continues_to_the_same_result(case: str, tmp_path: Path) -> None:
-    model, data, task, _ = problem(case, 12)
+    model, data, task, _ = problem("images" if case == "labels" else case, 12)
+    attacks = [*ATTACKS, "white-2"]
+    if case == "labels":
+        model, task = cnn(), Classification()
+        data = [(x, model.eval()(x).argmax(1).detach()) for x, _ in data]
+        attacks.remove("ensemble-4")
     record = tmp_path / "record"
     names = [(f"case {i // 2}", i % 2) for i in range(12)]
 
-    def go(until: int | None = None, record: Path = record) -> tuple[Results, Labelled]:
-        overlays = Labelled(record, "data", WORST, task.ignore_label)
+    def go(until: int | None = None, record: Path = record) -> tuple[Results, Pictures]:
+        overlays = collector(task, record, "data", attacks, RADII)
 
         def progress(done: int, total: int) -> None:
             overlays.save()
@@ -567,7 +572,7 @@ def test_a_killed_evaluation_continues_to_the_same_result(case: str, tmp_path: P
             model,
             data,
             RADII,
-            [*ATTACKS, "white-2"],
+            attacks,
             task=task,
             names=names,
             keep=overlays.keep,
@@ -587,9 +592,14 @@ def test_a_killed_evaluation_continues_to_the_same_result(case: str, tmp_path: P
     for overlays, name in ((pictures, "a"), (again, "b")):
         (tmp_path / name).mkdir()
         overlays.write(tmp_path / name, found.classes, "trainer")
-    written = [tmp_path / name / "overlays.npz" for name in ("a", "b")]
+    words = case == "labels"
+    assert pictures.name == ("examples.npz" if words else "overlays.npz")
+    written = [tmp_path / name / pictures.name for name in ("a", "b")]
     with np.load(written[0]) as a, np.load(written[1]) as b:
-        assert a.files == b.files and len(a["id"]) == 3 * 6
+        assert a.files == b.files
+        # The six largest slices under the worst case; all samples that are tried under the three.
+        assert len(a["id"]) > 12 + 8 if words else len(a["id"]) == 3 * COUNT
+        assert set(a["attack"].tolist()) == ({*attacks} - {"white-2"} if words else {WORST})
         for name in a.files:
             np.testing.assert_array_equal(a[name], b[name])
     # Other weights, and nothing of the record is used.
