@@ -273,6 +273,7 @@ def _cases(data: Any, asked: str | None) -> Names | None:
     if asked is None:
         own = getattr(data, "cases", None)
         own = getattr(_inside(data), "cases", None) if own is None else own
+        own = own() if callable(own) else own
         return own if hasattr(own, "__len__") else None
     if ":" not in asked:
         return int(asked) if asked.isdigit() else asked
