@@ -276,6 +276,7 @@ def _cases(data: Any, asked: str | None) -> Names | None:
         own = getattr(data, "cases", None)
         inside = data.dataset if isinstance(data, DataLoader) else None
         own = getattr(inside, "cases", None) if own is None else own
+        own = own() if callable(own) else own
         return own if hasattr(own, "__len__") else None
     if ":" not in asked:
         return int(asked) if asked.isdigit() else asked
