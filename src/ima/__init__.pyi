@@ -38,6 +38,7 @@ from ima.norms import LINF as LINF
 from ima.norms import Norm as Norm
 from ima.report.html import write_page as write_page
 from ima.tasks import Classification as Classification
+from ima.tasks import MultiLabel as MultiLabel
 from ima.tasks import Segmentation as Segmentation
 from ima.tasks import Task as Task
 

@@ -40,11 +40,12 @@ KINDS = {
 """What holds pictures that are not read, by its suffix, and what to do."""
 
 
-def told(root: Path, files: Sequence[ImageFile]) -> str:
+def told(root: Path, files: Sequence[ImageFile], within: Sequence[tuple[str, ...]] = ()) -> str:
     """What is left out beside the images of `root`, in a sentence; "" for nothing.
 
-    files: those without a suffix of an image, and hidden ones, which are not told. Raises
-    ValueError where some of them are images nevertheless.
+    files: those without a suffix of an image, and hidden ones, which are not told; within: the
+    paths, in parts, of images in hidden folders. Raises ValueError where some of `files` are images
+    nevertheless.
     """
     hidden = [file for file in files if is_hidden(file.name)]
     files = [file for file in files if not is_hidden(file.name)]
@@ -64,11 +65,14 @@ def told(root: Path, files: Sequence[ImageFile]) -> str:
         "give them usual names, without a dot at the beginning, or move them away",
     )
     counts = Counter(_kind(file) for file in files)
-    if not counts:
-        return ""
     listed = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
     are = "file beside the images was" if len(files) == 1 else "files beside the images were"
-    return f"{len(files)} {are} left out: {listed}."
+    beside = f"{len(files)} {are} left out: {listed}." if counts else ""
+    folders = sorted({"/".join(parts[:-1]) for parts in within})
+    more = f" and {len(folders) - FEW} more" if len(folders) > FEW else ""
+    were = "image in a hidden folder was" if len(within) == 1 else "images in hidden folders were"
+    inside = f"{len(within)} {were} left out: {', '.join(folders[:FEW])}{more}." if within else ""
+    return f"{beside} {inside}".strip()
 
 
 def _refuse(

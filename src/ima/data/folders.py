@@ -131,6 +131,11 @@ def opened(root: Path, *, where: str) -> Generator[Tree, None, None]:
         entries: dict[Parts, zipfile.ZipInfo] = {}
         for entry in archive.infolist():
             parts = parts_of(entry)
+            if ".." in parts:
+                raise ValueError(
+                    f"{root} holds {entry.filename}, which lies outside of it; expected paths "
+                    "within: pack the folder itself again"
+                )
             if parts in entries and not entry.is_dir():
                 raise ValueError(
                     f"{root} holds {entry.filename} twice; expected each file once: pack it again"

@@ -46,7 +46,8 @@ def class_layout(
 ) -> Generator[Layout, None, None]:
     """The images of the class folders in `root`, a folder or a .zip, while it is open.
 
-    Hidden files and folders are left out; files without an image's suffix are left out and told.
+    Hidden files are left out; images in hidden folders and files without an image's suffix are
+    left out and told.
     Without `classes` they are the folders' names, sorted, and every other layout than the two above
     raises `ValueError`, down to one image in the wrong place: one that is silently left out would
     change the data set. With `classes` their folders, named in any letter case, lie in the root or
@@ -65,7 +66,8 @@ def _any(root: Path, tree: Tree, where: str) -> Layout:
     # A .zip need not list its folders: every path tells those above it.
     folders = {parts[:i] for parts in shown for i in range(1, len(parts))} | (shown - files)
     known = {parts for parts in files if parts and not _hidden(parts[:-1])}
-    others = aside.told(root, [tree.read(parts, 0) for parts in sorted(known - images)])
+    hidden = _in_hidden(tree)
+    others = aside.told(root, [tree.read(parts, 0) for parts in sorted(known - images)], hidden)
     try:
         placed, classes = place(images, folders)
     except ValueError as error:
@@ -115,12 +117,18 @@ def _known(root: Path, tree: Tree, classes: Sequence[str], where: str) -> Layout
     images = sorted(
         (file for file in files if is_image(file.name)), key=lambda one: (one.label, one.name)
     )
-    others = aside.told(root, [file for file in files if not is_image(file.name)])
+    hidden = [parts for parts in _in_hidden(tree) if parts[: len(places[0])] == places[0]]
+    others = aside.told(root, [file for file in files if not is_image(file.name)], hidden)
     return Layout(images, [None] * len(images), tuple(classes), others)
 
 
 def _plain(name: str) -> str:
     return name.casefold().replace("_", "-").replace(" ", "-")
+
+
+def _in_hidden(tree: Tree) -> list[Parts]:
+    """What has the name of an image and lies in a hidden folder."""
+    return [parts for parts in tree.files if is_image(parts[-1]) and _hidden(parts[:-1])]
 
 
 def _hidden(parts: Parts) -> bool:

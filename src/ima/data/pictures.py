@@ -72,17 +72,23 @@ def decode(file: ImageFile, side: int | None, *, gray: bool) -> Decoded:
     left away. Raises `ValueError`, naming the file, for one that cannot be decoded, that holds
     several pictures (pages, frames) or more than 8 bits a channel.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
+    raw = b""
     try:
-        with Image.open(io.BytesIO(file.read()), formats=FORMATS) as image:
+        raw = file.read()
+        with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
             _refuse(image)
             large = image.width * image.height > LARGE
             with ONE_AT_A_TIME if large else nullcontext():
                 return _decoded(image, side, gray=gray)
     except Exception as error:  # Pillow's formats raise whatever comes, down to SyntaxError
+        why = error
+        if isinstance(error, UnidentifiedImageError):
+            # Pillow names a buffer in memory.
+            why = "it holds no picture of a format that is read" if raw else "it is empty"
         raise ValueError(
-            f"{file.shown} cannot be decoded ({error}); expected one undamaged picture of 8 bits a "
+            f"{file.shown} cannot be decoded ({why}); expected one undamaged picture of 8 bits a "
             "channel: fetch or save it again"
         ) from error
 

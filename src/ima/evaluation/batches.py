@@ -108,14 +108,7 @@ class Batches:
     def _items(self) -> Iterator[Any]:
         size = _length(self.data)
         for i in range(size):
-            try:
-                item = self.data[i]
-            except IndexError as error:
-                raise ValueError(
-                    f"the data say that they hold {size} items, but item {i} cannot be read: "
-                    f"{error or type(error).__name__}; correct __len__ or __getitem__"
-                ) from error
-            yield item
+            yield _item(self.data, i)
 
     def _batches(self, items: Iterable[Any]) -> Iterator[Part]:
         if self.kind != "samples":
@@ -127,11 +120,23 @@ class Batches:
             yield together(some, self.keys, self.case)
 
 
+def _item(data: Any, i: int) -> Any:
+    try:
+        return data[i]
+    except LookupError as error:
+        # A pandas Series takes labels of its own, not numbers.
+        raise ValueError(
+            f"the data say that they hold {len(data)} items, but item {i} cannot be read: "
+            f"{error or type(error).__name__}; correct __len__ or __getitem__, or pass a list of "
+            "the samples, list(data)"
+        ) from error
+
+
 def peek(data: Any, keys: Keys) -> tuple[Tensor, Tree]:
     """The first item of data that can be read again, as `pair`; of several in a list the first."""
     refuse(data)
     data = _in_order(data) if isinstance(data, DataLoader) else data
-    first = data[0] if indexable(data) and len(data) else next(iter(data), None)
+    first = _item(data, 0) if indexable(data) and len(data) else next(iter(data), None)
     if first is None:
         raise ValueError("the data set is empty; there is nothing to evaluate")
     while several(first, keys):
@@ -143,13 +148,18 @@ def few(data: Any, keys: Keys, count: int) -> list[tuple[Tensor, Tree]]:
     """The first items of data that can be read again: `count`, one where they are not indexed."""
     if not indexable(data):
         return [peek(data, keys)]
-    items = (data[i] for i in range(min(count, len(data))))
+    items = (_item(data, i) for i in range(min(count, len(data))))
     return [(part.x, part.y) for part in (mates(item, keys) for item in items)]
 
 
 def refuse(data: Any) -> None:
     """Raise TypeError for what is no data set, and no iterable of batches."""
     wanted = "expected a data set of (x, y), or an iterable of batches (x, y)"
+    if isinstance(data, np.ndarray) and data.dtype == object:
+        raise TypeError(
+            f"data is an array of {len(data)} objects; {wanted}: where each is a sample (x, y), "
+            "list(data)"
+        )
     if isinstance(data, Tensor | np.ndarray):
         raise TypeError(
             f"data is one {type(data).__name__} of shape {tuple(data.shape)}, without targets; "

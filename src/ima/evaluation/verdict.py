@@ -103,10 +103,10 @@ def _refusal(kind: Decision, seen: str) -> str:
     what = (
         "the model's only output is a probability and no logit"
         if kind == "one"
-        else ("the model's outputs are probabilities of regions and no logits")
+        else "the model's outputs are probabilities of regions or findings, and no logits"
     )
     wrong = (
-        "every sample counts as class 1" if kind == "one" else "every pixel counts as foreground"
+        "every sample counts as class 1" if kind == "one" else "each counts as foreground, or there"
     )
     return (
         f"{what} ({seen}); a logit is decided at 0, so {wrong}. Give the model without its last "

@@ -9,6 +9,7 @@ from typing import Any
 from ima.imported import find
 from ima.tasks.checked import check_fit, check_task, given, is_own, objective_of
 from ima.tasks.classification import Classification
+from ima.tasks.multilabel import MultiLabel
 from ima.tasks.segmentation import Segmentation
 from ima.tasks.task import Compares, Task
 from ima.tasks.trees import Tree, full, leaves, output_map, plain, sound, take, targets, tree_map
@@ -17,6 +18,7 @@ __all__ = [
     "TASKS",
     "Classification",
     "Compares",
+    "MultiLabel",
     "Segmentation",
     "Task",
     "TaskRow",
@@ -51,6 +53,7 @@ TASKS = {
     row.name: row
     for row in (
         TaskRow("classification", Classification, "One class a sample."),
+        TaskRow("multilabel", MultiLabel, "Several findings a sample, each there or not."),
         TaskRow("segmentation", Segmentation, "A class for every pixel, or regions."),
     )
 }

@@ -147,6 +147,13 @@ def _check_one_hot(target: Tensor, ignore_label: int | None) -> None:
             "to ignore the pixels in no channel, pass labels: "
             f"torch.where(y.sum(1) == 0, {ignore_label}, y.argmax(1))"
         )
+    elif strange:
+        middle = (float(target.min()) + float(target.max())) / 2
+        advice = (
+            "of smoothed or scaled one-hot masks pass y.argmax(1); of regions that overlap "
+            f"(y > {middle:g}).float() and Segmentation(regions=True), --regions on the command "
+            "line"
+        )
     else:
         advice = (
             "for regions that overlap or leave pixels out pass Segmentation(regions=True), on the "
@@ -165,6 +172,9 @@ def _scaled(target: Tensor, channels: int, regions: bool) -> str:
     if found <= {0.0, 255.0}:
         other = "" if regions else "; where it marks pixels to ignore, ignore_label=255"
         return f": where 255 marks the foreground, pass (y > 0){other}"
+    low, high = float(target.min()), float(target.max())
+    if regions and low >= -1 and high <= 1:
+        return f": of smoothed or scaled masks pass (y > {(low + high) / 2:g}).float()"
     if not regions and found == {float(label) for label in range(1, channels + 1)}:
         return ": they seem to count from 1, pass y - 1"
     return ""

@@ -273,9 +273,10 @@ def _classes(task: Task, output: Tree, target: Tree, data: Any) -> tuple[str, ..
 def _cases(data: Any, asked: str | None) -> Names | None:
     """What names the samples' cases: what was asked for, or what the data say themselves."""
     if asked is None:
-        own = getattr(data, "cases", None)
+        own: Any = getattr(data, "cases", None)
         inside = data.dataset if isinstance(data, DataLoader) else None
         own = getattr(inside, "cases", None) if own is None else own
+        own = own() if callable(own) else own
         return own if hasattr(own, "__len__") else None
     if ":" not in asked:
         return int(asked) if asked.isdigit() else asked
