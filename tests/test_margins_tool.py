@@ -22,6 +22,7 @@ from ima.data import load
 from ima.data.flip import flip_labels
 from ima.evaluation.distances import Distance, Distances
 from ima.evaluation.estimates import Estimate, Estimates
+from ima.evaluation.settings import Settings
 from ima.methods import METHODS
 from ima.report import margin_figures
 from ima.report.margin_numbers import MarginErrors, hits, precision
@@ -96,7 +97,9 @@ def test_the_config_decides_what_is_loaded() -> None:
 
 def estimates(rows: list[Estimate], cap: float = 3.0, names: tuple[str, ...] = ()) -> Estimates:
     classes = names or tuple("0123456789")
-    return Estimates(tuple(rows), "L2", cap, classes, {"attacks": "ddn", "method": "ima"})
+    about = {"method": "ima"}
+    made = Settings(norm="L2", cap=cap, classes=classes, attacks={"ddn": ""}, about=about)
+    return Estimates(tuple(rows), made)
 
 
 def test_hits_count_equal_margins_by_their_mean() -> None:
@@ -154,7 +157,8 @@ def test_errors_by_hand() -> None:
     assert "below the cap" not in " ".join(margins_told(estimates(rows[2:3])))
     # Distances of six samples, by hand: 0, three of 1 or less, one above, one never found.
     assert "Half of the 6 samples that were looked at are wrong with noise of 1." in told
-    radii = dataclasses.replace(estimates(rows), settings={"radii": "0.5, 1"})
+    plain = estimates(rows)
+    radii = dataclasses.replace(plain, settings=plain.settings.but(eps=(0.5, 1.0)))
     told = " ".join(margins_told(radii))
     assert "Wrong without noise, or with some: 16.7% at 0.5, 66.7% at 1." in told
     assert "looked at are not wrong with any found" in " ".join(margins_told(estimates(rows[5:])))
@@ -304,7 +308,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def near(model: Any, data: Any, radii: Any, **_: Any) -> Distances:
     """Distances without a search: each sample's place."""
     rows = (Distance(i, int(y), 0, 0.1 + i / 100, "ddn") for i, (_, y) in enumerate(data))
-    return Distances(tuple(rows), "L2", {"attacks": "ddn", "seconds": "3.1"})
+    made = Settings(norm="L2", attacks={"ddn": ""}, samples=len(data), seconds=3.1)
+    return Distances(tuple(rows), made)
 
 
 @pytest.fixture
@@ -330,7 +335,8 @@ def test_what_is_measured_is_the_runs(run: Run) -> None:
     np.testing.assert_array_equal(found.margins, kept.double().numpy())
     assert [row.label for row in found.rows] == splits.train.targets.tolist()
     assert [row.true for row in found.rows] == load("digits").train.targets.tolist()
-    assert found.cap == 3.0 and found.norm == "L2" and found.settings["samples"] == "30 of 897"
+    assert found.cap == 3.0 and found.norm == "L2"
+    assert (found.settings.samples, found.settings.total) == (30, 897)
     measured = [row for row in found.rows if row.attack]
     assert [row.distance for row in measured] == pytest.approx([0.1 + i / 100 for i in range(30)])
     # Ten classes of about 90, in proportion.
@@ -352,12 +358,12 @@ def test_what_is_measured_is_the_runs(run: Run) -> None:
 def test_a_run_stopped_within_an_epoch_says_so(run: Run, tmp_path: Path) -> None:
     stopped = Run.open(Path(shutil.copytree(run.folder, tmp_path / "copy")))
     state = load_state(stopped.state)
-    assert measure_margins(stopped, samples=2, device="cpu").settings["epoch"] == "2"
+    assert measure_margins(stopped, samples=2, device="cpu").settings.epoch == "2"
     save_state(stopped.state, {**state, "epoch": 0, "amid": [{"batches": 3}]})
-    assert measure_margins(stopped, samples=2, device="cpu").settings["epoch"] == "1 and part of 2"
+    assert measure_margins(stopped, samples=2, device="cpu").settings.epoch == "1 and part of 2"
     # As states were before runs could stop within an epoch.
     save_state(stopped.state, {k: v for k, v in state.items() if k != "amid"})
-    assert measure_margins(stopped, samples=2, device="cpu").settings["epoch"] == "2"
+    assert measure_margins(stopped, samples=2, device="cpu").settings.epoch == "2"
     save_state(stopped.state, {**state, "epoch": -1, "amid": [{"batches": 3}]})
     with pytest.raises(FileNotFoundError, match="no finished epoch"):
         measure_margins(stopped, samples=2, device="cpu")
@@ -393,7 +399,7 @@ def test_the_command_writes_the_same_page_twice(
     assert seen[0] == seen[1]
     names = ("atlas", "by_class", "by_epoch", "distances", "flipped")
     drawn = {f"{name}.{suffix}" for name in names for suffix in ("png", "svg")}
-    assert seen[0].keys() == drawn | {"margins.csv", "margins.md"}
+    assert seen[0].keys() == drawn | {"margins.csv", "margins.json", "margins.md"}
     page, out = seen[0]["margins.md"].decode(), capsys.readouterr().out
     found = Estimates.from_csv(run.margins_folder / "margins.csv")
     made = page.rstrip().splitlines()[-1]

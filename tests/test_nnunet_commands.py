@@ -22,7 +22,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from ima.evaluation.segmentation_results import CASES, OWN, SegmentationResults, SegmentRow
 from tiny_nnunet import DATASET, DATASET_ID, Folders, make_raw
 
 import ima.nnunet.conduct as conducting
@@ -30,8 +29,11 @@ import ima.training.children as children
 from ima.budget import Budget, OutOfTime
 from ima.cli import app, main
 from ima.cli.nnunet import page
-from ima.evaluation.results import FILE
+from ima.evaluation.results import Results, Row
+from ima.evaluation.settings import Settings as Made
 from ima.files import digest
+from ima.measures import DICE
+from ima.nnunet.cases import OWN
 from ima.nnunet.commands import COMMANDS, Command, call, dataset_folder, plan_with_batch_size
 from ima.nnunet.environment import external_folder
 from ima.nnunet.experiment import Experiment, Place, load_experiment, packaged
@@ -521,7 +523,11 @@ def few(**changes: Any) -> Experiment:
         ({"standard_epochs": 2}, r"standard_epochs: is 2 of 2 epochs; expected fewer"),
         (
             {"evaluate": {"attacks": ["pgd-3", "pdg-3"], "eps": [1]}},
-            r"evaluate.attacks.1: unknown attack 'pdg-3' .*'pgd-100'",
+            r"evaluate.attacks.1: unknown attack 'pdg-3'; .*'pgd-100'",
+        ),
+        (
+            {"evaluate": {"attacks": ["pgd-3", "autoattack"], "eps": [1]}},
+            r"evaluate.attacks.1: autoattack cannot run here",
         ),
         (
             {"evaluate": {"attacks": ["white-5"], "eps": [1]}},
@@ -593,24 +599,30 @@ elif words[:2] == ["nnunet", "train"]:
         time.sleep(300)
     touch(fold / "checkpoint_final.pth")
 else:
-    from ima.evaluation.results import FILE
-    from ima.evaluation.segmentation_results import SegmentationResults, SegmentRow
+    from ima.evaluation.results import Results, Row
+    from ima.evaluation.settings import Settings
     from ima.files import digest
+    from ima.measures import DICE
 
     if (home / "late").exists():
         sys.exit(75)
     folder = Path(words[words.index("--nnunet") + 1])
     dice = 0.5 if "STD" in folder.name else 0.75
-    rows = tuple(
-        SegmentRow.of(n, f"case_{n}", 0, attack, eps, d := dice - eps / 20, eps, 9, 2, (d, d))
+    kinds = {"clean": "clean", "pgd-3": "chosen"}
+    rows = [
+        Row(n, attack, eps, d := dice - eps / 20, eps, kinds[attack], f"case_{n}", 0,
+            more={"pixels": 9, "present": 2, "dice_front": d, "dice_back": d})
         for attack, eps in (("clean", 0.0), ("pgd-3", 2.0), ("pgd-3", 6.0))
         for n in range(4)
+    ]
+    settings = Settings(
+        norm="L2", measure=DICE, classes=("front", "back"), samples=4, total=99, data=name,
+        label=folder.name.split("__")[0], eps=(2.0, 6.0), attacks={"pgd-3": "three steps"},
+        file=digest(folder / "fold_0" / "checkpoint_final.pth"), dimensions=2,
     )
-    settings = {"samples": "4 of 99", "dataset": name, "trainer": folder.name.split("__")[0]}
-    settings[FILE] = digest(folder / "fold_0" / "checkpoint_final.pth")
     out = folder / "fold_0" / "ima" / "results_nnunet.csv"
     out.parent.mkdir(parents=True, exist_ok=True)
-    SegmentationResults(rows, ("front", "back"), "L2", settings).to_csv(out)
+    Results.of(rows, settings).to_csv(out)
 """
 
 
@@ -756,29 +768,35 @@ def test_new_attacks_and_new_weights_are_evaluated_again(place: Place) -> None:
         ({"eps": [2, 6, 9]}, {}, False),
         ({"samples": 3}, {}, False),
         ({"samples": None}, {}, False),
-        ({}, {"samples": "99 of 99"}, False),
-        ({"samples": 200}, {"samples": "99 of 99"}, True),
-        ({"samples": None}, {"samples": "99 of 99"}, True),
-        ({}, {"seed": "3"}, True),
-        ({}, {"seed": "4"}, False),
-        ({}, {CASES: OWN}, True),
-        ({}, {CASES: "images in imagesTr, labels in held_out"}, False),
+        ({}, {"samples": 99}, False),
+        ({"samples": 200}, {"samples": 99}, True),
+        ({"samples": None}, {"samples": 99}, True),
+        ({}, {"seed": 3}, True),
+        ({}, {"seed": 4}, False),
+        ({}, {"cases": OWN}, True),
+        ({}, {"cases": "images in imagesTr, labels in held_out"}, False),
     ],
 )
 def test_an_evaluation_of_other_noise_or_samples_is_made_again(
-    asked: dict[str, Any], told: dict[str, str], made: bool, place: Place
+    asked: dict[str, Any], told: dict[str, Any], made: bool, place: Place
 ) -> None:
     row = place.experiment.rows[0]
     weights = place.trained(row) / "fold_0" / "checkpoint_final.pth"
     weights.parent.mkdir(parents=True)
     weights.write_text("weights")
-    settings = {FILE: digest(weights), "samples": "4 of 99", **told}
-    rows = tuple(
-        SegmentRow.of(n, "case", 0, name, eps, 0.5, eps, 9, 1, (0.5,))
-        for name, eps in (("clean", 0.0), ("pgd-3", 2.0), ("pgd-3", 6.0))
-        for n in range(int(settings["samples"].partition(" ")[0]))
-    )
-    SegmentationResults(rows, ("front",), "L2", settings).to_csv(results(place, row))
+    known = {"file": digest(weights), "samples": 4, "total": 99, **told}
+    settings = Made(norm="L2", measure=DICE, classes=("front",), **known)
+    more = {"pixels": 9, "present": 1, "dice_front": 0.5}
+    rows = [
+        Row(n, name, eps, 0.5, eps, kind, "case", 0, more=more)
+        for name, kind, eps in (
+            ("clean", "clean", 0.0),
+            ("pgd-3", "chosen", 2.0),
+            ("pgd-3", "chosen", 6.0),
+        )
+        for n in range(known["samples"])
+    ]
+    Results.of(rows, settings).to_csv(results(place, row))
     one = few(evaluate={**FEW["evaluate"], **asked})
     assert attack(Place(one, place.folder, None, "cpu", seed=3), row).done == made
 

@@ -29,6 +29,7 @@ from ima.evaluation.subject import forget
 from ima.methods import Standard
 from ima.report.words import counted, of_whole
 from ima.tasks import Segmentation
+from ima.training.lock import Lock
 
 pytestmark = [
     pytest.mark.skipif(find_spec("nnunetv2") is None, reason="nnU-Net is not installed"),
@@ -437,6 +438,27 @@ def test_smallest_noise_and_checks_of_cases_of_several_sizes(
     assert (checks.settings.total, checks.settings.right) == (16, int((right & alike).sum()))
     assert [check.tripped for check in checks.checks] == [False, False]
     assert {one.settings.data for one in (results, distances, checks)} == {tiny.DATASET}
+
+
+def test_the_command_stops_in_time_alone_in_its_folder_and_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("evaluate", "--nnunet", str(folder), "--eps", "1", "--attacks", "ifgsm-1")
+    where, short = folder / "fold_0" / "ima", ("--samples", "3", "--device", "cpu")
+    with Lock(where, "evaluate") as lock:
+        lock.take()
+        said = call(*words, *short)
+        assert said.code == 1 and f"already writes to {where}" in said.err
+    # Every call does one batch.
+    monkeypatch.setattr(Budget, "left", lambda _: 0.0)
+    for done in (1, 2):
+        said = call(*words, *short, "--time-budget", "9m")
+        assert said.code == 75, said.err
+        assert f"ima: {TRAINER}: the time is up after {done} of 3" in said.err
+        assert not list(where.glob("*.csv"))
+    assert call(*words, *short, "--time-budget", "9m").code == 0
+    names = ["overlays.npz", "results_nnunet.csv", "results_nnunet.json"]
+    assert sorted(path.name for path in where.iterdir()) == names
 
 
 def test_the_papers_noise_levels() -> None:
