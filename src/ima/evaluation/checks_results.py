@@ -65,7 +65,7 @@ class Checks:
         """Read what `to_json` wrote, also before this version; ValueError for other files."""
         try:
             told = read_json(Path(path))
-            checks = READ.validate_python(told["checks"])
+            checks = READ.validate_json(json.dumps(told["checks"]))
             if told.get("format") is None:
                 settings = earlier.settings(told["settings"], "")
             else:
@@ -77,7 +77,7 @@ class Checks:
             ) from error
 
 
-READ = TypeAdapter(tuple[Check, ...], config=ConfigDict(strict=True))
+READ = TypeAdapter(tuple[Check, ...], config=ConfigDict(strict=True, extra="forbid"))
 
 
 def share(count: int, n: int) -> dict[str, float]:
