@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def test_random_outputs_do_not_make_a_network_robust(
     problem: str, kind: Callable[[nn.Module], nn.Module], norm: float
 ) -> None:
     net, data, task = (half(), halves(), Classification()) if problem == "labels" else masks()
-    told = {"norm": norm, "bounds": (0, 1), "task": task}
+    told: dict[str, Any] = {"norm": norm, "bounds": (0, 1), "task": task}
     torch.manual_seed(0)
     plain = minimal(net, data, 0.2, **told)
     assert plain.settings.remarks == ()
@@ -347,7 +347,7 @@ def test_honest_networks_have_no_remark_on_sides() -> None:
 
 
 @contextmanager
-def default(dtype: torch.dtype) -> Iterator[None]:
+def default(dtype: torch.dtype) -> Generator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -552,10 +552,11 @@ def test_cases_may_be_a_method() -> None:
     from ima.training.foreign import _cases  # pyright: ignore[reportPrivateUsage]
 
     class Own(Dataset[Any]):
+        def __len__(self) -> int:
+            return 2
+
         def cases(self) -> list[str]:
             return ["a", "b"]
 
     assert _cases(Own(), None) == ["a", "b"]
-    loader: Any = DataLoader([1, 2])
-    loader.dataset = Own()
-    assert _cases(loader, None) == ["a", "b"]
+    assert _cases(DataLoader(Own()), None) == ["a", "b"]
