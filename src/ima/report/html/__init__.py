@@ -46,17 +46,20 @@ def write_sources(out: Path, sources: Sequence[Source]) -> None:
 def write_page(results: Results, path: str | Path, *, title: str = "") -> None:
     """Write the page of one evaluation: what noise breaks the network, whole in one file.
 
-    Parameters
-    ----------
-    results:
-        Of `evaluate`, whatever the task.
-    path:
-        Its name ends in .html, or in .md or .json for the same content in those forms.
-    title:
-        What the network is called on the page; what the results say, or "the network" if empty.
+    results: of `ima.evaluate`, whatever the task.
+    path: its name ends in .html, or in .md or .json for the same content in those forms.
+    title: what the network is called; empty: what the results say, or "the network".
 
     Raises ValueError for another name, and for results without a clean pass.
 
+    >>> import ima, pathlib, tempfile, torch
+    >>> x, y = torch.rand(6, 2), torch.arange(6) % 3
+    >>> data = torch.utils.data.TensorDataset(x, y)
+    >>> results = ima.evaluate(torch.nn.Linear(2, 3), data, 0.1, "pgd-2")
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "page.md"
+    >>> ima.write_page(results, path, title="my network")
+    >>> path.read_text(encoding="utf-8").splitlines()[0]
+    '# What noise breaks my network'
     """
     from ima.report.sources import TRAINER, Source
 
