@@ -95,7 +95,7 @@ def masks() -> tuple[nn.Module, TensorDataset, Task]:
     net = nn.Conv2d(1, 2, 1)
     with torch.no_grad():
         net.weight.copy_(torch.tensor([-10.0, 10.0]).reshape(2, 1, 1, 1))
-        net.bias.copy_(torch.tensor([5.0, -5.0]))
+        net.get_parameter("bias").copy_(torch.tensor([5.0, -5.0]))
     x = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     return net, TensorDataset(x, (x[:, 0] > 0.5).long()), Segmentation()
 

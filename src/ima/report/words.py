@@ -128,7 +128,8 @@ def told_cases(results: Sequence[Results]) -> str:
     if not counts or 0 in counts:
         return OWN
     numbers = " or ".join(map(str, dict.fromkeys(counts)))
-    return f"Intervals are over {numbers} cases, as the samples of one are alike."
+    plural = "" if numbers == "1" else "s"
+    return f"Intervals are over {numbers} case{plural}, as the samples of one are alike."
 
 
 def draws(name: str) -> str:
