@@ -123,18 +123,12 @@ def evaluate_subject(
         subject.data,
         eps,
         [*attacks, *white],
-        norm=subject.norm,
-        bounds=subject.bounds,
-        task=subject.task,
         batch_size=subject.batch_size,
-        seed=seed,
         ids=subject.ids,
         names=subject.names,
         classes=subject.classes,
         keep=None if pictures is None else pictures.keep,
-        progress=after_batch,
-        partial=part,
-        budget=progress.budget,
+        **_asked(subject, subject.results, seed, replace(progress, tell=after_batch)),
     )
     found = Results(found.columns, subject.told(found.settings))
     if pictures is not None:
@@ -159,15 +153,9 @@ def measure_distances(
         subject.model,
         subject.data,
         subject.eps,
-        norm=subject.norm,
-        bounds=subject.bounds,
-        task=subject.task,
         batch_size=subject.batch_size,
-        seed=seed,
         ids=subject.ids,
-        progress=progress.tell,
-        partial=record(subject.distances),
-        budget=progress.budget,
+        **_asked(subject, subject.distances, seed, progress),
     )
     found = replace(found, settings=subject.told(found.settings))
     found.to_csv(subject.distances)
@@ -194,17 +182,24 @@ def check_subject(
         subject.data if subject.alike is None else subject.alike,
         subject.eps if eps is None else eps,
         subject.attacks if attacks is None else attacks,
-        norm=subject.norm,
-        bounds=subject.bounds,
-        task=subject.task,
         transfer=transfer,
-        seed=seed,
-        progress=progress.tell,
-        partial=record(subject.checks),
-        budget=progress.budget,
+        **_asked(subject, subject.checks, seed, progress),
     )
     # How many samples there are, checks count for themselves.
     counted = found.settings.total
     found = replace(found, settings=subject.told(found.settings).but(total=counted))
     found.to_json(subject.checks)
     return found
+
+
+def _asked(subject: Subject, path: Path, seed: int, progress: Progress) -> dict[str, Any]:
+    """What all three take, when their finding goes to this path."""
+    return {
+        "norm": subject.norm,
+        "bounds": subject.bounds,
+        "task": subject.task,
+        "seed": seed,
+        "progress": progress.tell,
+        "partial": record(path),
+        "budget": progress.budget,
+    }

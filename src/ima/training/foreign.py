@@ -11,7 +11,6 @@ import inspect
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from ima.evaluation.partial import mark
 from ima.evaluation.reading import Reader, sample_shapes
 from ima.evaluation.settings import Settings
 from ima.evaluation.subject import Subject
+from ima.imported import import_named
 from ima.networks import build
 from ima.tasks import (
     Classification,
@@ -280,7 +280,7 @@ def _cases(data: Any, asked: str | None) -> Names | None:
         return own if hasattr(own, "__len__") else None
     if ":" not in asked:
         return int(asked) if asked.isdigit() else asked
-    found = _found(asked)
+    found = import_named("list of cases", asked)
     return found() if inspect.isroutine(found) else found
 
 
@@ -294,7 +294,7 @@ def _network(
     if num_classes is None and splits is not None:
         num_classes = splits.num_classes
     if ":" in name:
-        found = _found(name)
+        found = import_named("network", name)
         if isinstance(found, nn.Module):
             # Another call may put other weights into it.
             return deepcopy(copyable(found))
@@ -336,7 +336,7 @@ def _called(name: str, function: Any, signature: inspect.Signature) -> nn.Module
 
 def _imported(name: str) -> Any:
     """The data at an import path: what the function returns, or the object itself."""
-    found = _found(name)
+    found = import_named("data", name)
     data = found() if inspect.isroutine(found) or inspect.isclass(found) else found
     again = hasattr(data, "__iter__") and not hasattr(data, "__next__")
     if not again and not hasattr(data, "__getitem__"):
@@ -345,14 +345,3 @@ def _imported(name: str) -> Any:
             "batches (x, y), which can be read more than once"
         )
     return data
-
-
-def _found(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"{name!r} cannot be imported: {error}; expected 'module:function', the module "
-            "installed or its folder in PYTHONPATH"
-        ) from error
