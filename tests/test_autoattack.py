@@ -112,7 +112,7 @@ def test_autoattack_takes_no_number_of_steps() -> None:
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Budgets that are enough for small nets."""
     monkeypatch.setattr(module, "ITERATIONS", 12)
-    monkeypatch.setattr(module, "QUERIES", 40)
+    monkeypatch.setattr(module, "_QUERIES", 40)
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def linear(dims: int, norm: float | str, one_logit: bool) -> tuple[Any, Tensor, 
 def test_a_linear_model_loses_exactly_the_samples_within_the_radius(
     norm: float | str, one_logit: bool, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "QUERIES", 20)
+    monkeypatch.setattr(module, "_QUERIES", 20)
     model, x, y, distance = linear(30, norm, one_logit)
     radii = [float(distance.quantile(q)) * 1.0001 for q in (0.25, 0.5, 0.75)]
     assert all(float((distance / radius - 1).abs().min()) > 2e-5 for radius in radii)
@@ -253,7 +253,7 @@ def test_a_linear_model_loses_exactly_the_samples_within_the_radius(
 def test_each_gradient_part_alone_finds_what_is_there(
     part: str, norm: float | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "STANDARD", {2: (part,)})
+    monkeypatch.setattr(module, "_STANDARD", {2: (part,)})
     model, x, y, distance = linear(30, norm, False)
     # FAB comes within a percent of the boundary: a radius in the widest gap between distances.
     middle = distance.sort().values[20:40]
@@ -315,7 +315,7 @@ def test_it_agrees_with_the_library(
     eps = 0.6 if norm == "L2" else 0.1
     # It would switch off whatever traces the tests, and it is not what is compared.
     monkeypatch.setattr(checks, "check_dynamic", lambda *_, **__: None)
-    monkeypatch.setattr(module, "QUERIES", 100)
+    monkeypatch.setattr(module, "_QUERIES", 100)
     options: dict[str, Any] = {"norm": norm, "eps": eps, "seed": 0, "version": "standard"}
     library: Any = AutoAttack(model, **options)
     library.square.n_queries = 100

@@ -306,7 +306,7 @@ def test_deep_jpeg_2000_and_avif_are_refused(tmp_path: Path) -> None:
 def test_images_that_would_fill_the_memory_are_refused_before_they_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "FREE", 1 << 20)
+    monkeypatch.setattr(memory, "_FREE", 1 << 20)
     flat, path, decoded = io.BytesIO(), tmp_path / "flat.zip", list[int]()
     Image.new("RGB", (600, 600)).save(flat, "PNG")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -355,7 +355,7 @@ def test_a_zip_entry_of_many_bytes_is_not_read(
 def test_arrays_that_would_fill_the_memory_are_refused_before_they_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "FREE", 1 << 16)
+    monkeypatch.setattr(memory, "_FREE", 1 << 16)
     path = tmp_path / "bomb.npz"
     images, labels = np.zeros((100, 64, 64), np.uint8), np.zeros(100, np.uint8)
     np.savez_compressed(path, train_images=images, train_labels=labels)
@@ -374,7 +374,7 @@ def test_arrays_that_would_fill_the_memory_are_refused_before_they_do(
 def test_packed_variables_that_would_fill_the_memory_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "FREE", 1 << 20)
+    monkeypatch.setattr(memory, "_FREE", 1 << 20)
     images = np.zeros((32, 32, 3, 1000), np.uint8)
     for name in ("train", "test"):
         savemat(tmp_path / f"{name}_32x32.mat", {"X": images}, do_compression=True)
@@ -385,7 +385,7 @@ def test_packed_variables_that_would_fill_the_memory_are_refused(
 def test_packed_batches_that_would_fill_the_memory_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "FREE", 1 << 20)
+    monkeypatch.setattr(memory, "_FREE", 1 << 20)
     path = tmp_path / "cifar-10-binary.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
         for name in ("data_batch_1.bin", "data_batch_2.bin"):
@@ -399,7 +399,7 @@ def test_packed_batches_that_would_fill_the_memory_are_refused(
 def test_the_arrays_of_a_run_are_bounded_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "FREE", 1 << 16)
+    monkeypatch.setattr(memory, "_FREE", 1 << 16)
     path = tmp_path / "examples.npz"
     np.savez_compressed(path, x=np.zeros((100, 64, 64), np.uint8))
     with pytest.raises(ValueError, match=r"examples\.npz: .* would become"):

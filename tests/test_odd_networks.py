@@ -44,12 +44,12 @@ pytestmark = [warnings_of_jit]
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "ITERATIONS", 3)
-    monkeypatch.setattr(library, "QUERIES", 4)
+    monkeypatch.setattr(library, "_QUERIES", 4)
     monkeypatch.setattr(finders, "ITERATIONS", 3)
     monkeypatch.setattr(finders, "STEPS", 3)
     monkeypatch.setattr(bench, "QUERIES", 4)
     monkeypatch.setattr(bench, "DRAWS", 3)
-    monkeypatch.setattr(bench, "MORE", 2)
+    monkeypatch.setattr(bench, "_MORE", 2)
 
 
 def samples() -> Tensor:

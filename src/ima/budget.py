@@ -11,10 +11,10 @@ OUT_OF_TIME = 75
 """Exit code of a command that stopped for time and can be continued (EX_TEMPFAIL)."""
 
 
-LONGEST = 10**9
+_LONGEST = 10**9
 """Seconds that no budget has."""
 
-SHORT = 60.0
+_SHORT = 60.0
 """Seconds that are taken to be enough for what has never been timed."""
 
 
@@ -66,7 +66,7 @@ class Budget:
         match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
         hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0,) * 3
         total = 3600 * hours + 60 * minutes + seconds
-        if not 0 < total < LONGEST:
+        if not 0 < total < _LONGEST:
             raise ValueError(f"a time budget is {text!r}; expected such as 90, 540s, 9m or 1h30m")
         return Budget(total)
 
@@ -76,7 +76,7 @@ class Budget:
 
     def untimed(self) -> float:
         """Seconds that must be left to begin work of unknown length: 60 or a fifth of all."""
-        return min(SHORT, 0.2 * self.seconds)
+        return min(_SHORT, 0.2 * self.seconds)
 
     def admits(self, seconds: float = 0.0) -> bool:
         """Whether to begin a piece of work: it fits, or nothing was done yet.

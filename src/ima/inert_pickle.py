@@ -86,7 +86,7 @@ ACTING_NAMES = frozenset(
 )
 """Functions of which the same holds."""
 
-DAMAGED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError)
+_DAMAGED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError)
 """What following a damaged pickle raises."""
 
 CONSTANTS = frozenset(
@@ -97,13 +97,13 @@ CONSTANTS = frozenset(
     )
 )
 VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-EMPTY: dict[str, Callable[[], Any]] = {
+_EMPTY: dict[str, Callable[[], Any]] = {
     "EMPTY_LIST": list,
     "EMPTY_DICT": dict,
     "EMPTY_TUPLE": tuple,
     "EMPTY_SET": lambda: Made("set"),
 }
-FEW = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_FEW = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 PUT = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
 GET = frozenset(("GET", "BINGET", "LONG_BINGET"))
 SKIPPED = frozenset(("PROTO", "FRAME"))
@@ -134,7 +134,7 @@ def read_pickle(
                 machine.step(opcode.name, argument)
     except PickleError:
         raise
-    except DAMAGED as error:
+    except _DAMAGED as error:
         raise PickleError(f"it is damaged ({type(error).__name__}: {error})") from error
     raise PickleError("it is damaged: it has no end")
 
@@ -164,10 +164,10 @@ class _Machine:
             stack.append(self.memo[argument])
         elif name in VALUES:
             stack.append(VALUES[name])
-        elif name in EMPTY:
-            stack.append(EMPTY[name]())
-        elif name in FEW:
-            stack[-FEW[name] :] = [tuple(stack[-FEW[name] :])]
+        elif name in _EMPTY:
+            stack.append(_EMPTY[name]())
+        elif name in _FEW:
+            stack[-_FEW[name] :] = [tuple(stack[-_FEW[name] :])]
         elif name in _STEPS:
             _STEPS[name](self, argument)
         elif name not in SKIPPED:

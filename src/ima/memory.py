@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-FREE = 1 << 30
+_FREE = 1 << 30
 """Bytes that any file may become."""
 
 RATIO = 100
@@ -32,7 +32,7 @@ def check_memory(what: str, need: int, stored: int, *, advice: str = ADVICE) -> 
     and a file that becomes a multiple of itself, as one made to fill the memory does.
     """
     has = _physical()
-    if need > FREE and need > RATIO * stored:
+    if need > _FREE and need > RATIO * stored:
         raise TooLargeError(
             f"{what}: {size(stored)} would become {size(need)} in memory, {need // max(stored, 1)} "
             f"times as much, as no usual file does; {advice}"

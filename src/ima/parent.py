@@ -17,7 +17,7 @@ from functools import partial
 PARENT = "IMA_PARENT"
 """The environment variable that tells a command that its standard input is such a pipe."""
 
-LOOK = 1.0
+_LOOK = 1.0
 """Seconds between two looks at who the parent is."""
 
 PATIENCE = 10.0
@@ -45,7 +45,7 @@ def _closed() -> None:
 def _orphaned(parent: int) -> None:
     """Return when the parent is another one."""
     while os.getppid() == parent:
-        time.sleep(LOOK)
+        time.sleep(_LOOK)
 
 
 def _wait(until: Callable[[], None]) -> None:

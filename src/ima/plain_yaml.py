@@ -31,7 +31,7 @@ TAG = "tag:yaml.org,2002:"
 
 MERGE = f"{TAG}merge"
 
-OTHER = frozenset(f"{TAG}{name}" for name in ("binary", "set", "omap", "pairs"))
+_OTHER = frozenset(f"{TAG}{name}" for name in ("binary", "set", "omap", "pairs"))
 """Types that no config holds, and that pass for text or for a list."""
 
 OCTAL = re.compile(r"[-+]?0[0-7_]+")
@@ -181,7 +181,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
-        if node.tag in OTHER:
+        if node.tag in _OTHER:
             self._refuse(f"!!{node.tag.removeprefix(TAG)} is nothing that a config holds", node)
         if isinstance(node, ScalarNode) and (other := _other_number(node)):
             self._refuse(other, node)

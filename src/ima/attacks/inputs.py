@@ -26,7 +26,7 @@ ENGINES = ("DeepSpeedEngine", "PipelineEngine", "PipelineModule", "PipelineStage
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-SLACK = 1e-5
+_SLACK = 1e-5
 """Share of the bounds' width by which inputs may lie outside: resizing rounds."""
 
 
@@ -49,7 +49,7 @@ def check_samples(x: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor] | None:
     if bounds is None:
         return None
     low, high = _bound_tensors(x, bounds)
-    slack = torch.where(torch.isfinite(high - low), SLACK * (high - low), 0)
+    slack = torch.where(torch.isfinite(high - low), _SLACK * (high - low), 0)
     # Samples that were clamped in half precision may lie on the bound as that rounds it.
     lowest = torch.minimum(low - slack, low.to(x.dtype))
     highest = torch.maximum(high + slack, high.to(x.dtype))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 TRIPPED = 3
 """Exit code of `--strict` where a check tripped."""
 
-STATES = {True: "TRIPPED:", False: "ok: no sign that", None: "unknown: whether"}
+_STATES = {True: "TRIPPED:", False: "ok: no sign that", None: "unknown: whether"}
 """What goes before a check's title, a clause, on the command line."""
 
 
@@ -28,7 +28,7 @@ def tell(found: Checks, path: Path, *, strict: bool) -> None:
         print(remark)
     for check in found.checks:
         print(
-            f"{STATES[check.tripped]} {check.title[:1].lower()}{check.title[1:]}. {check.sentence}"
+            f"{_STATES[check.tripped]} {check.title[:1].lower()}{check.title[1:]}. {check.sentence}"
         )
         if check.tripped:
             print(f"  {check.means}\n  {check.do}")

@@ -13,7 +13,7 @@ from ima.data.pictures import FORMATS
 PROBED = 1000
 """So many files of one suffix are looked into."""
 
-FEW = 3
+_FEW = 3
 
 # Formats with a beginning of their own, so that a text does not pass for one.
 OPENED = (
@@ -69,9 +69,9 @@ def told(root: Path, files: Sequence[ImageFile], within: Sequence[tuple[str, ...
     are = "file beside the images was" if len(files) == 1 else "files beside the images were"
     beside = f"{len(files)} {are} left out: {listed}." if counts else ""
     folders = sorted({"/".join(parts[:-1]) for parts in within})
-    more = f" and {len(folders) - FEW} more" if len(folders) > FEW else ""
+    more = f" and {len(folders) - _FEW} more" if len(folders) > _FEW else ""
     were = "image in a hidden folder was" if len(within) == 1 else "images in hidden folders were"
-    inside = f"{len(within)} {were} left out: {', '.join(folders[:FEW])}{more}." if within else ""
+    inside = f"{len(within)} {were} left out: {', '.join(folders[:_FEW])}{more}." if within else ""
     return f"{beside} {inside}".strip()
 
 
@@ -81,10 +81,10 @@ def _refuse(
     """Raise ValueError where some of the files have the format of an image."""
     images = [f"{file.shown} ({form})" for file, form in found if form is not None]
     if images:
-        more = f" and {len(images) - FEW} more" if len(images) > FEW else ""
+        more = f" and {len(images) - _FEW} more" if len(images) > _FEW else ""
         raise ValueError(
-            f"{root} holds images {what}: {', '.join(images[:FEW])}{more}. They would be left out: "
-            f"{advice}"
+            f"{root} holds images {what}: {', '.join(images[:_FEW])}{more}. "
+            f"They would be left out: {advice}"
         )
 
 

@@ -20,7 +20,7 @@ def _encode(arguments: Any) -> bytes:
     return arguments[0].encode("latin1")
 
 
-RULES = {**ARRAY_RULES, "_codecs.encode": _encode}
+_RULES = {**ARRAY_RULES, "_codecs.encode": _encode}
 
 
 def read_batch(raw: bytes, shown: str) -> Sample:
@@ -30,7 +30,7 @@ def read_batch(raw: bytes, shown: str) -> Sample:
     anything but arrays, lists, numbers and strings, and one that holds something else.
     """
     try:
-        loaded = read_pickle(io.BytesIO(raw), RULES, only=(*RULES, "numpy.ndarray"))
+        loaded = read_pickle(io.BytesIO(raw), _RULES, only=(*_RULES, "numpy.ndarray"))
     except RefusedError as error:
         raise ValueError(
             f"{shown} is refused: {error}. Expected an original python batch of CIFAR-10: fetch it "

@@ -26,7 +26,7 @@ WHERE = (
     "python or the binary version), and keep the .tar.gz, or the folder in it, as "
     "cifar10/cifar-10-python.tar.gz, cifar10/cifar-10-batches-py, or the same with binary and bin."
 )
-CLASSES = (
+_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
@@ -53,7 +53,7 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
     found = find_files(path)
     *batches, test = read_files(found)
     train = tuple(np.concatenate(arrays) for arrays in zip(*batches, strict=True))
-    return published("cifar10", (train[0], train[1]), test, CLASSES, seed=seed, source=found)
+    return published("cifar10", (train[0], train[1]), test, _CLASSES, seed=seed, source=found)
 
 
 def find_files(path: str | Path | None = None) -> Path:

@@ -29,7 +29,7 @@ WHERE = (
     "images, sarscov2-ctscan-dataset/COVID and sarscov2-ctscan-dataset/non-COVID, or keep the .zip "
     "as sarscov2-ctscan-dataset.zip."
 )
-NOTE = (
+_NOTE = (
     "The data set has no patient ids and many near-identical slices, so a random split puts the "
     "same patients in training and test and measures little about new patients. A 1-nearest-"
     "neighbour rule on 56x56 pixels already gets 95.5 % right."
@@ -77,7 +77,7 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
         )
         for role, chosen in roles.items()
     }
-    note = " ".join(part for part in (NOTE, _lossy(files, roles), layout.aside) if part)
+    note = " ".join(part for part in (_NOTE, _lossy(files, roles), layout.aside) if part)
     return Splits("covid_ct", parts["train"], parts["val"], parts["test"], CLASSES, note)
 
 

@@ -14,7 +14,7 @@ from ima.data.find import data_root, row_of
 from ima.files import unwritable, whole
 
 TIMEOUT = 60  # seconds without a byte
-CHUNK = 1 << 20
+_CHUNK = 1 << 20
 
 # Told the file, the bytes so far, and the bytes in all if known.
 Report = Callable[[Path, int, int | None], None]
@@ -157,7 +157,7 @@ def _pieces(original: Original, file: Path) -> Generator[tuple[bytes, int | None
         with urllib.request.urlopen(original.url, timeout=TIMEOUT) as answer:
             length = answer.headers.get("Content-Length", "")
             total = int(length) if length.isdigit() else None
-            while piece := answer.read(CHUNK):
+            while piece := answer.read(_CHUNK):
                 done += len(piece)
                 yield piece, total
     except (OSError, http.client.HTTPException) as error:

@@ -25,7 +25,7 @@ WHERE = (
     "of 8 bits a channel. "
     "No data at hand? https://medmnist.com has some, see data set 'arrays'."
 )
-USUAL = ("images", "images.zip")
+_USUAL = ("images", "images.zip")
 TEST, VAL = 20, 10  # per cent of each class; training has the rest
 
 
@@ -45,7 +45,7 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
     one that cannot be decoded, and one whose name is that of a hidden file or does not end as an
     image's.
     """
-    found = locate("folder", path, usual=USUAL, where=WHERE)
+    found = locate("folder", path, usual=_USUAL, where=WHERE)
     with class_layout(found, where=WHERE) as layout:
         images, prints = pictures(
             "folder", layout.files, found, size, lambda file: decode(file, size, gray=False)

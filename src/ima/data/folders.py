@@ -16,7 +16,7 @@ from ima.memory import size
 # The parts of a path below the root.
 Parts = tuple[str, ...]
 
-DEEPEST = 5  # on disk: one folder around all, part, class, one that is too much, file
+_DEEPEST = 5  # on disk: one folder around all, part, class, one that is too much, file
 
 SUFFIXES = frozenset(
     (
@@ -101,14 +101,14 @@ class Tree:
 
 @contextmanager
 def opened(root: Path, *, where: str) -> Generator[Tree, None, None]:
-    """What lies in `root`, a folder or a .zip, while it is open; of a folder `DEEPEST` levels.
+    """What lies in `root`, a folder or a .zip, while it is open; of a folder `_DEEPEST` levels.
 
     Raises `ValueError` for a damaged .zip, and one that holds a file twice, `PermissionError` for a
     folder that may not be read: a search would leave it out.
     """
     if root.is_dir():
         # A folder named by mistake may hold a disk.
-        patterns = ("/".join("*" * depth) for depth in range(1, DEEPEST + 1))
+        patterns = ("/".join("*" * depth) for depth in range(1, _DEEPEST + 1))
         found = {p.relative_to(root).parts: p for pattern in patterns for p in root.glob(pattern)}
         for folder in (root, *(path for path in found.values() if path.is_dir())):
             if not os.access(folder, os.R_OK | os.X_OK):

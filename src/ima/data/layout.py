@@ -15,7 +15,7 @@ from ima.data import aside
 from ima.data.find import missing
 from ima.data.folders import ImageFile, Parts, Tree, is_hidden, is_image, opened
 
-PARTS = {
+_PARTS = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -145,8 +145,8 @@ def place(
     around = _around(images, folders)
     tops = sorted({parts[len(around)] for parts in folders if len(parts) > len(around)})
     inner = {parts[: len(around) + 1] for parts in folders if len(parts) == len(around) + 2}
-    named = [top for top in tops if top.casefold() in PARTS and (*around, top) in inner]
-    roles: dict[Parts, str] = {(*around, top): PARTS[top.casefold()] for top in named}
+    named = [top for top in tops if top.casefold() in _PARTS and (*around, top) in inner]
+    roles: dict[Parts, str] = {(*around, top): _PARTS[top.casefold()] for top in named}
     roles = roles or {around: ""}
     if named:
         twice = sorted(roles.values())
@@ -196,4 +196,4 @@ def _around(images: set[Parts], folders: set[Parts]) -> Parts:
     if len(tops) != 1 or any(len(parts) == 1 for parts in images):
         return ()
     (top,) = tops
-    return () if top.casefold() in PARTS else (top,)
+    return () if top.casefold() in _PARTS else (top,)

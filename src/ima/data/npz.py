@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from ima.data.base import Sample
 from ima.files import read_arrays
 
-ROLES = ("train", "val", "test")
-CHANNELS = (1, 3)
+_ROLES = ("train", "val", "test")
+_CHANNELS = (1, 3)
 MOST_CLASSES = 65536  # beyond, labels are not class numbers, and a list of names fills the memory
 
 
@@ -32,9 +32,9 @@ def read_parts(file: Path, *, where: str) -> tuple[Sample, Sample | None, Sample
     Raises `ValueError`, naming file and key, for what is absent, damaged, empty, of another layout
     or out of range; `where` is appended when arrays are absent.
     """
-    names = [f"{role}_{kind}" for role in ROLES for kind in ("images", "labels")]
+    names = [f"{role}_{kind}" for role in _ROLES for kind in ("images", "labels")]
     stored = read_arrays(file, names)
-    train, val, test = (_sample(file, stored, role, where) for role in ROLES)
+    train, val, test = (_sample(file, stored, role, where) for role in _ROLES)
     if train is None or test is None:
         raise ValueError(
             f"{file} has no '{'train' if train is None else 'test'}_images', only "
@@ -77,8 +77,8 @@ def _images(what: str, images: NDArray[Any]) -> NDArray[Any]:
                 "possible value, or store uint8"
             )
         images = images.astype(np.float32)
-    if images.ndim == 3 or (images.ndim == 4 and images.shape[-1] not in CHANNELS):
-        if images.ndim == 4 and images.shape[1] in CHANNELS:
+    if images.ndim == 3 or (images.ndim == 4 and images.shape[-1] not in _CHANNELS):
+        if images.ndim == 4 and images.shape[1] in _CHANNELS:
             # By the rule a volume of 1 or 3 slices, in truth nearly always channels first.
             raise ValueError(
                 f"{what} has shape {images.shape}, which looks like channels first; store channels "
@@ -86,7 +86,7 @@ def _images(what: str, images: NDArray[Any]) -> NDArray[Any]:
                 "(N, D, H, W, 1)"
             )
         return images[:, None]
-    if images.ndim in (4, 5) and images.shape[-1] in CHANNELS:
+    if images.ndim in (4, 5) and images.shape[-1] in _CHANNELS:
         return np.ascontiguousarray(np.moveaxis(images, -1, 1))
     raise ValueError(
         f"{what} has shape {images.shape}; expected (N, H, W), (N, H, W, C), (N, D, H, W) or "

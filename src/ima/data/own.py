@@ -23,8 +23,8 @@ from torch import Tensor
 from ima.data.base import Part, Splits
 from ima.imported import call_own
 
-ROLES = ("train", "val", "test")
-KNOWN = (*ROLES, "classes", "note")
+_ROLES = ("train", "val", "test")
+KNOWN = (*_ROLES, "classes", "note")
 
 
 def load_own(
@@ -48,15 +48,15 @@ def load_own(
     found = call_own("data set", name, function, given)
     if isinstance(found, Splits):
         return found
-    if not isinstance(found, Mapping) or not set(ROLES) <= found.keys() <= set(KNOWN):
+    if not isinstance(found, Mapping) or not set(_ROLES) <= found.keys() <= set(KNOWN):
         came = f"a dict with {[*found]}" if isinstance(found, Mapping) else type(found).__name__
         raise ValueError(
             f"data set {name!r} returned {came}; expected ima.data.Splits, or a dict with "
-            f"{', '.join(ROLES)}, each (x, y) tensors or a Dataset of such pairs, and perhaps "
+            f"{', '.join(_ROLES)}, each (x, y) tensors or a Dataset of such pairs, and perhaps "
             "classes and note"
         )
     try:
-        train, val, test = (_part(found[role]) for role in ROLES)
+        train, val, test = (_part(found[role]) for role in _ROLES)
         classes = found.get("classes") or _numbered(train.targets, val.targets, test.targets)
         note = str(found.get("note", ""))
         return Splits(name, train, val, test, tuple(map(str, classes)), note)

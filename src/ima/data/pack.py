@@ -19,7 +19,7 @@ from ima.files import whole
 QUALITY = 95
 """Of the training images' JPEG: with it all 2481 slices at 224x224 stay below 60 MiB."""
 
-SMALLEST = 8
+_SMALLEST = 8
 """Pixels of a side: less is no picture, and no network takes it."""
 
 
@@ -46,8 +46,8 @@ def pack_covid_ct(
     """
     if not 1 <= quality <= 100:
         raise ValueError(f"quality is {quality}; expected 1 to 100")
-    if size < SMALLEST:
-        raise ValueError(f"the size is {size}; expected at least {SMALLEST} pixels")
+    if size < _SMALLEST:
+        raise ValueError(f"the size is {size}; expected at least {_SMALLEST} pixels")
     if target.is_dir():
         raise ValueError(f"{target} is a folder; name the file to write: {target / 'covid_ct.zip'}")
     found = locate("covid_ct", path, usual=USUAL, where=WHERE)

@@ -23,7 +23,7 @@ from ima.files import read_arrays, write_arrays
 
 Arrays = dict[str, NDArray[np.uint8]]
 
-BATCH = 1000  # images of each of CIFAR-10's batches
+_BATCH = 1000  # images of each of CIFAR-10's batches
 # SVHN's digits are in the order of the street pictures: these are cuts between two pictures
 # (after 344, 395 and 499 of them), so that no picture is in two parts.
 VAL_FROM, TEST_FROM, TEST_TO = 750, 851, 1083
@@ -75,9 +75,9 @@ SUBSETS: dict[str, SubsetRow] = {
             cifar10.find_files,
             _read_cifar10,
             {
-                "train": tuple(Stretch(stem, 0, BATCH) for stem in cifar10.STEMS[:4]),
-                "val": (Stretch(cifar10.STEMS[4], 0, BATCH),),
-                "test": (Stretch(cifar10.STEMS[5], 0, BATCH),),
+                "train": tuple(Stretch(stem, 0, _BATCH) for stem in cifar10.STEMS[:4]),
+                "val": (Stretch(cifar10.STEMS[4], 0, _BATCH),),
+                "test": (Stretch(cifar10.STEMS[5], 0, _BATCH),),
             },
             "cifar-10/cifar10_subset.npz",
             ("table1_small", "table4_small", "fig7_small"),

@@ -32,13 +32,13 @@ WHERE = (
 FILES = ("train_32x32.mat", "test_32x32.mat")
 # svhn-cropped last: `ima data subset` makes it, so it may hold the subset and no .mat file.
 USUAL = ("svhn", "SVHN", "svhn-cropped")
-HEAD = 128
+_HEAD = 128
 """Bytes of a .mat file before its variables."""
 
 PACKED = 15
 """The number of a variable that is compressed."""
 
-NOTE = (
+_NOTE = (
     "Validation digits were picked at random: others of the same house number can be in training."
 )
 
@@ -58,7 +58,7 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
     train, test = read_files(found)
     digits = [str(digit) for digit in range(10)]
     splits = published("svhn", train, test, digits, seed=seed, source=found)
-    return replace(splits, note=f"{splits.note} {NOTE}")
+    return replace(splits, note=f"{splits.note} {_NOTE}")
 
 
 def find_files(path: str | Path | None = None) -> Path:
@@ -130,7 +130,7 @@ def _read(file: Path) -> Sample:
 
 def _unpacked(raw: bytes) -> int:
     """How many bytes the variables of a .mat file say that they have, packed ones unpacked."""
-    at, count = HEAD, 0
+    at, count = _HEAD, 0
     while at + 8 <= len(raw):
         kind, length = struct.unpack_from("<II", raw, at)
         first = raw[at + 8 : at + 8 + min(length, 1 << 10)]

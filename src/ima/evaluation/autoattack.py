@@ -37,18 +37,18 @@ from ima.tasks import Classification, Task, Tree
 from ima.tasks.pixels import precise, wide
 
 ITERATIONS = 100
-QUERIES = 5000
+_QUERIES = 5000
 TARGETS = 9
 """The budgets of "standard": gradient steps, queries of Square, classes that are aimed at."""
 
-STANDARD = {
+_STANDARD = {
     2: ("apgd-ce", "square"),
     3: ("apgd-ce", "apgd-dlr", "fab-t", "square"),
     4: ("apgd-ce", "apgd-t", "fab-t", "square"),
 }
 """The parts for 2, 3, and 4 or more classes; for 2 the pair of the IMA paper."""
 
-MORE = ("apgd-margin", "fab-t")
+_MORE = ("apgd-margin", "fab-t")
 """What `autoattack+` adds, after the parts of `autoattack`: it never breaks fewer samples."""
 
 
@@ -67,9 +67,9 @@ def parts(
 
     shape: of a sample, with the norm: Square is left out where samples are too small for it.
     """
-    found = STANDARD[min(max(classes, 2), 4)]
+    found = _STANDARD[min(max(classes, 2), 4)]
     if name == "autoattack+":
-        found += tuple(part for part in MORE if part not in found)
+        found += tuple(part for part in _MORE if part not in found)
     if shape is not None and norm is not None and layout(shape, norm) is None:
         found = tuple(part for part in found if part != "square")
     return found
@@ -252,7 +252,7 @@ def square_search(model: Lifted, **options: Any) -> Part:
 
 
 def _square(model: Lifted, **options: Any) -> Part:
-    return square_search(model, n_queries=QUERIES, resc_schedule=False, **options)
+    return square_search(model, n_queries=_QUERIES, resc_schedule=False, **options)
 
 
 _BUILD: dict[str, Callable[..., Part]] = {

@@ -29,7 +29,7 @@ from ima.tasks import Tree, check_fit, given, sound, take
 from ima.tasks.checked import check_standing
 from ima.tasks.pixels import wide
 
-SLACK = 1e-4
+_SLACK = 1e-4
 """Share of the radius by which noise may be larger: float32 rounds."""
 
 Found = dict[str, list[Any]]
@@ -136,7 +136,7 @@ class Batch:
         else:
             noisy = clean + norm.project(noisy - clean, radius(eps, x))
             noisy = as_seen(model, into(noisy, self.setting.box), clean)
-            usable = norm.size(noisy - clean) <= eps * (1 + SLACK)
+            usable = norm.size(noisy - clean) <= eps * (1 + _SLACK)
         noisy = torch.where(per_sample(usable, x), noisy.to(x.dtype), x)
         return self.look(model, index, noisy)
 

@@ -30,7 +30,7 @@ from ima.tasks import Task, Tree, leaves, objective_of, take
 from ima.tasks.checked import check_standing
 from ima.tasks.pixels import wide
 
-MORE = 5
+_MORE = 5
 """So many times the steps, or the random starts, must find nothing new."""
 
 QUERIES = 1000
@@ -83,8 +83,8 @@ class Bench:
             "one step": "one step (FGSM)",
             "random noise": f"the worst of {DRAWS} random draws",
             "black-box": f"Square ({QUERIES} queries)",
-            "more steps": f"PGD ({MORE * self.steps} steps)",
-            "more restarts": f"PGD from {MORE} random starts",
+            "more steps": f"PGD ({_MORE * self.steps} steps)",
+            "more restarts": f"PGD from {_MORE} random starts",
             "transfer": "noise made for the other model",
         }.get(attack, attack)
 
@@ -193,7 +193,7 @@ def _restarts(
     source, far = Generator().manual_seed(setting.generator.initial_seed() + 1), radius(eps, x)
     step = 10 * eps / bench.steps
     for objective in both(bench.task):
-        for _ in range(MORE):
+        for _ in range(_MORE):
             noise = bench.norm.random(wide(x), far, source)
             walk_from(model, x, y, lowest, noise, eps, bench.steps, step, objective, setting)
 
@@ -228,7 +228,7 @@ _RUN: dict[str, Run] = {
     "black-box": lambda _, model, x, y, lowest, eps, setting: square(
         model, x, y, lowest, eps, QUERIES, setting
     ),
-    "more steps": _pgd(MORE),
+    "more steps": _pgd(_MORE),
     "more restarts": _restarts,
     "transfer": _transferred,
 }

@@ -18,7 +18,7 @@ from ima.budget import Budget, OutOfTime
 from ima.evaluation.partial import Finished, Partial, kept
 from ima.evaluation.watch import Counts, Watcher
 
-UNKNOWN = 5
+_UNKNOWN = 5
 """So many times as long as the longest so far may take what was not tried before."""
 
 
@@ -93,7 +93,7 @@ class Record:
         needed = self.slowest.get(attack)
         if needed is None:
             # A guess; on a guess alone no call ends without having done anything.
-            guess = UNKNOWN * max(self.slowest.values(), default=0)
+            guess = _UNKNOWN * max(self.slowest.values(), default=0)
             needed = guess if self.began else min(guess, self.budget.left())
         left = self.budget.left()
         if left <= 0 or left < needed:

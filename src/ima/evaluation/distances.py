@@ -16,7 +16,7 @@ from ima.evaluation.values import Value
 
 NONE = "none"
 
-AGAIN = "measure the distances again"
+_AGAIN = "measure the distances again"
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ class Distances:
     def from_csv(path: str | Path) -> Distances:
         """Read what `to_csv` wrote, also before this version; ValueError for any other file."""
         path = Path(path)
-        columns, settings = store.read(path, "distances", AGAIN)
-        rows = store.rows_of(path, columns, Distance, "distances", AGAIN)
+        columns, settings = store.read(path, "distances", _AGAIN)
+        rows = store.rows_of(path, columns, Distance, "distances", _AGAIN)
         try:
             for row in rows:
                 known = {CLEAN: row.distance == 0, NONE: math.isnan(row.distance)}
@@ -124,5 +124,5 @@ class Distances:
                     )
             check_whole([("distances", 0.0)] * len(rows), [row.id for row in rows], settings)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is damaged ({error}); {AGAIN}") from error
+            raise ValueError(f"{path} is damaged ({error}); {_AGAIN}") from error
         return Distances(tuple(rows), settings)

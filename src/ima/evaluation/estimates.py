@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ima.evaluation import store
 from ima.evaluation.settings import Settings
 
-AGAIN = "run `ima margins` again"
+_AGAIN = "run `ima margins` again"
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class Estimates:
     def from_csv(path: str | Path) -> Estimates:
         """Read what `to_csv` wrote, also before this version; ValueError for any other file."""
         path = Path(path)
-        columns, settings = store.read(path, "margins", AGAIN)
-        rows = store.rows_of(path, columns, Estimate, "margins", AGAIN)
+        columns, settings = store.read(path, "margins", _AGAIN)
+        rows = store.rows_of(path, columns, Estimate, "margins", _AGAIN)
         if settings.cap is None:
-            raise ValueError(f"{path} does not say the largest margin; {AGAIN}")
+            raise ValueError(f"{path} does not say the largest margin; {_AGAIN}")
         return Estimates(tuple(rows), settings)

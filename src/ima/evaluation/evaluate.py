@@ -27,7 +27,7 @@ from ima.evaluation.settings import Settings
 from ima.norms import Norm, get_norm
 from ima.tasks import Task, Tree, check_task, given, tree_map
 
-FEW = 4
+_FEW = 4
 """So many samples are looked at before all work, for what can be said at once."""
 
 
@@ -116,8 +116,8 @@ def evaluate(
 
     def before(x: Tensor, y: Tree) -> None:
         nonlocal count
-        few = tree_map(lambda t: t[:FEW], y)
-        output = look(model, x[:FEW])
+        few = tree_map(lambda t: t[:_FEW], y)
+        output = look(model, x[:_FEW])
         task.check(output, few)
         count = given(task, "classes")(output, few)
         if count is not None:

@@ -28,7 +28,7 @@ from ima.norms import gaussian, per_sample
 from ima.tasks import Tree, take
 from ima.tasks.pixels import wide
 
-QUERIES = 50
+_QUERIES = 50
 """Random directions of the first step; sqrt(step) times as many of later ones."""
 
 TRIES = 20
@@ -71,7 +71,7 @@ def hopskipjump(
         if len(index) == 0 or step > steps:
             return
         here = point[index]
-        queries = round(QUERIES * math.sqrt(step))
+        queries = round(_QUERIES * math.sqrt(step))
         draw = partial(_directions, clean, index, later)
         rise = _estimate(here, index, per_sample(reach * far, here), queries, wrong, draw)
         direction, stride = norm.direction(rise), far / math.sqrt(step)

@@ -20,7 +20,7 @@ from ima.norm_names import NORM_NAMES, known_norm
 from ima.norms import Norm, per_sample
 from ima.tasks import Classification
 
-BELOW = 10.0
+_BELOW = 10.0
 """So far below the lowest other logit stands one that is masked with -inf."""
 
 
@@ -71,7 +71,7 @@ class Lifted:
             self.broken.take(x[bad].detach())
         # Losses of the library subtract logits: masked ones become low finite ones.
         masked = logits.isneginf()
-        low = torch.where(masked, torch.inf, logits.detach()).amin(1, keepdim=True) - BELOW
+        low = torch.where(masked, torch.inf, logits.detach()).amin(1, keepdim=True) - _BELOW
         logits = torch.where(masked, low, logits).clamp(-HUGE, HUGE)
         # The library knows no outputs without a decision: it takes them for right, or stops. It
         # gets numbers, and whoever called it gets the points themselves.

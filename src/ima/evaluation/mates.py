@@ -25,7 +25,7 @@ from ima.tasks.ends import End, end_of
 SIZE = 16
 """So many samples are compared at most."""
 
-LEAST = 1e-3
+_LEAST = 1e-3
 """Share of the largest output by which outputs may differ: float32 rounds far below."""
 
 STEPS, KNOWN = 8, 2
@@ -92,7 +92,7 @@ def meet(model: nn.Module, x: Tensor) -> Met:
     try:
         return _met(model, x)
     except Exception:  # whatever it is, the work meets it again
-        return Met(False, torch.zeros(1), LEAST, "", False, "unknown", None)
+        return Met(False, torch.zeros(1), _LEAST, "", False, "unknown", None)
 
 
 def _met(model: nn.Module, x: Tensor) -> Met:
@@ -127,7 +127,7 @@ def _met(model: nn.Module, x: Tensor) -> Met:
         causes = _causes(model)
     largest = float(first.abs().amax()) if bool(torch.isfinite(first).all()) else 0.0
     apart = torch.zeros(size)
-    tolerated = max(LEAST, STEPS * _step(x, model, dtypes))
+    tolerated = max(_LEAST, STEPS * _step(x, model, dtypes))
     if largest == 0:
         return Met(False, apart[:n], tolerated, causes, refused, end, whole)
     for found, index in trials:

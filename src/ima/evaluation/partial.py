@@ -22,7 +22,7 @@ from ima.tasks import Tree, leaves
 
 T = TypeVar("T")
 
-FORMAT = "evaluation under way, 3"
+_FORMAT = "evaluation under way, 3"
 
 EARLIER = ("evaluation under way, 1", "evaluation under way, 2")
 """Formats whose batches lack what is recorded now; they are done again."""
@@ -50,7 +50,7 @@ class Partial:
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any]) -> None:
         self.path, self.batches = Path(path), list[Finished]()
-        header = json.dumps({"format": FORMAT, **settings})
+        header = json.dumps({"format": _FORMAT, **settings})
         lines = _lines(self.path)
         if lines[:1] == [header]:
             for line in lines[1:]:
@@ -153,7 +153,7 @@ def _lines(path: Path) -> list[str]:
         return []
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-        ours = json.loads(lines[0])["format"] in (FORMAT, *EARLIER)
+        ours = json.loads(lines[0])["format"] in (_FORMAT, *EARLIER)
     except (ValueError, TypeError, LookupError):
         ours, lines = False, []
     if not ours:

@@ -32,7 +32,7 @@ LIMIT = 200
 MEMORY = 128_000_000
 """So many bytes of them are kept at most."""
 
-FEW = 8
+_FEW = 8
 """So many are kept, however large."""
 
 COUNT = 6
@@ -137,7 +137,7 @@ class Worded(Pictures):
         """Take one sample under one attack, if it is among the first."""
         self.begin()
         size = (example.clean.nbytes + example.noisy.nbytes) * max(1, self.tries)
-        room = len(self.ids) < min(LIMIT, max(FEW, MEMORY // max(1, size)))
+        room = len(self.ids) < min(LIMIT, max(_FEW, MEMORY // max(1, size)))
         if example.id not in self.ids and not room:
             return
         # Samples of several sizes stand in no one array: the first size is kept.

@@ -22,13 +22,13 @@ from ima.tasks.pixels import wide
 ANOTHER = 0.002
 """Share of samples by which an attack that knows less may beat the white-box attack."""
 
-SAME = 0.005
+_SAME = 0.005
 """Share of samples by which an attack may miss what it should find."""
 
 BLIND = 0.01
 """Share of samples that may have no usable gradient."""
 
-TINY = 1.2e-38
+_TINY = 1.2e-38
 """The L2 length under which float32 has no digits left for a gradient's entries."""
 
 FLOOR = 1e-12
@@ -68,7 +68,7 @@ def gradients(bench: Bench) -> Found:
         length = torch.linalg.vector_norm(gradient.cpu().double().reshape(len(x), -1), dim=1)
         lengths.append(torch.where(torch.isfinite(length), length, 0))
     length = torch.cat(lengths)
-    zero, tiny = int((length == 0).sum()), int((length < TINY).sum())
+    zero, tiny = int((length == 0).sum()), int((length < _TINY).sum())
     return Found(
         _many(tiny, bench, BLIND),
         f"The loss's gradient is zero, or too small for float32, at {tiny} clean samples, "
@@ -84,7 +84,7 @@ def gradients(bench: Bench) -> Found:
 
 def one_step(bench: Bench) -> Found:
     """FGSM against PGD."""
-    return _against(bench, ["one step"], SAME)
+    return _against(bench, ["one step"], _SAME)
 
 
 def black_box(bench: Bench) -> Found:
@@ -101,7 +101,7 @@ def random_noise(bench: Bench) -> Found:
 
 def converged(bench: Bench) -> Found:
     """PGD with more steps and with more random starts against what the evaluation reports."""
-    return _against(bench, ["more steps", "more restarts"], SAME, "reported")
+    return _against(bench, ["more steps", "more restarts"], _SAME, "reported")
 
 
 def transfer(bench: Bench) -> Found:
@@ -120,7 +120,7 @@ def monotone(bench: Bench) -> Found:
     drop, small, large = max(drops, key=lambda found: found[0])
     title = bench.title("white-box")
     return Found(
-        _many(drop, bench, SAME),
+        _many(drop, bench, _SAME),
         f"{title} breaks {broken[small]} of {bench.n} samples at eps {small:g} and "
         f"{broken[large]} at {large:g}.",
         {f"{title} breaks, at {eps:g}": share(broken[eps], bench.n) for eps in bench.radii},
@@ -136,7 +136,7 @@ def huge_noise(bench: Bench) -> Found:
     stand = bench.n - int(bench.broken("walk", eps).sum())
     beyond = stand - bench.n / classes
     return Found(
-        _many(beyond, bench, SAME),
+        _many(beyond, bench, _SAME),
         f"Under {bench.title('walk')}, with noise of size {eps:g}, "
         f"{in_words(stand, bench.n)} of the samples stand; guessing among {classes} classes gives "
         f"{percent(1 / classes)}.",

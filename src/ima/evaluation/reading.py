@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ima.attacks.reading import Checks, fits
 from ima.tasks import Classification, Tree, leaves, tree_map
 
-FEW = 2
+_FEW = 2
 """So many samples of what may be a batch are looked at."""
 
 
@@ -40,9 +40,9 @@ class Reader:
         return self._asked(x, y, otherwise) if told is None else told
 
     def _asked(self, x: Tensor, y: Tree, otherwise: bool | None) -> bool:
-        few, one = (tree_map(lambda t: t[:FEW], y), tree_map(lambda t: t[None], y))
+        few, one = (tree_map(lambda t: t[:_FEW], y), tree_map(lambda t: t[None], y))
         fit = partial(fits, self.model, self.task)
-        as_batch, as_sample = fit(x[:FEW], few), fit(x[None], one)
+        as_batch, as_sample = fit(x[:_FEW], few), fit(x[None], one)
         if as_batch != as_sample:
             return as_sample > as_batch
         if as_batch == 0:

@@ -41,7 +41,7 @@ KINDS = ("clean", "chosen", "drawn", "white", "worst")
 """What noise there is: none; chosen against the network; drawn at random from the ball; white
 noise, whose size is no radius; the worst of several attacks."""
 
-AGAIN = "evaluate the model again"
+_AGAIN = "evaluate the model again"
 
 
 @dataclass(frozen=True)
@@ -350,9 +350,9 @@ class Results:
     def from_csv(path: str | Path) -> Results:
         """Read what `to_csv` wrote, also before this version; ValueError for any other file."""
         path = Path(path)
-        columns, settings = store.read(path, "results", AGAIN)
+        columns, settings = store.read(path, "results", _AGAIN)
         if lost := [name for name in BASE if name not in columns and name not in ("case", "slice")]:
-            raise ValueError(f"{path} holds no results: it has no column {lost[0]!r}; {AGAIN}")
+            raise ValueError(f"{path} holds no results: it has no column {lost[0]!r}; {_AGAIN}")
         n = len(columns["id"])
         columns = {
             "case": np.full(n, "", dtype=np.str_),
@@ -363,7 +363,7 @@ class Results:
         try:
             check_columns(ordered, settings)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is damaged ({error}); {AGAIN}") from error
+            raise ValueError(f"{path} is damaged ({error}); {_AGAIN}") from error
         return Results(ordered, settings)
 
     @property

@@ -97,7 +97,7 @@ class Settings(BaseModel):
         return self.samples == (self.total if asked is None else min(asked, self.total))
 
 
-OTHER: Mapping[str, str] = {
+_OTHER: Mapping[str, str] = {
     "network": "other weights",
     "norm": "another norm",
     "bounds_told": "other bounds",
@@ -121,10 +121,10 @@ def check_same_evaluation(what: str, settings: Settings, results: Sequence[Setti
 
 def _differences(settings: Settings, results: Settings) -> list[str]:
     """What settings say otherwise than those of results, in words."""
-    told = {key: (getattr(settings, key), getattr(results, key)) for key in OTHER}
+    told = {key: (getattr(settings, key), getattr(results, key)) for key in _OTHER}
     # A digest says nothing to a reader.
     return [
-        OTHER[key] + ("" if key == "network" else f" ({own}, not {others})")
+        _OTHER[key] + ("" if key == "network" else f" ({own}, not {others})")
         for key, (own, others) in told.items()
         if own and others and own != others
     ]

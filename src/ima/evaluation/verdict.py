@@ -9,13 +9,13 @@ from ima.evaluation.watch import Counts
 from ima.tasks.ends import End
 from ima.tasks.task import Decision
 
-APART = 1.0
+_APART = 1.0
 """By so many standard deviations the outputs of two labels differ where they tell them apart."""
 
-LEAST = 3
+_LEAST = 3
 """Of fewer labels of one kind nothing is said."""
 
-FEW = 8
+_FEW = 8
 """Fewer outputs may lie between 0 and 1 by chance."""
 
 
@@ -55,7 +55,7 @@ def _probabilities(counts: Counts, kind: Decision, end: End) -> str:
         if counts.low and counts.high and better:
             seen = f"{n} lie between 0 and 1, and decisions at 0.5 fit the labels better"
             raise ValueError(_refusal(kind, seen))
-        if not counts.above or counts.samples < FEW:
+        if not counts.above or counts.samples < _FEW:
             return ""
         return (
             f"{n} lie between 0 and 1, so that all are decided alike, as a logit above 0 is; if "
@@ -71,7 +71,7 @@ def _probabilities(counts: Counts, kind: Decision, end: End) -> str:
             f"{n} lie between 0 and 1 and sum to 1, as after a softmax; the losses expect logits, "
             "so gradients are small and " + advice.format("softmax", "log")
         )
-    if end != "probability" and counts.samples < FEW:
+    if end != "probability" and counts.samples < _FEW:
         return ""
     return (
         f"{n} lie between 0 and 1, as after a sigmoid; the losses expect logits, so gradients are "
@@ -82,11 +82,11 @@ def _probabilities(counts: Counts, kind: Decision, end: End) -> str:
 def _one_sided(counts: Counts, kind: Decision) -> str:
     """Where all decisions at 0 are alike: whether the outputs tell the labels apart elsewhere."""
     n, m = counts.ones, counts.zeros
-    if bool(counts.above) == bool(counts.below) or n < LEAST or m < LEAST:
+    if bool(counts.above) == bool(counts.below) or n < _LEAST or m < _LEAST:
         return ""
     mean, other = counts.ones_sum / n, counts.zeros_sum / m
     spread = counts.ones_squares - n * mean**2 + counts.zeros_squares - m * other**2
-    if mean - other <= APART * math.sqrt(max(0.0, spread) / (n + m - 2)):
+    if mean - other <= _APART * math.sqrt(max(0.0, spread) / (n + m - 2)):
         return ""
     side, told = ("above 0", "true") if counts.above else ("0 or below", "false")
     what = "label 1" if kind == "one" else "foreground"

@@ -35,7 +35,7 @@ from ima.norms import Norm, per_sample
 from ima.tasks import Task, Tree
 from ima.tasks.pixels import wide
 
-PATIENCE = 10 / 300
+_PATIENCE = 10 / 300
 """The published code's 10 epochs without progress, as a share of its longest run."""
 
 
@@ -143,7 +143,7 @@ class CurriculumAT(Noisy):
         lesson.right = lesson.seen = 0.0
         lesson.stale = 0 if accuracy > lesson.best else lesson.stale + 1
         lesson.best = max(accuracy, lesson.best)
-        patience = max(1, round(PATIENCE * epochs)) if self.patience is None else self.patience
+        patience = max(1, round(_PATIENCE * epochs)) if self.patience is None else self.patience
         ready = accuracy > self.threshold or lesson.stale >= patience
         if ready and lesson.strength < self.steps:
             self.lesson = Lesson(lesson.strength + 1)

@@ -32,7 +32,7 @@ from ima.norms import Norm, per_sample
 from ima.tasks import Classification, Task, Tree
 from ima.tasks.pixels import precise, wide
 
-ROUNDS = 10
+_ROUNDS = 10
 REACH = 1.05
 """The bisection reaches this far beyond eps: a sample that never crosses ends above eps."""
 
@@ -162,7 +162,7 @@ def bisect(
     """
     low, high, e = torch.zeros_like(radius), torch.full_like(radius, reach), radius
     probe = first
-    for _ in range(ROUNDS):
+    for _ in range(_ROUNDS):
         inside = task.soft_margin(forward(model, probe), y) > 0
         low = torch.where(inside, torch.maximum(low, e), low)
         high = torch.where(inside, high, torch.minimum(high, e))

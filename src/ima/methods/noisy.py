@@ -26,14 +26,14 @@ from ima.tasks.pixels import precise, wide
 
 Box = tuple[Tensor, Tensor] | None
 
-TINY = 1e-3
+_TINY = 1e-3
 """Deviation of the Gaussian start of TRADES and MART, in x's units (their published code)."""
 
 
-UNKNOWN = 2**31
+_UNKNOWN = 2**31
 """The run's length until its first epoch is over: schedules stand at their start."""
 
-AGAIN = 5
+_AGAIN = 5
 """How often samples come back, and no epoch ends, before a method with a schedule complains."""
 
 
@@ -77,7 +77,7 @@ class Noisy:
         self.eps, self.steps, self.seed = float(eps), int(steps), seed
         self.setting = Setting.of(norm, bounds, task)
         self.outputs = Outputs(self.setting.task)
-        self.epoch, self.epochs = 0, UNKNOWN
+        self.epoch, self.epochs = 0, _UNKNOWN
         # Of the first batch, and how often each came back: see `_miss`.
         self._first: Tensor | None = None
         self._returned = torch.zeros(0)
@@ -145,7 +145,7 @@ class Noisy:
         x, y = arrived(x, y, ids)
         if (
             self.scheduled
-            and self.epochs == UNKNOWN
+            and self.epochs == _UNKNOWN
             and not self.absent
             and isinstance(ids, Tensor)
         ):
@@ -158,10 +158,10 @@ class Noisy:
             self._first, self._returned = ids, torch.zeros(len(ids), device=ids.device)
         elif len(self._first):
             self._returned += torch.isin(self._first, ids)
-            if bool((self._returned >= AGAIN).all()):
+            if bool((self._returned >= _AGAIN).all()):
                 self._first = ids[:0]
                 warnings.warn(
-                    f"{type(self).__name__} has seen the same samples {AGAIN + 1} times, and no "
+                    f"{type(self).__name__} has seen the same samples {_AGAIN + 1} times, and no "
                     "epoch ended: its schedule stands still. Call method.end_epoch(epoch, epochs) "
                     "after each epoch, counted from 0",
                     stacklevel=5,
@@ -185,7 +185,7 @@ class Noisy:
         box: the bounds, from `prepare`.
         """
         x = wide(x)
-        return into(x + TINY * gaussian(x, self.generator), box)
+        return into(x + _TINY * gaussian(x, self.generator), box)
 
     def walk(
         self,

@@ -16,10 +16,10 @@ from torch import nn
 
 from ima.imported import types_of
 
-CHANNELS = ("in_chans", "in_channels", "n_input_channels", "channels")
+_CHANNELS = ("in_chans", "in_channels", "n_input_channels", "channels")
 """What libraries call the number of channels; the first that a signature names is taken."""
 
-CLASSES = ("num_classes", "n_classes", "classes", "out_channels")
+_CLASSES = ("num_classes", "n_classes", "classes", "out_channels")
 """What libraries call the number of classes; the first that a signature names is taken."""
 
 ARGUMENTS = ("channels", "num_classes")
@@ -39,7 +39,7 @@ def own_builder(name: str, target: Callable[..., Any]) -> Callable[..., nn.Modul
     """
     parameters = inspect.signature(target).parameters
     hints = types_of(target)
-    channels_as, classes_as = (_named(table, parameters, hints) for table in (CHANNELS, CLASSES))
+    channels_as, classes_as = (_named(table, parameters, hints) for table in (_CHANNELS, _CLASSES))
     if not channels_as and not classes_as and not _hides(parameters):
         places = [p for p in parameters.values() if p.kind in _BY_POSITION][:2]
         first = [p.name for p in places]
@@ -106,8 +106,8 @@ def _unfit(name: str, parameters: Mapping[str, Parameter]) -> str:
             "classes_as: num_classes, channels_as: in_chans"
         )
     return (
-        f"{takes}a number of channels ({', '.join(CHANNELS)}) and of classes "
-        f"({', '.join(CLASSES)}), or both as its first two arguments; name a function of your own "
+        f"{takes}a number of channels ({', '.join(_CHANNELS)}) and of classes "
+        f"({', '.join(_CLASSES)}), or both as its first two arguments; name a function of your own "
         "that takes both and calls it"
     )
 

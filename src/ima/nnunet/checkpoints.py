@@ -19,7 +19,7 @@ from ima.nnunet.settings import Settings
 
 KEY = "ima"
 
-SAME = ("eps", "delta", "dice", "steps", "standard_epochs")
+_SAME = ("eps", "delta", "dice", "steps", "standard_epochs")
 """Settings that a continued training must share with the one before."""
 
 FOLDS = 5
@@ -85,7 +85,7 @@ def read(filename: str, trainer: str, settings: Settings) -> dict[str, Any]:
             f"-tr {ours['trainer']}"
         )
     now = settings.as_dict()
-    for name in SAME:
+    for name in _SAME:
         if ours["settings"][name] != now[name]:
             raise ValueError(
                 f"{filename} was trained with {name} = {ours['settings'][name]}, but now {name} = "

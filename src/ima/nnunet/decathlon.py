@@ -22,11 +22,11 @@ from ima.nnunet.environment import INSTALL
 
 ENDING = ".nii.gz"
 HEADER = "dataset.json"
-PARTS = ("imagesTr", "labelsTr")
+_PARTS = ("imagesTr", "labelsTr")
 """The folders of the labelled cases; the Decathlon keeps the labels of the others to itself."""
 
-CHUNK = 1 << 20
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_CHUNK = 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def cases(source: Source, *, channels: int) -> dict[str, Case]:
         name = _name(entry, source)
         if name in found:
             raise ValueError(f"{source.shown}: `training` in {HEADER} lists {name} twice")
-        files = [source.folder / part / f"{name}{ENDING}" for part in PARTS]
+        files = [source.folder / part / f"{name}{ENDING}" for part in _PARTS]
         missing += [f"{file.parent.name}/{file.name}" for file in files if not file.is_file()]
         found[name] = Case(name, *files)
     if missing:
@@ -141,7 +141,7 @@ def _volume(file: Path) -> Any:
     try:
         # SimpleITK fills what a shortened file lacks with zeros, and says nothing.
         with gzip.open(file) as content:
-            while content.read(CHUNK):
+            while content.read(_CHUNK):
                 pass
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{damaged} ({error})") from error
@@ -158,7 +158,7 @@ def _name(entry: Any, source: Source) -> str:
         PurePosixPath(file).name.removesuffix(ENDING) for file in files if isinstance(file, str)
     }
     ends = all(isinstance(file, str) and file.endswith(ENDING) for file in files)
-    if not files or not ends or len(names) != 1 or not NAME.fullmatch(name := names.pop()):
+    if not files or not ends or len(names) != 1 or not _NAME.fullmatch(name := names.pop()):
         raise ValueError(
             f"{source.shown}: `training` in {HEADER} lists {entry!r}; expected the image and the "
             f"label of one case, such as ./imagesTr/heart_001{ENDING} and ./labelsTr/heart_001"
@@ -172,7 +172,7 @@ def _read(folder: Path, shown: str, name: str) -> Source:
     if not file.is_file():
         raise FileNotFoundError(
             f"{shown} holds no {HEADER} of {name}; expected the task's folder with {HEADER}, "
-            f"{' and '.join(PARTS)}"
+            f"{' and '.join(_PARTS)}"
         )
     return Source(folder, shown, read_json(file, shown=f"{shown}: {HEADER}"))
 
@@ -215,4 +215,4 @@ def _unpack(archive: Path, target: Path, name: str) -> None:
 
 
 def _wanted(parts: tuple[str, ...]) -> bool:
-    return parts == (HEADER,) or (len(parts) == 2 and parts[0] in PARTS)
+    return parts == (HEADER,) or (len(parts) == 2 and parts[0] in _PARTS)

@@ -26,7 +26,7 @@ from ima.files import read_json, write_text
 from ima.nnunet.decathlon import ENDING, Case, Source, at_source, cases, copy_case
 from ima.nnunet.paper import TASKS, Task
 
-WHERE = (
+_WHERE = (
     "Get it from http://medicaldecathlon.com (CC BY-SA 4.0), as a .tar or unpacked; the folder "
     "holds dataset.json, imagesTr and labelsTr."
 )
@@ -43,7 +43,7 @@ def locate_task(task: Task, path: Path | None) -> Path:
             return place
     raise FileNotFoundError(
         f"{task.name} was not found. Looked for: {', '.join(str(p.absolute()) for p in places)}. "
-        f"{WHERE} Then name it, or put it into the folder that IMA_DATA names"
+        f"{_WHERE} Then name it, or put it into the folder that IMA_DATA names"
     )
 
 

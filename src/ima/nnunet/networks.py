@@ -46,7 +46,7 @@ OTHER_ANSWERS = "with the same weights it answers otherwise"
 KEPT = 64
 """So many numbers of the answer are kept."""
 
-SLACK = 0.05
+_SLACK = 0.05
 """By so much of the largest number answers may differ: devices round, and some do so coarsely."""
 
 
@@ -228,7 +228,7 @@ def difference(
         return None
     now = answers(network, channels, patch)
     near = len(now) == len(known) and bool(
-        ((now - known).abs() <= SLACK * known.abs().max() + 1e-6).all()
+        ((now - known).abs() <= _SLACK * known.abs().max() + 1e-6).all()
     )
     return None if near else OTHER_ANSWERS
 

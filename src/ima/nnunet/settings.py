@@ -15,11 +15,11 @@ from ima.nnunet.paper import TASKS, Task, by_dataset
 CONFIG = "IMA_CONFIG"
 """The variable that names a YAML file with the settings, in lower case and without IMA_."""
 
-OTHERS = ("IMA_CONFIG", "IMA_DATA", "IMA_CACHE", "IMA_JOBS", "IMA_PARENT")
+_OTHERS = ("IMA_CONFIG", "IMA_DATA", "IMA_CACHE", "IMA_JOBS", "IMA_PARENT")
 """Variables of this library that are no settings of the trainers."""
 
 
-DEFAULTS: Mapping[str, float] = {"dice": 0.6, "steps": 20}
+_DEFAULTS: Mapping[str, float] = {"dice": 0.6, "steps": 20}
 
 NNUNET_EPOCHS = 1000
 """nnU-Net's own, where none are set."""
@@ -66,9 +66,9 @@ POSITIVE = (
     "a number above 0, of those of float32",
     lambda value: FLOAT32[0] <= value <= FLOAT32[1],
 )
-COUNT = (int, "a whole number of at least 1", lambda value: value >= 1)
-DICE = (float, "a Dice, 0 to below 1", lambda value: 0 <= value < 1)
-WHOLE = (int, "a whole number of at least 0", lambda value: value >= 0)
+_COUNT = (int, "a whole number of at least 1", lambda value: value >= 1)
+_DICE = (float, "a Dice, 0 to below 1", lambda value: 0 <= value < 1)
+_WHOLE = (int, "a whole number of at least 0", lambda value: value >= 0)
 SEED = (int, "a whole number, 0 to below 2^32", lambda value: 0 <= value < 2**32)
 
 
@@ -85,12 +85,12 @@ KEYS: dict[str, Key] = {
     for row in (
         Key("eps", *POSITIVE, "largest noise, L2", NOISY, EPS),
         Key("delta", *POSITIVE, "growth of a margin a visit", ("IMA",), DELTA),
-        Key("dice", *DICE, "a slice is correct above this Dice", ALL, f"{DEFAULTS['dice']:g}"),
-        Key("steps", *COUNT, "steps of the attack", NOISY, f"{DEFAULTS['steps']:g}"),
-        Key("epochs", *COUNT, "epochs", ALL, f"nnU-Net's {NNUNET_EPOCHS}"),
-        Key("standard_epochs", *WHOLE, "epochs at the start that train without noise", NOISY, "0"),
-        Key("iterations", *COUNT, "iterations an epoch", ALL, "nnU-Net's 250"),
-        Key("val_iterations", *COUNT, "validation iterations an epoch", ALL, "nnU-Net's 50"),
+        Key("dice", *_DICE, "a slice is correct above this Dice", ALL, f"{_DEFAULTS['dice']:g}"),
+        Key("steps", *_COUNT, "steps of the attack", NOISY, f"{_DEFAULTS['steps']:g}"),
+        Key("epochs", *_COUNT, "epochs", ALL, f"nnU-Net's {NNUNET_EPOCHS}"),
+        Key("standard_epochs", *_WHOLE, "epochs at the start that train without noise", NOISY, "0"),
+        Key("iterations", *_COUNT, "iterations an epoch", ALL, "nnU-Net's 250"),
+        Key("val_iterations", *_COUNT, "validation iterations an epoch", ALL, "nnU-Net's 50"),
         Key("seed", *SEED, "seed of the training", ALL, "none: runs differ"),
     )
 }
@@ -124,7 +124,7 @@ class Settings:
 
     eps: float | None = None
     delta: float | None = None
-    dice: float = DEFAULTS["dice"]
+    dice: float = _DEFAULTS["dice"]
     steps: int | None = None
     epochs: int | None = None
     standard_epochs: int | None = None
@@ -156,7 +156,7 @@ class Settings:
         used = {name: pair for name, pair in given.items() if name in uses}
         if fixed_eps is not None:
             _fix(used, fixed_eps)
-        for name, value in DEFAULTS.items():
+        for name, value in _DEFAULTS.items():
             if name in uses:
                 used.setdefault(name, (value, "the paper's"))
         _default_noise(used, dataset, values, uses)
@@ -215,7 +215,7 @@ def _given(environ: Mapping[str, str]) -> dict[str, tuple[float, str]]:
     """Values and their sources, by name: from the YAML file, and over it from variables."""
     variables = {key.variable: key for key in KEYS.values()}
     for name in environ:
-        if name.startswith("IMA_") and name not in variables and name not in OTHERS:
+        if name.startswith("IMA_") and name not in variables and name not in _OTHERS:
             raise ValueError(_unknown(f"the environment variable {name} is", name, variables))
     given: dict[str, tuple[float, str]] = {}
     if CONFIG in environ:

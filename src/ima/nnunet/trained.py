@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         PlansManager,
     )
 
-NUMBERS = (np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_)
+_NUMBERS = (np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_)
 """The kinds of numbers that nnU-Net's own log of a training holds."""
 
 ARCHITECTURES = "dynamic_network_architectures."
@@ -284,7 +284,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         (scalar, "numpy._core.multiarray.scalar"),
         (scalar, "numpy.core.multiarray.scalar"),
         np.dtype,
-        *(type(np.dtype(kind)) for kind in NUMBERS),
+        *(type(np.dtype(kind)) for kind in _NUMBERS),
     ]
     try:
         with torch.serialization.safe_globals(known):

@@ -19,7 +19,7 @@ LINEAR = (
     *("Convolution", "ConvolutionOverrideable", "NativeBatchNorm", "CudnnBatchNorm"),
 )
 
-SAME = (
+_SAME = (
     *("View", "UnsafeView", "Reshape", "ReshapeAlias", "Squeeze", "Unsqueeze", "Select", "Slice"),
     *("Transpose", "Permute", "T", "Clone", "ToCopy", "Expand", "Alias", "Index", "Copy"),
     *("AsStrided", "Narrow", "Split", "SplitWithSizes", "Unbind", "Clamp", "ClampMin", "ClampMax"),
@@ -48,7 +48,7 @@ def _end(node: Any, left: int) -> End:
     # What gathers gradients is an input or a parameter itself.
     if name in LINEAR or "AccumulateGrad" in name:
         return "linear"
-    if name in SAME:
+    if name in _SAME:
         return _end(parents[0] if parents else None, left - 1)
     if name in SUMS:
         parts = {_end(parent, left - 1) for parent in parents}

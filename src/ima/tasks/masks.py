@@ -17,7 +17,7 @@ And one output at least must, as a region's logit, say less than how often the r
 network that was trained with a sigmoid a region, however poor, says more.
 """
 
-SLACK = 1.1
+_SLACK = 1.1
 """So many times the entropy of its share an output's cross-entropy may be, of a few samples."""
 
 
@@ -68,7 +68,7 @@ def _says_something(logits: Tensor, masks: Tensor) -> bool:
     wrong = F.binary_cross_entropy_with_logits(wide(logits), truth, reduction="none")
     share = truth.transpose(0, 1).flatten(1).mean(1)
     known = F.binary_cross_entropy(share, share, reduction="none")
-    return bool((wrong.transpose(0, 1).flatten(1).mean(1) <= SLACK * known + 1e-6).all())
+    return bool((wrong.transpose(0, 1).flatten(1).mean(1) <= _SLACK * known + 1e-6).all())
 
 
 def check_masks(logits: Tree, target: Tree, *, regions: bool, ignore_label: int | None) -> None:

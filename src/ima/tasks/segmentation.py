@@ -38,7 +38,7 @@ from ima.tasks.usable import usable
 SMOOTH = 1e-5
 """nnU-Net's: added to numerator and denominator of soft Dice."""
 
-EMPTY = 1e-3
+_EMPTY = 1e-3
 """Share of its pixels below which a sample without foreground may be predicted foreground.
 
 The paper asks for a Dice above a threshold, which a sample without foreground cannot have.
@@ -169,7 +169,7 @@ class Segmentation(Task):
         found = self._found(logits, valid)
         empty = ~truth.flatten(1).any(1)
         # Where every pixel is ignored nothing can be wrong.
-        allowed = (EMPTY * count_pixels(logits, valid)).clamp_min(EMPTY)
+        allowed = (_EMPTY * count_pixels(logits, valid)).clamp_min(_EMPTY)
         few = found.any(1).flatten(1).sum(1) < allowed
         right = torch.where(empty, few, mean_dice(found, truth) > self.threshold)
         return right & self.usable(output)
@@ -196,7 +196,7 @@ class Segmentation(Task):
         dice = 2 * both / (predicted + truth.flatten(2).sum(2)).clamp_min(SMOOTH)
         weight = torch.where(there, 1.0, predicted.clamp(max=1))
         share = (dice * there).sum(1) / weight.sum(1).clamp_min(SMOOTH)
-        allowed = EMPTY * count_pixels(logits, valid).clamp_min(1)
+        allowed = _EMPTY * count_pixels(logits, valid).clamp_min(1)
         foreground = (soft.amax(1) if self.regions else soft.sum(1)).flatten(1).sum(1)
         return torch.where(there.any(1), share - self.threshold, 1 - foreground / allowed)
 

@@ -16,10 +16,10 @@ from ima.training.run import JOBS
 Report = Callable[[str, int, int], None]
 """Is told (name, done, total) as work is done."""
 
-LEAST = 2.0
+_LEAST = 2.0
 """Seconds below which nothing is started any more."""
 
-LOOK = 0.5
+_LOOK = 0.5
 """Seconds between two looks for a signal."""
 
 TAIL, FEW = 8, 3
@@ -92,7 +92,7 @@ def work_off(
                 # A signal that another thread is given, or that comes just before a wait, does not
                 # end that wait.
                 heed()
-                ended, waiting = wait(waiting, timeout=LOOK, return_when=FIRST_COMPLETED)
+                ended, waiting = wait(waiting, timeout=_LOOK, return_when=FIRST_COMPLETED)
                 for item, end in (future.result() for future in ended):
                     if end is End.DONE:
                         counted += 1
@@ -118,7 +118,7 @@ def _one(
     first, before = False, item.renewed()
     # Training can stop within an epoch; what an evaluation loses is a whole batch.
     untimed = budget.untimed() if budget is not None and item.words[0] == "evaluate" else 0.0
-    if halt.is_set() or (budget is not None and not budget.admits(max(LEAST, untimed))):
+    if halt.is_set() or (budget is not None and not budget.admits(max(_LEAST, untimed))):
         return End.STOPPED
     if budget is not None:
         # The first one is started in any case, and does a batch at least.

@@ -36,20 +36,20 @@ from ima.training.config import Config, ConfigError
 from ima.training.run import Run
 from ima.training.state import epochs_done
 
-SIDE = 1025
+_SIDE = 1025
 """Points of the grid along a side of the unit square, so that a cell is 1/1024 wide."""
 
-ROUNDS = 12
+_ROUNDS = 12
 """Halvings of a grid's edge, down to the rounding of float32."""
 
-BATCH = 2**16
+_BATCH = 2**16
 
 Array = NDArray[Any]
 Predict = Callable[[Tensor], Tensor]
 """Points (N, 2), float32, to class numbers (N,)."""
 
 
-def measure_run(run: Run, *, side: int = SIDE) -> Path:
+def measure_run(run: Run, *, side: int = _SIDE) -> Path:
     """Measure a finished run on the data set `plane`; the arrays stay in its folder.
 
     Written to `equilibrium.npz`, of N training samples: `x` and `noisy` (N, 2), `y`, `right`,
@@ -83,7 +83,7 @@ def measure_run(run: Run, *, side: int = SIDE) -> Path:
         task = Classification()
 
         def predict(points: Tensor) -> Tensor:
-            return torch.cat([task.predict(inner(part)) for part in points.split(BATCH)])
+            return torch.cat([task.predict(inner(part)) for part in points.split(_BATCH)])
 
         labels, points = crossings(predict, side)
         found = predict(x)
@@ -137,7 +137,7 @@ def origin(runs: Sequence[Run], overrides: Sequence[str] = ()) -> str:
     )
 
 
-def crossings(predict: Predict, side: int = SIDE) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+def crossings(predict: Predict, side: int = _SIDE) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Predictions on a grid over the unit square, and points of the decision boundary.
 
     predict: see `Predict`; side: points of the grid along a side, at least 2. Returns classes
@@ -154,7 +154,7 @@ def crossings(predict: Predict, side: int = SIDE) -> tuple[NDArray[np.uint8], ND
     second = torch.cat([numbers[:, 1:].flatten(), numbers[1:].flatten()])
     across = labels[first] != labels[second]
     low, high, known = grid[first[across]], grid[second[across]], labels[first[across]]
-    for _ in range(ROUNDS if len(low) else 0):
+    for _ in range(_ROUNDS if len(low) else 0):
         middle = (low + high) / 2
         same = (predict(middle) == known)[:, None]
         low, high = torch.where(same, middle, low), torch.where(same, high, middle)

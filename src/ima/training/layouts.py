@@ -23,7 +23,7 @@ from ima.training.stored import Stored, resolve
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """What torch.compile, FSDP and checkpointing put into names, wherever they were applied."""
 
-AVERAGED = re.compile(r"(^|_)(ema|swa|avg|average|averaged|shadow)(_|\d|$)", re.IGNORECASE)
+_AVERAGED = re.compile(r"(^|_)(ema|swa|avg|average|averaged|shadow)(_|\d|$)", re.IGNORECASE)
 """Keys of weights that are averaged over steps."""
 
 TRAINING = re.compile(r"optim|sched|scaler|momentum|exp_avg|(^|_)(grad|grads|loops|callbacks)(_|$)")
@@ -35,18 +35,18 @@ BESIDE = re.compile(
 )
 """Keys of what stands among the weights and is no part of a network: of losses and of measures."""
 
-STEPS = "num_batches_tracked"
+_STEPS = "num_batches_tracked"
 """What batch normalisation counts, and old files do not have."""
 
-COUNTERS = (STEPS, "n_averaged", "initted", "step", "num_updates", "total_ops", "total_params")
+COUNTERS = (_STEPS, "n_averaged", "initted", "step", "num_updates", "total_ops", "total_params")
 """What else is counted beside weights: of averages, and of operations."""
 
 EXCHANGED = frozenset(("averaging_state", "state_dict"))
 """Where both are, Lightning has put the averaged weights in the place of the others."""
 
-DEEPEST = 12
-MOST = 300_000
-FEW = 4
+_DEEPEST = 12
+_MOST = 300_000
+_FEW = 4
 
 UNINITIALIZED = (UninitializedParameter, UninitializedBuffer)
 """Of lazy layers: they take the shape of what is loaded."""
@@ -117,15 +117,17 @@ def search(content: Any) -> Found:
             modules[kind_of(value)] = None
         elif isinstance(inner, Stored) and within:
             tensors[Name(within[:-1], within[-1])] = inner
-        elif isinstance(inner, dict | list | tuple) and not _plain(inner) and len(within) < DEEPEST:
+        elif (
+            isinstance(inner, dict | list | tuple) and not _plain(inner) and len(within) < _DEEPEST
+        ):
             pairs = inner.items() if isinstance(inner, dict) else enumerate(inner)
             waiting += [((*within, str(key)), resolve(one)) for key, one in pairs][::-1]
             # Counted, because one that holds itself has no end.
             seen += len(inner)
         elif len(within) == 1:
             others[within[0]] = kind_of(value)
-        if seen > MOST:
-            raise LayoutError(f"it holds more than {MOST} values; expected a network's weights")
+        if seen > _MOST:
+            raise LayoutError(f"it holds more than {_MOST} values; expected a network's weights")
     return Found(tensors, others, tuple(modules))
 
 
@@ -135,7 +137,7 @@ def _plain(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(one, kinds) for one in value)
 
 
-def some(names: Sequence[str], few: int = FEW) -> str:
+def some(names: Sequence[str], few: int = _FEW) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - few} more" if len(names) > few else ""
     return ", ".join(names[:few]) + more
@@ -223,7 +225,7 @@ def _fit(
     used, dicts = frozenset(where.values()), {name.within for name in where.values()}
     among = {name: key for key, name in _canonical(found.tensors).items() if name.within in dicts}
     strange = [_short(name, key, begin) for name, key in among.items() if name not in used]
-    averaged = any(AVERAGED.search(part) for part in parts) or any(
+    averaged = any(_AVERAGED.search(part) for part in parts) or any(
         name.key == "n_averaged" for name in among
     )
     tops = {str(name).partition(".")[0] for name in found.tensors} | found.others.keys()
@@ -323,14 +325,14 @@ def _short(name: Name, canonical: str, begin: str) -> str:
 
 
 def _needed(name: str) -> bool:
-    return name.rpartition(".")[2] != STEPS
+    return name.rpartition(".")[2] != _STEPS
 
 
 def _harmless(name: str) -> bool:
     """Whether a name among the weights belongs to no network, or to averaged copies."""
     first, dot, _ = name.partition(".")
     counter = name.rpartition(".")[2] in COUNTERS
-    return counter or bool(BESIDE.search(first)) or bool(dot and AVERAGED.search(first))
+    return counter or bool(BESIDE.search(first)) or bool(dot and _AVERAGED.search(first))
 
 
 def differs(stored: Stored, own: Any) -> bool:
@@ -382,7 +384,7 @@ def _told(found: Found, fit: Fit, fits: Sequence[Fit], wanted: Mapping[str, Any]
                 for name in found.tensors
                 if name not in fit.names
                 for part in str(name).split(".")
-                if AVERAGED.search(part)
+                if _AVERAGED.search(part)
             }
         )
         if others:

@@ -26,7 +26,7 @@ STOPS = [
 ]
 """Signals that end a process."""
 
-DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+_DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 """How Python handles them where nobody has said otherwise."""
 
 
@@ -112,7 +112,7 @@ def heeding(halt: threading.Event) -> Generator[Callable[[], None]]:
             sys.exit(128 + came[0])
 
     # Those that are ignored, as under nohup, or handled by the program around this one, stay so.
-    with handling([number for number in STOPS if signal.getsignal(number) in DEFAULTS], note):
+    with handling([number for number in STOPS if signal.getsignal(number) in _DEFAULTS], note):
         yield heed
         heed()
 

@@ -25,7 +25,7 @@ DAMAGED = (
 )
 """What reading a damaged file raises: zipfile's, zlib's and torch's errors too."""
 
-OTHERS = {
+_OTHERS = {
     "constants.pkl": "a TorchScript archive, which holds code: where you trust it, load it with "
     "torch.jit.load",
     "archive_format": "an exported program (torch.export): where you trust it, load it with "
@@ -61,7 +61,7 @@ def _archive(archive: zipfile.ZipFile, size: int) -> Any:
     """The content of a .zip as PyTorch makes them since version 1.6."""
     names = archive.namelist()
     parts = {part for name in names for part in (name, *PurePosixPath(name).parts)}
-    for sign, words in OTHERS.items():
+    for sign, words in _OTHERS.items():
         if any(part == sign or part.endswith(sign) for part in parts):
             raise PickleError(f"it is {words}")
     (pickle, *more) = [name for name in names if name.rpartition("/")[2] == "data.pkl"] or [""]

@@ -32,13 +32,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 LARGEST = 3.4028234663852886e38
 """The largest number in float32, in which everything is computed."""
 
-SMALLEST = 1.1754943508222875e-38
+_SMALLEST = 1.1754943508222875e-38
 """The smallest number above 0 that float32 holds in full; below, 1e-46 is 0."""
 
-WHOLE = 2**32
+_WHOLE = 2**32
 """Whole numbers lie below, seeds too."""
 
-WORDS = ("name", "note", "label", "path", "norm")
+_WORDS = ("name", "note", "label", "path", "norm")
 """Keys whose values are no numbers, whatever they look like."""
 
 
@@ -46,24 +46,24 @@ def check_numbers(values: Any, place: str = "") -> None:
     """Raise ConfigError, with the key, for a number that cannot be computed with."""
     if isinstance(values, Mapping):
         for key, value in values.items():
-            if key not in WORDS:
+            if key not in _WORDS:
                 check_numbers(value, f"{place}.{key}" if place else str(key))
     elif isinstance(values, list | tuple):
         for number, value in enumerate(values):
             check_numbers(value, f"{place}.{number}")
     elif not isinstance(values, bool):
         number = _number(values)
-        if isinstance(number, int) and abs(number) >= WHOLE:
+        if isinstance(number, int) and abs(number) >= _WHOLE:
             shown = f"{number:.3g}" if abs(number) < LARGEST else "a number of that size"
-            raise ConfigError(f"{place}: is {shown}; expected a number below {WHOLE}")
+            raise ConfigError(f"{place}: is {shown}; expected a number below {_WHOLE}")
         if number is not None and not abs(number) <= LARGEST:
             raise ConfigError(
                 f"{place}: is {values!r}; expected a finite number, at most {LARGEST:.3g}, the "
                 "largest of float32"
             )
-        if number is not None and 0 < abs(number) < SMALLEST:
+        if number is not None and 0 < abs(number) < _SMALLEST:
             raise ConfigError(
-                f"{place}: is {values!r}; expected 0, or a number of at least {SMALLEST:.3g}, the "
+                f"{place}: is {values!r}; expected 0, or a number of at least {_SMALLEST:.3g}, the "
                 "smallest of float32"
             )
 

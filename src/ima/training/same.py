@@ -29,16 +29,16 @@ from ima.training.settings import Config, Named
 ORIGIN = "origin"
 """The name in a state of what is told here."""
 
-FREE = ("name", "note", "compare", "data.path", "train.epochs")
+_FREE = ("name", "note", "compare", "data.path", "train.epochs")
 """Settings that may change between a stop and going on; and so may `evaluate`, all but the middle
 radius, which picks the epoch."""
 
 MIDDLE = "evaluate.eps (the middle one)"
 
-SLACK = 0.02
+_SLACK = 0.02
 """By so much an image that is stored as JPEG, or resized, elsewhere may differ seen from afar."""
 
-SIDE = 4
+_SIDE = 4
 """An image from afar: so many cells along each side, each with its mean over all channels."""
 
 
@@ -156,7 +156,7 @@ def settings(config: Config) -> dict[str, Any]:
     if dumped["task"] == _resolved(Named(name="classification"), Classification):
         # As in runs of versions that knew no other.
         del dumped["task"]
-    found = {key: value for key, value in _flat(dumped).items() if key not in FREE}
+    found = {key: value for key, value in _flat(dumped).items() if key not in _FREE}
     return {**found, MIDDLE: middle}
 
 
@@ -228,7 +228,7 @@ def _afar(images: Tensor) -> Tensor:
     grey = images.float().mean(1, keepdim=True)
     if images.ndim not in pool:
         return grey.flatten(1).mean(1, keepdim=True).half().cpu()
-    return pool[images.ndim](grey, SIDE).flatten(1).half().cpu()
+    return pool[images.ndim](grey, _SIDE).flatten(1).half().cpu()
 
 
 def _stored_otherwise(
@@ -239,7 +239,7 @@ def _stored_otherwise(
     # Of a few that differ someone has exchanged them, or touched them.
     if 2 * len(other) <= len(one) or one.shape != two.shape:
         return False
-    return bool(((one - two).abs() <= SLACK).all())
+    return bool(((one - two).abs() <= _SLACK).all())
 
 
 def _places(differs: Tensor) -> list[int]:

@@ -14,7 +14,7 @@ from ima.training.same import check_config, check_samples, known_origin, samples
 TRACED = 64
 """So many samples of a part tell whether it is the same."""
 
-SLACK = 0.02
+_SLACK = 0.02
 """By so much the means of an image may differ that is stored as JPEG, or resized, elsewhere."""
 
 
@@ -61,6 +61,6 @@ def trace(splits: Splits) -> list[tuple[float, float]]:
 def same_samples(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> bool:
     """Whether two traces are of the same samples; stored or resized otherwise they still are."""
     return len(one) == len(other) and all(
-        label == again and abs(mean - seen) <= SLACK
+        label == again and abs(mean - seen) <= _SLACK
         for (label, mean), (again, seen) in zip(one, other, strict=True)
     )

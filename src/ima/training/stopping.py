@@ -20,7 +20,7 @@ from lightning_fabric import Fabric
 
 from ima.budget import OutOfTime
 
-KEY = "ima: why a process stopped"
+_KEY = "ima: why a process stopped"
 
 GRACE = 20.0
 """Seconds in which the others should have stopped by themselves."""
@@ -70,8 +70,8 @@ def _broken(error: Exception) -> bool:
 def _word() -> str:
     with suppress(Exception):  # Its keeper, the first process, may be gone.
         store = _store()
-        if store.check([KEY]):
-            return store.get(KEY).decode()
+        if store.check([_KEY]):
+            return store.get(_KEY).decode()
     return ""
 
 
@@ -80,7 +80,7 @@ def _leave_word(rank: int, error: Exception) -> None:
     with suppress(Exception):  # What is said here is an extra; the error itself goes on.
         store = _store()
         # The first word counts.
-        store.compare_set(KEY, "", json.dumps(word))
+        store.compare_set(_KEY, "", json.dumps(word))
 
 
 def _store() -> Any:

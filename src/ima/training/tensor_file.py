@@ -26,7 +26,7 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be read; the text names the file and what to do."""
 
 
-HEAD = 4096
+_HEAD = 4096
 """So many bytes tell what a file is."""
 
 
@@ -38,7 +38,7 @@ def look(path: Path) -> bytes:
         raise CheckpointError(f"{path} is a folder; expected a file of weights")
     try:
         with path.open("rb") as file:
-            return file.read(HEAD)
+            return file.read(_HEAD)
     except OSError as error:
         raise type(error)(f"{path} cannot be read ({error.strerror or error})") from error
 

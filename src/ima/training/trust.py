@@ -13,10 +13,10 @@ from typing import Any
 
 from ima.training.refusal import ConfigError, read_yaml
 
-KEYS = ("data", "task", "network", "method")
+_KEYS = ("data", "task", "network", "method")
 """The parts of a config that may name something of a user's own."""
 
-AGAIN = tuple(f"{key}.name" for key in KEYS)
+AGAIN = tuple(f"{key}.name" for key in _KEYS)
 """The settings of a run that `ima train --resume` may be told again, so that their code may run."""
 
 Trust = bool | Collection[str]
@@ -29,7 +29,7 @@ class UntrustedError(ConfigError):
 
 def import_paths(values: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Every import path in a config's values: its key, itself, and the options beside it."""
-    groups = {key: values.get(key) for key in KEYS}
+    groups = {key: values.get(key) for key in _KEYS}
     for number, row in enumerate(_list(values.get("compare"))):
         groups[f"compare.{number}.method"] = _dict(row).get("method")
     for key, group in groups.items():

@@ -16,13 +16,13 @@ from ima.training import pt_file
 from ima.training.layouts import TRAINING, Found, LayoutError, differs, search, some, take
 from ima.training.tensor_file import CheckpointError, look, read, tree_of
 
-USUAL = ("model", "state_dict", "model_state_dict", "net", "network", "network_weights", "weights")
+_USUAL = ("model", "state_dict", "model_state_dict", "net", "network", "network_weights", "weights")
 """Keys under which files have a state_dict."""
 
 SHARD = re.compile(r"-\d+-of-\d+\.")
 """In the names of files that hold one part of a network's weights."""
 
-OTHERS: tuple[tuple[Callable[[bytes, str], bool], str], ...] = (
+_OTHERS: tuple[tuple[Callable[[bytes, str], bool], str], ...] = (
     (lambda head, _: not head, "damaged: it is empty; fetch or save it again"),
     (
         lambda head, _: head.startswith(b"\x89HDF"),
@@ -75,7 +75,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     with opened(path) as content:
         found = search(content)
         dicts = dict.fromkeys(name.within for name in found.tensors)
-        named = [(key,) for key in USUAL if (key,) in dicts]
+        named = [(key,) for key in _USUAL if (key,) in dicts]
         usual = named or [within for within in dicts if not within] or list(dicts)
         if content == {}:
             return {}
@@ -194,6 +194,6 @@ def check_file(path: Path) -> None:
     its name, as something else.
     """
     head = look(path)
-    for fits, words in OTHERS:
+    for fits, words in _OTHERS:
         if fits(head, path.name.lower()):
             raise CheckpointError(f"{path} is {words}")
