@@ -18,7 +18,7 @@ from ima.data import load, plane
 from ima.measures import ABSENT
 from ima.methods import IMA, MMA, SAT, Standard
 from ima.networks import build
-from ima.report.equilibrium import picture, summary, write
+from ima.report.equilibrium import equilibrium_table, picture, write_equilibrium
 from ima.report.portrait import Error, Portrait
 from ima.tasks import Classification
 from ima.training.checkpoint import load_state, load_weights
@@ -299,7 +299,7 @@ def test_what_cannot_be_told_is_absent() -> None:
     standard = portrait(label="Standard", margin=np.full(4, np.nan))
     constant = portrait(label="Constant", own=np.full(4, np.inf))
     fooled = portrait(label="Fooled", right=np.zeros(4, dtype=bool))
-    rows = {row[0]: row[4:] for row in summary([standard, constant, fooled], "").rows}
+    rows = {row[0]: row[4:] for row in equilibrium_table([standard, constant, fooled], "").rows}
     assert rows["Standard"][:5] == (ABSENT,) * 5
     assert rows["Standard"][5] != ABSENT
     assert [cell == ABSENT for cell in rows["Constant"]] == [True] * 3 + [False] * 2 + [True]
@@ -312,7 +312,7 @@ def test_the_page_has_the_numbers(tmp_path: Path) -> None:
     sat = portrait(label="SAT", margin=np.full(4, np.nan), radius=0.25)
     flat = replace(sat, label="Flat", own=np.full(4, np.inf), labels=constant)
     standard = portrait(label="Standard", margin=np.full(4, np.nan))
-    text = write(tmp_path, [standard, sat, flat, portrait()], "A note.", ["A remark."])
+    text = write_equilibrium(tmp_path, [standard, sat, flat, portrait()], "A note.", ["A remark."])
     for suffix in ("png", "svg"):
         assert (tmp_path / f"equilibrium.{suffix}").stat().st_size > 10_000
     page = (tmp_path / "equilibrium.md").read_text()

@@ -17,7 +17,7 @@ from small_runs import compared, config, full, results, run
 from small_segmentations import arrays, evaluated, three
 from small_segmentations import results as segmentation_results
 
-from ima.report.html import make, write
+from ima.report.html import write_report, write_sources
 from ima.report.sources import Source
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -79,8 +79,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "segmented side by side": three(home / "side"),
     }
     for name, source in made.items():
-        make([source], home / f"{name}.html")
-    write(home / "segmented long.html", _long_names())
+        write_report([source], home / f"{name}.html")
+    write_sources(home / "segmented long.html", _long_names())
     return {name: home / f"{name}.html" for name in (*made, "segmented long")}
 
 

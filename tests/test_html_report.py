@@ -38,8 +38,8 @@ from small_runs import (
 from ima import write_page
 from ima.evaluation.results import WORST, Results
 from ima.evaluation.statistics import wilson
-from ima.report.entries import data_name, read
-from ima.report.html import make
+from ima.report.entries import data_name, read_entries
+from ima.report.html import write_report
 from ima.report.html.charts import steps_of
 from ima.report.html.jsonform import STANDARD
 from ima.report.scores import drawn, enough, headline, scores
@@ -55,7 +55,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {"one": full(home / "run"), "many": compared(home / "runs")}
     for name, source in made.items():
         for form in ("html", "md", "json"):
-            make([source], home / f"{name}.{form}")
+            write_report([source], home / f"{name}.{form}")
     return {path.name: path for path in home.glob("*.*")} | made
 
 
@@ -176,7 +176,7 @@ def test_pictures_are_measured_in_their_norm_or_not_at_all(
     arrays = images({0: 0.5, 1: 1.0})
     made = run(tmp_path / "ima", {**config("ima"), "norm": norm}, found)
     np.savez(made / "evaluation" / "examples.npz", allow_pickle=False, **arrays)
-    make([made], tmp_path / "page.html")
+    write_report([made], tmp_path / "page.html")
     page = tree(tmp_path / "page.html")
     assert said in page.text
     pictured = [rows for title, rows in tables(page).items() if "before and after" in title]
@@ -198,7 +198,7 @@ def test_the_page_says_which_rule_picked_whose_epoch(tmp_path: Path) -> None:
     for name, said in picks.items():
         told = about(found, **said)
         run(tmp_path / name, config(name), told, told)
-    make([tmp_path / name for name in picks], tmp_path / "page.html")
+    write_report([tmp_path / name for name in picks], tmp_path / "page.html")
     # Runs from before there were two rules do not say by which they were picked.
     old = "the geometric mean of clean accuracy and accuracy under PGD-10"
     assert tables(tree(tmp_path / "page.html"))["Which epoch was evaluated"][1:] == [
@@ -206,7 +206,7 @@ def test_the_page_says_which_rule_picked_whose_epoch(tmp_path: Path) -> None:
         ["SAT", "7 of 30", "the mean"],
         ["standard", "30 of 30", "clean accuracy"],
     ]
-    make([tmp_path / "sat"], tmp_path / "page.md")
+    write_report([tmp_path / "sat"], tmp_path / "page.md")
     assert re.search(r"\| SAT +\| +7 of 30 +\| +the mean +\|", (tmp_path / "page.md").read_text())
     # A file of results from elsewhere was picked by nobody knows what.
     found.to_html(tmp_path / "own.html")
@@ -294,7 +294,7 @@ def test_many_attacks_stand_in_tables_that_a_page_is_wide_enough_for(tmp_path: P
     names, radii = ("pgd-100", "ifgsm-10", "autoattack", WORST), {0.5: 6, 1.0: 4, 1.5: 1}
     for method in ("standard", "ima"):
         run(tmp_path / method, config(method), results(10, 9, radii, names))
-    make([tmp_path / "standard", tmp_path / "ima"], tmp_path / "page.html")
+    write_report([tmp_path / "standard", tmp_path / "ima"], tmp_path / "page.html")
     found = [
         rows
         for caption, rows in tables(Tree((tmp_path / "page.html").read_text()).root).items()
@@ -329,7 +329,7 @@ def test_white_noise_has_a_table_of_its_own_and_is_no_radius(pages, tmp_path: Pa
     for seed, clean in ((0, 9), (1, 8)):
         made = with_white(results(10, clean, {0.5: 6}), {"white-1": 1})
         run(tmp_path / f"seed{seed}", config("ima", seed), made)
-    make([tmp_path / "seed0", tmp_path / "seed1"], tmp_path / "page.html")
+    write_report([tmp_path / "seed0", tmp_path / "seed1"], tmp_path / "page.html")
     (found,) = [
         rows
         for caption, rows in tables(tree(tmp_path / "page.html")).items()
@@ -396,8 +396,8 @@ def test_data_of_ones_own_is_called_after_its_file(
 ) -> None:
     assert data_name({"data": data}) == name
     run(tmp_path / "run", {**config("ima"), "data": data}, results(10, 9, {0.5: 6}))
-    make([tmp_path / "run"], tmp_path / "page.json")
-    make([tmp_path / "run"], tmp_path / "page.md")
+    write_report([tmp_path / "run"], tmp_path / "page.json")
+    write_report([tmp_path / "run"], tmp_path / "page.md")
     assert f"# What noise breaks IMA on {name.replace('_', chr(92) + '_')}\n" in (
         tmp_path / "page.md"
     ).read_text(encoding="utf-8")
@@ -434,7 +434,7 @@ def _best_rows(page: Element) -> list[Element]:
 def test_networks_that_are_as_good_as_each_other_are_not_ranked(tmp_path: Path) -> None:
     for name in ("sat", "mart"):
         run(tmp_path / name / "seed0", config(name), results(10, 9, {0.5: 6}))
-    make([tmp_path / "sat" / "seed0", tmp_path / "mart" / "seed0"], tmp_path / "page.html")
+    write_report([tmp_path / "sat" / "seed0", tmp_path / "mart" / "seed0"], tmp_path / "page.html")
     text = tree(tmp_path / "page.html").text
     assert "accuracy is 90.0 % with each of them" in text
     assert "leaves 60.0 % with each of them" in text
@@ -444,7 +444,7 @@ def test_networks_that_are_as_good_as_each_other_are_not_ranked(tmp_path: Path) 
 def verdict(*runs: Path) -> str:
     """The paragraph of a page of these runs."""
     page = runs[0].parent / "verdict.html"
-    make(runs, page)
+    write_report(runs, page)
     return next(s for s in tree(page).all("section") if s.attributes["id"] == "verdict").text
 
 
@@ -529,7 +529,7 @@ def test_random_noise_is_not_said_to_be_chosen(attacks: tuple[str, ...], tmp_pat
     for text in (one, two):
         assert "chosen against the network" not in text and "chosen against each" not in text
         assert "This noise was drawn at random, not chosen against a network" in text
-    make(made[:1], tmp_path / "page.html")
+    write_report(made[:1], tmp_path / "page.html")
     assert "right with random noise of size 0.5 (L₂)" in tree(tmp_path / "page.html").text
 
 
@@ -582,7 +582,7 @@ def test_the_verdict_says_whose_checks_are_raised(tmp_path: Path) -> None:
         made = run(tmp_path / name, config(name), results(10, 9, {0.5: 6}))
         if name != "standard":
             CHECKS.to_json(made / "evaluation" / "checks.json")
-    make([tmp_path], tmp_path / "page.html")
+    write_report([tmp_path], tmp_path / "page.html")
     text = tree(tmp_path / "page.html").text
     assert f"2 of 4 trust checks are raised (Black {HOSTILE}, with MART and SAT): the" in text
 
@@ -593,7 +593,7 @@ def test_a_network_has_one_look_in_all_pictures(tmp_path: Path) -> None:
         made = run(tmp_path / name, config(name), results(10, 9, {0.5: 6}))
         if name != "standard":
             DISTANCES.to_csv(made / "evaluation" / "distances.csv")
-    make([tmp_path], tmp_path / "page.html")
+    write_report([tmp_path], tmp_path / "page.html")
     first, second = list(tree(tmp_path / "page.html").all("svg"))[:2]
     colours = [
         set(re.findall(r"stroke: ?(#[0-9a-f]{6})", " ".join(one.attributes.get("style", "")
@@ -624,7 +624,7 @@ def test_the_verdict_says_where_the_smallest_noise_found_more(tmp_path: Path) ->
     ):  # fmt: skip
         made = run(tmp_path / str(number), config("ima"), results(10, 9, standing))
         DISTANCES.to_csv(made / "evaluation" / "distances.csv")
-        make([made], tmp_path / f"{number}.html")
+        write_report([made], tmp_path / f"{number}.html")
         text = tree(tmp_path / f"{number}.html").text
         assert (f"{words}{said}" in text) if said else (words not in text)
 
@@ -668,7 +668,7 @@ def test_samples_that_are_no_pictures_and_damaged_pictures(tmp_path: Path) -> No
     flat = images({0: 0.5})
     flat |= {name: flat[name].reshape(len(flat[name]), -1) for name in ("clean", "noisy")}
     np.savez(file, allow_pickle=False, **flat)
-    make([folder], tmp_path / "flat.html")
+    write_report([folder], tmp_path / "flat.html")
     page = tree(tmp_path / "flat.html")
     assert not list(page.all("img"))
     assert "are no images" in page.text
@@ -676,7 +676,7 @@ def test_samples_that_are_no_pictures_and_damaged_pictures(tmp_path: Path) -> No
     wide = images({0: 0.5})
     wide |= {name: 3 * wide[name] - 1 for name in ("clean", "noisy")}
     np.savez(file, allow_pickle=False, **wide)
-    make([folder], tmp_path / "wide.html")
+    write_report([folder], tmp_path / "wide.html")
     page = tree(tmp_path / "wide.html")
     assert not list(page.all("img"))
     assert "are no images of one or three channels with values from 0 to 1, or noise" in page.text
@@ -687,7 +687,7 @@ def test_a_class_without_a_name_is_its_number(tmp_path: Path) -> None:
     found = images({0: 0.5})
     found["prediction"] = np.where(found["prediction"] != found["label"], 7, found["label"])
     np.savez(folder / "evaluation" / "examples.npz", allow_pickle=False, **found)
-    make([folder], tmp_path / "page.html")
+    write_report([folder], tmp_path / "page.html")
     (table,) = [
         rows
         for caption, rows in tables(tree(tmp_path / "page.html")).items()
@@ -764,9 +764,9 @@ def test_a_results_file_and_the_folder_of_another_network_make_a_page(tmp_path: 
     results(10, 9, {0.5: 6}).to_csv(folder / "results.csv")
     CHECKS.to_json(folder / "checks.json")
     for path in (folder, folder / "results.csv"):
-        make([path], tmp_path / "page.html")
+        write_report([path], tmp_path / "page.html")
         assert "90.0 % of 10" in tree(tmp_path / "page.html").text.replace("\xa0", " ")
-    assert [e.label for e in read([folder])] == ["weights.safetensors"]
+    assert [e.label for e in read_entries([folder])] == ["weights.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -786,7 +786,7 @@ def test_a_file_by_itself_is_called_what_it_is(
     found = about(found, part=part) if part != "test" else found
     found.to_csv(tmp_path / f"{name}.csv")
     for form in ("html", "json"):
-        make([tmp_path / f"{name}.csv"], tmp_path / f"page.{form}")
+        write_report([tmp_path / f"{name}.csv"], tmp_path / f"page.{form}")
     page = tree(tmp_path / "page.html")
     assert f"90.0 % of 10 {part} samples" in page.text.replace("\xa0", " ")
     shown = tables(page)
@@ -799,7 +799,7 @@ def test_a_file_by_itself_is_called_what_it_is(
 def test_files_of_several_weights_stand_in_one_table(tmp_path: Path) -> None:
     for name in ("best", "mine"):
         results(10, 9, {0.5: 6}).to_csv(tmp_path / f"{name}.csv")
-    make([tmp_path / "best.csv", tmp_path / "mine.csv"], tmp_path / "page.html")
+    write_report([tmp_path / "best.csv", tmp_path / "mine.csv"], tmp_path / "page.html")
     found = tables(tree(tmp_path / "page.html"))
     (_, *rows) = found["Accuracy: accuracy in percent, noise in L₂"]
     assert [row[0] for row in rows] == ["best", "mine"]
@@ -831,7 +831,7 @@ def test_the_page_loads_and_runs_nothing(pages: dict[str, Path], name: str) -> N
 def test_names_are_text_everywhere(tmp_path: Path) -> None:
     for number, name in enumerate(("a<b>&amp;", "x</title><img>")):
         run(tmp_path / f"m{number}" / "seed0", config(name), results(10, 9, {0.5: 6}))
-    make([tmp_path], tmp_path / "page.html")
+    write_report([tmp_path], tmp_path / "page.html")
     page = tree(tmp_path / "page.html")
     assert not list(page.all("b")) and not list(page.all("img"))
     for where in (page, next(page.all("desc")), next(page.all("table"))):
@@ -902,8 +902,9 @@ def test_paths_are_cut_to_their_last_part(text: str, expected: str) -> None:
 
 def test_the_same_runs_give_the_same_bytes_without_torch(pages: dict[str, Path], tmp_path) -> None:
     script = (
-        "import sys; from pathlib import Path; from ima.report.html import make\n"
-        "for name, out in zip(sys.argv[1::2], sys.argv[2::2]): make([Path(name)], Path(out))\n"
+        "import sys; from pathlib import Path; from ima.report.html import write_report\n"
+        "for name, out in zip(sys.argv[1::2], sys.argv[2::2]):\n"
+        "    write_report([Path(name)], Path(out))\n"
         "sys.exit(1 if 'torch' in sys.modules else 0)\n"
     )
     outs = [f"{name}.{form}" for name in ("one", "many") for form in ("html", "md", "json")]
@@ -1055,7 +1056,7 @@ def test_what_makes_no_page_is_refused_and_leaves_nothing(case: str, tmp_path: P
     prepare, text = REFUSED[case]
     runs = prepare(tmp_path)
     with pytest.raises((ValueError, FileNotFoundError), match=text):
-        make(runs, tmp_path / "out" / "page.html")
+        write_report(runs, tmp_path / "out" / "page.html")
     assert not (tmp_path / "out").exists()
 
 
@@ -1063,7 +1064,7 @@ def test_what_makes_no_page_is_refused_and_leaves_nothing(case: str, tmp_path: P
 def test_what_agrees_or_says_nothing_stands_beside_results(name: str, tmp_path: Path) -> None:
     settings = {"norm": "L2", "bounds": (0, 1), "data": "a:test"}
     for number, own in enumerate((settings, {})):
-        make(_beside(name, **own)(tmp_path / f"{number}"), tmp_path / f"{number}.html")
+        write_report(_beside(name, **own)(tmp_path / f"{number}"), tmp_path / f"{number}.html")
 
 
 def test_the_command_writes_the_page_and_names_it(pages, tmp_path: Path, capsys) -> None:

@@ -25,8 +25,8 @@ from ima.evaluation.estimates import Estimate, Estimates
 from ima.evaluation.settings import Settings
 from ima.methods import METHODS
 from ima.report import margin_figures
-from ima.report.margin_numbers import Errors, hits, precision
-from ima.report.margins_page import class_table, pictures, sentences
+from ima.report.margin_numbers import MarginErrors, hits, precision
+from ima.report.margins_page import atlas_images, margin_table, margins_told
 from ima.training import measuring
 from ima.training.build import load_splits
 from ima.training.checkpoint import load_state, save_state
@@ -128,7 +128,7 @@ def test_errors_by_hand() -> None:
         Estimate(5, 1, 1, 1, 0.1, math.nan, "none"),
         Estimate(6, 1, 1, 1, 0.1),
     ]
-    found = Errors.of(estimates(rows))
+    found = MarginErrors.of(estimates(rows))
     assert found is not None
     assert (found.count, found.wrong, found.missing) == (4, 1, 1)
     # The third is at the cap of 3, and its sample withstands 2 only.
@@ -136,7 +136,7 @@ def test_errors_by_hand() -> None:
     assert found.ratio == pytest.approx(1.005)
     assert (found.over, found.under) == pytest.approx((1 / 3, 1 / 3))
     assert math.isnan(found.rank)
-    told = " ".join(sentences(estimates(rows)))
+    told = " ".join(margins_told(estimates(rows)))
     assert "for 4 training samples" in told and "left out: wrong without noise 1" in told
     assert "of 3 margins below the cap the median of margin / noise is 1.005" in told
     assert "too large by more than 1%: 33.3%, too small: 33.3%. 1 margins are at the cap" in told
@@ -147,30 +147,30 @@ def test_errors_by_hand() -> None:
         Estimate(2, 1, 1, 1, 1.1, 1.5, "ddn"),
         Estimate(3, 1, 1, 1, 2.0, 2.0, "ddn"),
     ]
-    known = Errors.of(estimates(other))
+    known = MarginErrors.of(estimates(other))
     assert known is not None and known.capped == 0 and math.isnan(known.capped_over)
     assert known.rank == pytest.approx(np.corrcoef([3, 1, 2, 4], [1.5, 1.5, 3, 4])[0, 1])
-    assert "at the cap and cannot" not in " ".join(sentences(estimates(other)))
-    capped = Errors.of(estimates([rows[2], Estimate(7, 1, 1, 1, 3.0, 4.0, "ddn")]))
+    assert "at the cap and cannot" not in " ".join(margins_told(estimates(other)))
+    capped = MarginErrors.of(estimates([rows[2], Estimate(7, 1, 1, 1, 3.0, 4.0, "ddn")]))
     assert capped is not None and (capped.free, capped.capped_over) == (0, 0.5)
     assert all(map(math.isnan, (capped.ratio, capped.over, capped.under, capped.rank)))
-    assert "below the cap" not in " ".join(sentences(estimates(rows[2:3])))
+    assert "below the cap" not in " ".join(margins_told(estimates(rows[2:3])))
     # Distances of six samples, by hand: 0, three of 1 or less, one above, one never found.
     assert "Half of the 6 samples that were looked at are wrong with noise of 1." in told
     plain = estimates(rows)
     radii = dataclasses.replace(plain, settings=plain.settings.but(eps=(0.5, 1.0)))
-    told = " ".join(sentences(radii))
+    told = " ".join(margins_told(radii))
     assert "Wrong without noise, or with some: 16.7% at 0.5, 66.7% at 1." in told
-    assert "looked at are not wrong with any found" in " ".join(sentences(estimates(rows[5:])))
-    assert Errors.of(estimates(rows[4:])) is None
-    assert "No distance is known" in " ".join(sentences(estimates(rows[4:])))
-    alone = Errors.of(estimates(rows[:1]))
+    assert "looked at are not wrong with any found" in " ".join(margins_told(estimates(rows[5:])))
+    assert MarginErrors.of(estimates(rows[4:])) is None
+    assert "No distance is known" in " ".join(margins_told(estimates(rows[4:])))
+    alone = MarginErrors.of(estimates(rows[:1]))
     assert alone is not None and math.isnan(alone.rank)
 
 
 def test_the_table_by_class_by_hand() -> None:
     rows = [Estimate(i, 2, 2, i % 2 + 1, float(m)) for i, m in enumerate((1, 2, 3, 3))]
-    table = class_table(estimates([*rows, Estimate(4, 0, 0, 0, 0.5)]))
+    table = margin_table(estimates([*rows, Estimate(4, 0, 0, 0, 0.5)]))
     assert table.rows == (
         ("0", "1", "0.5", "0.5", "0.5", "0.0", "100.0"),
         ("2", "4", "1.75", "2.5", "3", "50.0", "50.0"),
@@ -197,7 +197,7 @@ def test_estimates_are_read_as_they_were_written(tmp_path: Path) -> None:
 )
 def test_pictures_are_images_or_none(shape: tuple[int, ...], expected: Any) -> None:
     samples = np.random.default_rng(0).random(shape).astype(np.float32)
-    found = pictures([7, 3, 9, 1], samples)
+    found = atlas_images([7, 3, 9, 1], samples)
     if expected is None:
         assert found == {}
         return
@@ -209,7 +209,7 @@ def test_pictures_are_images_or_none(shape: tuple[int, ...], expected: Any) -> N
 
 def test_volumes_are_shown_by_their_middle_slice() -> None:
     volume = np.random.default_rng(0).random((1, 1, 5, 4, 3))
-    np.testing.assert_array_equal(pictures([0], volume)[0], volume[0, 0, 2])
+    np.testing.assert_array_equal(atlas_images([0], volume)[0], volume[0, 0, 2])
 
 
 # --- Pictures -------------------------------------------------------------------------------------
@@ -379,8 +379,8 @@ def test_margins_at_a_cap_that_float32_rounds_down_are_at_it(run: Run, tmp_path:
     save_state(rounded.state, state)
     found = measure_margins(rounded, samples=2, device="cpu")
     assert found.cap < 3.3 and (found.margins >= found.cap).all()
-    assert "at the cap of 3.3: 100.0%" in sentences(found)[0]
-    assert "897 samples share the largest margin, 3.3; the atlas shows 24" in sentences(found)[2]
+    assert "at the cap of 3.3: 100.0%" in margins_told(found)[0]
+    assert "897 samples share the largest margin, 3.3; the atlas shows 24" in margins_told(found)[2]
 
 
 @pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")

@@ -207,6 +207,9 @@ def test_a_network_that_is_changed_where_nnunet_does_not_look_is_refused(
             self.on_train_start()
         assert torch.equal(torch.get_rng_state(), state)
         asked.append(name)
+        # Nor is it saved; here it is, to see who predicts with it.
+        with pytest.raises(ValueError, match=f"{began}.*build_network_architecture"):
+            save(self, filename)
         save(self, filename)
 
     monkeypatch.setattr(Trainer, "save_checkpoint", keep)
@@ -219,6 +222,25 @@ def test_a_network_that_is_changed_where_nnunet_does_not_look_is_refused(
         predicted(folder, torch.randn(1, 1, 24, 24))
         with pytest.raises(ValueError, match=f"{later}.*build_network_architecture"):
             predicted_here(folder, torch.randn(1, 1, 24, 24))
+
+
+def test_a_network_that_is_changed_when_the_training_begins_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    from ima.nnunet.base import Trainer
+
+    def begin(self: Any, _: str) -> None:
+        self.on_train_start()
+        # Before any data are read.
+        self.train_step({"data": torch.empty(0), "target": [], "keys": [], "slices": []})
+
+    # Of nnU-Net's own start nothing is needed here.
+    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda _: None)
+    monkeypatch.setattr(Trainer, "save_checkpoint", begin)
+    with pytest.raises(ValueError, match=r"LateStart .*other layers.*build_network_architecture"):
+        trained("LateStart", tmp_path, monkeypatch)
 
 
 def test_a_network_that_only_an_object_builds_is_refused(

@@ -10,7 +10,7 @@ from ima import Results
 from ima.evaluation.results import CLEAN, Row
 from ima.evaluation.settings import Settings
 from ima.report.cells import Average
-from ima.report.comparison import Compared, Frame, write
+from ima.report.comparison import Compared, Frame, write_comparison
 from ima.report.paper import paper_table
 from ima.training.config import load_config, packaged
 from ima.training.rows import rows
@@ -64,7 +64,7 @@ def test_a_page_has_them_below_its_own_tables_and_others_have_none(tmp_path: Pat
     attacked = Results.of([*clean, *noisy], Settings(norm="L2"))
     entry = Compared("IMA", [attacked], [attacked], [], tmp_path / "none.npz")
     for name, there in (("table5_small", True), ("digits", False)):
-        write(tmp_path / name, [entry], Frame(name, "", "pgd-5"))
+        write_comparison(tmp_path / name, [entry], Frame(name, "", "pgd-5"))
         page = (tmp_path / name / "table.md").read_text(encoding="utf-8")
         assert ("Table 5 of the paper" in page) == there
         assert ("90.8" in page) == there

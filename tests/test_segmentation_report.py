@@ -28,19 +28,24 @@ from test_html_report import tables, tree
 from ima import write_page
 from ima.evaluation.results import Results
 from ima.report import tables_of, to_csv, to_latex, to_markdown, to_text
-from ima.report.comparison import Compared, Frame
-from ima.report.comparison import write as write_comparison
-from ima.report.entries import group, read
+from ima.report.comparison import Compared, Frame, write_comparison
+from ima.report.entries import group, read_entries
 from ima.report.figures import quality_over_noise
-from ima.report.html import make, write
-from ima.report.html.verdict import sentences
+from ima.report.html import write_report, write_sources
+from ima.report.html.verdict import verdict_of
 from ima.report.overlay_figure import overlays_figure
-from ima.report.overlays import COLOURS, FILL, compose, look, pick, radii, swatch
+from ima.report.overlays import (
+    COLOURS,
+    FILL,
+    colour_told,
+    compose,
+    pick_slices,
+    slice_radii,
+    swatch,
+)
 from ima.report.scores import levels
 from ima.report.series import curves
-from ima.report.sources import Source
-from ima.report.sources import find as find_sources
-from ima.report.sources import read as read_source
+from ima.report.sources import Source, find_sources, read_source
 from ima.report.summary import class_table, results_table
 from ima.report.words import counted, of_whole, settings_told
 
@@ -63,7 +68,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {"one": evaluated(home / "trained"), "many": three(home / "results")}
     for name, source in made.items():
         for form in ("html", "md", "json"):
-            make([source], home / f"{name}.{form}")
+            write_report([source], home / f"{name}.{form}")
     return {path.name: path for path in home.glob("*.*")} | made
 
 
@@ -271,14 +276,16 @@ def test_colours_of_classes_differ_for_every_vision(vision: str) -> None:
     for a, b in itertools.combinations(range(len(lab)), 2):
         # 2.3 is just noticeable; outlines tell apart what is nearer than six times that.
         apart = np.linalg.norm(lab[a] - lab[b])
-        assert apart > 15 or (apart > 10 and look(a + 1).split()[1] != look(b + 1).split()[1])
+        assert apart > 15 or (
+            apart > 10 and colour_told(a + 1).split()[1] != colour_told(b + 1).split()[1]
+        )
 
 
 def test_slices_are_matched_cut_and_left_out_where_images_differ() -> None:
     ima, std = arrays("IMA"), arrays("STD", dice=0.1)
     networks = [("STD", std), ("IMA", ima)]
-    assert radii(networks) == [2, 6, 10]
-    first, second = pick(networks, 6)
+    assert slice_radii(networks) == [2, 6, 10]
+    first, second = pick_slices(networks, 6)
     assert (first.name, second.name) == ("case_1, slice 3", "case_2, slice 0")
     assert [view.label for view in first.views] == ["STD", "IMA"]
     assert [view.dice_after for view in first.views] == [0.1, 0.4]
@@ -289,17 +296,17 @@ def test_slices_are_matched_cut_and_left_out_where_images_differ() -> None:
     # Floats round; images and attacks that differ are not shown beside each other.
     second_case = std["case"] == "case_2"
     std["clean"] *= np.float32(1 + 1e-6)
-    assert len(pick(networks, 6)) == 2
+    assert len(pick_slices(networks, 6)) == 2
     for name, other in (("clean", std["clean"] * 1.1), ("attack", np.array(["pgd-100"] * 6))):
         changed = np.where(second_case.reshape(-1, *[1] * (other.ndim - 1)), other, std[name])
-        kept = pick([("STD", {**std, name: changed}), ("IMA", ima)], 6)
+        kept = pick_slices([("STD", {**std, name: changed}), ("IMA", ima)], 6)
         assert [one.name for one in kept] == ["case_1, slice 3"]
 
     # The same slice of another preprocessing, and one that the other network did not keep.
     ima["clean"][ima["case"] == "case_2", 11] = np.nan
-    assert [one.name for one in pick(networks, 6)] == ["case_1, slice 3"]
+    assert [one.name for one in pick_slices(networks, 6)] == ["case_1, slice 3"]
     std["slice"][std["case"] == "case_1"] = 5
-    assert pick(networks, 6) == [] and radii(networks) == []
+    assert pick_slices(networks, 6) == [] and slice_radii(networks) == []
     assert overlays_figure(networks, norm="L2") is None
 
 
@@ -335,7 +342,7 @@ def test_the_figure_of_overlays_says_all_and_nothing_over_another(labels: tuple[
 
 def test_a_comparison_is_written_whole_and_the_same_again(tmp_path: Path) -> None:
     three(tmp_path / "results")
-    sources = [one for entry in read([tmp_path / "results"]) for one in entry.sources]
+    sources = [one for entry in read_entries([tmp_path / "results"]) for one in entry.sources]
     told = settings_told([(one.label, one.main.settings) for one in sources])
     frame = Frame("small", "A note.", remarks=["Made by `me`.", *told, "At commit abc."])
     methods = [Compared(one.label, [one.main], overlays=one.overlays) for one in sources]
@@ -347,7 +354,8 @@ def test_a_comparison_is_written_whole_and_the_same_again(tmp_path: Path) -> Non
         "mean-dice.png", "mean-dice.svg", "overlays.png", "overlays.svg",
     }  # fmt: skip
     page = (folder / "table.md").read_text(encoding="utf-8")
-    assert page.startswith("# small\n\nADI: the Dice of each foreground class")
+    where = "Noise in L₂, n = 4 slices of 2 cases, 1 without foreground. ADI:"
+    assert page.startswith(f"# small\n\n{where}")
     assert "Made by `me`.\n\nEvaluated with seed 0;" in page and "A note." in page
     assert "label STD nnUNetTrainerSTD, SAT5 nnUNetTrainerSAT5" in page
     assert "](overlays.png)" in page and page.endswith("At commit abc.\n")
@@ -390,7 +398,7 @@ def test_the_page_of_one_network_says_its_numbers(pages: dict[str, Path]) -> Non
     assert found[1][:2] == ["without noise", "0.700"] and " to " in found[1][2]
     assert found[1][3:] == ["4", "0.800", "0.600", "0.750"]
     assert [row[0] for row in found[2:4]] == ["PGD-100 at 2", "PGD-100 at 6"]
-    assert f"The convention: {EMPTY}" in page.text
+    assert f"Convention: {EMPTY}" in page.text
 
 
 def test_the_page_of_several_has_them_side_by_side(pages: dict[str, Path]) -> None:
@@ -434,7 +442,7 @@ def test_pictures_are_the_slices_and_are_told_in_words(pages: dict[str, Path]) -
     assert [text for text in said if "prediction of" in text][-1].endswith("Dice 0.40")
     assert "SAT5" not in " ".join(said)
     pixels = [_pixels(one) for one in images]
-    one = pick([("STD", arrays("STD")), ("IMA", arrays())], 2)[0]
+    one = pick_slices([("STD", arrays("STD")), ("IMA", arrays())], 2)[0]
     assert pixels[0] == pytest.approx(compose(one.gray(one.clean), one.truth))
     noise = (0.5 + one.factor * one.noise(one.views[0])).clip(0, 1)
     assert f"times {one.factor:g}; gray is none" in said[4]
@@ -451,10 +459,10 @@ def test_the_verdict_says_which_networks_were_not_measured() -> None:
     fewer = {key: share for key, share in NOISE.items() if key[1] != 6}
     two, others = results("STD", fewer), results("SAT5", clean=0.8)
     runs = {"STD": two, "SAT5": others, "IMA": results()}
-    said = sentences(group([source(*run) for run in runs.items()]))
+    said = verdict_of(group([source(*run) for run in runs.items()]))
     assert "mean Dice of between 0.28 with SAT5 and 0.35 with STD. Noise" in said
     assert "mean Dice of 0.14 with IMA and 0.11 with SAT5; it was not tried on STD." in said
-    said = sentences(group([source(*run) for run in (("STD", two), ("IMA", results()))]))
+    said = verdict_of(group([source(*run) for run in (("STD", two), ("IMA", results()))]))
     assert "mean Dice of 0.14 with IMA; it was not tried on STD." in said
     assert "mean Dice of 0.00 with each of them." in said
 
@@ -474,7 +482,7 @@ def test_volumes_say_what_their_slices_count_in(tmp_path: Path) -> None:
         found = Results.of(rows, results(**more).settings)
         assert counted(found) == f"4 {unit}, 1 without foreground"
         assert of_whole(found) == f"; the mean Dice is that of the {whole}"
-        write(tmp_path / "page.html", [source("IMA", found, arrays())])
+        write_sources(tmp_path / "page.html", [source("IMA", found, arrays())])
         page = tree(tmp_path / "page.html").text
         assert "case_1, slice 3 of the sample: noise" in page and f"{whole}." in page
         assert "a1b2" not in page
@@ -505,7 +513,7 @@ def test_markdown_and_json_say_the_same(pages: dict[str, Path]) -> None:
 
 
 def test_a_network_without_attacks_or_classes_is_told_honestly(tmp_path: Path) -> None:
-    write(tmp_path / "bare.html", [source("IMA", results(left={}))])
+    write_sources(tmp_path / "bare.html", [source("IMA", results(left={}))])
     assert "No attack was run" in _verdict(tmp_path / "bare.html")
     found = results(left={})
     rows = [row for row in found.rows if row.more["pixels"] == 0]
@@ -533,8 +541,9 @@ def test_pages_are_whole_and_tell_no_place_on_the_machine(pages: dict[str, Path]
 
 def test_the_same_files_give_the_same_bytes_without_torch(pages, tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from ima.report.html import make\n"
-        "for name, out in zip(sys.argv[1::2], sys.argv[2::2]): make([Path(name)], Path(out))\n"
+        "import sys; from pathlib import Path; from ima.report.html import write_report\n"
+        "for name, out in zip(sys.argv[1::2], sys.argv[2::2]):\n"
+        "    write_report([Path(name)], Path(out))\n"
         "import ima.report.comparison, ima.report.overlay_figure\n"
         "sys.exit(1 if 'torch' in sys.modules else 0)\n"
     )
@@ -549,7 +558,7 @@ def test_the_same_files_give_the_same_bytes_without_torch(pages, tmp_path: Path)
 def test_evaluations_are_found_where_nnunet_puts_them(tmp_path: Path) -> None:
     folder = three(tmp_path / "nnUNet_results" / "Dataset004_Hippocampus")
     for path in (folder, folder.parent, tmp_path):
-        assert [entry.label for entry in read([path])] == ["STD", "SAT5", "IMA"]
+        assert [entry.label for entry in read_entries([path])] == ["STD", "SAT5", "IMA"]
     inside = folder / "nnUNetTrainerIMA__nnUNetPlansB32__2d"
     file = inside / "fold_0" / "ima" / "results_nnunet.csv"
     for path in (inside, inside / "fold_0", file.parent, file):
@@ -557,7 +566,7 @@ def test_evaluations_are_found_where_nnunet_puts_them(tmp_path: Path) -> None:
         assert found.label == "IMA" and found.overlays and found.main == results()
     (tmp_path / "nothing").mkdir()
     with pytest.raises(FileNotFoundError, match="ima evaluate --nnunet"):
-        read([tmp_path / "nothing"])
+        read_entries([tmp_path / "nothing"])
 
 
 # --- What is refused ------------------------------------------------------------------------------
@@ -642,7 +651,7 @@ def test_what_makes_no_page_is_refused_and_leaves_nothing(case: str, tmp_path: P
     prepare, text = REFUSED[case]
     runs = prepare(tmp_path)
     with pytest.raises(ValueError, match=text):
-        make(runs, tmp_path / "out" / "page.html")
+        write_report(runs, tmp_path / "out" / "page.html")
     assert not (tmp_path / "out").exists()
 
 

@@ -32,7 +32,7 @@ from ima.evaluation.settings import Settings
 from ima.report import Average, Table, to_csv, to_latex, to_markdown, to_text
 from ima.report.comparison import Compared, _swept
 from ima.report.fold import fold
-from ima.report.series import sweep
+from ima.report.series import sweep_lines
 from ima.report.summary import counts, results_table, times_table
 from ima.training.compare import Plan, make, plan, slug
 from ima.training.config import Config, ConfigError, load_config
@@ -446,7 +446,7 @@ def _each(values: Sequence[int]) -> list[tuple[int, int]]:
 
 def test_lines_over_an_option_are_means_over_seeds_at_its_values_in_order() -> None:
     seeds = {3.0: [results(8, [4, 1]), results(6, [2, 1])], 1.0: [results(9, [3, 0])] * 2}
-    found = sweep(list(seeds.items()), "a", mean=True)
+    found = sweep_lines(list(seeds.items()), "a", mean=True)
     assert [one.label for one in found] == ["clean", "at 1", "at 2", "geometric mean"]
     for one in found:
         assert one.x.tolist() == [1.0, 3.0]
@@ -458,7 +458,7 @@ def test_lines_over_an_option_are_means_over_seeds_at_its_values_in_order() -> N
     assert mean == pytest.approx([0.0, (0.032 ** (1 / 3) + 0.012 ** (1 / 3)) / 2])
     assert found[0].std is not None
     assert found[0].std.tolist() == pytest.approx([0.0, 0.1 * np.sqrt(2)])
-    assert len(sweep(list(seeds.items()), "a", mean=False)) == 3
+    assert len(sweep_lines(list(seeds.items()), "a", mean=False)) == 3
 
 
 def entry(label: str, method: str, **swept: float) -> Compared:

@@ -21,8 +21,8 @@ from ima.evaluation.settings import Settings
 from ima.evaluation.statistics import wilson
 from ima.measures import Measure
 from ima.report import tables_of, to_text, white_told
-from ima.report.comparison import Compared, Frame, write
-from ima.report.html import make
+from ima.report.comparison import Compared, Frame, write_comparison
+from ima.report.html import write_report
 
 FINDINGS = ("effusion", "mass", "nodule")
 
@@ -84,7 +84,7 @@ def test_a_third_task_has_its_page(measure: Measure, tmp_path: Path) -> None:
         np.savez(made / "evaluation" / "examples.npz", allow_pickle=False, **examples(measure))
     run(tmp_path / "standard", config("standard"), results(measure, 2))
     for form in ("html", "md", "json"):
-        make([tmp_path], tmp_path / f"page.{form}")
+        write_report([tmp_path], tmp_path / f"page.{form}")
     page = tree(tmp_path / "page.html")
     assert "2 networks, compared on 8 test samples" in page.text
     shown = tables(page)
@@ -137,8 +137,10 @@ def test_a_third_task_has_tables_and_a_comparison(measure: Measure, tmp_path: Pa
     assert ("flips 1 of 7 samples" in told) == measure.binary and told.endswith("one draw")
     methods = [Compared(label, seeds) for label, seeds in rows]
     # An attack that could not run gives way to one that did.
-    said = write(tmp_path, methods, Frame("chest", attack="autoattack"))
+    said = write_comparison(tmp_path, methods, Frame("chest", attack="autoattack"))
     assert "effusion" in said
+    lines = (tmp_path / "table-classes.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + 2 * len(FINDINGS)
     name = measure.name.replace(" ", "-")
     assert {path.name for path in tmp_path.iterdir()} == {
         *("table.md", "table.csv", "table.tex", "table-classes.csv", "table-classes.tex"),
@@ -153,7 +155,7 @@ def test_several_seeds_of_a_segmentation_network_have_mean_and_deviation(tmp_pat
             config("ima", seed),
             segmentation_results(clean=clean, data=""),
         )
-    make([tmp_path], tmp_path / "page.html")
+    write_report([tmp_path], tmp_path / "page.html")
     page = tree(tmp_path / "page.html")
     assert "mean Dice (ADI) is 0.56 (95 % interval" in page.text and "mean of 2 seeds" in page.text
     _, first, *_ = next(rows for one, rows in tables(page).items() if "(ADI)" in one)

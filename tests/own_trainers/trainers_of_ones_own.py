@@ -143,6 +143,14 @@ class LateLayers(nnUNetTrainerIMA):
         self.network = Bent(self.network)
 
 
+class LateStart(nnUNetTrainerSTD):
+    """Changes its network where the training begins."""
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        swap(self.network)
+
+
 class OfAnObject(nnUNetTrainerSTD):
     """nnU-Net asks the class for the network, not an object of it."""
 

@@ -129,12 +129,30 @@ def walk(
     jitter: Jitter | None = None,
     mode: Literal["eval", "train"] = "eval",
 ) -> Walked:
-    """Walk every sample up the objective's gradient inside its ball.
+    """Walk every sample up the objective's gradient inside its ball: the loop of all attacks.
 
-    x: (B, *dims), already checked, as is the model's output; radius, step_size: (B,), in float32
-    where x is shorter; start: the first point, x if None; objective: `task.objective` if None;
-    stop: no sample stops if None; jitter: added to every step before the projection; mode: see
-    `no_trace`.
+    model: any callable on x; in evaluation mode, and left as it was.
+    x: samples (B, *dims), checked by the caller, as is the model's output.
+    y: the task's targets.
+    radius: of every ball, (B,), in x's units and `norm`; float32 if x is shorter.
+    steps: gradient steps, 1 or more.
+    step_size: of every step, (B,), likewise.
+    norm: L2, LINF or a `Norm`.
+    task: what outputs mean.
+    bounds: (low, high) as tensors, or None.
+    start: the first point, (B, *dims); None: x.
+    objective: what to raise, objective(output, target) -> (B,); None: the task's.
+    stop: stop(here) -> (n,) bool, which samples stop where they stand; None: none.
+    jitter: jitter(step, index) -> noise added to a step; None: none.
+    mode: "train" leaves the modules' modes alone.
+
+    >>> import ima, torch
+    >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
+    >>> radius, task = torch.full((8,), 0.1), ima.Classification()
+    >>> walked = ima.walk(model, x, y, radius, steps=5, step_size=radius / 5, norm=ima.L2,
+    ...                   task=task, bounds=None)
+    >>> bool(((walked.x - x).norm(dim=1) <= 0.1001).all())
+    True
     """
     objective = objective_of(task) if objective is None else objective
     with no_trace(model, x, mode) as module:

@@ -48,7 +48,7 @@ def compare(
 
     budget = None if time_budget is None else Budget.parse(time_budget)
     from ima.evaluation.results import Results
-    from ima.report.comparison import Compared, Frame, write
+    from ima.report.comparison import Compared, Frame, write_comparison
     from ima.training.build import check_buildable
     from ima.training.compare import Candidate, make, plan
     from ima.training.config import load_config, warnings
@@ -126,5 +126,5 @@ def compare(
         comparable(plans) or "",
         next((p.title() for p in plans if p.chosen().method.name == "standard"), ""),
     )
-    print("\n" + write(folder, entries, frame))
+    print("\n" + write_comparison(folder, entries, frame))
     print(f"{folder / 'table.md'}: the tables with their pictures")

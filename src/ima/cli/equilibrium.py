@@ -28,7 +28,7 @@ def equilibrium(
         cpu, cuda, mps or auto; for the training.
 
     """
-    from ima.report.equilibrium import write
+    from ima.report.equilibrium import write_equilibrium
     from ima.report.portrait import Portrait
     from ima.training.compare import make, plan
     from ima.training.config import load_config
@@ -50,5 +50,5 @@ def equilibrium(
     runs = [(p.title(), p.chosen().runs[0]) for p in plans]
     portraits = [Portrait.read(title, measure_run(run)) for title, run in runs]
     made = origin([run for _, run in runs], overrides)
-    print("\n" + write(folder, portraits, config.note, [made]))
+    print("\n" + write_equilibrium(folder, portraits, config.note, [made]))
     print(f"{folder / 'equilibrium.md'}: the table with its picture")

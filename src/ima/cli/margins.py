@@ -37,7 +37,7 @@ def margins(
 
     """
     from ima.files import read_arrays
-    from ima.report.margins_page import pictures, write
+    from ima.report.margins_page import atlas_images, write_margins
     from ima.report.series import margin_history
     from ima.training.measuring import measure_margins
     from ima.training.origin import provenance_of
@@ -48,8 +48,8 @@ def margins(
     estimates = measure_margins(opened, samples=samples, seed=seed, device=device)
     folder = opened.margins_folder
     atlas = read_arrays(folder / "atlas.npz")
-    images = pictures(atlas["id"].tolist(), atlas["image"])
+    images = atlas_images(atlas["id"].tolist(), atlas["image"])
     history, note = margin_history(opened.read_margins()), opened.config().note
     made = provenance_of(opened, f"ima margins RUN --samples {samples} --seed {seed}")
-    print(write(folder, estimates, history, images, note, made))
+    print(write_margins(folder, estimates, history, images, note, made))
     print(f"{folder / 'margins.md'}: the page with its pictures")

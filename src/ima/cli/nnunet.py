@@ -160,16 +160,16 @@ def page(place: Place, command: str) -> str:
     """Write the tables and pictures of all rows; the tables as text. command: as typed."""
     from ima.nnunet.conduct import provenance
     from ima.nnunet.steps import results
-    from ima.report.comparison import Compared, Frame, write
-    from ima.report.sources import read
+    from ima.report.comparison import Compared, Frame, write_comparison
+    from ima.report.sources import read_source
     from ima.report.words import settings_told
 
     one = place.experiment
-    sources = [read(results(place, row), row.label) for row in one.rows]
+    sources = [read_source(results(place, row), row.label) for row in one.rows]
     told = settings_told([(source.label, source.main.settings) for source in sources])
     methods = [Compared(s.label, [s.main], overlays=s.overlays) for s in sources]
     remarks = (f"Made by `{command}`.", *told, provenance(place))
-    return write(place.folder, methods, Frame(one.name, one.note, remarks=remarks))
+    return write_comparison(place.folder, methods, Frame(one.name, one.note, remarks=remarks))
 
 
 def _device(name: str) -> str:

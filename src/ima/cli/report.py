@@ -18,7 +18,7 @@ def report(*runs: Path, out: Path = Path("report.html")) -> None:
         as Markdown or JSON.
 
     """
-    from ima.report.html import make
+    from ima.report.html import write_report
 
-    make(runs, out)
+    write_report(runs, out)
     print(out)

@@ -53,22 +53,32 @@ def run_checks(
     partial: str | Path | None = None,
     budget: Budget | None = None,
 ) -> Checks:
-    """Run every check of the table on a model.
+    """Look for signs that attacks were weak rather than the model robust.
 
-    data, eps, norm, bounds, keys: as in `ima.evaluate`; attacks: those of the evaluation that is
-    checked, PGD alone if empty; transfer: another model for the same data, whose noise is tried on
-    this one; seed: of the choice of samples and of all noise; samples: the most that are chosen;
-    steps: of PGD, the white-box attack; progress: called with (checks done, checks). What cannot be
-    run has `tripped` None and says why. The model is left as it was.
+    model: any module that returns what the task expects; it is left as it was.
+    data: as `ima.evaluate` takes it.
+    eps: noise radii above 0, in x's units and `norm`.
+    attacks: those of the evaluation that is checked; empty: PGD alone.
+    norm: of the noise, 2 or infinity, or a `Norm` of your own.
+    bounds: lowest and highest value of x's entries; None: they have none.
+    task: what outputs mean; None: classification.
+    transfer: another model for the same data, whose noise is tried on this one.
+    seed: of the choice of samples and of all noise.
+    samples: how many are chosen at most, of those that the model has right.
+    steps: of PGD, the white-box attack.
+    keys: where x and y are in items that are dicts.
+    progress: is called with (checks done, checks).
+    partial: a file that takes what attacks find, so that the same call continues.
+    budget: no batch is begun that may not fit into it, but for the first.
 
-    partial: a file that takes what an attack finds on every batch. The same call with the same
-    file continues where it was stopped or killed, and finds the same. The file stays; delete it
-    when done. budget: no batch is begun that may not fit into it, by what the attack took so far;
-    but the first of a call always is.
+    What cannot be run has `tripped` None and says why. Raises ValueError for data with fewer than
+    three samples that the model has right, and otherwise as `ima.evaluate`.
 
-    Raises ValueError for data with fewer than three samples that the model has right, radii that
-    are not above 0, unknown attacks, inputs outside bounds; FloatingPointError for outputs that
-    are not finite; OutOfTime when the budget is spent.
+    >>> import ima, torch
+    >>> model, x = torch.nn.Linear(2, 3), torch.rand(8, 2)
+    >>> data = torch.utils.data.TensorDataset(x, model(x).argmax(1))
+    >>> ima.run_checks(model, data, [0.1], steps=5, samples=8).tripped
+    ()
     """
     task = check_task(task)
     radii = check_radii(eps)

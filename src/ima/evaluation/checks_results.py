@@ -38,7 +38,17 @@ class Check:
 
 @dataclass(frozen=True)
 class Checks:
-    """All checks of one model, and how they were made."""
+    """All checks of one model.
+
+    settings: how they were made.
+    checks: each with what it found, and what that means.
+
+    >>> import ima
+    >>> from ima.evaluation.settings import Settings
+    >>> checks = ima.Checks(Settings(norm="L2"), ())
+    >>> checks.tripped
+    ()
+    """
 
     settings: Settings
     checks: tuple[Check, ...]

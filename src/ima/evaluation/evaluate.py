@@ -87,11 +87,10 @@ def evaluate(
     classes that do not fit; TypeError for data of another kind; FloatingPointError where the
     model's output is not finite; OutOfTime when the budget is spent.
 
-    >>> import torch
-    >>> from ima import evaluate
+    >>> import ima, torch
     >>> model = torch.nn.Linear(2, 3)
     >>> data = torch.utils.data.TensorDataset(torch.rand(8, 2), torch.arange(8) % 3)
-    >>> results = evaluate(model, data, eps=[0.1, 0.2], attacks=["pgd-10"], bounds=(0, 1))
+    >>> results = ima.evaluate(model, data, eps=[0.1, 0.2], attacks=["pgd-10"], bounds=(0, 1))
     >>> results.mean("pgd-10", 0.2) <= results.mean()
     True
     """

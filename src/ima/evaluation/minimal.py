@@ -58,9 +58,29 @@ def minimal(
 ) -> Distances:
     """The smallest noise that makes each sample wrong, as far as it was found.
 
-    radii: of PGD, above 0, in x's units and `norm`; the middle one is also where DDN starts, so
-    they should be about as large as the distances. Other arguments, `partial`, `budget` and what
-    is raised: as of `evaluate`. FAB runs for classification with bounds only.
+    model: any module that returns what the task expects; it is left as it was.
+    data: as `ima.evaluate` takes it.
+    radii: of PGD, above 0, in x's units and `norm`. DDN starts at the middle one: they should be
+        about as large as the distances.
+    norm: of the noise, 2 or infinity, or a `Norm` of your own.
+    bounds: lowest and highest value of x's entries; None: they have none. FAB needs them.
+    task: what outputs mean; None: classification. Of masks, wrong is a Dice at the threshold.
+    batch_size: of a data set's samples.
+    seed: of all noise.
+    keys: where x and y are in items that are dicts.
+    ids: of the samples in the rows; None: their places.
+    progress: is called with (batches done, batches, 0 where unknown).
+    partial: a file that takes finished batches, so that the same call continues.
+    budget: no batch is begun that may not fit into it, but for the first.
+
+    Returns `Distances`, upper bounds all. Raises as `ima.evaluate`.
+
+    >>> import ima, torch
+    >>> model = torch.nn.Linear(2, 3)
+    >>> data = torch.utils.data.TensorDataset(torch.rand(8, 2), torch.arange(8) % 3)
+    >>> found = ima.minimal(model, data, [0.1, 0.3])
+    >>> 0 <= found.accuracy(0.3) <= found.accuracy(0.1) <= 1
+    True
     """
     task, norm, naming = check_task(task), get_norm(norm), Naming.of(ids, None)
     sizes = check_radii(radii, "radii")

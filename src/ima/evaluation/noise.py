@@ -34,7 +34,9 @@ def white_noise(
     The only draw of one is the first of many. Raises ValueError for bounds that are not finite.
     """
     box, wider = setting.box, wide(x)
-    reach = torch.as_tensor(amplitude if box is None else amplitude * (box[1] - box[0]))
+    reach = torch.as_tensor(
+        amplitude if box is None else amplitude * (box[1] - box[0]), dtype=wider.dtype
+    )
     if not bool((reach >= 0).all() & torch.isfinite(reach).all()):
         raise ValueError(
             f"white noise of {amplitude!r} has no size within these bounds; expected a number of "

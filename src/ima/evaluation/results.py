@@ -75,7 +75,16 @@ BASE = tuple(one.name for one in fields(Row) if one.name not in ("broken", "more
 class Results:
     """The rows of one model's evaluation.
 
-    columns: by name, one value a row; those of `BASE` and the task's. settings: how it was made.
+    columns: by name, one value a row; those of `BASE` and the task's.
+    settings: how it was made.
+
+    >>> import ima, torch
+    >>> model = torch.nn.Linear(2, 3)
+    >>> data = torch.utils.data.TensorDataset(torch.rand(8, 2), torch.arange(8) % 3)
+    >>> results = ima.evaluate(model, data, eps=[0.1, 0.2], attacks="pgd-5")
+    >>> low, high = results.interval("pgd-5", 0.1)
+    >>> low <= results.mean("pgd-5", 0.1) <= high
+    True
     """
 
     columns: Mapping[str, NDArray[Any]]

@@ -115,8 +115,8 @@ def mean_interval(values: Array, cases: NDArray[np.str_]) -> tuple[float, float]
     residual = (values - means) / np.maximum(1, (~np.isnan(values)).sum(0))
     each = len(values) * np.nansum(residual[:, there], 1) / there.sum()
     _, of_case = np.unique(cases, return_inverse=True)
-    sums = np.bincount(of_case, each).astype(float)
-    sizes = np.bincount(of_case).astype(float)
+    sums: Array = np.bincount(of_case, each).astype(np.float64)
+    sizes = np.bincount(of_case).astype(np.float64)
     if len(sums) < 2:
         return math.nan, math.nan
     error = math.sqrt(_variance(sums, sizes, float(((each - (sums / sizes)[of_case]) ** 2).sum())))

@@ -38,20 +38,27 @@ AGAIN = 5
 
 
 class Noisy:
-    """Base of the methods that train on noisy samples.
+    """Base of the methods that train on noisy samples, also of a method of your own.
 
-    eps: the noise radius, in x's units and `norm`, above 0; steps: of an attack, at least 1;
-    bounds: of x's entries; task: classification if None; seed: of the noise, which is seeded anew
-    for every epoch, so that a resumed run repeats it, and never comes from the global random state.
+    eps: noise radius in x's units and `norm`, above 0.
+    norm: of the noise, 2 or infinity, or a `Norm`.
+    bounds: (low, high) of x's entries; None: they have none.
+    steps: steps of an attack, 1 or more.
+    task: what outputs mean; None: classification.
+    seed: of the noise, which starts anew every epoch, so that a resumed run repeats it.
 
-    A method of one's own derives from this class and writes `__call__`, see `ima.Method`, from
-    `prepare`, `right`, `full_radius`, `uniform_start`, `walk` and `train_on`; what it keeps between
-    batches goes into `state_dict`. Only runs of several processes with an empty batch need
-    `ima.methods.absent.or_absent` as well.
+    Derive from it and write `__call__`, see `ima.Method`, with `prepare`, `right`, `full_radius`,
+    `uniform_start`, `walk` and `train_on`; what is kept between batches goes into `state_dict`.
+    A schedule learns the run's length from `end_epoch`; before the first it stands at its start.
 
-    A schedule learns the run's length from `end_epoch`. In the first epoch it stands at its start,
-    which only in runs of less than four epochs, or with values far from the defaults, is not where
-    its paper has it.
+    >>> import ima, torch
+    >>> class Mine(ima.Noisy):
+    ...     def __call__(self, model, x, y, ids):
+    ...         x, y, box = self.prepare(x, y, ids)
+    ...         right, radius = self.right(model, x, y), self.full_radius(x)
+    ...         walked = self.walk(model, x, y, radius, radius / self.steps, box)
+    ...         return self.train_on(model, walked.x, y, right, walked.stuck)
+    >>> mine = Mine(eps=0.1, norm=2, bounds=(0, 1), steps=3, task=None, seed=0)
     """
 
     def __init__(
@@ -221,6 +228,7 @@ class Noisy:
     def right(self, model: nn.Module, x: Tensor, y: Tree) -> Tensor:
         """Whether the model is right at x in evaluation mode, (B,) bool; checks its output."""
         task = self.setting.task
+        self.outputs.meet(model, x, y)
         output = look(model, x)
         task.check(output, y)
         return right_each(task.correct(output, y), len(x), f"{task_name(task)}.correct")

@@ -37,7 +37,7 @@ class Outputs:
 
     def __init__(self, task: Task, *, attacks: bool = True) -> None:
         self.task, self.attacks = task, attacks
-        self.batches = 0
+        self.batches, self.met = 0, False
         self.outside: Tensor | None = None
         self.done = not isinstance(task, Classification | Segmentation)
 
@@ -53,17 +53,22 @@ class Outputs:
             output = call(model, x)
         self.batches += 1
         if y is not None:
+            self.meet(model, x, y)
             self._check(output, y, getattr(model, "training", False))
         if torch.is_grad_enabled() and not _graph(output):
             raise ValueError(NO_GRAPH)
         if y is not None and self.batches == 1:
-            if processes() == 1:
-                # Elsewhere all processes would have to make the same passes.
-                check_batch(model, self.task, x, y)
             check_trained(self.task, output, y, len(x))
         if not self.done:
             self._look(output)
         return output
+
+    def meet(self, model: nn.Module, x: Tensor, y: Tree) -> None:
+        """Raise ValueError where the network takes the first batch for one sample."""
+        # In several processes all would have to make the same passes.
+        if not self.met and processes() == 1:
+            check_batch(model, self.task, x, y)
+        self.met = True
 
     def _check(self, output: Tree, y: Tree, training: bool) -> None:
         try:

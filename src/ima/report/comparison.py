@@ -14,11 +14,11 @@ from ima.report.overlay_figure import overlays_figure
 from ima.report.paper import paper_table
 from ima.report.scores import Seeds, attacks_of, headline, levels, scores
 from ima.report.tables import to_csv, to_latex, to_markdown, to_text
-from ima.report.words import of_whole, under, within
+from ima.report.words import of_whole, under, within_told
 
 TITLES = {"best": "Epoch picked by validation", "last": "Last epoch"}
 
-Pictures: TypeAlias = dict[str, tuple[Any, str, str]]
+Drawn: TypeAlias = dict[str, tuple[Any, str, str]]
 """Figures by name, each with what it shows for those who do not see it, and a caption."""
 
 
@@ -62,7 +62,7 @@ class Frame:
     standard: str = ""
 
 
-def write(folder: Path, methods: Sequence[Compared], frame: Frame) -> str:
+def write_comparison(folder: Path, methods: Sequence[Compared], frame: Frame) -> str:
     """Write table.md, tables as CSV and LaTeX, and pictures; returns the tables as plain text.
 
     The first method is the one that noise fools, the last one that to show beside it: the story
@@ -92,6 +92,9 @@ def write(folder: Path, methods: Sequence[Compared], frame: Frame) -> str:
         page += map(to_markdown, tables.values())
         for file, table in tables.items():
             files[f"{file}.csv"], files[f"{file}.tex"] = to_csv(table), to_latex(table)
+    # The page has the lowest classes, the file all.
+    if (whole := summary.class_table(rows["best"])) is not None:
+        files["table-classes.csv"] = to_csv(whole)
     if (theirs := paper_table(frame.name)) is not None:
         page.append(to_markdown(theirs))
     if frame.timed and all(one.seconds for one in trained):
@@ -120,7 +123,7 @@ def write(folder: Path, methods: Sequence[Compared], frame: Frame) -> str:
     return "\n".join(texts)
 
 
-def _pictures(methods: Sequence[Compared], frame: Frame) -> Pictures:
+def _pictures(methods: Sequence[Compared], frame: Frame) -> Drawn:
     first, last = methods[0], methods[-1]
     results = first.best[0]
     measure = results.settings.measure
@@ -129,7 +132,7 @@ def _pictures(methods: Sequence[Compared], frame: Frame) -> Pictures:
     # One that could not run draws no line.
     ran = frame.attack in attacks_of(all_scores)
     attack = frame.attack if ran else headline(all_scores)
-    shown: Pictures = {}
+    shown: Drawn = {}
     if attack:
         drawn = series.curves(rows, attack)
         look: dict[str, Any] = {
@@ -164,7 +167,7 @@ def _pictures(methods: Sequence[Compared], frame: Frame) -> Pictures:
             alt = "Histogram of the margins of the training samples, epoch by epoch"
             shown[name] = figure, alt, f"{one.label}, first seed: margins by epoch"
     ends = [(one.label, one.overlays) for one in dict.fromkeys((first, last))]
-    slices = overlays_figure(ends, norm=results.norm, within=within(results))
+    slices = overlays_figure(ends, norm=results.norm, within=within_told(results))
     if slices is not None:
         figure, caption = slices
         alt = "Slices with noise, and what networks predict on them"
@@ -183,8 +186,8 @@ def _story(
     if not all(examples.drawable(found) for _, found in loaded):
         return None
     threshold = first.best[0].settings.measure.threshold
-    for eps in examples.radii(loaded, attack):
-        found = examples.pick(
+    for eps in examples.example_radii(loaded, attack):
+        found = examples.pick_example(
             loaded, attack, eps, threshold, lambda broken: broken[0] and not broken[-1]
         )
         if found is not None:
@@ -204,7 +207,7 @@ def _swept(methods: Sequence[Compared], attack: str) -> dict[str, dict[str, list
     drawn = {
         option: {
             # Growth trades clean accuracy for noisy accuracy: their mean shows where it is best.
-            method: series.sweep(rows, attack, mean=option == "delta")
+            method: series.sweep_lines(rows, attack, mean=option == "delta")
             for method, rows in methods.items()
             if len(rows) > 1
         }

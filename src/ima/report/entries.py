@@ -11,8 +11,7 @@ from typing import Any
 
 from ima.evaluation.results import CLEAN, Results
 from ima.report.scores import Scores, scores
-from ima.report.sources import Source, find
-from ima.report.sources import read as read_one
+from ima.report.sources import Source, find_sources, read_source
 
 OWN = ("arrays", "folder")
 """Data sets that are files of the user's, and are called after them."""
@@ -65,7 +64,7 @@ class Entry:
         return self.label + (f", seed {source.seed}" if len(self.sources) > 1 else "")
 
 
-def read(paths: Sequence[Path]) -> list[Entry]:
+def read_entries(paths: Sequence[Path]) -> list[Entry]:
     """The entries of runs, of folders that hold runs, and of results files, in this order.
 
     Raises FileNotFoundError for what holds no results, ValueError for damaged files and for
@@ -75,7 +74,7 @@ def read(paths: Sequence[Path]) -> list[Entry]:
         raise ValueError("no runs are given; name run folders, as in `ima report runs/digits`")
     sources: dict[Path, Source] = {}
     for path in paths:
-        found = {one.resolve(): read_one(one) for one in find(path)}
+        found = {one.resolve(): read_source(one) for one in find_sources(path)}
         for place in sorted(found, key=lambda place: _order(found[place], place)):
             sources.setdefault(place, found[place])
     return group(list(sources.values()))

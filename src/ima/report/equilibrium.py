@@ -67,7 +67,7 @@ difference; bias: mean difference, above 0 where too large;
 too large: by more than 0.001."""
 
 
-def summary(portraits: Sequence[Portrait], note: str) -> Table:
+def equilibrium_table(portraits: Sequence[Portrait], note: str) -> Table:
     """One row a method, as `EXPLAINED` says; weights of the last epoch, one seed."""
     rows: list[tuple[Cell, ...]] = []
     for portrait in portraits:
@@ -135,9 +135,11 @@ def picture(portraits: Sequence[Portrait]) -> Figure:
     return figure
 
 
-def write(folder: Path, portraits: Sequence[Portrait], note: str, remarks: Sequence[str]) -> str:
+def write_equilibrium(
+    folder: Path, portraits: Sequence[Portrait], note: str, remarks: Sequence[str]
+) -> str:
     """Write equilibrium.md, .csv, .png and .svg; returns the table as plain text."""
-    table, figure = summary(portraits, note), picture(portraits)
+    table, figure = equilibrium_table(portraits, note), picture(portraits)
     for suffix in ("png", "svg"):
         figures.save(figure, folder / f"equilibrium.{suffix}")
     page = ["# equilibrium\n", "![Decision regions, margins, distances](equilibrium.png)\n"]

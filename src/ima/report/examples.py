@@ -17,12 +17,12 @@ SAID = ("label", "clean_prediction", "prediction")
 
 ARRAYS = ("id", "attack", "eps", *SAID, "clean", "noisy")
 
-Named: TypeAlias = tuple[str, Mapping[str, Any]]
+NamedExamples: TypeAlias = tuple[str, Mapping[str, Any]]
 """A network's label, and the arrays of its examples.npz."""
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class ExampleView:
     """What one network makes of a sample, with noise of at most `eps` against it.
 
     clean, noisy: images; truth, before, after: what it is, and is taken for without and with noise,
@@ -71,19 +71,19 @@ def drawable(found: Mapping[str, Any]) -> bool:
     return clean.ndim == 4 and clean.shape[1] in (1, 3) and in_range
 
 
-def radii(networks: Sequence[Named], attack: str) -> list[float]:
+def example_radii(networks: Sequence[NamedExamples], attack: str) -> list[float]:
     """The radii of which samples under an attack are kept, ascending."""
     return sorted({float(e) for _, f in networks for e in f["eps"][f["attack"] == attack]})
 
 
-def pick(
-    networks: Sequence[Named],
+def pick_example(
+    networks: Sequence[NamedExamples],
     attack: str,
     eps: float,
     threshold: float,
     wanted: Callable[[Sequence[bool]], bool],
     taken: Collection[int] = (),
-) -> tuple[int, list[View]] | None:
+) -> tuple[int, list[ExampleView]] | None:
     """The first sample with noise of this radius that is right everywhere without: its id, views.
 
     An attack ends for a sample at the radius that breaks it: a network that was broken before has
@@ -112,12 +112,12 @@ def _row(places: Mapping[tuple[int, float], int], sample: int, eps: float) -> in
     return places[sample, max(at)] if at else None
 
 
-def _view(label: str, found: Mapping[str, Any], row: int, threshold: float) -> View:
+def _view(label: str, found: Mapping[str, Any], row: int, threshold: float) -> ExampleView:
     truth, before, after = (str(found[name][row]) for name in SAID)
     right, still = (bool(found[n][row] >= threshold) for n in ("clean_quality", "quality"))
     clean, noisy = (_image(found[name][row]) for name in ("clean", "noisy"))
     eps = float(found["eps"][row])
-    return View(label, eps, clean, noisy, truth, before, after, right, still)
+    return ExampleView(label, eps, clean, noisy, truth, before, after, right, still)
 
 
 def _image(sample: Array) -> Array:

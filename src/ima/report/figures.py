@@ -28,7 +28,7 @@ from ima.report.panels import (
     margin_labels,
     margin_ticks,
 )
-from ima.report.strip import draw_strip, plan, side_for
+from ima.report.strip import draw_strip, plan_strip, side_for
 
 EDGE, HEAD = 0.2, 0.54  # inches: free border of a figure, height of its title
 LEFT, BOTTOM = 0.75, 0.66  # inches: room for the charts' axis labels
@@ -131,7 +131,7 @@ def examples(clean: Array, truth: str, rows: Sequence[ExampleRow], *, norm: str)
     """
     clean = checked_example(clean, rows)
     with style.styled():
-        strip = plan(clean, rows, norm, side=1.5)
+        strip = plan_strip(clean, rows, norm, side=1.5)
         high = strip.height + HEAD + EDGE
         figure = Figure(figsize=(max(strip.width + 2 * EDGE, 4.0), high))
         draw_strip(figure, strip, clean, truth, rows, norm=norm, left=EDGE, top=high - HEAD)
@@ -156,7 +156,7 @@ def story(
     with style.styled():
         high = 4.5
         side = min(1.5, side_for(high - HEAD - EDGE, len(rows)))
-        strip = plan(clean, rows, norm, max(side, 0.6))
+        strip = plan_strip(clean, rows, norm, max(side, 0.6))
         high = max(high, strip.height + HEAD + EDGE)
         left = strip.width + 2 * EDGE + 0.15
         labels = label_space([curve.label for curve in curves])

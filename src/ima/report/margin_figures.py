@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ima.evaluation.estimates import Estimate, Estimates
 from ima.report import style
 from ima.report.inputs import Array
-from ima.report.margin_numbers import Errors, precision
+from ima.report.margin_numbers import MarginErrors, precision
 from ima.report.panels import SHADES
 
 BINS, CLASSES = 30, 30
@@ -85,7 +85,7 @@ def against_distances(estimates: Estimates) -> Figure:
     Raises ValueError where no distance is known.
     """
     margins, distances = estimates.pairs()
-    errors = Errors.of(estimates)
+    errors = MarginErrors.of(estimates)
     if errors is None:
         raise ValueError("no distance is known for any sample that is right; measure some first")
     norm, end = style.norm_name(estimates.norm), 1.05 * float(max(margins.max(), distances.max()))

@@ -15,7 +15,7 @@ TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class Errors:
+class MarginErrors:
     """Margins over the smallest noise found, of `count` samples, `capped` of them at the cap.
 
     ratio: the median of margin / distance; over, under: shares of margins that are too large, too
@@ -42,7 +42,7 @@ class Errors:
         return self.count - self.capped
 
     @staticmethod
-    def of(estimates: Estimates) -> Errors | None:
+    def of(estimates: Estimates) -> MarginErrors | None:
         """None where no pair of a margin and a distance is known."""
         margins, distances = estimates.pairs()
         if not len(margins):
@@ -51,7 +51,7 @@ class Errors:
         free = margins < estimates.cap
         measured = [row for row in estimates.rows if row.attack]
         wrong = sum(row.label != row.prediction for row in measured)
-        return Errors(
+        return MarginErrors(
             count=len(margins),
             ratio=float(np.median(ratio[free])) if free.any() else float("nan"),
             over=_share(ratio[free] > 1 + TOLERANCE),

@@ -16,7 +16,7 @@ from ima.files import write_text
 from ima.report import figures, margin_figures
 from ima.report.cells import Cell, Table
 from ima.report.inputs import Array, MarginHistory
-from ima.report.margin_numbers import TOLERANCE, Errors, precision
+from ima.report.margin_numbers import TOLERANCE, MarginErrors, precision
 from ima.report.style import norm_name
 from ima.report.tables import to_markdown
 
@@ -24,7 +24,7 @@ SHOWN = 24
 """Images with the smallest margins, and with the largest, in the atlas."""
 
 
-def write(
+def write_margins(
     folder: Path,
     estimates: Estimates,
     history: MarginHistory,
@@ -45,7 +45,7 @@ def write(
         ),
         "by_class": (margin_figures.by_class(estimates), "The histogram of the margins by class"),
     }
-    if Errors.of(estimates) is not None:
+    if MarginErrors.of(estimates) is not None:
         picture = margin_figures.against_distances(estimates)
         drawn["distances"] = picture, "Margins over the smallest noise found"
     if estimates.flipped.any():
@@ -62,15 +62,15 @@ def write(
                 figures.save(drawn[name][0], path)
             else:
                 path.unlink(missing_ok=True)
-    told = sentences(estimates)
+    told = margins_told(estimates)
     page = ["# margins\n", *(f"{line}\n" for line in told), *([f"{note}\n"] if note else [])]
     page += [f"![{text}]({name}.png)\n" for name, (_, text) in drawn.items()]
-    page += [to_markdown(class_table(estimates)), f"{made}\n"]
+    page += [to_markdown(margin_table(estimates)), f"{made}\n"]
     write_text(folder / "margins.md", "\n".join(page))
     return "\n".join(told)
 
 
-def sentences(estimates: Estimates) -> list[str]:
+def margins_told(estimates: Estimates) -> list[str]:
     """What the margins say, each sentence a paragraph."""
     rows, norm, margins = estimates.rows, norm_name(estimates.norm), estimates.margins
     settings = estimates.settings
@@ -86,7 +86,7 @@ def sentences(estimates: Estimates) -> list[str]:
                 f"{equal} samples share the {what} margin, {margin:.3g}; the atlas shows {SHOWN} "
                 "of them, drawn at random."
             )
-    errors = Errors.of(estimates)
+    errors = MarginErrors.of(estimates)
     told.append(_on_errors(errors, estimates) if errors else "No distance is known for any sample.")
     if measured := _on_distances(estimates):
         told.append(measured)
@@ -109,7 +109,7 @@ def _on_distances(estimates: Estimates) -> str:
     return f"Half of the {len(found)} samples that were looked at are {half}.{wrong}"
 
 
-def _on_errors(errors: Errors, estimates: Estimates) -> str:
+def _on_errors(errors: MarginErrors, estimates: Estimates) -> str:
     out = {"wrong without noise": errors.wrong, "no noise found": errors.missing}
     left = ", ".join(f"{what} {count}" for what, count in out.items() if count)
     told = [
@@ -156,7 +156,7 @@ def _on_flips(estimates: Estimates) -> str:
     )
 
 
-def class_table(estimates: Estimates) -> Table:
+def margin_table(estimates: Estimates) -> Table:
     """One row a class: samples, the margins' quartiles, share at the cap, training accuracy."""
     labels, margins = np.array([row.label for row in estimates.rows]), estimates.margins
     right = np.array([row.label == row.prediction for row in estimates.rows])
@@ -173,7 +173,7 @@ def class_table(estimates: Estimates) -> Table:
     return Table(columns, tuple(rows), caption)
 
 
-def pictures(ids: Sequence[int], samples: Array) -> dict[int, Array]:
+def atlas_images(ids: Sequence[int], samples: Array) -> dict[int, Array]:
     """Samples (M, C, *dims) in 0..1 as images by id, in order; of volumes the middle slice.
 
     Empty where samples have fewer than two dimensions.

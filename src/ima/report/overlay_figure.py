@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ima.report import style
-from ima.report.overlays import Named, Slice, compose, dice_told, pick, radii, swatch
+from ima.report.overlays import (
+    NamedOverlays,
+    Slice,
+    compose,
+    dice_told,
+    pick_slices,
+    slice_radii,
+    swatch,
+)
 from ima.report.words import under
 
 if TYPE_CHECKING:
@@ -21,7 +29,7 @@ HEAD = ("without noise", "with noise")
 
 
 def overlays_figure(
-    networks: Sequence[Named],
+    networks: Sequence[NamedOverlays],
     *,
     norm: str,
     eps: float | None = None,
@@ -39,9 +47,9 @@ def overlays_figure(
     """
     if not all(found for _, found in networks):
         return None
-    known = radii(networks)
+    known = slice_radii(networks)
     radius = eps if eps is not None else known[len(known) // 2] if known else 0.0
-    rows = pick(networks, radius, within)[:slices]
+    rows = pick_slices(networks, radius, within)[:slices]
     if not rows:
         return None
     noise = f"Noise of size at most {radius:g} ({style.norm_name(norm)})"

@@ -46,12 +46,12 @@ ARRAYS = {
 """The arrays of an overlays.npz: what they hold one of, and the kind of numbers or text."""
 
 Labels: TypeAlias = NDArray[np.uint8]
-Named: TypeAlias = tuple[str, Mapping[str, Any]]
+NamedOverlays: TypeAlias = tuple[str, Mapping[str, Any]]
 """A network's label, and the arrays of its overlays.npz."""
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class SliceView:
     """What one network makes of a slice.
 
     noisy: (H, W), in the units of the clean one; before, after: (H, W), the predictions without and
@@ -79,19 +79,19 @@ class Slice:
     clean: Array
     truth: Labels
     classes: tuple[str, ...]
-    views: tuple[View, ...]
+    views: tuple[SliceView, ...]
 
     @property
     def factor(self) -> float:
         """The round factor that makes the noise of all views visible."""
         return noise_factor([self.noise(view) for view in self.views])
 
-    def noise(self, view: View) -> Array:
+    def noise(self, view: SliceView) -> Array:
         """(H, W), the noise against a network, on the image's gray scale of 0..1."""
         low, high = self._window()
         return (view.noisy - self.clean) / (high - low)
 
-    def composed(self, view: View) -> tuple[NDArray[np.uint8], ...]:
+    def composed(self, view: SliceView) -> tuple[NDArray[np.uint8], ...]:
         """What is drawn of a view: both predictions, the noise enlarged, and the noisy image."""
         noise = (0.5 + self.factor * self.noise(view)).clip(0, 1)
         noisy, clean = self.gray(view.noisy), self.gray(self.clean)
@@ -109,7 +109,7 @@ class Slice:
         return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def read(path: Path, classes: int) -> dict[str, Any]:
+def read_overlays(path: Path, classes: int) -> dict[str, Any]:
     """The arrays of an overlays.npz for so many classes; ValueError for any other file."""
     try:
         found = read_arrays(path)
@@ -129,13 +129,13 @@ def read(path: Path, classes: int) -> dict[str, Any]:
     return found
 
 
-def radii(networks: Sequence[Named]) -> list[float]:
+def slice_radii(networks: Sequence[NamedOverlays]) -> list[float]:
     """The noise radii for which all networks have a slice in common, ascending."""
     known = sorted({float(eps) for _, found in networks for eps in found["eps"]})
-    return [eps for eps in known if pick(networks, eps)]
+    return [eps for eps in known if pick_slices(networks, eps)]
 
 
-def pick(networks: Sequence[Named], eps: float, within: str = "") -> list[Slice]:
+def pick_slices(networks: Sequence[NamedOverlays], eps: float, within: str = "") -> list[Slice]:
     """The slices that all networks keep at a radius, in the order of the first one's file.
 
     Only those of one image, under the same attack. within: said behind a slice's number, where it
@@ -198,7 +198,7 @@ def swatch(label: int) -> NDArray[np.uint8]:
     return rgb.round().astype(np.uint8)
 
 
-def look(label: int) -> str:
+def colour_told(label: int) -> str:
     """The colour and the outline of a foreground class in words."""
     name = tuple(COLOURS.values())[(label - 1) % len(COLOURS)]
     return f"{name}, {'dashed' if _dashed(label) else 'solid'} outline"
@@ -230,8 +230,8 @@ def _alike(one: Mapping[str, Any], first: int, other: Mapping[str, Any], row: in
     return bool(np.allclose(mine[inside], others[inside], atol=most))
 
 
-def _view(label: str, found: Mapping[str, Any], row: int, inside: NDArray[np.bool_]) -> View:
-    return View(
+def _view(label: str, found: Mapping[str, Any], row: int, inside: NDArray[np.bool_]) -> SliceView:
+    return SliceView(
         label,
         _cut(found["noisy"][row], inside).astype(np.float64),
         _cut(found["predicted_clean"][row], inside),

@@ -31,10 +31,10 @@ SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 RADII = ("chosen", "drawn", "worst")
 """Kinds of noise whose size is a radius."""
 
-Key: TypeAlias = tuple[str, float]
+NoiseKey: TypeAlias = tuple[str, float]
 """An attack and its radius, 0 for none; for white noise the amplitude."""
 
-WITHOUT: Key = (CLEAN, 0.0)
+WITHOUT: NoiseKey = (CLEAN, 0.0)
 """No noise."""
 
 
@@ -82,20 +82,20 @@ class Score:
         return replace(self, mean=1 - self.mean, interval=(1 - high, 1 - low))
 
 
-Scores: TypeAlias = Mapping[Key, Score]
+Scores: TypeAlias = Mapping[NoiseKey, Score]
 """By attack and noise radius, clean first, white noise last."""
 
 Seeds: TypeAlias = Sequence[Results]
 """The results of one network, one for each seed."""
 
-Rows: TypeAlias = tuple[Results, NDArray[np.intp], NDArray[np.float64]]
+Measured: TypeAlias = tuple[Results, NDArray[np.intp], NDArray[np.float64]]
 """Some rows of one seed: the results, the rows' places, and the values (n, K) there."""
 
 
 def scores(seeds: Seeds) -> Scores:
     """What noise leaves of one network, by attack and radius."""
     cleans = {number: results.mean() for number, results in enumerate(seeds)}
-    found: dict[Key, Score] = {}
+    found: dict[NoiseKey, Score] = {}
     for key in dict.fromkeys(key for results in seeds for key in results.keys):
         having = {i: r for i, r in enumerate(seeds) if len(r.at(*key))}
         with_key = list(having.values())
@@ -110,7 +110,7 @@ def scores(seeds: Seeds) -> Scores:
 
 def part_scores(seeds: Seeds, attack: str, eps: float) -> dict[str, Score]:
     """The same of every part, by its name, over the samples in which it counts."""
-    found: dict[str, list[Rows]] = {}
+    found: dict[str, list[Measured]] = {}
     for results in seeds:
         places = results.at(attack, eps)
         values = results.parts(places)
@@ -122,7 +122,7 @@ def part_scores(seeds: Seeds, attack: str, eps: float) -> dict[str, Score]:
     return {name: score(rows) for name, rows in found.items()}
 
 
-def score(seeds: Sequence[Rows]) -> Score:
+def score(seeds: Sequence[Measured]) -> Score:
     """The score of some rows of each seed."""
     first = seeds[0][0]
     measure = first.settings.measure
@@ -157,7 +157,7 @@ def flipped(seeds: Seeds, white: str) -> Score | None:
     return score(known).lost() if known else None
 
 
-def keys_of(all_scores: Iterable[Scores]) -> list[Key]:
+def keys_of(all_scores: Iterable[Scores]) -> list[NoiseKey]:
     """Attacks and radii of all networks: clean first, the worst case behind what it sums up."""
     found = {key: one for of_one in all_scores for key, one in of_one.items()}
     attacks = list(dict.fromkeys(attack for attack, _ in found))
@@ -166,12 +166,12 @@ def keys_of(all_scores: Iterable[Scores]) -> list[Key]:
     return sorted(found, key=lambda key: (order.index(key[0]), key[1]))
 
 
-def radial(all_scores: Sequence[Scores]) -> list[Key]:
+def radial(all_scores: Sequence[Scores]) -> list[NoiseKey]:
     """Those of noise whose size is a radius."""
-    return [key for key in keys_of(all_scores) if kind_of(key[0], all_scores) in RADII]
+    return [key for key in keys_of(all_scores) if noise_kind(key[0], all_scores) in RADII]
 
 
-def kind_of(attack: str, all_scores: Sequence[Scores]) -> str:
+def noise_kind(attack: str, all_scores: Sequence[Scores]) -> str:
     """The kind of an attack's noise; "" where none ran."""
     kinds = (
         one.kind for of_one in all_scores for (name, _), one in of_one.items() if name == attack
@@ -189,7 +189,7 @@ def radii_of(all_scores: Sequence[Scores], attack: str = "") -> list[float]:
     return sorted({eps for name, eps in radial(all_scores) if attack in ("", name)})
 
 
-def few(radii: Sequence[float], most: int = MOST) -> list[float]:
+def few_radii(radii: Sequence[float], most: int = MOST) -> list[float]:
     """Those radii that are spoken of: all, or the ends and one between."""
     if len(radii) <= most:
         return list(radii)
@@ -199,7 +199,7 @@ def few(radii: Sequence[float], most: int = MOST) -> list[float]:
 def drawn(attack: str, all_scores: Sequence[Scores]) -> bool:
     """Whether an attack's noise is drawn at random, not chosen; the worst case of draws is."""
     parts = [a for a in attacks_of(all_scores) if a != WORST] if attack == WORST else [attack]
-    return bool(parts) and all(kind_of(part, all_scores) == "drawn" for part in parts)
+    return bool(parts) and all(noise_kind(part, all_scores) == "drawn" for part in parts)
 
 
 def chosen(all_scores: Sequence[Scores]) -> list[str]:
@@ -208,7 +208,7 @@ def chosen(all_scores: Sequence[Scores]) -> list[str]:
     return [attack for attack in attacks if not drawn(attack, all_scores)] or attacks
 
 
-def full(of_one: Scores) -> set[Key]:
+def complete(of_one: Scores) -> set[NoiseKey]:
     """The attacks and radii that every seed has; the worst case where every seed has its parts."""
     seeds = seeds_of(of_one)
     noisy = [(key, of_one[key].seeds == seeds) for key in radial([of_one])]
@@ -224,7 +224,7 @@ def headline(all_scores: Sequence[Scores]) -> str:
     every network has, if there are such.
     """
     order = sorted(chosen(all_scores), key=lambda attack: attack != WORST)
-    common = [{attack for attack, _ in full(of_one)} for of_one in all_scores]
+    common = [{attack for attack, _ in complete(of_one)} for of_one in all_scores]
     alike = len({frozenset(attacks_of([of_one])) for of_one in all_scores}) == 1
     shared = [a for a in order if all(a in one for one in common) and (alike or a != WORST)]
     return next(iter([*shared, *order]), "")
@@ -235,8 +235,8 @@ def radii_told(all_scores: Sequence[Scores], attack: str) -> list[float]:
 
     Where no seeds have one in common, any.
     """
-    common = {eps for of_one in all_scores for name, eps in full(of_one) if name == attack}
-    return few(sorted(common) or radii_of(all_scores, attack))
+    common = {eps for of_one in all_scores for name, eps in complete(of_one) if name == attack}
+    return few_radii(sorted(common) or radii_of(all_scores, attack))
 
 
 def lacking(one: Score, of_one: Scores) -> str:
@@ -255,7 +255,7 @@ def average(of_one: Scores, all_scores: Sequence[Scores]) -> float:
     keys = [
         key
         for key in keys_of(all_scores)
-        if key[0] == CLEAN or kind_of(key[0], all_scores) == "chosen"
+        if key[0] == CLEAN or noise_kind(key[0], all_scores) == "chosen"
     ]
     return float(np.mean([of_one[key].mean if key in of_one else math.nan for key in keys]))
 

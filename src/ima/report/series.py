@@ -41,7 +41,7 @@ def _points(of_one: Scores, attack: str, radii: Sequence[float]) -> tuple[Array,
     return means, spread
 
 
-def sweep(rows: Sequence[tuple[float, Seeds]], attack: str, *, mean: bool) -> list[Series]:
+def sweep_lines(rows: Sequence[tuple[float, Seeds]], attack: str, *, mean: bool) -> list[Series]:
     """What is left over a swept option, one series without noise and one a noise radius.
 
     rows: the option's value, and the results with it; mean: add the geometric mean of them all.

@@ -97,7 +97,7 @@ class Source:
         return replace(self, results=found)
 
 
-def find(path: Path) -> list[Path]:
+def find_sources(path: Path) -> list[Path]:
     """What a path names: a run, a results file, a folder of results, or all that lie below it.
 
     Raises FileNotFoundError where there are no results.
@@ -117,8 +117,8 @@ def find(path: Path) -> list[Path]:
     return sorted([*evaluated, *others])
 
 
-def read(path: Path, label: str = "") -> Source:
-    """The network of a run, of a folder of results, or of a results file; errors as of `find`.
+def read_source(path: Path, label: str = "") -> Source:
+    """The network of a run, of a folder of results, or of a file; errors as of `find_sources`.
 
     label: what it is called; what its files say if empty. Raises ValueError also for damaged
     files, and for checks and distances of another evaluation.
@@ -168,7 +168,9 @@ def _with_files(source: Source, folder: Path) -> Source:
     return replace(
         source,
         examples=examples,
-        overlays=overlays.read(slices, len(source.main.classes)) if slices.exists() else {},
+        overlays=overlays.read_overlays(slices, len(source.main.classes))
+        if slices.exists()
+        else {},
         checks=None if checked is None else _scrubbed(checked),
         distances=measured,
     )

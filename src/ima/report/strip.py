@@ -18,7 +18,7 @@ HEADS, CAPTION, BETWEEN, GAP = 0.26, 0.24, 0.1, 0.16  # inches
 
 
 @dataclass(frozen=True)
-class Strip:
+class StripLayout:
     """Where everything goes, in inches.
 
     image_width, image_height: of one image.
@@ -43,7 +43,7 @@ class Strip:
         return HEADS + self.rows * (self.image_height + CAPTION + BETWEEN) - BETWEEN
 
 
-def plan(clean: Array, rows: Sequence[ExampleRow], norm: str, side: float) -> Strip:
+def plan_strip(clean: Array, rows: Sequence[ExampleRow], norm: str, side: float) -> StripLayout:
     """The layout for images whose longer side is `side` inches."""
     high, wide = clean.shape[:2]
     scale = side / max(high, wide)
@@ -56,7 +56,7 @@ def plan(clean: Array, rows: Sequence[ExampleRow], norm: str, side: float) -> St
             _radius(row, norm),
         )
     ]
-    return Strip(
+    return StripLayout(
         image_width=wide * scale,
         image_height=high * scale,
         pitch=max(wide * scale, *captions) + GAP,
@@ -72,7 +72,7 @@ def side_for(height: float, rows: int) -> float:
 
 def draw_strip(
     panel: Figure | SubFigure,
-    strip: Strip,
+    strip: StripLayout,
     clean: Array,
     truth: str,
     rows: Sequence[ExampleRow],

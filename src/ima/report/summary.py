@@ -8,32 +8,32 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ima.evaluation.remarks import united
+from ima.evaluation.remarks import capital, united
 from ima.evaluation.results import CLEAN, WORST, Results
 from ima.measures import Measure
 from ima.report.cells import Average, Cell, Table
 from ima.report.entries import check_comparable
 from ima.report.scores import (
     WITHOUT,
-    Key,
+    NoiseKey,
     Score,
     Scores,
     Seeds,
     average,
     keys_of,
-    kind_of,
     lacking,
+    noise_kind,
     part_scores,
     scores,
     seeds_of,
 )
 from ima.report.style import norm_name
-from ima.report.words import attack_name, capital, convention, counted, sized
+from ima.report.words import attack_name, convention, counted, sized
 
 Rows = Sequence[tuple[str, Seeds]]
 """Labels, and the results of each network, one for each seed; none where training diverged."""
 
-Found = Sequence[tuple[str, Scores]]
+NamedScores = Sequence[tuple[str, Scores]]
 
 ALL, AVERAGE = "clean, all {}", "average"
 """Columns: over samples that hold every part, and the mean of others."""
@@ -62,27 +62,15 @@ def results_table(rows: Rows, note: str = "") -> Table:
     """
     check_rows(rows)
     first, found = _first(rows), [(label, scores(seeds)) for label, seeds in rows]
-    measure = first.settings.measure
-    columns = columns_of(found, rows)
+    columns = score_columns(found, rows)
     lines = zip(*(column.cells for column in columns), strict=True)
     body = tuple((label, *cells) for (label, _), cells in zip(rows, lines, strict=True))
     blocks = [column.block for column in columns]
     # The average stands with the last attack.
     blocks[-1] = blocks[-1] or blocks[-2:][0]
-    defined = f"{measure.defined}; noise" if measure.defined else "Noise"
-    said = [f"{defined} in {norm_name(first.norm)}, n = {counts(rows)}."]
-    if text := convention(first):
-        said.append(f"Convention: {text}.")
-    heads = [column.head for column in columns]
-    said += [
-        f"“{h}” counts only samples {holding(first)}."
-        for h in heads
-        if h == ALL.format(measure.parts)
-    ]
-    if AVERAGE in heads:
-        said.append(f"“{AVERAGE}” is {AVERAGED}.")
-    caption = " ".join(filter(None, [*said, *noise_told(rows), note, *doubts(rows)]))
-    return Table(("method", *heads), body, caption, tuple(blocks))
+    where = f"Noise in {norm_name(first.norm)}, n = {counts(rows)}."
+    caption = " ".join(filter(None, [where, *notes(rows), note, *row_remarks(rows)]))
+    return Table(("method", *(c.head for c in columns)), body, caption, tuple(blocks))
 
 
 @dataclass(frozen=True)
@@ -94,7 +82,7 @@ class Column:
     cells: Sequence[Average]
 
 
-def columns_of(found: Found, rows: Rows, *, page: bool = False) -> list[Column]:
+def score_columns(found: NamedScores, rows: Rows, *, page: bool = False) -> list[Column]:
     """Clean, each attack at each radius, and the means where there are some.
 
     rows: whose scores these are; page: heads as people write them, and no cell is absent because
@@ -105,7 +93,7 @@ def columns_of(found: Found, rows: Rows, *, page: bool = False) -> list[Column]:
     columns: list[Column] = []
     for key in keys_of(all_scores):
         # What white noise flips is told apart.
-        if measure.binary and kind_of(key[0], all_scores) == "white":
+        if measure.binary and noise_kind(key[0], all_scores) == "white":
             continue
         cells = [cell_of(of_one.get(key), of_one, measure, page=page) for of_one in all_scores]
         block = key[0] if key != WITHOUT else ""
@@ -122,17 +110,17 @@ def columns_of(found: Found, rows: Rows, *, page: bool = False) -> list[Column]:
 
 
 def class_table(
-    rows: Rows, most: int | None = None, keys: Sequence[Key] = (), *, page: bool = False
+    rows: Rows, most: int | None = None, keys: Sequence[NoiseKey] = (), *, page: bool = False
 ) -> Table | None:
     """A line for each class, or part, of each network; None where there are fewer than two.
 
     most: so many lines, those that noise breaks most; keys: attacks and radii, all if empty; page:
-    as in `columns_of`.
+    as in `score_columns`.
     """
     check_rows(rows)
     first, known = _first(rows), [(label, seeds) for label, seeds in rows if seeds]
     measure, all_scores = first.settings.measure, [scores(seeds) for _, seeds in known]
-    keys = keys or [k for k in keys_of(all_scores) if kind_of(k[0], all_scores) != "white"]
+    keys = keys or [k for k in keys_of(all_scores) if noise_kind(k[0], all_scores) != "white"]
     names: dict[str, None] = {}
     lines: list[tuple[Cell, ...]] = []
     for (label, seeds), of_one in zip(known, all_scores, strict=True):
@@ -152,7 +140,7 @@ def class_table(
     caption += f": the {len(lines)} lowest of {total}" if len(lines) < total else ""
     heads = (measure.part, "n", *(column_of(key, rows, page=page) for key in keys))
     blocks = ("", "", *(attack for attack, _ in keys[1:]))
-    said = caption if page else " ".join([f"{caption}.", *doubts(rows)])
+    said = caption if page else " ".join([f"{caption}.", *row_remarks(rows)])
     return Table(heads, tuple(lines), said, blocks)
 
 
@@ -168,7 +156,7 @@ def cell_of(one: Score | None, of_one: Scores, measure: Measure, *, page: bool) 
     return Average(one.mean, one.std, one.seeds, one.measure, small)
 
 
-def column_of(key: Key, rows: Rows, *, page: bool = False) -> str:
+def column_of(key: NoiseKey, rows: Rows, *, page: bool = False) -> str:
     """An attack and its radius, or the amplitudes of white noise, as a table's column."""
     attack, eps = key
     every = [results for _, seeds in rows for results in seeds]
@@ -182,35 +170,41 @@ def unit_told(measure: Measure) -> str:
     return " in percent" if measure.percent else ", 0 to 1"
 
 
-def holding(results: Results) -> str:
-    """Which samples hold every part."""
-    return f"whose truth holds every {results.settings.measure.part}"
-
-
 def counts(rows: Rows) -> str:
     """How many samples were tested, such as `540 test samples`."""
     return " or ".join(dict.fromkeys(counted(r) for _, seeds in rows for r in seeds))
 
 
-def noise_told(rows: Rows) -> list[str]:
-    """What the worst case and white noise are, where they are no shares of right samples."""
-    results = [r for _, seeds in rows for r in seeds]
-    measure, said = results[0].settings.measure, list[str]()
+def notes(rows: Rows) -> list[str]:
+    """What the numbers are where they are no shares of right samples, as sentences."""
+    first, results = _first(rows), [r for _, seeds in rows for r in seeds]
+    measure, said = first.settings.measure, list[str]()
+    if measure.defined:
+        said.append(f"{measure.defined}.")
+    if text := convention(first):
+        said.append(f"Convention: {text}.")
+    if "present" in first.columns:
+        all_parts = ALL.format(measure.parts)
+        said.append(f"“{all_parts}” counts only samples whose truth holds every {measure.part}.")
     if measure.binary:
         return said
+    said.append(f"“{AVERAGE}” is {AVERAGED}.")
     if any(WORST in r.attacks for r in results):
-        text = (
-            "The worst case takes for each sample the attack that leaves the lowest "
-            f"{measure.name} of the sample"
-        )
         parts = f"; its average over {measure.parts} may lie a little above one attack's"
-        said.append(text + (parts if measure.over == "parts" else "") + ".")
+        said.append(
+            "The worst case takes for each sample the attack that leaves the lowest "
+            f"{measure.name} of the sample{parts if measure.over == 'parts' else ''}."
+        )
+    if any("drawn" in r.columns["kind"] for r in results):
+        said.append(
+            f"“noise” is the lowest {measure.name} of so many random points of at most that size."
+        )
     if any(r.white for r in results):
         said.append("White noise is uniform in ± the amplitude named, the worst of so many draws.")
     return said
 
 
-def doubts(rows: Rows) -> list[str]:
+def row_remarks(rows: Rows) -> list[str]:
     """What leaves the figures in doubt, as sentences."""
     return united(
         (label if len(rows) > 1 else "", r.remarks) for label, seeds in rows for r in seeds

@@ -33,11 +33,6 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def capital(text: str) -> str:
-    """The text with its first letter as at the start of a sentence."""
-    return text[:1].upper() + text[1:]
-
-
 def attack_name(attack: str) -> str:
     """An attack as people write it."""
     if attack == CLEAN:
@@ -122,7 +117,7 @@ def of_whole(results: Results) -> str:
     return f"; the {name} is that of the whole samples{kind}" if in_volumes(results) else ""
 
 
-def within(results: Results) -> str:
+def within_told(results: Results) -> str:
     """What a slice's number counts in, behind it, where that may be another than the case."""
     return " of the sample" if in_volumes(results) else ""
 
@@ -133,7 +128,8 @@ def told_cases(results: Sequence[Results]) -> str:
     if not counts or 0 in counts:
         return OWN
     numbers = " or ".join(map(str, dict.fromkeys(counts)))
-    return f"Intervals are over {numbers} cases, as the samples of one are alike."
+    plural = "" if numbers == "1" else "s"
+    return f"Intervals are over {numbers} case{plural}, as the samples of one are alike."
 
 
 def draws(name: str) -> str:

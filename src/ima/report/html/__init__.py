@@ -1,7 +1,7 @@
 """The page that says what noise breaks networks: one file that loads nothing, to send on.
 
-    from ima.report.html import make
-    make([Path("runs/digits")], Path("report.html"))
+    from ima.report.html import write_report
+    write_report([Path("runs/digits")], Path("report.html"))
 
 Also as Markdown and as JSON, by the name of the file. The same inputs give the same bytes.
 """
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 FORMS = (".html", ".md", ".json")
 
 
-def make(runs: Sequence[Path], out: Path) -> None:
+def write_report(runs: Sequence[Path], out: Path) -> None:
     """Write the page of run folders, folders of runs, and results files.
 
     Raises FileNotFoundError for runs without results; ValueError for damaged files, for runs that
     differ in what was measured, norm or data, and for a name that does not end in .html, .md or
     .json.
     """
-    from ima.report.entries import read
+    from ima.report.entries import read_entries
 
     _check(out)
-    _save(read(runs), out)
+    _save(read_entries(runs), out)
 
 
-def write(out: Path, sources: Sequence[Source]) -> None:
+def write_sources(out: Path, sources: Sequence[Source]) -> None:
     """Write the page of networks whose files are read already."""
     from ima.report.entries import group
 
@@ -46,22 +46,25 @@ def write(out: Path, sources: Sequence[Source]) -> None:
 def write_page(results: Results, path: str | Path, *, title: str = "") -> None:
     """Write the page of one evaluation: what noise breaks the network, whole in one file.
 
-    Parameters
-    ----------
-    results:
-        Of `evaluate`, whatever the task.
-    path:
-        Its name ends in .html, or in .md or .json for the same content in those forms.
-    title:
-        What the network is called on the page; what the results say, or "the network" if empty.
+    results: of `ima.evaluate`, whatever the task.
+    path: its name ends in .html, or in .md or .json for the same content in those forms.
+    title: what the network is called; empty: what the results say, or "the network".
 
     Raises ValueError for another name, and for results without a clean pass.
 
+    >>> import ima, pathlib, tempfile, torch
+    >>> x, y = torch.rand(6, 2), torch.arange(6) % 3
+    >>> data = torch.utils.data.TensorDataset(x, y)
+    >>> results = ima.evaluate(torch.nn.Linear(2, 3), data, 0.1, "pgd-2")
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "page.md"
+    >>> ima.write_page(results, path, title="my network")
+    >>> path.read_text(encoding="utf-8").splitlines()[0]
+    '# What noise breaks my network'
     """
     from ima.report.sources import TRAINER, Source
 
     label = title or results.settings.label.removeprefix(TRAINER) or "the network"
-    write(Path(path), [Source(label, {"results": results})])
+    write_sources(Path(path), [Source(label, {"results": results})])
 
 
 def _check(out: Path) -> None:
@@ -72,13 +75,13 @@ def _check(out: Path) -> None:
 
 
 def _save(entries: Sequence[Entry], out: Path) -> None:
-    from ima.report.html.content import build
-    from ima.report.html.jsonform import to_json
-    from ima.report.html.render import to_html, to_markdown
+    from ima.report.html.content import build_page
+    from ima.report.html.jsonform import page_json
+    from ima.report.html.render import page_html, page_markdown
 
     form = out.suffix.lower()
     if form == ".json":
-        text = to_json(entries)
+        text = page_json(entries)
     else:
-        text = (to_html if form == ".html" else to_markdown)(build(entries))
+        text = (page_html if form == ".html" else page_markdown)(build_page(entries))
     write_text(out, text)

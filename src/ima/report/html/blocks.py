@@ -57,7 +57,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Picture:
+class PageImage:
     """One image: data URI, in words, caption below, head above; right, wrong or neither."""
 
     uri: str
@@ -74,17 +74,17 @@ class Strip:
     kind: ClassVar[str] = "strip"
     title: str
     heads: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Picture, ...]], ...]
+    rows: tuple[tuple[str, tuple[PageImage, ...]], ...]
     small: bool
     grid: Grid
 
 
 @dataclass(frozen=True)
-class Part:
+class OverlayPart:
     """Pictures that belong to one network, or to none of them, in rows of `across`."""
 
     label: str
-    pictures: tuple[Picture, ...]
+    pictures: tuple[PageImage, ...]
     across: int
 
 
@@ -94,13 +94,13 @@ class Overlay:
 
     kind: ClassVar[str] = "overlay"
     title: str
-    keys: tuple[Picture, ...]
-    parts: tuple[Part, ...]
+    keys: tuple[PageImage, ...]
+    parts: tuple[OverlayPart, ...]
     grid: Grid
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckItem:
     """One trust check: state is raised, quiet or not run; said: the state in words."""
 
     title: str
@@ -117,11 +117,11 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Checks:
+class CheckList:
     """The checks of one network."""
 
     kind: ClassVar[str] = "checks"
-    checks: tuple[Check, ...]
+    checks: tuple[CheckItem, ...]
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Code:
     text: str
 
 
-Block: TypeAlias = Grid | Prose | Heading | Chart | Strip | Overlay | Checks | Code
+Block: TypeAlias = Grid | Prose | Heading | Chart | Strip | Overlay | CheckList | Code
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def over_noise(
         return _svg(figure)
 
 
-def margins(history: MarginHistory, norm: str) -> str:
+def margins_svg(history: MarginHistory, norm: str) -> str:
     """How the margins spread over the epochs, and their last histogram beside it."""
     from matplotlib.figure import Figure
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ima.evaluation import checks_results as results
 from ima.measures import ACCURACY, Measure
-from ima.report.html.blocks import Block, Check, Checks, Heading, Prose
+from ima.report.html.blocks import Block, CheckItem, CheckList, Heading, Prose
 
 NONE = (
     "No trust checks were run. They look for signs that attacks were weaker than they could be, "
@@ -31,7 +31,7 @@ def checks_of(
             blocks.append(Heading(label))
         # What is raised must not be looked for among what is not.
         order = sorted(checks.checks, key=lambda check: not check.tripped)
-        blocks.append(Checks(tuple(map(_check, order))))
+        blocks.append(CheckList(tuple(map(_check, order))))
     if not blocks:
         return (Prose(NONE),)
     text = f"Each check looks for a sign that the {measure.name} with noise is too high to be true."
@@ -54,10 +54,10 @@ def left_out(label: str, checks: results.Checks, which: str) -> Prose:
     )
 
 
-def _check(found: results.Check) -> Check:
+def _check(found: results.Check) -> CheckItem:
     lines = tuple(f"{_words(key)}: {_plain(value)}" for key, value in found.evidence.items())
     state = STATES[found.tripped]
-    return Check(found.title, state, found.sentence, lines, found.means, found.do)
+    return CheckItem(found.title, state, found.sentence, lines, found.means, found.do)
 
 
 def _words(key: str) -> str:

@@ -8,29 +8,29 @@ from collections.abc import Sequence
 import numpy as np
 
 from ima.evaluation.distances import NONE
-from ima.evaluation.remarks import united
+from ima.evaluation.remarks import capital, united
 from ima.evaluation.results import CLEAN
 from ima.measures import ABSENT, ACCURACY
 from ima.report.entries import Entry, data_name
 from ima.report.html import charts
 from ima.report.html.blocks import Block, Chart, Grid, Page, Prose, Section
 from ima.report.html.checks import checks_of, left_out
-from ima.report.html.grids import class_tables, measure_of, tables
+from ima.report.html.grids import class_tables, measure_of, score_tables
 from ima.report.html.provenance import how_measured
 from ima.report.html.slices import slices_of
 from ima.report.html.strips import strips_of
-from ima.report.html.verdict import doubts, said, sentences, tiles
+from ima.report.html.verdict import remarks_on, tiles, verdict_of
 from ima.report.scores import SHARES, WITHOUT, attacks_of, enough, headline, radii_of
 from ima.report.scrub import scrub
 from ima.report.series import margin_history
 from ima.report.style import norm_name
-from ima.report.words import attack_name, capital, under
+from ima.report.words import attack_name, under
 
 ROWS = 12
 """So many epochs stand in the table under a picture of margins."""
 
 
-def build(entries: Sequence[Entry]) -> Page:
+def build_page(entries: Sequence[Entry]) -> Page:
     """The page of some networks, the same on every call."""
     name = capital(measure_of(entries).name)
     sections = [
@@ -44,7 +44,7 @@ def build(entries: Sequence[Entry]) -> Page:
     ]
     return Page(
         _title(entries),
-        sentences(entries),
+        verdict_of(entries),
         tiles(entries),
         tuple(section for section in sections if section.blocks),
     )
@@ -77,7 +77,12 @@ def _title(entries: Sequence[Entry]) -> str:
 
 def _accuracy(entries: Sequence[Entry]) -> tuple[Block, ...]:
     curves = (_curves(entries),) if radii_of([one.scores for one in entries]) else ()
-    return (*said(doubts(entries)), *curves, *tables(entries), *class_tables(entries))
+    return (
+        *map(Prose, remarks_on(entries)),
+        *curves,
+        *score_tables(entries),
+        *class_tables(entries),
+    )
 
 
 def _curves(entries: Sequence[Entry]) -> Chart:
@@ -149,7 +154,7 @@ def _distances(entries: Sequence[Entry]) -> tuple[Block, ...]:
     grid = Grid(f"Sizes of noise ({norm_name(norm)}) that suffice", columns, rows)
     remarks = united((label if len(entries) > 1 else "", d.remarks) for label, d in found)
     blocks: list[Block] = [
-        *said(remarks),
+        *map(Prose, remarks),
         Chart(title, about, charts.over_noise(lines, norm, steps=True, end=end), grid),
     ]
     for label, d in found:
@@ -202,5 +207,5 @@ def _margins(entries: Sequence[Entry]) -> tuple[Block, ...]:
             ("epoch", f"median ({norm_name(norm)})", "in the last bin"),
             rows,
         )
-        blocks.append(Chart(title, about, charts.margins(history, norm), grid))
+        blocks.append(Chart(title, about, charts.margins_svg(history, norm), grid))
     return tuple(blocks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import groupby
 
+from ima.evaluation.remarks import capital
 from ima.evaluation.results import CLEAN
 from ima.measures import ABSENT, Measure
 from ima.report.cells import Average, Cell, best_of
@@ -15,7 +16,6 @@ from ima.report.scores import (
     Score,
     flipped,
     headline,
-    kind_of,
     lacking,
     part_scores,
     radial,
@@ -25,19 +25,16 @@ from ima.report.scores import (
 from ima.report.sources import WEIGHTS
 from ima.report.style import norm_name
 from ima.report.summary import (
-    AVERAGE,
-    AVERAGED,
     MOST,
     Rows,
     class_table,
     column_of,
-    columns_of,
     counts,
-    holding,
-    noise_told,
+    notes,
+    score_columns,
     unit_told,
 )
-from ima.report.words import attack_name, capital, convention, draws, sized, told_cases
+from ima.report.words import attack_name, draws, sized, told_cases
 
 WIDEST = 7
 """So many columns of numbers fit beside each other."""
@@ -49,10 +46,10 @@ TITLES = {
 }
 
 
-def tables(entries: Sequence[Entry]) -> tuple[Block, ...]:
+def score_tables(entries: Sequence[Entry]) -> tuple[Block, ...]:
     """A table for each set of weights, the main one first, then what they mean."""
     # Networks are compared by their main weights, whichever these are.
-    made = _table(entries, rows_of(entries), {one.which for one in entries})
+    made = _table(entries, entry_rows(entries), {one.which for one in entries})
     for which in dict.fromkeys(w for one in entries for w in one.sources[0].results):
         others = [(one.label, one.results(which)) for one in entries if which != one.which]
         others = [(label, seeds) for label, seeds in others if seeds]
@@ -73,7 +70,7 @@ def class_tables(entries: Sequence[Entry]) -> tuple[Block, ...]:
     all_scores = [one.scores for one in entries]
     attack = headline(all_scores)
     keys = [WITHOUT, *((attack, eps) for eps in radii_told(all_scores, attack))]
-    table = class_table(rows_of(entries), MOST, keys, page=True)
+    table = class_table(entry_rows(entries), MOST, keys, page=True)
     if table is None:
         return ()
     cells = tuple(tuple(map(_two, row)) for row in table.rows)
@@ -91,7 +88,7 @@ def _two(cell: Cell, best: bool = False) -> str | Two:
     return cell if isinstance(cell, str) else Two(str(cell), cell.small, best)
 
 
-def rows_of(entries: Sequence[Entry]) -> Rows:
+def entry_rows(entries: Sequence[Entry]) -> Rows:
     """The networks as tables take them."""
     return [(one.label, one.main) for one in entries]
 
@@ -136,7 +133,7 @@ def _of_one(rows: Rows, caption: str) -> Grid:
 def _of_many(rows: Rows, caption: str) -> list[Grid]:
     """Networks in rows; several tables, each of whole attacks, where one would be too wide."""
     found = [(label, scores(seeds)) for label, seeds in rows]
-    clean, *others = columns_of(found, rows, page=True)
+    clean, *others = score_columns(found, rows, page=True)
     parts = [[clean]]
     for _, columns in groupby(sorted(others, key=lambda c: c.block != ""), lambda c: c.block):
         new = list(columns)
@@ -170,32 +167,14 @@ def _note(entries: Sequence[Entry]) -> str:
         if several
         else ""
     )
-    said: list[str] = []
-    if measure.binary:
-        said.append(
-            "A sample that is wrong without noise counts as wrong under every attack. Intervals: "
-            "95 %, Wilson; they say how much a test set of this size leaves open."
-        )
-    else:
-        if measure.defined:
-            said.append(f"{measure.defined}.")
-        if text := convention(results[0]):
-            said.append(f"The convention: {text}.")
-        if "present" in results[0].columns:
-            said.append(f"“All {measure.parts}” counts only samples {holding(results[0])}.")
-        if len(entries) > 1:
-            said.append(f"“{capital(AVERAGE)}” is {AVERAGED}.")
-        said += noise_told(rows_of(entries))
-        if any(kind_of(a, [one.scores]) == "drawn" for one in entries for a, _ in one.scores):
-            said.append(
-                f"“noise” is the lowest {measure.name} of so many random points of at most that "
-                "size."
-            )
-        said.append(
-            f"n = {counts(rows_of(entries))}. Intervals: 95 %, from how "
-            "much the cases differ; too narrow for few cases."
-        )
-    return " ".join([*said]) + spread + " " + told_cases(results)
+    said = [
+        "A sample that is wrong without noise counts as wrong under every attack. Intervals: 95 %, "
+        "Wilson; they say how much a test set of this size leaves open."
+        if measure.binary
+        else f"n = {counts(entry_rows(entries))}. Intervals: 95 %, from how much the cases differ; "
+        "too narrow for few cases."
+    ]
+    return " ".join([*notes(entry_rows(entries)), *said]) + spread + " " + told_cases(results)
 
 
 def _white(entries: Sequence[Entry]) -> tuple[Block, ...]:

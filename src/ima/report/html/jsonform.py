@@ -14,7 +14,7 @@ from ima import __version__
 from ima.evaluation.results import CLEAN
 from ima.evaluation.settings import Settings
 from ima.report.entries import Entry, data_name
-from ima.report.html.verdict import doubts, sentences
+from ima.report.html.verdict import remarks_on, verdict_of
 from ima.report.scores import (
     SHARES,
     WITHOUT,
@@ -32,7 +32,7 @@ STANDARD = "apgd-ce, apgd-t, fab-t, square"
 """The parts of AutoAttack that RobustBench means."""
 
 
-def to_json(entries: Sequence[Entry]) -> str:
+def page_json(entries: Sequence[Entry]) -> str:
     """The verdict, and for each network what noise leaves and how that came about.
 
     `robustbench`, where samples are right or wrong, holds one record a noise radius, as in
@@ -49,7 +49,7 @@ def to_json(entries: Sequence[Entry]) -> str:
         "format": "ima report 2",
         "ima": __version__,
         "measure": results[0].settings.measure.name,
-        "verdict": sentences(entries).replace("\u00a0", " "),
+        "verdict": verdict_of(entries).replace("\u00a0", " "),
         "convention": convention(results[0]),
         "intervals": told_cases(results),
         "networks": [_network(one) for one in entries],
@@ -81,7 +81,7 @@ def _network(entry: Entry) -> dict[str, Any]:
             for key in entry.scores
             for name, one in part_scores(entry.main, *key).items()
         ],
-        "remarks": doubts([entry]),
+        "remarks": remarks_on([entry]),
         "seeds": [_source(source) for source in entry.sources],
         "config": entry.config,
     }

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ima.evaluation.remarks import capital
 from ima.measures import Measure
 from ima.report.entries import Entry
 from ima.report.scores import WITHOUT, Score, radii_told
-from ima.report.words import called, capital, counted, listed
+from ima.report.words import called, counted, listed
 
 VISIBLE = 0.005
 """Shares that are nearer to each other are not told apart in words."""
 
-Found: TypeAlias = Sequence[tuple[str, Score]]
+LabelledScores: TypeAlias = Sequence[tuple[str, Score]]
 """Labels and what is left of these networks."""
 
 
@@ -23,13 +24,13 @@ def _seeds(score: Score) -> str:
     return f", mean of {score.seeds} seeds" if score.seeds > 1 else ""
 
 
-def _ends(found: Found) -> tuple[tuple[str, str], tuple[str, str]]:
+def _ends(found: LabelledScores) -> tuple[tuple[str, str], tuple[str, str]]:
     """Whose is the highest and the lowest, and how both are told."""
     best, least = max(found, key=lambda one: one[1].mean), min(found, key=lambda one: one[1].mean)
     return (best[0], best[1].told), (least[0], least[1].told)
 
 
-def _whose(found: Found, everyone: bool) -> str:
+def _whose(found: LabelledScores, everyone: bool) -> str:
     return "each of them" if everyone else listed([label for label, _ in found])
 
 
@@ -97,14 +98,14 @@ class Right:
             )
         return told
 
-    def span(self, found: Found, everyone: bool) -> str:
+    def span(self, found: LabelledScores, everyone: bool) -> str:
         """The lowest and the highest; everyone: these are all networks, with all seeds."""
         (best, high), (least, low) = _ends(found)
         if high == low:
             return f"{high} with {_whose(found, everyone)}"
         return f"between {low} with {least} and {high} with {best}"
 
-    def left(self, found: Found, everyone: bool) -> str:
+    def left(self, found: LabelledScores, everyone: bool) -> str:
         """What noise leaves right."""
         (best, high), (least, low) = _ends(found)
         whose = _whose(found, everyone)
@@ -160,14 +161,14 @@ class Graded(Right):
             f"; noise of size {eps:g}, to {score.told}{note}" for eps, score, note in more
         )
 
-    def span(self, found: Found, everyone: bool) -> str:
+    def span(self, found: LabelledScores, everyone: bool) -> str:
         """The lowest and the highest, with whose they are."""
         (best, high), (least, low) = _ends(found)
         if high != low and len(found) < 3:
             return f"{high} with {best} and {low} with {least}"
         return super().span(found, everyone)
 
-    def left(self, found: Found, everyone: bool) -> str:
+    def left(self, found: LabelledScores, everyone: bool) -> str:
         """What noise leaves of it."""
         article = "an" if self.measure.name[0] in "aeiou" else "a"
         return f"{article} {self.measure.name} of {self.span(found, everyone)}"

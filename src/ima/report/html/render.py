@@ -10,7 +10,7 @@ from ima import __version__
 from ima.report import tables
 from ima.report.html.blocks import (
     Chart,
-    Checks,
+    CheckList,
     Code,
     Grid,
     Heading,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _MARKDOWN = re.compile(r"([\\*_{}\[\]<>|~$&#])")
 
 
-def to_html(page: Page) -> str:
+def page_html(page: Page) -> str:
     """One file: no script, nothing loaded, styles and pictures inside."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -65,7 +65,7 @@ def _code(text: str) -> str:
     return Markup("").join(parts)
 
 
-def to_markdown(page: Page) -> str:
+def page_markdown(page: Page) -> str:
     """The same content in GitHub's Markdown; figures as their numbers."""
     lines = [f"# {_text(page.title)}", _text(page.verdict)]
     for section in page.sections:
@@ -87,14 +87,14 @@ def _block(block: Block) -> list[str]:
         return [f"### {_text(block.title)}", _text(block.about), _grid(block.grid)]
     if isinstance(block, Strip | Overlay):
         return [f"### {_text(block.title)}", _grid(block.grid)]
-    if isinstance(block, Checks):
+    if isinstance(block, CheckList):
         return ["\n".join(_check_lines(block))]
     assert isinstance(block, Code)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", block.text)), default=0))
     return [f"### {_text(block.title)}", f"{fence}yaml\n{block.text.rstrip()}\n{fence}"]
 
 
-def _check_lines(block: Checks) -> list[str]:
+def _check_lines(block: CheckList) -> list[str]:
     lines: list[str] = []
     for check in block.checks:
         lines.append(f"- **{_text(check.title)}: {check.said}.** {_text(check.sentence)}")

@@ -8,22 +8,22 @@ from typing import Any
 import numpy as np
 
 from ima.report.entries import Entry
-from ima.report.html.blocks import Block, Grid, Overlay, Part, Picture, Prose
+from ima.report.html.blocks import Block, Grid, Overlay, OverlayPart, PageImage, Prose
 from ima.report.html.png import png
 from ima.report.overlays import (
     Labels,
     Slice,
-    View,
+    SliceView,
+    colour_told,
     compose,
     dice_told,
-    look,
-    pick,
-    radii,
+    pick_slices,
+    slice_radii,
     swatch,
 )
-from ima.report.scores import few
+from ima.report.scores import few_radii
 from ima.report.style import norm_name
-from ima.report.words import of_whole, under, within
+from ima.report.words import of_whole, under, within_told
 
 
 def slices_of(entries: Sequence[Entry]) -> tuple[Block, ...]:
@@ -32,15 +32,15 @@ def slices_of(entries: Sequence[Entry]) -> tuple[Block, ...]:
     networks = [(e.label, next((s.overlays for s in e.sources if s.overlays), {})) for e in chosen]
     if not any(found for _, found in networks):
         return ()
-    known = radii(networks) if all(found for _, found in networks) else []
+    known = slice_radii(networks) if all(found for _, found in networks) else []
     if not known:
         return (Prose("The networks keep no slice of one image under one attack: none is shown."),)
     first = entries[0].main[0]
-    some = few(known)
+    some = few_radii(known)
     blocks: list[Block] = []
     taken: set[str] = set()
     for eps in some:
-        slices = pick(networks, eps, within(first))
+        slices = pick_slices(networks, eps, within_told(first))
         one = next((one for one in slices if one.name not in taken), slices[0])
         taken.add(one.name)
         blocks.append(_overlay(one, norm_name(first.norm)))
@@ -48,7 +48,7 @@ def slices_of(entries: Sequence[Entry]) -> tuple[Block, ...]:
     some_of = f" of {whose}, the first and the last of the networks" if len(entries) > 2 else ""
     text = (
         "A test slice with much foreground for each size of noise, and the predictions"
-        f"{some_of}, without noise and under {under(pick(networks, some[0])[0].attack)}. "
+        f"{some_of}, without noise and under {under(pick_slices(networks, some[0])[0].attack)}. "
         "The noise is multiplied by the factor above it; middle gray is no change"
         f"{of_whole(first)}."
     )
@@ -57,17 +57,17 @@ def slices_of(entries: Sequence[Entry]) -> tuple[Block, ...]:
 
 def _overlay(one: Slice, norm: str) -> Overlay:
     clean = one.gray(one.clean)
-    whole = Picture(png(compose(clean)), f"{one.name}: the image without noise", "", head="image")
-    truth = Picture(
+    whole = PageImage(png(compose(clean)), f"{one.name}: the image without noise", "", head="image")
+    truth = PageImage(
         png(compose(clean, one.truth)),
         f"{one.name}, the truth{_pixels(one.truth, one.classes)}",
         f"{int(_sizes(one.truth, one.classes).sum())} pixels",
         head="labelled",
     )
-    parts = [Part("Truth", (truth, whole), 1)]
-    parts += [Part(view.label, _pictures(one, view), 2) for view in one.views]
+    parts = [OverlayPart("Truth", (truth, whole), 1)]
+    parts += [OverlayPart(view.label, _pictures(one, view), 2) for view in one.views]
     keys = tuple(
-        Picture(png(swatch(label)), look(label), name)
+        PageImage(png(swatch(label)), colour_told(label), name)
         for label, name in enumerate(one.classes, start=1)
     )
     heads = ("", "Dice", *(f"{name}, pixels shown" for name in one.classes))
@@ -86,21 +86,21 @@ def _overlay(one: Slice, norm: str) -> Overlay:
     return Overlay(title, keys, tuple(parts), grid)
 
 
-def _pictures(one: Slice, view: View) -> tuple[Picture, ...]:
+def _pictures(one: Slice, view: SliceView) -> tuple[PageImage, ...]:
     before, after, noise, noisy = map(png, one.composed(view))
 
-    def predicted(uri: str, labels: Labels, dice: float, when: str) -> Picture:
+    def predicted(uri: str, labels: Labels, dice: float, when: str) -> PageImage:
         said = f"{one.name} {when}, prediction of {view.label}{_pixels(labels, one.classes)}"
         caption = f"Dice {dice_told(dice)}"
-        return Picture(uri, f"{said}; {caption}", caption, head=when)
+        return PageImage(uri, f"{said}; {caption}", caption, head=when)
 
     against, times = f"noise against {view.label}", f"{one.factor:g}"
     told = f"{one.name}: the {against}, times {times}; gray is none"
     return (
         predicted(before, view.before, view.dice_before, "without noise"),
         predicted(after, view.after, view.dice_after, "with noise"),
-        Picture(noise, told, "", head=f"noise × {times}"),
-        Picture(noisy, f"{one.name}: the image with {against}", "", head="image + noise"),
+        PageImage(noise, told, "", head=f"noise × {times}"),
+        PageImage(noisy, f"{one.name}: the image with {against}", "", head="image + noise"),
     )
 
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from ima.norm_names import known_norm
 from ima.report.entries import Entry
-from ima.report.examples import View, drawable, pick, radii
-from ima.report.html.blocks import Block, Grid, Picture, Prose, Strip
+from ima.report.examples import ExampleView, drawable, example_radii, pick_example
+from ima.report.html.blocks import Block, Grid, PageImage, Prose, Strip
 from ima.report.html.png import png
 from ima.report.inputs import Array
-from ima.report.scores import chosen, few
+from ima.report.scores import chosen, few_radii
 from ima.report.strip import noise_factor
 from ima.report.style import norm_name
 from ima.report.words import attack_name
@@ -43,10 +43,10 @@ def strips_of(entries: Sequence[Entry]) -> tuple[Block, ...]:
     norm = entries[0].main[0].norm
     shown: list[Block] = []
     taken: list[int] = []
-    for eps in few(radii(networks, attack), MOST if len(networks) <= 4 else FEW):
-        apart = pick(
+    for eps in few_radii(example_radii(networks, attack), MOST if len(networks) <= 4 else FEW):
+        apart = pick_example(
             networks, attack, eps, threshold, lambda b: any(b) and not all(b), taken
-        ) or pick(networks, attack, eps, threshold, any, taken)
+        ) or pick_example(networks, attack, eps, threshold, any, taken)
         if apart is not None:
             sample, views = apart
             taken.append(sample)
@@ -61,11 +61,11 @@ def strips_of(entries: Sequence[Entry]) -> tuple[Block, ...]:
     return (Prose(text), *shown)
 
 
-def _strip(sample: int, views: Sequence[View], eps: float, norm: str) -> Strip:
+def _strip(sample: int, views: Sequence[ExampleView], eps: float, norm: str) -> Strip:
     unit, known = norm_name(norm), known_norm(norm)
     factor = noise_factor([view.noisy - view.clean for view in views])
     truth = views[0].truth
-    drawn: list[tuple[str, tuple[Picture, ...]]] = []
+    drawn: list[tuple[str, tuple[PageImage, ...]]] = []
     numbers: list[tuple[str, ...]] = []
     for view in views:
         noise = view.noisy - view.clean
@@ -75,7 +75,9 @@ def _strip(sample: int, views: Sequence[View], eps: float, norm: str) -> Strip:
         alt = f"Sample {sample} with noise against {view.label}"
         noisy = _picture(view.noisy, alt, view.after, view.right_after)
         alt = f"The noise against {view.label}, times {factor:g}; gray is none"
-        enlarged = Picture(_png(0.5 + factor * noise), alt, "".join(f"size {one}" for one in size))
+        enlarged = PageImage(
+            _png(0.5 + factor * noise), alt, "".join(f"size {one}" for one in size)
+        )
         drawn.append((view.label, (clean, enlarged, noisy)))
         numbers.append((view.label, f"{view.eps:g}", *size, view.before, view.after))
     measured = () if known is None else (f"size of the noise ({unit})",)
@@ -90,9 +92,9 @@ def _strip(sample: int, views: Sequence[View], eps: float, norm: str) -> Strip:
     )
 
 
-def _picture(image: Array, alt: str, prediction: str, right: bool) -> Picture:
+def _picture(image: Array, alt: str, prediction: str, right: bool) -> PageImage:
     said = f"{alt}: predicted {prediction}, which is {'right' if right else 'wrong'}"
-    return Picture(_png(image), said, prediction, "right" if right else "wrong")
+    return PageImage(_png(image), said, prediction, "right" if right else "wrong")
 
 
 def _png(image: Array) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ima.evaluation.remarks import united
 from ima.evaluation.results import CLEAN, WORST
 from ima.report.entries import Entry
-from ima.report.html.blocks import Prose, Tile
+from ima.report.html.blocks import Tile
 from ima.report.html.prose import words_of
 from ima.report.scores import (
     WITHOUT,
@@ -27,12 +27,12 @@ from ima.report.style import norm_name
 from ima.report.words import attack_name, listed, unit_of
 
 
-def sentences(entries: Sequence[Entry]) -> str:
+def verdict_of(entries: Sequence[Entry]) -> str:
     """The paragraph."""
     all_scores = [one.scores for one in entries]
     attack = headline(all_scores)
     # First: it is said of all that follows.
-    parts = doubts(entries)
+    parts = remarks_on(entries)
     parts.append(_of_one(entries[0], attack) if len(entries) == 1 else _of_many(entries, attack))
     parts += [_caution(entries, attack), _checked(entries)]
     return " ".join(part for part in parts if part)
@@ -47,7 +47,7 @@ def tiles(entries: Sequence[Entry]) -> tuple[Tile, ...]:
     attack = headline([one.scores])
     unit = norm_name(one.main[0].norm)
     noise = "random noise" if drawn(attack, [one.scores]) else "noise"
-    doubt = "; in doubt, see the remark" if doubts(entries) else ""
+    doubt = "; in doubt, see the remark" if remarks_on(entries) else ""
     found: list[Tile] = []
     for key in [WITHOUT, *((attack, eps) for eps in radii_told([one.scores], attack))]:
         if (score := one.scores.get(key)) is not None:
@@ -57,7 +57,7 @@ def tiles(entries: Sequence[Entry]) -> tuple[Tile, ...]:
     return tuple(found)
 
 
-def doubts(entries: Sequence[Entry]) -> list[str]:
+def remarks_on(entries: Sequence[Entry]) -> list[str]:
     """The remarks on all files of the entries, as sentences, each once."""
     return united(
         (entry.label if len(entries) > 1 else "", file.remarks)
@@ -66,11 +66,6 @@ def doubts(entries: Sequence[Entry]) -> list[str]:
         for file in (*source.results.values(), source.distances, source.own_checks)
         if file is not None
     )
-
-
-def said(remarks: Sequence[str]) -> tuple[Prose, ...]:
-    """The remarks as paragraphs."""
-    return tuple(map(Prose, remarks))
 
 
 def _lacking(score: Score, one: Entry) -> str:
