@@ -784,7 +784,7 @@ def test_an_evaluation_of_other_noise_or_samples_is_made_again(
     weights = place.trained(row) / "fold_0" / "checkpoint_final.pth"
     weights.parent.mkdir(parents=True)
     weights.write_text("weights")
-    known = {"file": digest(weights), "samples": 4, "total": 99, **told}
+    known: dict[str, Any] = {"file": digest(weights), "samples": 4, "total": 99, **told}
     settings = Made(norm="L2", measure=DICE, classes=("front",), **known)
     more = {"pixels": 9, "present": 1, "dice_front": 0.5}
     rows = [

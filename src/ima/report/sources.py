@@ -159,10 +159,10 @@ def _with_files(source: Source, folder: Path) -> Source:
     measured = Distances.from_csv(distances) if distances.exists() else None
     told = [one.settings for one in source.results.values()]
     if checked is not None:
-        check_same_evaluation(checks.name, checked.settings, told)
+        check_same_evaluation(str(checks), checked.settings, told)
     if measured is not None:
         # Distances stand beside the main weights' accuracies without saying whose they are.
-        check_same_evaluation(distances.name, measured.settings, told[:1])
+        check_same_evaluation(str(distances), measured.settings, told[:1])
     pictures, slices = folder / "examples.npz", folder / "overlays.npz"
     examples = read_examples(pictures) if pictures.exists() else {}
     return replace(
