@@ -22,7 +22,7 @@ from torch.utils.data import TensorDataset
 from ima import Segmentation, evaluate
 from ima.evaluation import autoattack as module
 from ima.evaluation.attacks import find_attack
-from ima.evaluation.autoattack import describe, parts
+from ima.evaluation.autoattack import describe_parts, parts
 from ima.evaluation.lifted import layout
 from ima.evaluation.results import Results
 from ima.norms import L2, LINF, Norm, get_norm
@@ -91,9 +91,9 @@ def test_square_gets_a_layout_that_it_can_attack(
     assert layout(shape, norm) == expected
     if expected is None:
         assert SQUARE not in parts("autoattack+", 2, shape, norm)
-        assert "left out, samples too small: square" in describe("autoattack", 2, shape, norm)
+        assert "left out, samples too small: square" in describe_parts("autoattack", 2, shape, norm)
     else:
-        assert describe("autoattack", 2, shape, norm) == "apgd-ce, square"
+        assert describe_parts("autoattack", 2, shape, norm) == "apgd-ce, square"
 
 
 def test_autoattack_takes_no_number_of_steps() -> None:

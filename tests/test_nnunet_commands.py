@@ -42,7 +42,7 @@ from ima.nnunet.plans import with_batch_size
 from ima.nnunet.settings import CONFIG, KEYS, TRAINERS, Settings
 from ima.nnunet.steps import attack, results
 from ima.parent import PARENT
-from ima.training.refusal import ConfigError
+from ima.training.config_errors import ConfigError
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 REAL = Path(os.environ.get("IMA_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data")

@@ -45,7 +45,7 @@ NAMES = {
 @pytest.fixture(autouse=True)
 def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """nnU-Net finds the trainers in `own_trainers`; those that it imports are forgotten."""
-    from ima.mending import mend_torchvision
+    from ima.torchvision_compat import mend_torchvision
 
     mend_torchvision()
     for name in [name for name in os.environ if name.startswith("IMA_")]:

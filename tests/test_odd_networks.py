@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from ima import Segmentation, bpgd, ddn, evaluate, ifgsm, minimal, pgd
-from ima.attacks.walk import look
+from ima.attacks.walk import eval_forward
 from ima.evaluation import autoattack as library
 from ima.evaluation import bench, finders
 from ima.evaluation.checks import run_checks
@@ -138,7 +138,7 @@ def same(found: list[Any], expected: list[Any]) -> None:
 
 def labels(model: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
-        return look(model, x).argmax(1)
+        return eval_forward(model, x).argmax(1)
 
 
 @pytest.mark.parametrize("row", ODD.values(), ids=ODD.keys())
@@ -431,7 +431,7 @@ def test_networks_with_old_hooks_can_be_copied(kind: Callable[..., Any]) -> None
         model = Renormalised(kind)
         before(model)
         copy = deepcopy(copyable(model))
-        assert torch.equal(look(copy, x), look(model, x))
+        assert torch.equal(eval_forward(copy, x), eval_forward(model, x))
         model.train()(x).sum().backward()
         assert all(p.grad is not None for p in model.parameters())
 

@@ -21,7 +21,7 @@ from ima.budget import OutOfTime
 from ima.data import DATASETS, Part, Splits, load
 from ima.environments import data_told
 from ima.training.checkpoint import load_state, load_weights, save_state, save_weights
-from ima.training.lengths import lengths, told
+from ima.training.lengths import describe_lengths, lengths
 from ima.training.loop import fit
 from ima.training.measuring import measure_margins
 from ima.training.run import Run
@@ -396,7 +396,7 @@ def test_every_change_of_the_epochs_is_kept(tmp_path: Path) -> None:
     run = new(tmp_path / "run", "optimizer={schedule: cosine}", epochs=2)
     config = run.config()
     found = [[0, 2], [2, 5], [4, 3]]
-    assert told(found, config, None) == (
+    assert describe_lengths(found, config, None) == (
         "Begun for 2 epochs and lengthened to 5: the learning rates of the first 2 epochs followed "
         "the shorter schedule. Begun for 5 epochs and shortened to 3: the learning rates of the "
         "first 4 epochs followed the longer schedule."

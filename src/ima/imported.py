@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter
 
-from ima.mending import mend_torchvision
+from ima.torchvision_compat import mend_torchvision
 
 Row = TypeVar("Row")
 

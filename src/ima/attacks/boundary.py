@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Model
-from ima.attacks.walk import forward, into
+from ima.attacks.walk import clamp, forward
 from ima.norms import per_sample
 from ima.tasks import Task, Tree, take
 from ima.tasks.pixels import precise, wide
@@ -89,7 +89,7 @@ def between(
     x: the clean samples, (B, *dims), towards which points are rounded.
     """
     start, end = wide(inside), wide(outside)
-    point = into(start + per_sample(share, inside) * (end - start), bounds)
+    point = clamp(start + per_sample(share, inside) * (end - start), bounds)
     seen = as_seen(model, point, wide(x))
     if seen is not point:
         # A sum that rounds below the end itself would be the grid's value before it.

@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from ima.attacks.boundary import between, search
 from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
-from ima.attacks.walk import Attacked, Here, forward, into, walk
+from ima.attacks.walk import Attacked, Here, clamp, forward, walk
 from ima.norms import Norm, get_norm, per_sample
 from ima.tasks import Task, Tree, check_fit, check_task, take, targets
 from ima.tasks.pixels import precise, wide
@@ -87,7 +87,7 @@ def bpgd(
         start, correct = None, torch.ones(len(x), dtype=torch.bool, device=x.device)
         clean_score = score = last_score = torch.zeros(len(x), dtype=precise(x), device=x.device)
         if random_start:
-            start = into(wide(x) + norm.random(wide(x), random_start * radius, generator), box)
+            start = clamp(wide(x) + norm.random(wide(x), random_start * radius, generator), box)
             output = forward(model, x)
             check_fit(task, output, y, len(x))
             correct = task.correct(output, y)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
-from ima.attacks.walk import Attacked, Objective, ascent, detached, forward, into
+from ima.attacks.walk import Attacked, Objective, ascent, clamp, detached, forward
 from ima.norms import Norm, get_norm, per_sample
 from ima.tasks import (
     Task,
@@ -136,7 +136,7 @@ def ddn(
             size = torch.minimum(size, largest)
             length = norm.size(moved)
             scale = size / torch.where(length > 0, length, 1)
-            point = into(x + per_sample(scale, x) * moved, box)
+            point = clamp(x + per_sample(scale, x) * moved, box)
             seen = as_seen(model, point, x)
         keep(~task.correct(forward(model, seen), y))
     found = torch.isfinite(distance)

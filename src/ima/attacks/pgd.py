@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Generator, Tensor
 
 from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
-from ima.attacks.walk import Attacked, Here, Objective, forward, into, walk
+from ima.attacks.walk import Attacked, Here, Objective, clamp, forward, walk
 from ima.norms import Norm, get_norm
 from ima.tasks import Task, Tree, check_fit, check_task, take, targets
 from ima.tasks.pixels import wide
@@ -74,7 +74,7 @@ def pgd(
         correct = task.correct(output, y)
         start = x
         if random_start:
-            start = into(wide(x) + norm.random(wide(x), radius, generator), box)
+            start = clamp(wide(x) + norm.random(wide(x), radius, generator), box)
 
         def wrong(here: Here) -> Tensor:
             return ~task.correct(here.output, here.target)

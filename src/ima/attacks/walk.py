@@ -106,7 +106,7 @@ def forward(model: Model, x: Tensor) -> Tree:
     return output_map(_widen, model(x))
 
 
-def look(model: Model, x: Tensor) -> Tree:
+def eval_forward(model: Model, x: Tensor) -> Tree:
     """The model's output as `forward` gives it, in evaluation mode and leaving no trace."""
     with no_trace(model, x) as inner:
         return forward(inner, x)
@@ -196,12 +196,12 @@ def walk(
             moved = point + per_sample(step_size, point) * direction
             if jitter is not None:
                 moved = moved + jitter(step, index)
-            point = into(x + norm.project(moved - x, radius), bounds)
+            point = clamp(x + norm.project(moved - x, radius), bounds)
         final[index], before[index] = as_seen(module, point, x), previous
     return Walked(final.to(given), before.to(given), stopped_at, stuck)
 
 
-def into(x: Tensor, bounds: tuple[Tensor, Tensor] | None) -> Tensor:
+def clamp(x: Tensor, bounds: tuple[Tensor, Tensor] | None) -> Tensor:
     """Clamp x to the bounds."""
     return x if bounds is None else torch.minimum(torch.maximum(x, bounds[0]), bounds[1])
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ima.training.amid import summary
+from ima.training.epoch_progress import summary
 from ima.training.run import leads
 
 

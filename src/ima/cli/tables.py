@@ -25,7 +25,7 @@ def show(
         rows = [
             (
                 r.name,
-                f"{r.summary}{limits[r.segmentation]} Epoch by {RULES[r.picks].told('noise')}.",
+                f"{r.summary}{limits[r.segmentation]} Epoch by {RULES[r.picks].describe('noise')}.",
                 r.paper,
             )
             for r in METHODS.values()

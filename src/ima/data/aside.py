@@ -40,7 +40,7 @@ KINDS = {
 """What holds pictures that are not read, by its suffix, and what to do."""
 
 
-def told(root: Path, files: Sequence[ImageFile], within: Sequence[tuple[str, ...]] = ()) -> str:
+def describe(root: Path, files: Sequence[ImageFile], within: Sequence[tuple[str, ...]] = ()) -> str:
     """What is left out beside the images of `root`, in a sentence; "" for nothing.
 
     files: those without a suffix of an image, and hidden ones, which are not told; within: the

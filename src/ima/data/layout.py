@@ -67,7 +67,7 @@ def _any(root: Path, tree: Tree, where: str) -> Layout:
     folders = {parts[:i] for parts in shown for i in range(1, len(parts))} | (shown - files)
     known = {parts for parts in files if parts and not _hidden(parts[:-1])}
     hidden = _in_hidden(tree)
-    others = aside.told(root, [tree.read(parts, 0) for parts in sorted(known - images)], hidden)
+    others = aside.describe(root, [tree.read(parts, 0) for parts in sorted(known - images)], hidden)
     try:
         placed, classes = place(images, folders)
     except ValueError as error:
@@ -118,7 +118,7 @@ def _known(root: Path, tree: Tree, classes: Sequence[str], where: str) -> Layout
         (file for file in files if is_image(file.name)), key=lambda one: (one.label, one.name)
     )
     hidden = [parts for parts in _in_hidden(tree) if parts[: len(places[0])] == places[0]]
-    others = aside.told(root, [file for file in files if not is_image(file.name)], hidden)
+    others = aside.describe(root, [file for file in files if not is_image(file.name)], hidden)
     return Layout(images, [None] * len(images), tuple(classes), others)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ima.attacks.inputs import Bounds, Model
 from ima.attacks.walk import forward
-from ima.evaluation.autoattack import autoattack, describe, lacks_autoattack
+from ima.evaluation.autoattack import autoattack, describe_parts, lacks_autoattack
 from ima.evaluation.hopskipjump import hopskipjump
 from ima.evaluation.lowest import Lowest, climb, walk_from
 from ima.evaluation.noise import AMPLITUDE, noise_in_ball, white_noise
@@ -28,7 +28,7 @@ from ima.evaluation.setting import Setting
 from ima.imported import import_named
 from ima.norms import Norm
 from ima.tasks import Segmentation, Task, Tree, given, objective_of, take
-from ima.tasks.checked import told as described
+from ima.tasks.checked import describe
 
 Run = Callable[[Model, Tensor, Tree, Lowest, float, int, Setting], None]
 """run(model, x, y, lowest, eps, steps, setting): looks at points in the ball around x."""
@@ -61,7 +61,7 @@ class AttackRow:
         """The name as a person writes it, with the default steps: `pgd-100`, `autoattack`."""
         return self.name if self.steps is None else f"{self.name}-{self.steps}"
 
-    def told(self, steps: int, shape: Sequence[int], classes: int, norm: Norm) -> str:
+    def describe(self, steps: int, shape: Sequence[int], classes: int, norm: Norm) -> str:
         """What it does, its N being `steps`, or the parts that ran; for the record."""
         if self.parts is not None:
             return self.parts(classes, shape, norm)
@@ -120,7 +120,7 @@ ATTACKS = {
             "APGD, FAB and Square with standard budgets, as far as the number of classes permits: "
             "for two classes APGD and Square, as in the IMA paper. For classifiers with bounds.",
             lacks_autoattack,
-            parts=partial(describe, "autoattack"),
+            parts=partial(describe_parts, "autoattack"),
         ),
         AttackRow(
             "autoattack+",
@@ -129,7 +129,7 @@ ATTACKS = {
             "Croce & Hein, ICML 2020",
             "AutoAttack, then APGD on the margin, and FAB for two classes too.",
             lacks_autoattack,
-            parts=partial(describe, "autoattack+"),
+            parts=partial(describe_parts, "autoattack+"),
         ),
         AttackRow(
             "ensemble",
@@ -219,7 +219,7 @@ def _own(name: str) -> AttackRow:
         points = getattr(points, "x", points)
         if not isinstance(points, Tensor) or points.shape != x.shape:
             raise TypeError(
-                f"attack {name!r} gave {described(points)}; expected points of shape "
+                f"attack {name!r} gave {describe(points)}; expected points of shape "
                 f"{tuple(x.shape)}"
             )
         points = points.detach().to(x.dtype)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Bounds, Model
-from ima.attacks.walk import forward, into
+from ima.attacks.walk import clamp, forward
 from ima.evaluation.lifted import (
     Broken,
     Lifted,
@@ -75,7 +75,7 @@ def parts(
     return found
 
 
-def describe(name: str, classes: int, shape: Sequence[int], norm: Norm) -> str:
+def describe_parts(name: str, classes: int, shape: Sequence[int], norm: Norm) -> str:
     """The parts that run, for the record, and whether one was left out."""
     ran, meant = parts(name, classes, shape, norm), parts(name, classes)
     missing = [part for part in meant if part not in ran]
@@ -172,7 +172,7 @@ def brought_in(
     clean = wide(x)
     finite = torch.isfinite(norm.size(found - clean))
     found = torch.where(per_sample(finite, clean), found, clean)
-    noisy = into(clean + norm.project(found - clean, radius(eps, x)), box)
+    noisy = clamp(clean + norm.project(found - clean, radius(eps, x)), box)
     noisy = as_seen(model, noisy, clean)
     inside = norm.size(noisy - clean) <= eps * (1 + 1e-5) + 1e-6
     noisy = torch.where(per_sample(inside, clean), noisy, clean)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Model
-from ima.attacks.walk import forward, into
+from ima.attacks.walk import clamp, forward
 from ima.evaluation.attacks import AttackRow
 from ima.evaluation.decisions import columns_of, copied, put, quality_of, sample, values
 from ima.evaluation.lowest import Lowest, radius
@@ -135,7 +135,7 @@ class Batch:
             usable = torch.isfinite(norm.size(noisy - clean))
         else:
             noisy = clean + norm.project(noisy - clean, radius(eps, x))
-            noisy = as_seen(model, into(noisy, self.setting.box), clean)
+            noisy = as_seen(model, clamp(noisy, self.setting.box), clean)
             usable = norm.size(noisy - clean) <= eps * (1 + _SLACK)
         noisy = torch.where(per_sample(usable, x), noisy.to(x.dtype), x)
         return self.look(model, index, noisy)

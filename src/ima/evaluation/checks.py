@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds, check_steps, together
-from ima.attacks.walk import look
+from ima.attacks.walk import eval_forward
 from ima.budget import Budget, Progress
 from ima.evaluation.attacks import check_radii, find_attacks
 from ima.evaluation.bench import Bench
@@ -132,7 +132,7 @@ def run_checks(
 
 def _takes(other: nn.Module, x: Tensor, y: Tree, task: Task) -> None:
     try:
-        task.check(look(other, x), y)
+        task.check(eval_forward(other, x), y)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
             f"the model to transfer from does not fit samples of shape {tuple(x.shape[1:])} with "

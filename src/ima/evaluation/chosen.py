@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds, check_samples
-from ima.attacks.walk import look
+from ima.attacks.walk import eval_forward
 from ima.evaluation.batches import Batches, device_of
 from ima.evaluation.decisions import decide
 from ima.evaluation.mates import Met, meet
@@ -72,7 +72,7 @@ def choose(
                 "checks out"
             )
         check_samples(x, bounds)
-        output = look(model, x)
+        output = eval_forward(model, x)
         check_fit(task, output, y, len(x))
         if not sound(output):
             raise FloatingPointError(

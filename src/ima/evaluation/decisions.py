@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ima.evaluation.values import Value
 from ima.tasks import Task, Tree, given, leaves, tree_map
-from ima.tasks.checked import is_own, one_each, right_each, task_name, told
+from ima.tasks.checked import describe, is_own, one_each, right_each, task_name
 
 
 def decide(task: Task, output: Tree, target: Tree, n: int) -> tuple[Tree, Tensor]:
@@ -25,13 +25,13 @@ def decide(task: Task, output: Tree, target: Tree, n: int) -> tuple[Tree, Tensor
         fits = False
     if not fits or not leaves(said):
         raise TypeError(
-            f"{task_name(task)}.predict gave {told(said)} for {n} samples; expected a tensor, or a "
-            f"list or dict of tensors, whose first dimension is the batch's {n}"
+            f"{task_name(task)}.predict gave {describe(said)} for {n} samples; expected a "
+            f"tensor, or a list or dict of tensors, whose first dimension is the batch's {n}"
         )
     for what, tree in (("the targets are", target), (f"{task_name(task)}.predict gave", said)):
         if any(part.is_complex() for part in leaves(tree)):
             raise TypeError(
-                f"{what} {told(tree)}; results hold no complex numbers: expected real ones, as "
+                f"{what} {describe(tree)}; results hold no complex numbers: expected real ones, as "
                 "torch.view_as_real makes"
             )
     return said, correct

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds, Model
-from ima.attacks.walk import look
+from ima.attacks.walk import eval_forward
 from ima.budget import Budget, Progress
 from ima.evaluation import store
 from ima.evaluation.attacks import check_radii, find_attacks
@@ -117,7 +117,7 @@ def evaluate(
     def before(x: Tensor, y: Tree) -> None:
         nonlocal count
         few = tree_map(lambda t: t[:_FEW], y)
-        output = look(model, x[:_FEW])
+        output = eval_forward(model, x[:_FEW])
         task.check(output, few)
         count = given(task, "classes")(output, few)
         if count is not None:
@@ -129,7 +129,7 @@ def evaluate(
     shape = tuple(done.first.shape[1:])
     measure = given(task, "measure")
     settings = asked.settings(
-        attacks={name: row.told(steps, shape, count or 2, norm) for name, row, steps in found},
+        attacks={name: row.describe(steps, shape, count or 2, norm) for name, row, steps in found},
         eps=tuple(radii),
         classes=named or (_numbered(count or 0) if measure.column else ()),
         dimensions=max(0, len(shape) - 1),

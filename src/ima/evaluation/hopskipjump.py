@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 from ima.attacks.boundary import CELLS
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Model
-from ima.attacks.walk import forward, into
+from ima.attacks.walk import clamp, forward
 from ima.evaluation.lowest import Lowest
 from ima.evaluation.setting import Setting
 from ima.norms import gaussian, per_sample
@@ -48,7 +48,7 @@ def hopskipjump(
     clean, norm, box = wide(x), setting.norm, setting.box
 
     def seen(index: Tensor, points: Tensor) -> Tensor:
-        return as_seen(model, into(points, box), clean[index])
+        return as_seen(model, clamp(points, box), clean[index])
 
     def wrong(index: Tensor, points: Tensor) -> Tensor:
         found = forward(model, seen(index, points).to(x.dtype))
@@ -76,7 +76,7 @@ def hopskipjump(
         rise = _estimate(here, index, per_sample(reach * far, here), queries, wrong, draw)
         direction, stride = norm.direction(rise), far / math.sqrt(step)
         for _ in range(TRIES):
-            moved = into(here + per_sample(stride, here) * direction, box)
+            moved = clamp(here + per_sample(stride, here) * direction, box)
             still = wrong(index, moved)
             point[index[still]] = moved[still]
             stride = torch.where(still, 0, stride / 2)

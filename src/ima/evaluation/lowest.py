@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Model
-from ima.attacks.walk import Here, Objective, forward, into, walk
+from ima.attacks.walk import Here, Objective, clamp, forward, walk
 from ima.evaluation.setting import Setting
 from ima.tasks import Tree, take
 from ima.tasks.pixels import wide
@@ -117,7 +117,7 @@ def walk_from(
         norm=setting.norm,
         task=setting.task,
         bounds=box,
-        start=None if noise is None else into(wide(x) + noise[left], box),
+        start=None if noise is None else clamp(wide(x) + noise[left], box),
         objective=objective,
         stop=None if last else look,
     )
@@ -135,7 +135,7 @@ def draw(
 ) -> None:
     """Look at x with noise, so many times."""
     for _ in range(draws):
-        noisy, left = as_seen(model, into(wide(x) + noise(), setting.box), wide(x)), lowest.left
+        noisy, left = as_seen(model, clamp(wide(x) + noise(), setting.box), wide(x)), lowest.left
         if len(left) == 0:
             return
         lowest.look(left, noisy[left], forward(model, noisy[left]), take(y, left))

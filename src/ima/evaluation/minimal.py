@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ima.attacks.boundary import CELLS, between, search
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Bounds, Model
-from ima.attacks.walk import forward, into
+from ima.attacks.walk import clamp, forward
 from ima.budget import Budget, Progress
 from ima.evaluation.attacks import check_radii
 from ima.evaluation.batch import Batch, Found, clean_pass
@@ -122,7 +122,7 @@ def _of_batch(
     for finder in finders if len(right) else ():
         clean, target, known = x[right], take(y, right), distance[right]
         found = finder.find(model, clean, target, known, radii, setting)
-        found = as_seen(model, into(wide(found), box), wide(clean)).to(x.dtype)
+        found = as_seen(model, clamp(wide(found), box), wide(clean)).to(x.dtype)
         point, said, usable = _tightened(model, clean, target, found, task, box)
         far = setting.norm.size(wide(point) - wide(clean))
         closer = usable & (far < known)

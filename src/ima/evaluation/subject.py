@@ -73,7 +73,7 @@ class Subject:
         """What the checks found."""
         return self.folder / "checks.json"
 
-    def told(self, found: Settings) -> Settings:
+    def describe(self, found: Settings) -> Settings:
         """What was found out, with what is known of the subject, which goes first."""
         unsaid = Settings()
         return found.but(**{k: v for k, v in self.settings if v != getattr(unsaid, k)})
@@ -130,7 +130,7 @@ def evaluate_subject(
         keep=None if pictures is None else pictures.keep,
         **_asked(subject, subject.results, seed, replace(progress, tell=after_batch)),
     )
-    found = Results(found.columns, subject.told(found.settings))
+    found = Results(found.columns, subject.describe(found.settings))
     if pictures is not None:
         pictures.write(subject.folder, found.classes, subject.settings.label)
     # Written last: it says that all is done.
@@ -157,7 +157,7 @@ def measure_distances(
         ids=subject.ids,
         **_asked(subject, subject.distances, seed, progress),
     )
-    found = replace(found, settings=subject.told(found.settings))
+    found = replace(found, settings=subject.describe(found.settings))
     found.to_csv(subject.distances)
     return found
 
@@ -187,7 +187,7 @@ def check_subject(
     )
     # How many samples there are, checks count for themselves.
     counted = found.settings.total
-    found = replace(found, settings=subject.told(found.settings).but(total=counted))
+    found = replace(found, settings=subject.describe(found.settings).but(total=counted))
     found.to_json(subject.checks)
     return found
 

@@ -24,7 +24,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds
-from ima.attacks.walk import look
+from ima.attacks.walk import eval_forward
 from ima.margins import Margins
 from ima.methods.absent import or_absent
 from ima.methods.adaptive import Adaptive
@@ -94,7 +94,7 @@ class CustomizedAT(Adaptive):
         """The loss and metrics of one batch; see `Method`. Updates the margins."""
         x, y, box = self.prepare(x, y, ids)
         old = self._radii(ids, x)
-        output = look(model, x)
+        output = eval_forward(model, x)
         self.task.check(output, y)
         tried = (old + self.eta).clamp_max(self.eps)
         walked = self.walk(
@@ -106,7 +106,7 @@ class CustomizedAT(Adaptive):
             box,
             objective=self._losses,
         )
-        held = self.task.correct(look(model, walked.x), y)
+        held = self.task.correct(eval_forward(model, walked.x), y)
         new = torch.where(held, tried, old)
         label = self._soften(output, y, new)
         step = self.train_on(

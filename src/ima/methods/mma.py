@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Bounds, Model, no_trace
-from ima.attacks.walk import forward, into
+from ima.attacks.walk import clamp, forward
 from ima.margins import Margins
 from ima.methods.absent import or_absent
 from ima.methods.adaptive import Adaptive
@@ -141,7 +141,7 @@ class MMA(Adaptive):
         along = (first - x) / per_sample(radius, x)
         with no_trace(model, x.to(given)) as inner:
             margins = bisect(inner, task, x, y, along, first, radius, REACH * self.eps, box)
-            found = as_seen(inner, into(x + per_sample(margins, x) * along, box), x)
+            found = as_seen(inner, clamp(x + per_sample(margins, x) * along, box), x)
         return found.to(given), margins.float(), walked.stuck
 
 
@@ -167,5 +167,5 @@ def bisect(
         low = torch.where(inside, torch.maximum(low, e), low)
         high = torch.where(inside, high, torch.minimum(high, e))
         e = (low + high) / 2
-        probe = as_seen(model, into(x + per_sample(e, x) * along, box), x)
+        probe = as_seen(model, clamp(x + per_sample(e, x) * along, box), x)
     return e

@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds, check_samples, check_steps, communicates
-from ima.attacks.walk import Jitter, Objective, Stop, Walked, into, look, walk
+from ima.attacks.walk import Jitter, Objective, Stop, Walked, clamp, eval_forward, walk
 from ima.methods.base import Setting, Step, arrived, count, finite, positive, size
 from ima.methods.outputs import Outputs
 from ima.norms import Norm, gaussian
@@ -177,7 +177,7 @@ class Noisy:
         box: the bounds, from `prepare`.
         """
         x = wide(x)
-        return into(x + self.setting.norm.random(x, radius.to(x.dtype), self.generator), box)
+        return clamp(x + self.setting.norm.random(x, radius.to(x.dtype), self.generator), box)
 
     def gaussian_start(self, x: Tensor, box: Box) -> Tensor:
         """Points beside x: where an objective is flat at x itself, a walk must not start there.
@@ -185,7 +185,7 @@ class Noisy:
         box: the bounds, from `prepare`.
         """
         x = wide(x)
-        return into(x + _TINY * gaussian(x, self.generator), box)
+        return clamp(x + _TINY * gaussian(x, self.generator), box)
 
     def walk(
         self,
@@ -229,7 +229,7 @@ class Noisy:
         """Whether the model is right at x in evaluation mode, (B,) bool; checks its output."""
         task = self.setting.task
         self.outputs.meet(model, x, y)
-        output = look(model, x)
+        output = eval_forward(model, x)
         task.check(output, y)
         return right_each(task.correct(output, y), len(x), f"{task_name(task)}.correct")
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds
-from ima.attacks.walk import look
+from ima.attacks.walk import eval_forward
 from ima.methods.absent import or_absent
 from ima.methods.base import Step, positive
 from ima.methods.noisy import Noisy, report
@@ -74,7 +74,7 @@ class TRADES(Noisy):
         task = self.setting.task
         x, y, box = self.prepare(x, y, ids)
         radius = self.full_radius(x)
-        fixed = look(model, x)
+        fixed = eval_forward(model, x)
         task.check(fixed, y)
         walked = self.walk(
             model,

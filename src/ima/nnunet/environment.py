@@ -6,7 +6,7 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-from ima.mending import mend_torchvision as mend_torchvision
+from ima.torchvision_compat import mend_torchvision as mend_torchvision
 
 EXTERNAL = "nnUNet_extTrainer"
 """The variable in which nnU-Net looks for folders with trainers that are not its own."""

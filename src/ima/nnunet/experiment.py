@@ -18,7 +18,7 @@ from ima.nnunet.paper import TASKS, Task
 from ima.nnunet.settings import TRAINERS
 from ima.norms import L2
 from ima.tasks import Segmentation
-from ima.training.refusal import (
+from ima.training.config_errors import (
     ConfigError,
     ask,
     check_name,

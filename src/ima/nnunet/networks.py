@@ -113,7 +113,7 @@ def check_network(trainer: nnUNetTrainer) -> None:
 
 def find_builder(name: str) -> type[Any]:
     """The class of a trainer, as nnU-Net looks for it; ValueError where it is not found."""
-    from ima.mending import mend_torchvision
+    from ima.torchvision_compat import mend_torchvision
 
     mend_torchvision()
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name

@@ -63,7 +63,7 @@ class Score:
         return self.measure.write(self.mean)
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """The mean in a sentence."""
         return self.measure.said(self.mean)
 

@@ -118,7 +118,7 @@ def one_each(found: Any, n: int, name: str) -> Tensor:
     if shaped and found.is_floating_point():
         return found
     raise TypeError(
-        f"{name} gave {told(found)} for {n} samples; expected one number for each, a "
+        f"{name} gave {describe(found)} for {n} samples; expected one number for each, a "
         f"floating-point tensor of shape ({n},)"
     )
 
@@ -128,8 +128,8 @@ def right_each(found: Any, n: int, name: str) -> Tensor:
     if isinstance(found, Tensor) and found.dtype == torch.bool and found.shape == (n,):
         return found
     raise TypeError(
-        f"{name} gave {told(found)} for {n} samples; expected whether each is right, a tensor of "
-        f"torch.bool of shape ({n},)"
+        f"{name} gave {describe(found)} for {n} samples; expected whether each is right, a tensor "
+        f"of torch.bool of shape ({n},)"
     )
 
 
@@ -147,14 +147,14 @@ def check_trained(task: Task, output: Tree, target: Tree, n: int) -> None:
     right_each(task.correct(output, target), n, f"{name}.correct")
 
 
-def told(found: Any) -> str:
+def describe(found: Any) -> str:
     """What came, for an error."""
     if isinstance(found, Tensor):
         return f"{found.dtype} of shape {tuple(found.shape)}"
     if isinstance(found, dict) and found:
-        return f"a dict with {', '.join(f'{key}: {told(one)}' for key, one in found.items())}"
+        return f"a dict with {', '.join(f'{key}: {describe(one)}' for key, one in found.items())}"
     if isinstance(found, list | tuple) and found:
-        return f"a {type(found).__name__} of {told(found[0])}"
+        return f"a {type(found).__name__} of {describe(found[0])}"
     return type(found).__name__
 
 

@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from ima.attacks.walk import look
+from ima.attacks.walk import eval_forward
 from ima.data import Splits, load
 from ima.data.flip import flip_labels
 from ima.methods import Method
@@ -20,8 +20,8 @@ from ima.networks import NETWORKS, find_builder
 from ima.networks.imported import ARGUMENTS
 from ima.tasks import Task, check_fit
 from ima.training.config import Config, Optimizer, build_task, make_method
+from ima.training.config_errors import check_options
 from ima.training.layouts import find, search, unfit
-from ima.training.refusal import check_options
 
 BOUNDS = (0.0, 1.0)
 """Of all data sets here: images in [0, 1]."""
@@ -121,7 +121,7 @@ def check_fits(fabric: Fabric, model: nn.Module, task: Task, name: str, splits: 
     if splits.train.labels:
         y.fill_(int(splits.train.targets.max()))
     try:
-        check_fit(task, look(model, x), y, len(x))
+        check_fit(task, eval_forward(model, x), y, len(x))
     except Exception as error:  # whatever a network or a task of a user's own raises
         raise ValueError(
             f"network {name!r} cannot take samples of shape {splits.shape} and tell "

@@ -93,10 +93,10 @@ class Plan:
         listed = " and ".join([", ".join(scores[:-1]), scores[-1]] if scores[1:] else scores)
         run = self.chosen().runs[0]
         settings, asked = Results.from_csv(run.results(VALIDATION)).settings, run.config().evaluate
+        by = rule(run.config()).describe(f"{asked.attacks[0]} at {asked.middle:g}")
         return (
             f"{self.label}: validation (n = {settings.samples}) picked the best of "
-            f"{listed}, by {rule(run.config()).told(f'{asked.attacks[0]} at {asked.middle:g}')}."
-            f"{self._at_the_edge()}"
+            f"{listed}, by {by}.{self._at_the_edge()}"
         )
 
     def _how_diverged(self) -> str:

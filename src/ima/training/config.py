@@ -17,7 +17,7 @@ from ima.networks.imported import ARGUMENTS
 from ima.plain_yaml import YamlError
 from ima.plain_yaml import parse as parse_yaml
 from ima.tasks import Task, check_task, find_task
-from ima.training.refusal import (
+from ima.training.config_errors import (
     ConfigError,
     ask,
     check_numbers,

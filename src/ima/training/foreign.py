@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ima.attacks.walk import look
+from ima.attacks.walk import eval_forward
 from ima.data import Part, Splits, load
 from ima.evaluation.attacks import default_attacks
 from ima.evaluation.batches import Batches, few, peek
@@ -106,7 +106,7 @@ def foreign_subject(
     first = next(iter(Batches(samples, 1, KEYS, reader)))
     x, y = first.x, tree_map(lambda t: t.to(place), first.y)
     try:
-        output = look(network, x.to(place))
+        output = eval_forward(network, x.to(place))
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"network {model!r} does not take samples of shape {tuple(x.shape[1:])} and dtype "

@@ -38,7 +38,7 @@ def lengths(run: Run, config: Config, method: Any) -> list[list[int]]:
     return [*found[:-1], [start, epochs]]
 
 
-def told(found: Sequence[Sequence[int]], config: Config, method: Any) -> str:
+def describe_lengths(found: Sequence[Sequence[int]], config: Config, method: Any) -> str:
     """What a change of the number of epochs did to the epochs before it; "" for nothing."""
     sentences: list[str] = []
     for (_, had), (done, has) in pairwise(found):

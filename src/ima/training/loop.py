@@ -34,7 +34,6 @@ from ima.methods import Method, Standard
 from ima.methods.base import check_step
 from ima.tasks import Task, check_task
 from ima.training import lengths
-from ima.training.amid import Amid, summary
 from ima.training.batches import batch_seed, batches, epoch_seed
 from ima.training.build import (
     asked,
@@ -49,6 +48,7 @@ from ima.training.build import (
 )
 from ima.training.checkpoint import load_file, note_of, save_weights
 from ima.training.config import Config, build_task
+from ima.training.epoch_progress import EpochProgress, summary
 from ima.training.events import Events
 from ima.training.lock import Lock
 from ima.training.pace import Pace
@@ -128,7 +128,7 @@ def _prepared(
         started = note_of(init) if known else f"Started from the weights {init.name}: {told}."
     method = build_method(config, len(splits.train), augmented=bool(config.data.augment))
     spans = lengths.lengths(run, config, method)
-    said = (splits.note, started, lengths.told(spans, config, method))
+    said = (splits.note, started, lengths.describe_lengths(spans, config, method))
     if any(said[1:]):
         splits = replace(splits, note=" ".join(filter(None, said)))
     if not run.state.exists():
@@ -183,9 +183,9 @@ class _Trainer:
 
     def fit(self) -> None:
         fabric, run, epochs = self.fabric, self.run, self.config.train.epochs
-        start, amid = 0, Amid()
+        start, progress = 0, EpochProgress()
         if run.state.exists():
-            start, amid = self.state.load(run.state, fabric)
+            start, progress = self.state.load(run.state, fabric)
         if fabric.is_global_zero and start < epochs:
             # The test part is not looked at here.
             samples = {"train": len(self.train), "val": len(self.splits.val)}
@@ -196,7 +196,7 @@ class _Trainer:
         events = Events(run, start) if fabric.is_global_zero else None
         for epoch in range(start, epochs):
             try:
-                row = self._train_epoch(epoch, amid)
+                row = self._train_epoch(epoch, progress)
             except FloatingPointError as error:
                 # Whichever process it was: the first one may not come to know.
                 write_text(run.diverged, f"in epoch {epoch + 1}: {error}\n")
@@ -205,17 +205,17 @@ class _Trainer:
             with held_back(), self.pace.saving():
                 self._save_epoch(epoch, row)
             fabric.barrier()
-            amid = Amid()
+            progress = EpochProgress()
             if events is not None:
                 events.add(epoch, row)
             self.watcher.epoch(epoch, row)
         if events is not None:
             events.close()
 
-    def _train_epoch(self, epoch: int, amid: Amid) -> dict[str, float]:
-        """The rest of an epoch, `amid` being where it stands."""
+    def _train_epoch(self, epoch: int, progress: EpochProgress) -> dict[str, float]:
+        """The rest of an epoch, `progress` being where it stands."""
         fabric, config = self.fabric, self.config.train
-        amid.begin(epoch_seed(config.seed, epoch) + fabric.global_rank, fabric.device)
+        progress.begin(epoch_seed(config.seed, epoch) + fabric.global_rank, fabric.device)
         rate = learning_rate(self.config.optimizer, epoch, config.epochs)
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
@@ -223,7 +223,7 @@ class _Trainer:
         method = Standard(task=self.task) if warming else self.state.method
         self.state.wrapped.train()
         total = math.ceil(len(self.train) / config.batch_size)
-        saved = amid.batches
+        saved = progress.batches
         order = batches(
             len(self.train),
             config.batch_size,
@@ -235,27 +235,27 @@ class _Trainer:
         begun = monotonic()
         for number, ids in enumerate(islice(order, saved, None), start=saved):
             if not self._agreed(self.pace.batch_fits()):
-                self._stop(epoch, amid, total, saved)
+                self._stop(epoch, progress, total, saved)
             metrics = self._step(epoch, number, ids.to(fabric.device), method)
             ended = monotonic()
             self.pace.batch = max(self.pace.batch, ended - begun)
             self.pace.did()
-            amid.add(metrics, len(ids), ended - begun)
+            progress.add(metrics, len(ids), ended - begun)
             begun = ended
-            self.watcher.batch(epoch, amid.batches, total, amid.sums)
+            self.watcher.batch(epoch, progress.batches, total, progress.sums)
         if not self._agreed(self.pace.validation_fits()):
-            self._stop(epoch, amid, total, saved)
+            self._stop(epoch, progress, total, saved)
         self._check_weights()
-        sums = self._over_processes(amid.sums)
+        sums = self._over_processes(progress.sums)
         # Reading the sums has waited for the device.
-        amid.seconds += monotonic() - begun
+        progress.seconds += monotonic() - begun
         if self.pace.budget is not None and self.pace.validation is None:
             # Nobody knows whether it will fit: what is trained is safe.
-            self._save_amid(epoch, amid)
+            self._save_progress(epoch, progress)
         if not warming:
             # Counted from its own start: a schedule must not begin in the middle.
             method.end_epoch(epoch - config.standard_epochs, config.epochs - config.standard_epochs)
-        return {"epoch": epoch, "lr": rate, **summary(sums), "seconds": amid.seconds}
+        return {"epoch": epoch, "lr": rate, **summary(sums), "seconds": progress.seconds}
 
     def _check_weights(self) -> None:
         """Raise FloatingPointError where the epoch's last step has broken the weights."""
@@ -317,20 +317,20 @@ class _Trainer:
         """What the first process says: all must stop before the same batch."""
         return fits if self.pace.budget is None else bool(self.fabric.broadcast(fits))
 
-    def _stop(self, epoch: int, amid: Amid, total: int, saved: int) -> NoReturn:
-        if amid.batches > saved:
-            self._save_amid(epoch, amid)
+    def _stop(self, epoch: int, progress: EpochProgress, total: int, saved: int) -> NoReturn:
+        if progress.batches > saved:
+            self._save_progress(epoch, progress)
         raise OutOfTime(
             f"the time is up in epoch {epoch + 1} of {self.config.train.epochs}, after "
-            f"{amid.batches} of {total} batches ({self.pace}); {self._continue()}"
+            f"{progress.batches} of {total} batches ({self.pace}); {self._continue()}"
         )
 
     def _continue(self) -> str:
         return f"continue with `ima train --resume {self.run.folder}`"
 
-    def _save_amid(self, epoch: int, amid: Amid) -> None:
+    def _save_progress(self, epoch: int, progress: EpochProgress) -> None:
         with held_back(), self.pace.saving():
-            self.state.save(self.run.state, self.fabric, epoch - 1, amid)
+            self.state.save(self.run.state, self.fabric, epoch - 1, progress)
 
     def _save_epoch(self, epoch: int, row: dict[str, float]) -> None:
         run, state = self.run, self.state

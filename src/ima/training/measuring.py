@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ima.attacks.walk import look
+from ima.attacks.walk import eval_forward
 from ima.data import Part, Splits
 from ima.data.split import stratified
 from ima.evaluation.estimates import Estimate, Estimates
@@ -32,7 +32,7 @@ from ima.tasks import Task, check_task
 from ima.training.build import BOUNDS, build_fabric, build_method, build_model
 from ima.training.checkpoint import load_state
 from ima.training.config import build_task
-from ima.training.refusal import parameters
+from ima.training.config_errors import parameters
 from ima.training.run import Run
 from ima.training.samples import splits_of
 from ima.training.state import epochs_done
@@ -151,7 +151,7 @@ def _decisions(
     found: list[Tensor] = []
     for ids in torch.arange(len(part)).split(batch_size):
         x, y = (tensor.to(device) for tensor in part[ids])
-        output = look(model, x)
+        output = eval_forward(model, x)
         found.append((task.predict(output) if part.labels else ~task.correct(output, y)).cpu())
     predicted = torch.cat(found).long()
     labels = part.targets if part.labels else torch.zeros_like(predicted)

@@ -27,7 +27,7 @@ class Rule:
     words: str
     score: Callable[[float, float], float]
 
-    def told(self, noise: str) -> str:
+    def describe(self, noise: str) -> str:
         """What it is called, with the noise, such as `pgd-10 at 1`, where it looks at any."""
         return self.words.format(noise)
 
@@ -64,5 +64,5 @@ def picked(run: Run) -> dict[str, str]:
     except CheckpointError:
         return {}
     config = run.config()
-    words = RULES[best.get("picks", "mean")].told(f"{ATTACK} at {config.evaluate.middle:g}")
+    words = RULES[best.get("picks", "mean")].describe(f"{ATTACK} at {config.evaluate.middle:g}")
     return {"epoch": f"{best['epoch'] + 1} of {done}", "picked": words}

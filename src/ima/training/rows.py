@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ima.training.refusal import ConfigError, Model, validate
+from ima.training.config_errors import ConfigError, Model, validate
 from ima.training.settings import Comparison, Config, Named
 
 

@@ -34,7 +34,7 @@ from ima.epochs import read_epochs
 from ima.files import whole, write_text
 from ima.training.checkpoint import peek
 from ima.training.config import Config, ConfigError, parse
-from ima.training.refusal import read_yaml
+from ima.training.config_errors import read_yaml
 from ima.training.trust import Trust, UntrustedError
 
 PLACE = ("system", "processor", "cores", "threads", "device")

@@ -22,7 +22,7 @@ from ima.methods import find_method
 from ima.networks import find_builder
 from ima.tasks import Classification, find_task
 from ima.training.checkpoint import CheckpointError, peek, run_of
-from ima.training.refusal import ConfigError, parameters
+from ima.training.config_errors import ConfigError, parameters
 from ima.training.run import Run
 from ima.training.settings import Config, Named
 

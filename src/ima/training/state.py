@@ -14,8 +14,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from ima.methods import Method
-from ima.training.amid import Amid, restored, shares
 from ima.training.checkpoint import load_state, save_state
+from ima.training.epoch_progress import EpochProgress, restored, shares
 from ima.training.same import ORIGIN
 
 
@@ -68,12 +68,14 @@ class State:
         for buffer in self.model.buffers():
             dist.broadcast(buffer, 0)
 
-    def save(self, path: Path, fabric: Fabric, epoch: int, amid: Amid | None = None) -> None:
-        """Write what a resumed run needs. epoch: the last whole one; amid: the one under way.
+    def save(
+        self, path: Path, fabric: Fabric, epoch: int, progress: EpochProgress | None = None
+    ) -> None:
+        """Write what a resumed run needs. epoch: the last whole one; progress: the one under way.
 
         With an epoch under way, every process must call it; the first one writes.
         """
-        kept = None if amid is None else shares(amid, self.method, fabric)
+        kept = None if progress is None else shares(progress, self.method, fabric)
         if not fabric.is_global_zero:
             return
         save_state(
@@ -91,7 +93,7 @@ class State:
             },
         )
 
-    def load(self, path: Path, fabric: Fabric) -> tuple[int, Amid]:
+    def load(self, path: Path, fabric: Fabric) -> tuple[int, EpochProgress]:
         """Continue from what `save` wrote: the next epoch, and how far it has come."""
         state = load_state(path)
         try:
@@ -103,7 +105,7 @@ class State:
                 f"{path} does not fit the run's config, or is damaged ({type(error).__name__}: "
                 f"{error}); put both back as they were, or begin a new run with --out"
             ) from error
-        return epoch, Amid() if kept is None else restored(kept, self.method, fabric)
+        return epoch, EpochProgress() if kept is None else restored(kept, self.method, fabric)
 
     def _take(self, state: Mapping[str, Any], fabric: Fabric) -> None:
         self.model.load_state_dict(state["model"])

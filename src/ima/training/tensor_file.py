@@ -30,7 +30,7 @@ _HEAD = 4096
 """So many bytes tell what a file is."""
 
 
-def look(path: Path) -> bytes:
+def check_header(path: Path) -> bytes:
     """The first bytes of a file; FileNotFoundError or CheckpointError where there is none."""
     if not _there(path):
         raise FileNotFoundError(f"there is no checkpoint {path}")
@@ -52,7 +52,7 @@ def _there(path: Path) -> bool:
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a file, and its notes; CheckpointError for a damaged one."""
-    look(path)
+    check_header(path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

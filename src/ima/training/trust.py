@@ -11,7 +11,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from ima.training.refusal import ConfigError, read_yaml
+from ima.training.config_errors import ConfigError, read_yaml
 
 _KEYS = ("data", "task", "network", "method")
 """The parts of a config that may name something of a user's own."""

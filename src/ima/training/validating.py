@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from ima.attacks import pgd
-from ima.attacks.walk import look
+from ima.attacks.walk import eval_forward
 from ima.budget import Budget, OutOfTime
 from ima.data import Part
 from ima.norms import get_norm
@@ -38,7 +38,7 @@ def validate(
         begun = monotonic()
         x, y = fabric.to_device(part[ids])
         with fabric.autocast():
-            right = task.correct(look(model, x), y)
+            right = task.correct(eval_forward(model, x), y)
             attacked = pgd(
                 model,
                 x,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ima.inert_pickle import PickleError
 from ima.training import pt_file
 from ima.training.layouts import TRAINING, Found, LayoutError, differs, search, some, take
-from ima.training.tensor_file import CheckpointError, look, read, tree_of
+from ima.training.tensor_file import CheckpointError, check_header, read, tree_of
 
 _USUAL = ("model", "state_dict", "model_state_dict", "net", "network", "network_weights", "weights")
 """Keys under which files have a state_dict."""
@@ -182,7 +182,7 @@ def _said(error: Exception) -> str:
 
 
 def _is_safetensors(path: Path) -> bool:
-    head = look(path)
+    head = check_header(path)
     size = int.from_bytes(head[:8], "little")
     return head[8:9] == b"{" and 8 + size <= path.stat().st_size
 
@@ -193,7 +193,7 @@ def check_file(path: Path) -> None:
     FileNotFoundError where there is none, CheckpointError for what is known by its first bytes, or
     its name, as something else.
     """
-    head = look(path)
+    head = check_header(path)
     for fits, words in _OTHERS:
         if fits(head, path.name.lower()):
             raise CheckpointError(f"{path} is {words}")

@@ -27,7 +27,7 @@ def _seeds(score: Score) -> str:
 def _ends(found: LabelledScores) -> tuple[tuple[str, str], tuple[str, str]]:
     """Whose is the highest and the lowest, and how both are told."""
     best, least = max(found, key=lambda one: one[1].mean), min(found, key=lambda one: one[1].mean)
-    return (best[0], best[1].told), (least[0], least[1].told)
+    return (best[0], best[1].text), (least[0], least[1].text)
 
 
 def _whose(found: LabelledScores, everyone: bool) -> str:
@@ -64,7 +64,7 @@ class Right:
         score = one.scores[WITHOUT]
         unit = "\u00a0%" if self.measure.percent else ""
         return (
-            f"{capital(one.label)} is right on {score.told} of {self.tested(one)} without noise "
+            f"{capital(one.label)} is right on {score.text} of {self.tested(one)} without noise "
             f"(95 % interval {score.within}{unit}{_seeds(score)})."
         )
 
@@ -148,7 +148,7 @@ class Graded(Right):
             return f"{tested}; {self.nothing[:1].lower()}{self.nothing[1:]}"
         within = "" if math.isnan(score.interval[0]) else f" (95 % interval {score.within}"
         within += f"{_seeds(score)})" if within else ""
-        return f"{tested}. Without noise its {called(self.measure)} is {score.told}{within}."
+        return f"{tested}. Without noise its {called(self.measure)} is {score.text}{within}."
 
     def taken(self, found: Sequence[tuple[float, Score, str]]) -> str:
         """How far noise takes it down, by its size."""
@@ -156,9 +156,9 @@ class Graded(Right):
         (_, first, note), *more = found
         before = self.measure.said(first.clean)
         same = f"leaves the {name} at {before}"
-        to = f"takes the {name} from {before} to {first.told}" if before != first.told else same
+        to = f"takes the {name} from {before} to {first.text}" if before != first.text else same
         return f"{to}{note}" + "".join(
-            f"; noise of size {eps:g}, to {score.told}{note}" for eps, score, note in more
+            f"; noise of size {eps:g}, to {score.text}{note}" for eps, score, note in more
         )
 
     def span(self, found: LabelledScores, everyone: bool) -> str:

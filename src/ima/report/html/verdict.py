@@ -53,7 +53,7 @@ def tiles(entries: Sequence[Entry]) -> tuple[Tile, ...]:
         if (score := one.scores.get(key)) is not None:
             where = f"with {noise} of size {key[1]:g} ({unit})" if key[1] else "without noise"
             small = f"95 % interval {score.within}{_lacking(score, one)}{doubt}"
-            found.append(Tile(score.told, f"{words_of(measure).tile} {where}", small))
+            found.append(Tile(score.text, f"{words_of(measure).tile} {where}", small))
     return tuple(found)
 
 

@@ -15,7 +15,7 @@ from ima.methods import Method
 
 
 @dataclass
-class Amid:
+class EpochProgress:
     """An epoch under way, in one process.
 
     batches: that are done; seconds: that they took; sums: of their metrics, on the device; random:
@@ -45,7 +45,7 @@ class Amid:
             torch.cuda.set_rng_state(self.random["cuda"], device)
 
 
-def shares(amid: Amid, method: Method, fabric: Fabric) -> list[dict[str, Any]]:
+def shares(progress: EpochProgress, method: Method, fabric: Fabric) -> list[dict[str, Any]]:
     """What every process must keep of the epoch, by rank; every process must call it.
 
     The first one's method stands elsewhere in the state.
@@ -54,9 +54,9 @@ def shares(amid: Amid, method: Method, fabric: Fabric) -> list[dict[str, Any]]:
     if fabric.device.type == "cuda":
         random["cuda"] = torch.cuda.get_rng_state(fabric.device)
     mine = {
-        "batches": amid.batches,
-        "seconds": amid.seconds,
-        "sums": {name: value.cpu() for name, value in amid.sums.items()},
+        "batches": progress.batches,
+        "seconds": progress.seconds,
+        "sums": {name: value.cpu() for name, value in progress.sums.items()},
         "random": random,
         "method": method.state_dict() if fabric.global_rank else None,
     }
@@ -67,7 +67,7 @@ def shares(amid: Amid, method: Method, fabric: Fabric) -> list[dict[str, Any]]:
     return found
 
 
-def restored(saved: Sequence[Mapping[str, Any]], method: Method, fabric: Fabric) -> Amid:
+def restored(saved: Sequence[Mapping[str, Any]], method: Method, fabric: Fabric) -> EpochProgress:
     """The epoch under way from what `shares` kept, in this process.
 
     Raises ValueError where another number of processes kept it.
@@ -81,7 +81,7 @@ def restored(saved: Sequence[Mapping[str, Any]], method: Method, fabric: Fabric)
     if mine["method"] is not None:
         method.load_state_dict(mine["method"])
     sums = {name: value.to(fabric.device) for name, value in mine["sums"].items()}
-    return Amid(mine["batches"], mine["seconds"], sums, mine["random"])
+    return EpochProgress(mine["batches"], mine["seconds"], sums, mine["random"])
 
 
 def summary(sums: Mapping[str, float]) -> dict[str, float]:
