@@ -14,7 +14,7 @@ from torch import Tensor
 from ima import Classification
 from ima.attacks.inputs import check_samples, no_trace
 from ima.attacks.walk import forward
-from ima.evaluation.attacks import Run
+from ima.evaluation.attacks import AttackCall
 from ima.evaluation.lowest import Lowest
 from ima.evaluation.setting import Setting
 from ima.norms import get_norm
@@ -22,7 +22,7 @@ from ima.tasks import given
 
 
 def lowest_of(
-    run: Run,
+    run: AttackCall,
     model: Any,
     x: Tensor,
     y: Any,

@@ -12,7 +12,7 @@ import yaml
 
 from ima.evaluation.checks_results import Check, Checks
 from ima.evaluation.distances import Distance, Distances
-from ima.evaluation.earlier import kind_of
+from ima.evaluation.earlier import attack_kind
 from ima.evaluation.results import WORST, Results, Row
 from ima.evaluation.settings import Settings
 
@@ -25,7 +25,7 @@ def row(number: int, attack: str, eps: float, right: bool) -> Row:
     size = math.nan if right else eps
     quality = 1.0 if right else 0.0
     told = {"label": number % 3, "prediction": number % 3}
-    return Row(number, attack, eps, quality, size, kind_of(attack), more=told)
+    return Row(number, attack, eps, quality, size, attack_kind(attack), more=told)
 
 
 def results(n: int, clean: int, noisy: dict[float, int], attacks: tuple[str, ...] = ("pgd-100",)):

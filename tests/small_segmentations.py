@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ima.evaluation.earlier import kind_of
+from ima.evaluation.earlier import attack_kind
 from ima.evaluation.results import Results, Row
 from ima.evaluation.settings import Settings
 from ima.measures import DICE
@@ -59,7 +59,7 @@ def results(
             eps,
             float(np.nanmean(dice)) * clean * share if pixels else 1.0,
             eps,
-            kind_of(attack),
+            attack_kind(attack),
             case,
             at,
             more={

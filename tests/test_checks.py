@@ -32,7 +32,7 @@ from ima.evaluation.checks_results import Check, Checks, in_words, share
 from ima.evaluation.checks_table import CHECKS
 from ima.evaluation.chosen import choose
 from ima.evaluation.noise import WHITE_NOISE, white_noise
-from ima.evaluation.probes import Found, NotRun
+from ima.evaluation.probes import NotRun, Probed
 from ima.evaluation.results import Results
 from ima.evaluation.settings import Settings
 from ima.networks.small_cnn import small_cnn
@@ -59,7 +59,7 @@ def bench(model: nn.Module, data: Any, eps: Any = EPS, **options: Any) -> Bench:
     return Bench(model, chosen, list(eps), seed=0, **options)
 
 
-def probe(name: str, on: Bench) -> Found:
+def probe(name: str, on: Bench) -> Probed:
     return CHECKS[name].probe(on)
 
 
@@ -280,7 +280,7 @@ def test_two_odd_samples_trip_nothing() -> None:
             open_ = (x[:, :1] > 0).float()
             return torch.cat((0 * x[:, :1] + 1, 1 - open_ * x[:, 1:2]), 1)
 
-    def found(odd: int) -> Found:
+    def found(odd: int) -> Probed:
         x = 0.1 + 0.8 * torch.rand(20, 4, generator=seeded(0))
         x[:odd, 0] = 0
         x[:odd, 1] = 0.5
@@ -793,7 +793,7 @@ def test_a_run_is_checked_and_strict_decides_the_exit_code(
     assert "evaluation/checks.json" in said.out
     # A check that trips: exit code 3 with --strict, 0 without.
     bad = checks_table.CheckRow(
-        "bad", "Bad", lambda _: Found(True, "Seen.", {}), "Always.", "Much.", "Nothing."
+        "bad", "Bad", lambda _: Probed(True, "Seen.", {}), "Always.", "Much.", "Nothing."
     )
     monkeypatch.setattr("ima.evaluation.checks.CHECKS", {"bad": bad})
     for words, code in ((["--strict"], 3), (["--checks"], 0)):

@@ -33,7 +33,7 @@ from ima.evaluation.results import Row as ResultRow
 from ima.evaluation.settings import Settings
 from ima.networks.small_cnn import small_cnn
 from ima.training.checkpoint import load_state, save_state
-from ima.training.compare import finished, make, plan, validation_score
+from ima.training.compare import finished, make, plan_runs, validation_score
 from ima.training.compare import tested as is_tested
 from ima.training.config import Config, ConfigError, load_config
 from ima.training.run import Run
@@ -196,7 +196,7 @@ def test_runs_that_rows_share_are_made_once(made: Made) -> None:
 
 
 def test_only_the_picked_candidate_meets_the_test_part(made: Made) -> None:
-    plans = {p.label: p for p in plan(made.config, [0, 1], made.folder)}
+    plans = {p.label: p for p in plan_runs(made.config, [0, 1], made.folder)}
     means = {
         c.name: sum(validation_score(run) for run in c.runs) / 2 for c in plans["Tuned"].candidates
     }
@@ -229,7 +229,7 @@ def test_a_second_call_trains_and_tests_nothing(
 
 def test_further_seeds_keep_the_runs_that_are_there(made: Made, commands: Commands) -> None:
     before = stamps(made.folder)
-    plans = plan(made.config, [0, 1, 2], made.folder)
+    plans = plan_runs(made.config, [0, 1, 2], made.folder)
     make(plans[:1], **QUIET)
     assert [(what, Path(f).name) for what, f in commands.ran] == [
         ("train", "seed2"),
@@ -250,7 +250,7 @@ def test_two_jobs_run_at_the_same_time_and_share_the_cores(
         return 0
 
     told: list[tuple[int, int]] = []
-    plans = plan(load_config("digits", small(PLAIN)), [0, 1], tmp_path)
+    plans = plan_runs(load_config("digits", small(PLAIN)), [0, 1], tmp_path)
     monkeypatch.setattr(module, "run", meet)
     monkeypatch.setattr("ima.cores.cores", lambda: 6)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -272,7 +272,7 @@ def test_a_process_takes_no_more_threads_than_it_may(monkeypatch: pytest.MonkeyP
 def test_a_table_shows_the_attacks_of_its_config_whatever_was_evaluated_since(
     tmp_path: Path, commands: Commands
 ) -> None:
-    make(plan(load_config("digits", small(PLAIN)), [0], tmp_path), **QUIET)
+    make(plan_runs(load_config("digits", small(PLAIN)), [0], tmp_path), **QUIET)
     run = Run.open(tmp_path / "standard" / "seed0")
     for which in ("best", "last"):
         evaluate_run(run, which, attacks=["pgd-2"], eps=[0.1], device="cpu")
@@ -287,7 +287,7 @@ def test_a_table_shows_the_attacks_of_its_config_whatever_was_evaluated_since(
 def test_results_count_for_the_weights_that_they_were_measured_on(
     tmp_path: Path, commands: Commands
 ) -> None:
-    make(plan(load_config("digits", small(PLAIN)), [0], tmp_path), **QUIET)
+    make(plan_runs(load_config("digits", small(PLAIN)), [0], tmp_path), **QUIET)
     run = Run.open(tmp_path / "standard" / "seed0")
     results, weights = run.results("best"), run.weights("best")
     # Copied folders have any times.
@@ -306,7 +306,7 @@ def test_results_count_for_the_weights_that_they_were_measured_on(
 
 
 def test_a_run_is_finished_when_its_state_says_so(tmp_path: Path, commands: Commands) -> None:
-    make(plan(load_config("digits", small(PLAIN)), [0], tmp_path), **QUIET)
+    make(plan_runs(load_config("digits", small(PLAIN)), [0], tmp_path), **QUIET)
     run = Run.open(tmp_path / "standard" / "seed0")
     assert finished(run)
     # Killed after the last epoch's metrics were written, and before its state was.
@@ -320,7 +320,7 @@ def test_a_run_is_finished_when_its_state_says_so(tmp_path: Path, commands: Comm
 def test_a_comparison_without_examples_is_drawn_all_the_same(
     tmp_path: Path, commands: Commands
 ) -> None:
-    make(plan(load_config("digits", small(TWO)), [0], tmp_path), **QUIET)
+    make(plan_runs(load_config("digits", small(TWO)), [0], tmp_path), **QUIET)
     Run.open(tmp_path / "standard" / "seed0").examples.unlink()
     compare("digits", *small(TWO), out=tmp_path, device="cpu")
     assert (tmp_path / "accuracy.png").exists()
@@ -332,11 +332,11 @@ def test_a_comparison_that_was_stopped_continues_where_it_was(
     config = load_config("digits", small(TWO))
     commands.stop_at = 1
     with pytest.raises(KeyboardInterrupt):
-        make(plan(config, [0, 1], tmp_path), **QUIET)
+        make(plan_runs(config, [0, 1], tmp_path), **QUIET)
     done = stamps(tmp_path)
     commands.stop_at = None
     commands.ran.clear()
-    make(plan(config, [0, 1], tmp_path), **QUIET)
+    make(plan_runs(config, [0, 1], tmp_path), **QUIET)
     assert [what for what, _ in commands.ran] == ["train"] * 3 + ["evaluate"] * 4
     kept = [name for name in done if name.startswith("standard/seed0/")]
     after = stamps(tmp_path)
@@ -370,7 +370,7 @@ def test_a_killed_comparison_continues_where_it_was(tmp_path: Path, commands: Co
     assert load_state(Run(first).state)["epoch"] == 1
     done = {name: t for name, t in stamps(folder).items() if name.startswith("standard/")}
 
-    make(plan(load_config("digits", small(TWO)), [0], folder), **QUIET)
+    make(plan_runs(load_config("digits", small(TWO)), [0], folder), **QUIET)
     assert ("train", str(first)) not in commands.ran
     after = stamps(folder)
     assert {name: after[name] for name in done} == done
@@ -444,7 +444,7 @@ def test_a_failing_run_is_told_with_the_end_of_its_log(
 def test_the_other_runs_are_made_before_a_failure_is_told(
     tmp_path: Path, commands: Commands
 ) -> None:
-    plans = plan(load_config("digits", small(TWO)), [0], tmp_path)
+    plans = plan_runs(load_config("digits", small(TWO)), [0], tmp_path)
     broken = plans[0].candidates[0].runs[0]
     broken.state.write_bytes(b"damaged")
     with pytest.raises(Exception, match=r"standard/seed0 failed[\s\S]*damaged"):
@@ -452,7 +452,7 @@ def test_the_other_runs_are_made_before_a_failure_is_told(
     assert plans[1].candidates[0].runs[0].state.exists()
     broken.state.unlink()
     commands.ran.clear()
-    make(plan(load_config("digits", small(TWO)), [0], tmp_path), **QUIET)
+    make(plan_runs(load_config("digits", small(TWO)), [0], tmp_path), **QUIET)
     assert [what for what, _ in commands.ran] == ["train", "evaluate", "evaluate"]
 
 
@@ -474,7 +474,7 @@ def scored(run: Run, clean: int, noisy: int) -> None:
 
 def test_the_tuned_row_is_picked_by_the_mean_of_the_validation_scores(tmp_path: Path) -> None:
     rows = "[{label: T, method: {name: sat}, tune: {eps: [0.5, 1.0, 2.0]}}]"
-    (tuned,) = plan(load_config("digits", small(rows)), [0, 1], tmp_path)
+    (tuned,) = plan_runs(load_config("digits", small(rows)), [0, 1], tmp_path)
     assert [c.method.options["eps"] for c in tuned.candidates] == [0.5, 1.0, 2.0]
     clean_only, steady, one_good_seed = tuned.candidates
     scored(clean_only.runs[0], 10, 3)
@@ -500,7 +500,7 @@ def test_missing_data_is_told_before_anything_starts(
     monkeypatch.setenv("IMA_DATA", str(tmp_path))
     config = load_config("pneumonia", [])
     with pytest.raises(FileNotFoundError, match=r"pneumoniamnist\.npz"):
-        make(plan(config, [0], tmp_path / "runs"), jobs=2, device="cpu", report=print)
+        make(plan_runs(config, [0], tmp_path / "runs"), jobs=2, device="cpu", report=print)
     assert not list(tmp_path.rglob("*.log"))
 
 
@@ -516,7 +516,7 @@ def test_a_setting_that_cannot_reach_its_cap_is_noted(
 
 def test_every_combination_of_tuned_options_is_a_candidate(tmp_path: Path) -> None:
     rows = "[{label: T, method: {name: ima}, tune: {eps: [1.0, 2.0], delta: [0.5, 0.25, 0.1]}}]"
-    (tuned,) = plan(load_config("digits", small(rows)), [0], tmp_path)
+    (tuned,) = plan_runs(load_config("digits", small(rows)), [0], tmp_path)
     pairs = [(c.method.options["eps"], c.method.options["delta"]) for c in tuned.candidates]
     assert pairs == [(e, d) for e in (1.0, 2.0) for d in (0.5, 0.25, 0.1)]
     assert len({c.name for c in tuned.candidates}) == 6
@@ -525,7 +525,7 @@ def test_every_combination_of_tuned_options_is_a_candidate(tmp_path: Path) -> No
 def test_a_value_to_try_that_is_none_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     rows = "[{label: T, method: {name: sat}, tune: {eps: [0.5, -1.0]}}]"
     with pytest.raises(ConfigError, match=r"eps is -1"):
-        plan(load_config("digits", small(rows)), [0], tmp_path / "out")
+        plan_runs(load_config("digits", small(rows)), [0], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -534,7 +534,7 @@ def test_whole_numbers_and_floats_name_the_same_run(tmp_path: Path) -> None:
         "[{label: A, method: {name: sat, eps: 1}},"
         " {label: B, method: {name: sat}, tune: {eps: [1.0, 2]}}]"
     )
-    one, tuned = plan(load_config("digits", small(rows)), [0], tmp_path)
+    one, tuned = plan_runs(load_config("digits", small(rows)), [0], tmp_path)
     assert one.candidates[0].runs == tuned.candidates[0].runs
     assert len(list(tmp_path.rglob("config.yaml"))) == 2
 
@@ -624,7 +624,7 @@ def test_times_are_not_compared_to_a_standard_row_that_diverged(
 
 def test_a_tuned_value_that_diverges_is_not_picked(tmp_path: Path, commands: Commands) -> None:
     rows = "[{label: T, method: {name: sat, steps: 2}, tune: {eps: [0.5, 1.0]}}]"
-    (tuned,) = plan(load_config("digits", small(rows)), [0], tmp_path)
+    (tuned,) = plan_runs(load_config("digits", small(rows)), [0], tmp_path)
     lost = tuned.candidates[0].runs[0]
     lost.diverged.write_text("in epoch 2: the training loss is nan\n")
     make([tuned], **QUIET)

@@ -18,7 +18,7 @@ from test_data import elsewhere, pixels, real, zipped  # noqa: F401
 from test_data_published import same, told
 
 from ima.data import DATASETS, Splits, load
-from ima.data.layout import place
+from ima.data.layout import class_of_each
 from ima.data.split import assign
 
 
@@ -194,7 +194,7 @@ def test_a_class_needs_an_image_for_each_part(tmp_path: Path) -> None:
 
 
 def test_place_needs_no_files() -> None:
-    placed, known = place(
+    placed, known = class_of_each(
         {("x", "train", "b", "1.png"), ("x", "test", "b", "1.png")}
         | {("x", "train", "a", "1.png"), ("x", "test", "a", "1.png")},
         {("x",), ("x", "train"), ("x", "test")}

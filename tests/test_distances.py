@@ -411,9 +411,9 @@ def test_columns_of_another_kind_are_refused(tmp_path: Path) -> None:
 def test_distances_that_cannot_be_are_refused(name: str, value: list[Any], tmp_path: Path) -> None:
     path, found = tmp_path / "d.csv", rows(0.0, 0.5)
     columns = store.columns_of(found.rows, Distance)
-    store.write(path, columns, found.settings)
+    store.write_results(path, columns, found.settings)
     assert Distances.from_csv(path) == found
-    store.write(path, columns | {name: np.array(value)}, found.settings)
+    store.write_results(path, columns | {name: np.array(value)}, found.settings)
     with pytest.raises(ValueError, match=r"d\.csv is damaged"):
         Distances.from_csv(path)
 

@@ -28,7 +28,7 @@ import ima.training.children as children
 import ima.training.processes as processes
 from ima.networks.small_cnn import small_cnn
 from ima.training.children import Work, work_off
-from ima.training.compare import make, plan
+from ima.training.compare import make, plan_runs
 from ima.training.config import load_config
 from ima.training.lock import Lock
 from ima.training.processes import ending_workers
@@ -117,7 +117,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The run of the recipe that nothing disturbed."""
-    made = plan(load_config("digits", RECIPE), [0], tmp_path_factory.mktemp("whole"))
+    made = plan_runs(load_config("digits", RECIPE), [0], tmp_path_factory.mktemp("whole"))
     return train(made[0].candidates[0].runs[0])
 
 
@@ -138,7 +138,7 @@ def test_a_terminated_comparison_leaves_no_training_behind_and_continues(
     assert said == ""
     assert not alive(trainer)
     assert len(run.epochs()) == 1
-    make(plan(load_config("digits", RECIPE), [0], out), **QUIET)
+    make(plan_runs(load_config("digits", RECIPE), [0], out), **QUIET)
     assert [what for what, _ in commands.ran] == ["train", "evaluate"]
     assert_equal_runs(whole, run)
     assert names(run.folder) == names(whole.folder) | {"train.log", "evaluate.log"}
@@ -159,7 +159,7 @@ def test_a_comparison_that_is_killed_outright_leaves_no_training_behind_and_cont
             time.sleep(0.05)
         assert not alive(trainer)
     assert len(run.epochs()) == 1
-    make(plan(load_config("digits", RECIPE), [0], out), **QUIET)
+    make(plan_runs(load_config("digits", RECIPE), [0], out), **QUIET)
     assert_equal_runs(whole, run)
 
 
@@ -304,7 +304,7 @@ def test_a_command_that_does_not_end_is_killed(
 def test_a_run_that_is_trained_is_refused_until_its_trainer_is_dead(
     tmp_path: Path, whole: Run, commands: Commands
 ) -> None:
-    plans = plan(load_config("digits", RECIPE), [0], tmp_path)
+    plans = plan_runs(load_config("digits", RECIPE), [0], tmp_path)
     run = plans[0].candidates[0].runs[0]
     again = ("train", "--resume", str(run.folder), "--trust", "--device", "cpu")
     with started(tmp_path, *again[:-2]) as process:

@@ -110,7 +110,7 @@ def test_the_interval_of_an_accuracy_is_over_cases(way: str) -> None:
 
 @pytest.mark.parametrize("task", [None, Segmentation()])
 def test_pages_say_what_intervals_are_over(task: Any) -> None:
-    from ima.report.words import OWN, told_cases
+    from ima.report.words import OWN_CASES, told_cases
 
     x, y, names = slices()
     if task is None:
@@ -119,7 +119,7 @@ def test_pages_say_what_intervals_are_over(task: Any) -> None:
         evaluate(Positive(), TensorDataset(x, y), 0.1, ["ifgsm-1"], task=task, **more)
         for more in ({}, {"names": names})
     )
-    assert (told_cases([alone]), told_cases([alone, found])) == (OWN, OWN)
+    assert (told_cases([alone]), told_cases([alone, found])) == (OWN_CASES, OWN_CASES)
     assert told_cases([found]).startswith("Intervals are over 4 cases")
 
 
@@ -307,7 +307,7 @@ def test_cases_and_classes_survive_the_file(tmp_path: Path) -> None:
 
 
 def test_the_page_says_over_what_intervals_are(tmp_path: Path) -> None:
-    from ima.report.words import OWN
+    from ima.report.words import OWN_CASES
 
     x = torch.tensor([1.0, 1, -1, 1]).repeat_interleave(10)[:, None]
     y = torch.arange(40) % 2
@@ -318,7 +318,7 @@ def test_the_page_says_over_what_intervals_are(tmp_path: Path) -> None:
     told = evaluate(Positive(), data, 0.1, attacks, names=names, classes=["no", "yes"])
     told.to_html(tmp_path / "told.md")
     page = (tmp_path / "told.md").read_text(encoding="utf-8")
-    assert "Intervals are over 4 cases" in page and OWN not in page and "yes" in page
+    assert "Intervals are over 4 cases" in page and OWN_CASES not in page and "yes" in page
     low, high = wilson(0.75, 3)
     assert f"{100 * low:.1f} to {100 * high:.1f}" in page
     told.to_html(tmp_path / "told.json")
@@ -326,9 +326,9 @@ def test_the_page_says_over_what_intervals_are(tmp_path: Path) -> None:
     clean = network["accuracy"]["results"][0]
     assert (clean["low"], clean["high"]) == pytest.approx((low, high))
     evaluate(Positive(), data, 0.1, attacks).to_html(tmp_path / "alone.html")
-    assert OWN in (tmp_path / "alone.html").read_text(encoding="utf-8")
+    assert OWN_CASES in (tmp_path / "alone.html").read_text(encoding="utf-8")
     x, y, names = slices()
-    for more, words in (({}, OWN), ({"names": names}, "40 slices of 4 cases")):
+    for more, words in (({}, OWN_CASES), ({"names": names}, "40 slices of 4 cases")):
         found = evaluate(
             Positive(), TensorDataset(x, y), 0.1, ["ifgsm-1"], task=Segmentation(), **more
         )

@@ -31,10 +31,10 @@ from ima.cli import app, main
 from ima.cli.nnunet import page
 from ima.evaluation.results import Results, Row
 from ima.evaluation.settings import Settings as Made
-from ima.files import digest
+from ima.files import file_digest
 from ima.measures import DICE
-from ima.nnunet.cases import OWN
-from ima.nnunet.commands import COMMANDS, Command, call, dataset_folder, plan_with_batch_size
+from ima.nnunet.cases import OWN_TEST
+from ima.nnunet.commands import COMMANDS, Command, dataset_folder, plan_with_batch_size, run_command
 from ima.nnunet.environment import external_folder
 from ima.nnunet.experiment import Experiment, Place, load_experiment, packaged
 from ima.nnunet.paper import TASKS, by_dataset
@@ -169,19 +169,19 @@ def test_a_missing_folder_is_named_before_nnunet_is_loaded(
             with pytest.raises(
                 ValueError, match=rf"(?s)^{variable} is not set.*export {variable}="
             ):
-                call(name, ["4", "2d", "0"])
+                run_command(name, ["4", "2d", "0"])
     for variable in row.reads:
         with monkeypatch.context() as wrong:
             wrong.setenv(variable, str(folders[variable] / "none"))
             with pytest.raises(ValueError, match=rf"{variable} is '.*none', and there is no such"):
-                call(name, ["4", "2d", "0"])
+                run_command(name, ["4", "2d", "0"])
     for variable in row.writes:
         with monkeypatch.context() as wrong:
             file = folders[variable] / "file"
             file.touch()
             wrong.setenv(variable, str(file))
             with pytest.raises(ValueError, match=rf"{variable} is '.*', a file"):
-                call(name, ["4", "2d", "0"])
+                run_command(name, ["4", "2d", "0"])
     assert not entry.seen
 
 
@@ -237,7 +237,7 @@ def test_an_error_of_nnunets_own_passes_through(
     Entry(monkeypatch, "train", fails=True)
     before, words, threads = told(), list(sys.argv), torch.set_num_threads
     with pytest.raises(RuntimeError, match="nnU-Net's own words"):
-        call("train", ["4", "2d", "0"])
+        run_command("train", ["4", "2d", "0"])
     assert told() == before and sys.argv == words
     assert torch.set_num_threads is threads
 
@@ -250,11 +250,11 @@ def test_what_is_not_planned_is_named_before_training(
         with pytest.raises(
             FileNotFoundError, match=rf"'{dataset}' is not planned.*Dataset004_Hipp"
         ):
-            call("train", [dataset, "2d", "0"])
+            run_command("train", [dataset, "2d", "0"])
     with pytest.raises(FileNotFoundError, match="has no plans 'nnUNetPlansB32', but nnUNetPlans"):
-        call("train", ["4", "2d", "0", "-p", "nnUNetPlansB32"])
+        run_command("train", ["4", "2d", "0", "-p", "nnUNetPlansB32"])
     assert not entry.seen
-    call("train", ["004", "2d", "0"])
+    run_command("train", ["004", "2d", "0"])
     assert entry.seen
 
 
@@ -268,11 +268,11 @@ def test_another_split_than_the_planned_one_is_refused(
     (raw / "splits_final.json").write_text('[{"train": ["a"], "val": ["b"]}]')
     made.write_text('[{"train": ["b"], "val": ["a"]}]')
     with pytest.raises(ValueError, match=r"is another split than .*remove the folder"):
-        call("plan", ["-d", "4", "-c", "2d"])
+        run_command("plan", ["-d", "4", "-c", "2d"])
     assert not entry.seen
     # A list in another layout, or with more folds, is the same split.
     made.write_text('[ {"val": ["b"], "train": ["a"]}, {"train": [], "val": []} ]')
-    call("plan", ["-d", "4"])
+    run_command("plan", ["-d", "4"])
     assert entry.seen
 
 
@@ -773,7 +773,7 @@ def test_new_attacks_and_new_weights_are_evaluated_again(place: Place) -> None:
         ({"samples": None}, {"samples": 99}, True),
         ({}, {"seed": 3}, True),
         ({}, {"seed": 4}, False),
-        ({}, {"cases": OWN}, True),
+        ({}, {"cases": OWN_TEST}, True),
         ({}, {"cases": "images in imagesTr, labels in held_out"}, False),
     ],
 )
@@ -784,7 +784,7 @@ def test_an_evaluation_of_other_noise_or_samples_is_made_again(
     weights = place.trained(row) / "fold_0" / "checkpoint_final.pth"
     weights.parent.mkdir(parents=True)
     weights.write_text("weights")
-    known: dict[str, Any] = {"file": digest(weights), "samples": 4, "total": 99, **told}
+    known: dict[str, Any] = {"file": file_digest(weights), "samples": 4, "total": 99, **told}
     settings = Made(norm="L2", measure=DICE, classes=("front",), **known)
     more = {"pixels": 9, "present": 1, "dice_front": 0.5}
     rows = [

@@ -98,7 +98,7 @@ def predicted_here(folder: Path, x: Tensor, folds: tuple[int, ...] | None = (0,)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, module.__name__, module)
         patch.setitem(commands.COMMANDS, "predict", row)
-        commands.call("predict", [])
+        commands.run_command("predict", [])
     return made[0]
 
 

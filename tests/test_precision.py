@@ -93,7 +93,7 @@ each_find = pytest.mark.parametrize("find", FIND.values(), ids=FIND.keys())
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, names in ((library, ("ITERATIONS", "QUERIES")), (finders, ("ITERATIONS",))):
+    for module, names in ((library, ("ITERATIONS", "_QUERIES")), (finders, ("ITERATIONS",))):
         for name in names:
             monkeypatch.setattr(module, name, 3)
     monkeypatch.setattr(bench, "QUERIES", 3)

@@ -369,7 +369,7 @@ def fragile(classes: int, value: str) -> tuple[nn.Module, TensorDataset]:
 def test_not_finite_counts_as_broken_everywhere(
     classes: int, value: str, norm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, name in (("autoattack", "ITERATIONS"), ("autoattack", "QUERIES")):
+    for module, name in (("autoattack", "ITERATIONS"), ("autoattack", "_QUERIES")):
         monkeypatch.setattr(f"ima.evaluation.{module}.{name}", 20)
     monkeypatch.setattr("ima.evaluation.bench.QUERIES", 20)
     model, data = fragile(classes, value)

@@ -34,7 +34,7 @@ from ima.tasks import Task
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in (
         *((finders, "ITERATIONS"), (finders, "STEPS"), (autoattack, "ITERATIONS")),
-        *((autoattack, "QUERIES"), (bench, "QUERIES")),
+        *((autoattack, "_QUERIES"), (bench, "QUERIES")),
     ):
         monkeypatch.setattr(module, name, 10)
 

@@ -34,7 +34,7 @@ from ima.report.comparison import Compared, _swept
 from ima.report.fold import fold
 from ima.report.series import sweep_lines
 from ima.report.summary import counts, results_table, times_table
-from ima.training.compare import Plan, make, plan, slug
+from ima.training.compare import Plan, make, plan_runs, slug
 from ima.training.config import Config, ConfigError, load_config
 from ima.training.origin import comparable, provenance, recipes, seconds, untimed
 from ima.training.rows import rows
@@ -108,7 +108,7 @@ def test_a_row_may_leave_the_shared_recipe_and_says_so(tmp_path: Path) -> None:
         " {label: B, method: {name: standard}, train: {epochs: 3, batch_size: 256},"
         "  optimizer: {milestones: [1, 2], schedule: steps}}]"
     )
-    shared, own = plan(config, [0], tmp_path)
+    shared, own = plan_runs(config, [0], tmp_path)
     assert [p.candidates[0].runs[0].config().train.epochs for p in (shared, own)] == [2, 3]
     assert own.candidates[0].runs[0].config().optimizer.milestones == (1, 2)
     assert own.candidates[0].runs[0].config().optimizer.lr == config.optimizer.lr
@@ -139,7 +139,7 @@ def test_rows_of_one_recipe_share_their_runs_and_a_recipe_of_its_own_does_not(
         " {label: B, method: {name: sat, steps: 2, eps: 1.0}, train: {epochs: 2}},"
         " {label: C, method: {name: sat, steps: 2, eps: 1.0}, train: {epochs: 3}}]"
     )
-    half, one, same, other = plan(configured(compared), [0, 1], tmp_path)
+    half, one, same, other = plan_runs(configured(compared), [0, 1], tmp_path)
     assert one.candidates[0].runs == same.candidates[0].runs
     folders = {p.candidates[0].runs[0].folder for p in (half, one, other)}
     assert len(folders) == 3
@@ -226,7 +226,7 @@ def test_only_the_checkpoint_that_is_missing_is_evaluated(
 ) -> None:
     commands = Commands()
     monkeypatch.setattr(children, "run", commands.run)
-    plans = plan(configured("[{label: A, method: {name: standard}}]"), [0], tmp_path)
+    plans = plan_runs(configured("[{label: A, method: {name: standard}}]"), [0], tmp_path)
     make(plans, **QUIET)
     (run,) = plans[0].candidates[0].runs
     before = run.results("best").stat().st_mtime_ns
@@ -247,7 +247,7 @@ def timed(folder: Path, times: Sequence[Sequence[float]], **environment: Any) ->
         "{label: A, method: {name: standard}}",
         "{label: B, method: {name: sat, eps: 1.0}, train: {standard_epochs: 1}}",
     ]
-    plans = plan(configured(f"[{', '.join(entries[: len(times)])}]"), [0], folder)
+    plans = plan_runs(configured(f"[{', '.join(entries[: len(times)])}]"), [0], folder)
     for p, epochs in zip(plans, times, strict=True):
         (run,) = p.candidates[0].runs
         for epoch, took in enumerate(epochs):
@@ -331,7 +331,7 @@ def test_runs_get_the_time_that_is_left_and_none_is_started_when_it_is_over(
         return OUT_OF_TIME if len(ran) == 2 else 0
 
     monkeypatch.setattr(children, "run", run)
-    plans = plan(configured("[{label: A, method: {name: standard}}]"), [0, 1, 2], tmp_path)
+    plans = plan_runs(configured("[{label: A, method: {name: standard}}]"), [0, 1, 2], tmp_path)
     told: list[tuple[int, int]] = []
     with pytest.raises(OutOfTime, match="1 of 3 are done"):
         make(
@@ -361,7 +361,7 @@ def test_runs_are_told_as_they_end_and_not_as_they_began(
 
     monkeypatch.setattr(children, "run", run)
     told: list[tuple[str, int, int]] = []
-    plans = plan(configured("[{label: A, method: {name: standard}}]"), [0, 1], tmp_path)
+    plans = plan_runs(configured("[{label: A, method: {name: standard}}]"), [0, 1], tmp_path)
     work = [
         [children.Work(str(run.folder), ("train", str(run.folder)), run.folder / "train.log")]
         for run in plans[0].candidates[0].runs
@@ -380,7 +380,7 @@ def test_a_run_that_fails_is_told_although_others_ran_out_of_time(
         return next(codes)
 
     monkeypatch.setattr(children, "run", run)
-    plans = plan(configured("[{label: A, method: {name: standard}}]"), [0, 1], tmp_path)
+    plans = plan_runs(configured("[{label: A, method: {name: standard}}]"), [0, 1], tmp_path)
     with pytest.raises(RuntimeError, match=r"seed1 failed[\s\S]*why") as caught:
         make(plans, **QUIET, budget=Left(100.0))
     assert "seed0" not in str(caught.value)

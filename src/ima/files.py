@@ -191,7 +191,7 @@ def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, N
     return found
 
 
-def digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """A digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

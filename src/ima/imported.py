@@ -17,10 +17,12 @@ from pydantic import PydanticUserError, TypeAdapter
 
 from ima.torchvision_compat import mend_torchvision
 
-Row = TypeVar("Row")
+TableRow = TypeVar("TableRow")
 
 
-def find(kind: str, name: str, table: Mapping[str, Row], own: Callable[[Any], Row]) -> Row:
+def find(
+    kind: str, name: str, table: Mapping[str, TableRow], own: Callable[[Any], TableRow]
+) -> TableRow:
     """The row of this name, or what `own` makes of the class or function at `module:name`.
 
     kind: what it is, for errors, such as `"method"`. Raises ValueError for a name that is neither,

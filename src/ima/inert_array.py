@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ima.inert_pickle import Made, Rule, kind_of
+from ima.inert_pickle import Made, Rule, pickle_kind
 
 ARRAY_RULES: Mapping[str, Rule] = {
     "numpy.core.multiarray._reconstruct": lambda a: Made("array", a),
@@ -34,7 +34,7 @@ def array_of(value: Any) -> Array | None:
         return None
     _, shape, dtype, fortran, raw = state
     told = isinstance(dtype, Made) and isinstance(dtype.arguments, tuple)
-    code = dtype.arguments[0] if told and dtype.arguments else kind_of(dtype)
+    code = dtype.arguments[0] if told and dtype.arguments else pickle_kind(dtype)
     order = dtype.state[1] if told and isinstance(dtype.state, tuple) else "|"
     # Python 2 has no other texts than bytes.
     if isinstance(raw, str):

@@ -45,7 +45,7 @@ class Made:
     elements: list[Any] = field(default_factory=list[Any])
 
 
-def kind_of(value: Any) -> str:
+def pickle_kind(value: Any) -> str:
     """The name of a value's type, as the file names it."""
     if not isinstance(value, Made):
         return type(value).__name__

@@ -34,13 +34,13 @@ def check_memory(what: str, need: int, stored: int, *, advice: str = ADVICE) -> 
     has = _physical()
     if need > _FREE and need > RATIO * stored:
         raise TooLargeError(
-            f"{what}: {size(stored)} would become {size(need)} in memory, {need // max(stored, 1)} "
-            f"times as much, as no usual file does; {advice}"
+            f"{what}: {human_size(stored)} would become {human_size(need)} in memory, "
+            f"{need // max(stored, 1)} times as much, as no usual file does; {advice}"
         )
     if has is not None and need > has:
         raise TooLargeError(
-            f"{what}: {size(stored)} would become {size(need)} in memory, and this machine has "
-            f"{size(has)}; {advice}"
+            f"{what}: {human_size(stored)} would become {human_size(need)} in memory, "
+            f"and this machine has {human_size(has)}; {advice}"
         )
 
 
@@ -73,7 +73,7 @@ def _promised(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
         return 0
 
 
-def size(count: float) -> str:
+def human_size(count: float) -> str:
     """A number of bytes in the unit that suits it."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:

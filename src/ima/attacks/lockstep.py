@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from ima.tasks.trees import leaves, tree_map
 
-Run: TypeAlias = Callable[[Tensor], Any]
+OnePass: TypeAlias = Callable[[Tensor], Any]
 
 NONE, PLAIN, GRAPH, BACKWARD, FAILED = range(5)
 """What a process needs: no pass, a forward one without or with a graph, a backward one; or that it
@@ -52,7 +52,7 @@ def sharded(model: Any) -> bool:
 
 
 @contextmanager
-def in_step(module: Any, run: Run, x: Tensor | None, mode: str = "eval") -> Generator[Run]:
+def in_step(module: Any, run: OnePass, x: Tensor | None, mode: str = "eval") -> Generator[OnePass]:
     """Within: `run`, whose passes all processes make together, where `module` is sharded.
 
     run: calls the module; x: (B, *dims), the samples of this process, of which there may be none,
@@ -85,7 +85,7 @@ def in_step(module: Any, run: Run, x: Tensor | None, mode: str = "eval") -> Gene
 class _Lockstep:
     """One attack, or several within each other, of this process among all."""
 
-    def __init__(self, module: nn.Module, run: Run, x: Tensor | None, mode: str) -> None:
+    def __init__(self, module: nn.Module, run: OnePass, x: Tensor | None, mode: str) -> None:
         self.module, self.run = module, run
         # Samples that do not count move no running statistics, nor need company.
         self.still = nn.Module if mode == "eval" else _NormBase
@@ -109,7 +109,7 @@ class _Lockstep:
             # Twice: batch normalisation without running statistics refuses a single one.
             self.samples = torch.cat([one, one])
 
-    def pace(self, run: Run) -> Run:
+    def pace(self, run: OnePass) -> OnePass:
         """`run`, in step with the other processes."""
 
         def forward(x: Tensor) -> Any:
@@ -166,7 +166,7 @@ class _Lockstep:
         ):
             self._forward(self.run, self.samples)
 
-    def _forward(self, run: Run, x: Tensor) -> tuple[Tensor, Any]:
+    def _forward(self, run: OnePass, x: Tensor) -> tuple[Tensor, Any]:
         graph = torch.is_grad_enabled()
         # For a backward pass there must be somewhere to go.
         start = x.detach().requires_grad_() if graph and not x.requires_grad else x

@@ -13,7 +13,7 @@ from ima.attacks.inputs import no_trace
 from ima.tasks import Classification, Tree, leaves, tree_map
 
 
-class Checks(Protocol):
+class CanCheck(Protocol):
     """What can tell whether an output and targets fit together, as every task can."""
 
     def check(self, output: Tree, target: Tree) -> None:
@@ -21,7 +21,7 @@ class Checks(Protocol):
         ...
 
 
-def fits(model: nn.Module, task: Checks, x: Tensor, y: Tree) -> int:
+def fits(model: nn.Module, task: CanCheck, x: Tensor, y: Tree) -> int:
     """How far x (B, *dims) is a batch: the network takes it: 1; with these targets: 2; else 0."""
     try:
         output = _look(model, x)
@@ -37,7 +37,7 @@ def fits(model: nn.Module, task: Checks, x: Tensor, y: Tree) -> int:
     return 2
 
 
-def check_batch(model: nn.Module, task: Checks, x: Tensor, y: Tree) -> None:
+def check_batch(model: nn.Module, task: CanCheck, x: Tensor, y: Tree) -> None:
     """Raise ValueError where the network takes a batch x for one sample without a batch.
 
     Convolutions do so where samples lack the dimension of channels; labels of pixels may fit.

@@ -28,7 +28,7 @@ def without_statistics(model: Any) -> list[str]:
     ]
 
 
-def named(layers: list[str]) -> str:
+def list_layers(layers: list[str]) -> str:
     """Such as `BatchNorm layer "bn1" has track_running_stats=False`."""
     few = ", ".join(f'"{name}"' for name in layers[:3])
     more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
@@ -58,8 +58,8 @@ def _lonely(layers: list[str]) -> str:
             "(drop_last=True), for evaluation let the layer use running statistics"
         )
     return (
-        f"{named(layers)}: it takes its statistics from the batch, and one sample came alone, "
-        "with one value a channel, as when all other samples of a batch are done. Give the layer "
-        "running statistics (track_running_stats=True), or use GroupNorm or LayerNorm, which "
+        f"{list_layers(layers)}: it takes its statistics from the batch, and one sample came "
+        "alone, with one value a channel, as when all other samples of a batch are done. Give the "
+        "layer running statistics (track_running_stats=True), or use GroupNorm or LayerNorm, which "
         "look at each sample by itself"
     )

@@ -50,7 +50,7 @@ def compare(
     from ima.evaluation.results import Results
     from ima.report.comparison import Compared, Frame, write_comparison
     from ima.training.build import check_buildable
-    from ima.training.compare import Candidate, make, plan
+    from ima.training.compare import Candidate, make, plan_runs
     from ima.training.config import load_config, warnings
     from ima.training.origin import (
         about_data,
@@ -70,7 +70,7 @@ def compare(
     refuse_rows_own(overrides)
     loaded = load_config(config, overrides, trust)
     folder = Path("runs") / loaded.name if out is None else out
-    plans = plan(loaded, chosen_seeds, folder, check_buildable)
+    plans = plan_runs(loaded, chosen_seeds, folder, check_buildable)
     for one in plans:
         for candidate in one.candidates:
             for warning in warnings(candidate.runs[0].config()):

@@ -30,7 +30,7 @@ def equilibrium(
     """
     from ima.report.equilibrium import write_equilibrium
     from ima.report.portrait import Portrait
-    from ima.training.compare import make, plan
+    from ima.training.compare import make, plan_runs
     from ima.training.config import load_config
     from ima.training.equilibrium import check, measure_run, origin
 
@@ -40,7 +40,7 @@ def equilibrium(
     config = load_config("equilibrium", overrides)
     check(config)
     folder = Path("runs") / config.name if out is None else out
-    plans = plan(config, [seed], folder)
+    plans = plan_runs(config, [seed], folder)
     make(
         plans,
         jobs=jobs,

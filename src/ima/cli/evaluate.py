@@ -154,7 +154,7 @@ def evaluate(
 
     # Before the imports below, so that what they take counts too.
     budget = None if time_budget is None else Budget.parse(time_budget)
-    kind = kind_of(given)
+    kind = subject_kind(given)
     if kind == RUN and run is not None and run.is_file():
         raise ValueError(
             f"{run} is a file and no run; give a run's folder, or say how to build the network of "
@@ -168,7 +168,7 @@ def evaluate(
     subjects.work(make[kind](given), given, budget)
 
 
-def kind_of(given: Mapping[str, Any]) -> str:
+def subject_kind(given: Mapping[str, Any]) -> str:
     """What is to be evaluated; ValueError for options that do not belong to it."""
     run, model = given["run"], given["model"]
     again = model is not None and run is not None and (run / "config.yaml").is_file()

@@ -36,10 +36,10 @@ def plan(*arguments: Words, batch_size: int | None = None) -> None:
         for 32; use it with -p.
 
     """
-    from ima.nnunet.commands import call, plan_with_batch_size
+    from ima.nnunet.commands import plan_with_batch_size, run_command
 
     if batch_size is None:
-        call("plan", arguments)
+        run_command("plan", arguments)
         return
     for file in plan_with_batch_size(arguments, batch_size):
         print(f"plans with batches of {batch_size}: {file}; use them with -p {file.stem}")
@@ -68,9 +68,9 @@ def training(*arguments: Words) -> None:
         nnUNetTrainerSAT40, with noise of the size in the name; nnUNetTrainerSTD, without noise.
 
     """
-    from ima.nnunet.commands import call
+    from ima.nnunet.commands import run_command
 
-    call("train", arguments)
+    run_command("train", arguments)
 
 
 def predict(*arguments: Words) -> None:
@@ -83,9 +83,9 @@ def predict(*arguments: Words) -> None:
         `nnUNetv2_predict -h` lists them.
 
     """
-    from ima.nnunet.commands import call
+    from ima.nnunet.commands import run_command
 
-    call("predict", arguments)
+    run_command("predict", arguments)
 
 
 def compare(

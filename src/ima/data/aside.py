@@ -24,7 +24,7 @@ OPENED = (
 APPLE_DOUBLE = b"\0\5\x16\7"
 """How files begin that macOS puts beside others, under their names."""
 
-KINDS = {
+NOT_READ = {
     ".dcm": "DICOM, which is not read: export it as PNG",
     ".dicom": "DICOM, which is not read: export it as PNG",
     ".ima": "DICOM, which is not read: export it as PNG",
@@ -40,7 +40,9 @@ KINDS = {
 """What holds pictures that are not read, by its suffix, and what to do."""
 
 
-def describe(root: Path, files: Sequence[ImageFile], within: Sequence[tuple[str, ...]] = ()) -> str:
+def describe_aside(
+    root: Path, files: Sequence[ImageFile], within: Sequence[tuple[str, ...]] = ()
+) -> str:
     """What is left out beside the images of `root`, in a sentence; "" for nothing.
 
     files: those without a suffix of an image, and hidden ones, which are not told; within: the
@@ -95,7 +97,7 @@ def _suffix(name: str) -> str:
 def _kind(file: ImageFile) -> str:
     """What a file is, for counting: its suffix and, where that is known, what to do."""
     suffix = _suffix(file.name)
-    words = KINDS.get(suffix) or (KINDS[".dcm"] if _starts(file)[128:132] == b"DICM" else "")
+    words = NOT_READ.get(suffix) or (NOT_READ[".dcm"] if _starts(file)[128:132] == b"DICM" else "")
     return f"{suffix or 'without an ending'}{f' ({words})' if words else ''}"
 
 

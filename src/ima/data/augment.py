@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 PAD = 4
 
 # Of a table, so that a config can name the choices.
-Name = Literal["crop", "flip"]
+Augmentation = Literal["crop", "flip"]
 
 
 @dataclass(frozen=True)

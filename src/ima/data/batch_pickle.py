@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ima.data.base import Sample
 from ima.inert_array import ARRAY_RULES, array_of
-from ima.inert_pickle import PickleError, RefusedError, kind_of, read_pickle
+from ima.inert_pickle import PickleError, RefusedError, pickle_kind, read_pickle
 
 WIDTH = 3072  # 3 channels of 32x32 pixels, red, green, blue, each row by row
 
@@ -42,7 +42,9 @@ def read_batch(raw: bytes, shown: str) -> Sample:
             "fetch it again"
         ) from error
     if not isinstance(loaded, dict):
-        raise ValueError(f"{shown} holds {kind_of(loaded)}; expected a dict with data and labels")
+        raise ValueError(
+            f"{shown} holds {pickle_kind(loaded)}; expected a dict with data and labels"
+        )
     batch = {k.decode("latin1") if isinstance(k, bytes) else k: v for k, v in loaded.items()}
     for key in ("data", "labels"):
         if key not in batch:
@@ -60,7 +62,7 @@ def _pixels(data: Any, shown: str) -> NDArray[np.uint8]:
     told = array_of(data)
     if told is None:
         raise ValueError(
-            f"'data' of {shown} is {kind_of(data)}; expected a numpy array (N, {WIDTH})"
+            f"'data' of {shown} is {pickle_kind(data)}; expected a numpy array (N, {WIDTH})"
         )
     if told.code not in ("u1", "uint8"):
         raise ValueError(f"'data' of {shown} is {told.code}; expected u1, that is uint8")
@@ -69,7 +71,7 @@ def _pixels(data: Any, shown: str) -> NDArray[np.uint8]:
     if not sides or len(shape) != 2 or shape[0] <= 0 or shape[1] != WIDTH:
         raise ValueError(f"'data' of {shown} has shape {shape!r}; expected (N, {WIDTH})")
     if not isinstance(raw, bytes) or len(raw) != shape[0] * WIDTH:
-        came = f"{len(raw)} bytes" if isinstance(raw, bytes) else kind_of(raw)
+        came = f"{len(raw)} bytes" if isinstance(raw, bytes) else pickle_kind(raw)
         raise ValueError(f"'data' of {shown} has {came}; expected {shape[0]} times {WIDTH} bytes")
     flat = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if told.fortran else "C")
     return np.array(flat, order="C").reshape(-1, 3, 32, 32)
@@ -77,7 +79,7 @@ def _pixels(data: Any, shown: str) -> NDArray[np.uint8]:
 
 def _labels(labels: Any, shown: str) -> NDArray[np.int64]:
     if not isinstance(labels, list) or not all(type(label) is int for label in labels):
-        raise ValueError(f"'labels' of {shown} is {kind_of(labels)}; expected a list of int")
+        raise ValueError(f"'labels' of {shown} is {pickle_kind(labels)}; expected a list of int")
     if not all(0 <= label <= 9 for label in labels):
         raise ValueError(
             f"'labels' of {shown} reach from {min(labels)} to {max(labels)}; expected 0 to 9"

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 from typing import IO
 
-from ima.memory import size
+from ima.memory import human_size
 
 # The parts of a path below the root.
 Parts = tuple[str, ...]
@@ -77,7 +77,9 @@ def in_zip(root: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, label: 
 
 def _bounded(shown: str, count: int, read: Callable[[], bytes]) -> bytes:
     if count > MOST_BYTES:
-        raise ValueError(f"it has {size(count)}; expected an image of at most {size(MOST_BYTES)}")
+        raise ValueError(
+            f"it has {human_size(count)}; expected an image of at most {human_size(MOST_BYTES)}"
+        )
     return read()
 
 
@@ -87,7 +89,7 @@ def parts_of(entry: zipfile.ZipInfo) -> Parts:
 
 
 @dataclass(frozen=True)
-class Tree:
+class FolderTree:
     """What lies in a folder or a .zip, by the parts of the paths below it.
 
     paths: of folders too, though a .zip need not list them; files: of files, hidden ones included;
@@ -100,7 +102,7 @@ class Tree:
 
 
 @contextmanager
-def opened(root: Path, *, where: str) -> Generator[Tree, None, None]:
+def opened_folder(root: Path, *, where: str) -> Generator[FolderTree, None, None]:
     """What lies in `root`, a folder or a .zip, while it is open; of a folder `_DEEPEST` levels.
 
     Raises `ValueError` for a damaged .zip, and one that holds a file twice, `PermissionError` for a
@@ -119,7 +121,7 @@ def opened(root: Path, *, where: str) -> Generator[Tree, None, None]:
             for parts, path in found.items()
             if path.is_file() or not (is_hidden(path.name) or path.is_dir())
         ]
-        yield Tree(found, files, lambda parts, label: on_disk(found[parts], label))
+        yield FolderTree(found, files, lambda parts, label: on_disk(found[parts], label))
         return
     try:
         archive = zipfile.ZipFile(root)
@@ -142,7 +144,7 @@ def opened(root: Path, *, where: str) -> Generator[Tree, None, None]:
                 )
             entries[parts] = entry
         files = [parts for parts, entry in entries.items() if not entry.is_dir()]
-        yield Tree(entries, files, lambda parts, n: in_zip(root, archive, entries[parts], n))
+        yield FolderTree(entries, files, lambda parts, n: in_zip(root, archive, entries[parts], n))
 
 
 JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))

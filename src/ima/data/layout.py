@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ima.data import aside
 from ima.data.find import missing
-from ima.data.folders import ImageFile, Parts, Tree, is_hidden, is_image, opened
+from ima.data.folders import FolderTree, ImageFile, Parts, is_hidden, is_image, opened_folder
 
 _PARTS = {
     "train": "train",
@@ -55,11 +55,11 @@ def class_layout(
     where one has none, `ValueError` where there are several such places, and for images in a folder
     within a class's. Images in hidden files or without an image's suffix raise `ValueError` too.
     """
-    with opened(root, where=where) as tree:
+    with opened_folder(root, where=where) as tree:
         yield _any(root, tree, where) if classes is None else _known(root, tree, classes, where)
 
 
-def _any(root: Path, tree: Tree, where: str) -> Layout:
+def _any(root: Path, tree: FolderTree, where: str) -> Layout:
     files = set(tree.files)
     shown = {parts for parts in tree.paths if parts and not _hidden(parts)}
     images = {parts for parts in shown & files if is_image(parts[-1])}
@@ -67,9 +67,11 @@ def _any(root: Path, tree: Tree, where: str) -> Layout:
     folders = {parts[:i] for parts in shown for i in range(1, len(parts))} | (shown - files)
     known = {parts for parts in files if parts and not _hidden(parts[:-1])}
     hidden = _in_hidden(tree)
-    others = aside.describe(root, [tree.read(parts, 0) for parts in sorted(known - images)], hidden)
+    others = aside.describe_aside(
+        root, [tree.read(parts, 0) for parts in sorted(known - images)], hidden
+    )
     try:
-        placed, classes = place(images, folders)
+        placed, classes = class_of_each(images, folders)
     except ValueError as error:
         beside = f" {others}" if others else ""
         raise ValueError(f"{root} {error}.{beside} {where}") from error
@@ -82,7 +84,7 @@ def _any(root: Path, tree: Tree, where: str) -> Layout:
     )
 
 
-def _known(root: Path, tree: Tree, classes: Sequence[str], where: str) -> Layout:
+def _known(root: Path, tree: FolderTree, classes: Sequence[str], where: str) -> Layout:
     labels = {_plain(name): label for label, name in enumerate(classes)}
     # By the folder that the class folders lie in: their files.
     found: dict[Parts, list[Parts]] = {}
@@ -118,7 +120,7 @@ def _known(root: Path, tree: Tree, classes: Sequence[str], where: str) -> Layout
         (file for file in files if is_image(file.name)), key=lambda one: (one.label, one.name)
     )
     hidden = [parts for parts in _in_hidden(tree) if parts[: len(places[0])] == places[0]]
-    others = aside.describe(root, [file for file in files if not is_image(file.name)], hidden)
+    others = aside.describe_aside(root, [file for file in files if not is_image(file.name)], hidden)
     return Layout(images, [None] * len(images), tuple(classes), others)
 
 
@@ -126,7 +128,7 @@ def _plain(name: str) -> str:
     return name.casefold().replace("_", "-").replace(" ", "-")
 
 
-def _in_hidden(tree: Tree) -> list[Parts]:
+def _in_hidden(tree: FolderTree) -> list[Parts]:
     """What has the name of an image and lies in a hidden folder."""
     return [parts for parts in tree.files if is_image(parts[-1]) and _hidden(parts[:-1])]
 
@@ -135,7 +137,7 @@ def _hidden(parts: Parts) -> bool:
     return any(map(is_hidden, parts))
 
 
-def place(
+def class_of_each(
     images: set[Parts], folders: set[Parts]
 ) -> tuple[dict[Parts, tuple[str, int]], tuple[str, ...]]:
     """The part ("" without parts) and class number of every image, and the classes.

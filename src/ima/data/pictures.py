@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ima.data.cache import Arrays, cached
 from ima.data.folders import ImageFile
-from ima.memory import check_memory, size
+from ima.memory import check_memory, human_size
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile as Opened
@@ -128,7 +128,7 @@ def _refuse(image: "Opened") -> None:
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(
             f"it has {image.width}x{image.height} pixels, which would take "
-            f"{size(3 * image.width * image.height)}; expected at most {MOST_PIXELS} pixels"
+            f"{human_size(3 * image.width * image.height)}; expected at most {MOST_PIXELS} pixels"
         )
     if _deep(image):
         raise ValueError("it holds more than 8 bits a channel")

@@ -136,7 +136,7 @@ def make(name: str, path: str | Path | None = None) -> Made:
             "would have; it is left as it is. Move it away to have the subset in its place"
         )
     counts = {role: len(arrays[f"{role}_labels"]) for role in row.parts}
-    return Made(file, counts, kept=kept, known=digest(arrays) == row.digest)
+    return Made(file, counts, kept=kept, known=arrays_digest(arrays) == row.digest)
 
 
 def cut(row: SubsetRow, path: str | Path | None = None) -> Arrays:
@@ -166,7 +166,7 @@ def cut(row: SubsetRow, path: str | Path | None = None) -> Arrays:
     return arrays
 
 
-def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
+def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     """SHA-256 of the arrays' names, types, shapes and bytes; equal for equal arrays alone.
 
     A file's own checksum would also depend on the version of the compression.
@@ -181,7 +181,7 @@ def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
 def _holds(file: Path, arrays: Arrays) -> bool:
     # A folder, a damaged file, something else: always the same answer, it is not ours.
     with suppress(Exception):
-        return digest(read_arrays(file)) == digest(arrays)
+        return arrays_digest(read_arrays(file)) == arrays_digest(arrays)
     return False
 
 

@@ -30,7 +30,7 @@ from ima.norms import Norm
 from ima.tasks import Segmentation, Task, Tree, given, objective_of, take
 from ima.tasks.checked import describe
 
-Run = Callable[[Model, Tensor, Tree, Lowest, float, int, Setting], None]
+AttackCall = Callable[[Model, Tensor, Tree, Lowest, float, int, Setting], None]
 """run(model, x, y, lowest, eps, steps, setting): looks at points in the ball around x."""
 
 Lacks = Callable[[Task, Norm, Bounds], str]
@@ -47,7 +47,7 @@ class AttackRow:
     """
 
     name: str
-    run: Run
+    run: AttackCall
     steps: int | None
     paper: str
     summary: str

@@ -52,7 +52,7 @@ _MORE = ("apgd-margin", "fab-t")
 """What `autoattack+` adds, after the parts of `autoattack`: it never breaks fewer samples."""
 
 
-class Part(Protocol):
+class AttackPart(Protocol):
     """An attack of the library."""
 
     def perturb(self, x: Tensor, y: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ def parts_on(name: str, model: Model, x: Tensor, setting: Setting) -> tuple[str,
 
 
 def run_part(
-    build: Callable[..., Part],
+    build: Callable[..., AttackPart],
     model: Model,
     x: Tensor,
     y: Tree,
@@ -183,21 +183,21 @@ def brought_in(
 _QUIET = logging.Logger("pyautoattack", logging.CRITICAL + 1)
 
 
-def _apgd(model: Lifted, *, loss: str, **options: Any) -> Part:
+def _apgd(model: Lifted, *, loss: str, **options: Any) -> AttackPart:
     from pyautoattack.autopgd_base import APGDAttack
 
     return APGDAttack(model, loss=loss, n_iter=ITERATIONS, logger=_QUIET, **options)
 
 
-def _apgd_ce(model: Lifted, **options: Any) -> Part:
+def _apgd_ce(model: Lifted, **options: Any) -> AttackPart:
     return _apgd(model, loss="ce", **options)
 
 
-def _apgd_dlr(model: Lifted, **options: Any) -> Part:
+def _apgd_dlr(model: Lifted, **options: Any) -> AttackPart:
     return _apgd(model, loss="dlr", **options)
 
 
-def _apgd_margin(model: Lifted, **options: Any) -> Part:
+def _apgd_margin(model: Lifted, **options: Any) -> AttackPart:
     """APGD on the margin, largest other logit minus the true one: as DLR without its denominator.
 
     That needs a third logit. Unlike cross-entropy's, the margin's gradient never fades.
@@ -207,7 +207,7 @@ def _apgd_margin(model: Lifted, **options: Any) -> Part:
     return attack
 
 
-def _apgd_t(model: Lifted, **options: Any) -> Part:
+def _apgd_t(model: Lifted, **options: Any) -> AttackPart:
     from pyautoattack.autopgd_base import APGDAttack_targeted
 
     targets = min(TARGETS, model.classes - 1)
@@ -216,7 +216,7 @@ def _apgd_t(model: Lifted, **options: Any) -> Part:
     )
 
 
-def _fab_t(model: Lifted, **options: Any) -> Part:
+def _fab_t(model: Lifted, **options: Any) -> AttackPart:
     from pyautoattack.fab_pt import FABAttack_PT
 
     targets = min(TARGETS, model.classes - 1)
@@ -232,7 +232,7 @@ def free_fab(model: Lifted, **options: Any) -> Any:
     return FABAttack_PT(model, targeted=True, eps=1e4, **options)
 
 
-def square_search(model: Lifted, **options: Any) -> Part:
+def square_search(model: Lifted, **options: Any) -> AttackPart:
     """The library's Square. A margin of exactly 0 counts as broken from its first point on.
 
     Where all margins are 0 or below after that point, and some are 0, the library goes on with no
@@ -251,11 +251,11 @@ def square_search(model: Lifted, **options: Any) -> Part:
     return attack
 
 
-def _square(model: Lifted, **options: Any) -> Part:
+def _square(model: Lifted, **options: Any) -> AttackPart:
     return square_search(model, n_queries=_QUERIES, resc_schedule=False, **options)
 
 
-_BUILD: dict[str, Callable[..., Part]] = {
+_BUILD: dict[str, Callable[..., AttackPart]] = {
     "apgd-ce": _apgd_ce,
     "apgd-dlr": _apgd_dlr,
     "apgd-t": _apgd_t,

@@ -32,7 +32,7 @@ from ima.tasks.pixels import wide
 _SLACK = 1e-4
 """Share of the radius by which noise may be larger: float32 rounds."""
 
-Found = dict[str, list[Any]]
+ColumnLists = dict[str, list[Any]]
 """Rows as columns, by name; `parts` holds a list a row."""
 
 
@@ -61,7 +61,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class State:
+class BatchState:
     """Samples (B, *dims) that were looked at.
 
     quality, score, size: (B,); parts: (B, K), K may be 0; columns, predicted: as the task gives
@@ -76,17 +76,17 @@ class State:
     columns: dict[str, Tree]
     predicted: Tree
 
-    def lower(self, index: Tensor, found: State, clean: Tensor) -> State:
+    def lower(self, index: Tensor, found: BatchState, clean: Tensor) -> BatchState:
         """With those of the samples `index` whose quality is lower.
 
         Where it is alike: with the smaller noise, or of noise that lowers nothing with the one of
         lower score. clean: the quality without noise, (B,); infinite for all of them anyhow.
         """
-        before = State(**take(vars(self), index))
+        before = BatchState(**take(vars(self), index))
         lowers, alike = found.quality < clean[index], found.quality == before.quality
         less = torch.where(lowers, found.size < before.size, found.score < before.score)
         better = (found.quality < before.quality) | (alike & less) | clean[index].isinf()
-        new = State(**copied(vars(self)))
+        new = BatchState(**copied(vars(self)))
         put(vars(new), index[better], take(vars(found), better))
         return new
 
@@ -100,19 +100,19 @@ class Batch:
     places: range
     setting: Setting
 
-    def look(self, model: Model, index: Tensor, noisy: Tensor) -> State:
+    def look(self, model: Model, index: Tensor, noisy: Tensor) -> BatchState:
         """The samples `index` at these points; model: as `no_trace` gives it."""
         y, output = take(self.y, index), forward(model, noisy)
         self.setting.watcher.noisy(index, output, self.setting.task)
         return self.state(index, noisy, output, y)
 
-    def state(self, index: Tensor, noisy: Tensor, output: Tree, y: Tree) -> State:
+    def state(self, index: Tensor, noisy: Tensor, output: Tree, y: Tree) -> BatchState:
         """What the task says of outputs at noisy samples."""
         task, n = self.setting.task, len(index)
         quality = quality_of(task, output, y, n)
         check_standing(task, output, y, quality >= given(task, "measure").threshold)
         parts = given(task, "parts")(output, y)
-        return State(
+        return BatchState(
             noisy,
             quality,
             task.score(output, y).float().reshape(n).nan_to_num(nan=-math.inf),
@@ -122,7 +122,7 @@ class Batch:
             task.predict(output),
         )
 
-    def again(self, model: Model, lowest: Lowest, eps: float | None) -> State:
+    def again(self, model: Model, lowest: Lowest, eps: float | None) -> BatchState:
         """What an attack found, brought into the ball and the bounds and looked at once more.
 
         Nothing is taken on trust: what is not finite or not inside becomes the clean sample.
@@ -147,13 +147,13 @@ def attack_batch(
     radii: Sequence[float],
     attacks: Sequence[tuple[str, AttackRow, int]],
     keep: Callable[[Example], None] | None,
-) -> Found:
+) -> ColumnLists:
     """The rows of one batch; `radii` ascending. model: as `no_trace` gives it; see `evaluate`."""
     x, y, setting = batch.x, batch.y, batch.setting
     task = setting.task
     clean = clean_pass(model, batch, "accuracy or Dice")
-    rows: list[Found] = [_rows(batch, CLEAN, "clean", 0.0, clean, clean)]
-    worst: dict[float, State] = {}
+    rows: list[ColumnLists] = [_rows(batch, CLEAN, "clean", 0.0, clean, clean)]
+    worst: dict[float, BatchState] = {}
     aimed = [row.kind for _, row, _ in attacks if row.amplitude is None]
     everyone = torch.arange(len(x), device=x.device)
     binary = given(task, "measure").binary
@@ -166,7 +166,7 @@ def attack_batch(
         setting.generator.manual_seed(setting.generator.initial_seed())
         row.run(model, x, y, lowest, eps, steps, setting)
 
-    def show(attack: str, eps: float, state: State, tried: Tensor) -> None:
+    def show(attack: str, eps: float, state: BatchState, tried: Tensor) -> None:
         # Of a mask that is at 0 there is still something to see.
         for i in (tried if binary else everyone).tolist() if keep is not None else ():
             assert keep is not None
@@ -201,7 +201,7 @@ def attack_batch(
     return {name: [cell for found in rows for cell in found[name]] for name in rows[0]}
 
 
-def clean_pass(model: Model, batch: Batch, what: str) -> State:
+def clean_pass(model: Model, batch: Batch, what: str) -> BatchState:
     """The samples as they are; what: cannot be stated where outputs are not finite."""
     x, y, setting = batch.x, batch.y, batch.setting
     task, output = setting.task, forward(model, x)
@@ -218,7 +218,9 @@ def clean_pass(model: Model, batch: Batch, what: str) -> State:
     return replace(state, score=torch.full_like(state.score, torch.inf))
 
 
-def _rows(batch: Batch, attack: str, kind: str, eps: float, state: State, clean: State) -> Found:
+def _rows(
+    batch: Batch, attack: str, kind: str, eps: float, state: BatchState, clean: BatchState
+) -> ColumnLists:
     n = len(batch.places)
     lowered = (state.quality < clean.quality) | (kind == "white")
     size = torch.where(lowered, state.size, torch.where(clean.quality > 0, torch.nan, 0.0))
@@ -234,7 +236,9 @@ def _rows(batch: Batch, attack: str, kind: str, eps: float, state: State, clean:
     }
 
 
-def _example(batch: Batch, i: int, attack: str, eps: float, clean: State, state: State) -> Example:
+def _example(
+    batch: Batch, i: int, attack: str, eps: float, clean: BatchState, state: BatchState
+) -> Example:
     weight = clean.columns.get("pixels")
     return Example(
         batch.places[i],

@@ -24,7 +24,7 @@ from torch.utils.data import (
 )
 
 from ima.attacks.reading import check_batch
-from ima.evaluation.items import Keys, Part, mates, pair, several, together, unzipped, zipped
+from ima.evaluation.items import ItemPart, Keys, mates, pair, several, together, unzipped, zipped
 from ima.evaluation.partial import mark
 from ima.evaluation.reading import Reader
 from ima.tasks import Tree
@@ -89,7 +89,7 @@ class Batches:
         size, step = _length(data.sampler), data.batch_size or 1
         return size // step * step if data.drop_last else size
 
-    def __iter__(self) -> Iterator[Part]:
+    def __iter__(self) -> Iterator[ItemPart]:
         items = self._items() if self.again else self.iterator
         came = 0
         for batch in self._batches(items):
@@ -110,7 +110,7 @@ class Batches:
         for i in range(size):
             yield _item(self.data, i)
 
-    def _batches(self, items: Iterable[Any]) -> Iterator[Part]:
+    def _batches(self, items: Iterable[Any]) -> Iterator[ItemPart]:
         if self.kind != "samples":
             for item in items:
                 yield mates(item, self.keys, self.case)

@@ -154,18 +154,18 @@ def _flat(output: Tree) -> Tensor:
     )
 
 
-Run = Callable[[Bench, Model, Tensor, Tree, Lowest, float, Setting], None]
+CheckCall = Callable[[Bench, Model, Tensor, Tree, Lowest, float, Setting], None]
 """run(bench, model, x, y, lowest, eps, setting): looks at points in the ball around x."""
 
 
-def _named(attack: str) -> Run:
+def _named(attack: str) -> CheckCall:
     row, steps = find_attack(attack)
     return lambda _, model, x, y, lowest, eps, setting: row.run(
         model, x, y, lowest, eps, steps, setting
     )
 
 
-def _pgd(times: int) -> Run:
+def _pgd(times: int) -> CheckCall:
     return lambda bench, model, x, y, lowest, eps, setting: climb(
         model, x, y, lowest, eps, times * bench.steps, setting, both(bench.task)
     )
@@ -218,7 +218,7 @@ def _transferred(
     lowest.look(everyone, found.x, forward(model, found.x), y)
 
 
-_RUN: dict[str, Run] = {
+_RUN: dict[str, CheckCall] = {
     "white-box": _pgd(1),
     "walk": _from_x,
     "one step": _one_step,

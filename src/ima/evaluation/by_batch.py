@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds, Model, check_samples, no_trace, together
 from ima.budget import Budget, OutOfTime, Progress
-from ima.evaluation.batch import Batch, Found
+from ima.evaluation.batch import Batch, ColumnLists
 from ima.evaluation.batches import Batches, device_of
 from ima.evaluation.decisions import copied
 from ima.evaluation.mates import meet
@@ -31,7 +31,7 @@ from ima.evaluation.watch import Counts, Watched, Watcher
 from ima.norms import Norm
 from ima.tasks import Task, Tree, given, tree_map
 
-Work = Callable[[Model, Batch], Found]
+Work = Callable[[Model, Batch], ColumnLists]
 """work(model, batch): the rows of one batch, as columns."""
 
 
@@ -76,7 +76,7 @@ class Done:
     told: settings that are known now: the weights' digest, samples, seconds, remarks.
     """
 
-    columns: Found
+    columns: ColumnLists
     first: Tensor
     told: dict[str, Any]
 
@@ -114,7 +114,7 @@ def by_batch(
         record = Partial(asked.partial, {**settings, **asked.record, "weights": network})
     known = [] if record is None else record.batches
     slowest = max((one.seconds for one in known), default=0.0)
-    columns: Found = {}
+    columns: ColumnLists = {}
     seconds, offset, first, met = 0.0, 0, None, None
     watcher, counts, budget = Watcher(), Counts(), asked.progress.budget
     watched = Watched(model, watcher)

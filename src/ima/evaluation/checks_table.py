@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ima.evaluation import probes
 from ima.evaluation.bench import Bench
-from ima.evaluation.probes import Found
+from ima.evaluation.probes import Probed
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class CheckRow:
 
     name: str
     title: str
-    probe: Callable[[Bench], Found]
+    probe: Callable[[Bench], Probed]
     raised: str
     means: str
     do: str

@@ -106,13 +106,13 @@ class Distances:
 
     def to_csv(self, path: str | Path) -> None:
         """Write the rows as a CSV, and the settings into a JSON beside it; whole or not at all."""
-        store.write(Path(path), store.columns_of(self.rows, Distance), self.settings)
+        store.write_results(Path(path), store.columns_of(self.rows, Distance), self.settings)
 
     @staticmethod
     def from_csv(path: str | Path) -> Distances:
         """Read what `to_csv` wrote, also before this version; ValueError for any other file."""
         path = Path(path)
-        columns, settings = store.read(path, "distances", _AGAIN)
+        columns, settings = store.read_results(path, "distances", _AGAIN)
         rows = store.rows_of(path, columns, Distance, "distances", _AGAIN)
         try:
             for row in rows:

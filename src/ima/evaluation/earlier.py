@@ -17,7 +17,7 @@ from ima.evaluation.settings import EVERY_ENTRY, Settings
 from ima.evaluation.values import check_kind, from_cell
 from ima.measures import DICE
 
-Found = dict[str, list[Any]]
+ColumnLists = dict[str, list[Any]]
 
 CLASSES, SEGMENTS, DISTANCES, MARGINS = (
     ("id", "label", "attack", "eps", "prediction", "broken", "distance"),
@@ -38,7 +38,7 @@ def is_earlier(path: Path) -> bool:
     return first.startswith("#") or (head[: len(CLASSES)] == CLASSES and head[-1] == "norm")
 
 
-def read(path: Path) -> tuple[Found, Settings]:
+def read_earlier(path: Path) -> tuple[ColumnLists, Settings]:
     """Columns and settings; ValueError for any other file."""
     with path.open(newline="", encoding="utf-8") as file:
         first = file.readline()
@@ -65,7 +65,7 @@ def read(path: Path) -> tuple[Found, Settings]:
     )
 
 
-def kind_of(attack: str) -> str:
+def attack_kind(attack: str) -> str:
     """The kind of noise of an attack by its name; files did not say."""
     known = {"clean": "clean", "white": "white", "noise": "drawn", "worst case": "worst"}
     return known.get(attack, known.get(attack.partition("-")[0], "chosen"))
@@ -130,15 +130,17 @@ def _listed(text: str) -> tuple[str, ...]:
 
 def _classes(
     cells: dict[str, list[str]], told: dict[str, Any], norm: str
-) -> tuple[Found, Settings]:
+) -> tuple[ColumnLists, Settings]:
     if any(cell not in ("0", "1") for cell in cells["broken"]):
         raise ValueError("a cell of `broken` is neither 0 nor 1")
-    found: Found = _rows(cells, [1.0 - int(cell) for cell in cells["broken"]], cells["distance"])
+    found: ColumnLists = _rows(
+        cells, [1.0 - int(cell) for cell in cells["broken"]], cells["distance"]
+    )
     found["case"] = cells.get("case", [""] * len(found["id"]))
     return found | _said(cells), settings(told, norm, cells["attack"])
 
 
-def _said(cells: Mapping[str, list[str]]) -> Found:
+def _said(cells: Mapping[str, list[str]]) -> ColumnLists:
     """Labels and predictions, each of one kind."""
     found = {name: list(map(from_cell, cells[name])) for name in ("label", "prediction")}
     for name, values in found.items():
@@ -148,7 +150,7 @@ def _said(cells: Mapping[str, list[str]]) -> Found:
 
 def _segments(
     cells: dict[str, list[str]], told: dict[str, Any], norm: str
-) -> tuple[Found, Settings]:
+) -> tuple[ColumnLists, Settings]:
     found = _rows(cells, list(map(float, cells["dice"])), cells["noise"])
     found |= {"case": cells["case"], "slice": list(map(int, cells["slice"]))}
     # Noise that lowered nothing had a size too.
@@ -171,11 +173,11 @@ def _segments(
     )
 
 
-def _rows(cells: dict[str, list[str]], quality: list[float], size: list[str]) -> Found:
+def _rows(cells: dict[str, list[str]], quality: list[float], size: list[str]) -> ColumnLists:
     return {
         "id": list(map(int, cells["id"])),
         "attack": cells["attack"],
-        "kind": list(map(kind_of, cells["attack"])),
+        "kind": list(map(attack_kind, cells["attack"])),
         "eps": list(map(float, cells["eps"])),
         "quality": quality,
         "size": [
@@ -187,8 +189,8 @@ def _rows(cells: dict[str, list[str]], quality: list[float], size: list[str]) ->
 
 def _distances(
     cells: dict[str, list[str]], told: dict[str, Any], norm: str
-) -> tuple[Found, Settings]:
-    found: Found = {
+) -> tuple[ColumnLists, Settings]:
+    found: ColumnLists = {
         "id": list(map(int, cells["id"])),
         **_said(cells),
         "distance": list(map(float, cells["distance"])),
@@ -199,7 +201,7 @@ def _distances(
 
 def _margins(
     cells: dict[str, list[str]], told: dict[str, Any], norm: str
-) -> tuple[Found, Settings]:
+) -> tuple[ColumnLists, Settings]:
     whole = {name: list(map(int, cells[name])) for name in ("id", "label", "true", "prediction")}
     numbers = {name: list(map(float, cells[name])) for name in ("margin", "distance")}
     known = settings(dict(told["settings"]), str(told["norm"]))
@@ -208,7 +210,7 @@ def _margins(
     return {**whole, **numbers, "attack": cells["attack"]}, known
 
 
-_READERS: Mapping[tuple[str, ...], Callable[..., tuple[Found, Settings]]] = {
+_READERS: Mapping[tuple[str, ...], Callable[..., tuple[ColumnLists, Settings]]] = {
     CLASSES: _classes,
     SEGMENTS: _segments,
     MARGINS: _margins,

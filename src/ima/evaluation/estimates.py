@@ -81,13 +81,13 @@ class Estimates:
 
     def to_csv(self, path: str | Path) -> None:
         """Write the rows as a CSV, and the settings into a JSON beside it; whole or not at all."""
-        store.write(Path(path), store.columns_of(self.rows, Estimate), self.settings)
+        store.write_results(Path(path), store.columns_of(self.rows, Estimate), self.settings)
 
     @staticmethod
     def from_csv(path: str | Path) -> Estimates:
         """Read what `to_csv` wrote, also before this version; ValueError for any other file."""
         path = Path(path)
-        columns, settings = store.read(path, "margins", _AGAIN)
+        columns, settings = store.read_results(path, "margins", _AGAIN)
         rows = store.rows_of(path, columns, Estimate, "margins", _AGAIN)
         if settings.cap is None:
             raise ValueError(f"{path} does not say the largest margin; {_AGAIN}")

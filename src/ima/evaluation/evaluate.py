@@ -18,7 +18,7 @@ from ima.attacks.walk import eval_forward
 from ima.budget import Budget, Progress
 from ima.evaluation import store
 from ima.evaluation.attacks import check_radii, find_attacks
-from ima.evaluation.batch import Batch, Example, Found, attack_batch
+from ima.evaluation.batch import Batch, ColumnLists, Example, attack_batch
 from ima.evaluation.by_batch import Asked, by_batch
 from ima.evaluation.naming import Names, Naming, check_classes, fit_classes, fit_labels
 from ima.evaluation.remarks import warn
@@ -107,7 +107,7 @@ def evaluate(
     told = [name for name, *_ in found]
     about: dict[str, Any] = {}
 
-    def work(model: Model, batch: Batch) -> Found:
+    def work(model: Model, batch: Batch) -> ColumnLists:
         if named and count is None:
             fit_labels(named, batch.y)
         return attack_batch(model, batch, radii, found, keep)

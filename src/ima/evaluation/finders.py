@@ -31,6 +31,7 @@ from ima.evaluation.setting import Setting
 from ima.norm_names import known_norm
 from ima.norms import Norm, per_sample
 from ima.tasks import Classification, Task, Tree, objective_of
+from ima.tasks.checked import check_standing, is_own
 from ima.tasks.pixels import precise, wide
 
 STEPS = 100
@@ -128,6 +129,8 @@ def _pgd(
         left = lowest.left
         climb(model, x, y, lowest, radius, STEPS, setting, both(task))
         wrong[left] = lowest.quality[left] == 0
+    if is_own(task):
+        check_standing(task, forward(model, lowest.noisy), y, ~wrong)
     return torch.where(per_sample(wrong, x), lowest.noisy, x)
 
 

@@ -24,7 +24,7 @@ Keys: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Part:
+class ItemPart:
     """One batch: x (B, *dims), targets y, and what names the samples' cases, None if not asked."""
 
     x: Tensor
@@ -43,15 +43,15 @@ def pair(item: Any, keys: Keys) -> tuple[Tensor, Tree]:
     return x, targets(y)
 
 
-def mates(item: Any, keys: Keys, case: str | int | None = None) -> Part:
+def mates(item: Any, keys: Keys, case: str | int | None = None) -> ItemPart:
     """A batch as it came, or as a list of samples."""
     if several(item, keys):
         return together(unzipped(item), keys, case)
     x, y = pair(item, keys)
-    return Part(x, y, None if case is None else tuple(_case(item, case, len(x), keys)))
+    return ItemPart(x, y, None if case is None else tuple(_case(item, case, len(x), keys)))
 
 
-def together(samples: Sequence[Any], keys: Keys, case: str | int | None) -> Part:
+def together(samples: Sequence[Any], keys: Keys, case: str | int | None) -> ItemPart:
     """Samples as one batch; ValueError where they have several shapes."""
     pairs = [pair(sample, keys) for sample in samples]
     try:
@@ -64,7 +64,7 @@ def together(samples: Sequence[Any], keys: Keys, case: str | int | None) -> Part
     cases = None
     if case is not None:
         cases = tuple(name for sample in samples for name in _case(sample, case, None, keys))
-    return Part(x, y, cases)
+    return ItemPart(x, y, cases)
 
 
 def several(item: Any, keys: Keys) -> bool:
@@ -103,7 +103,7 @@ def unzipped(item: Any) -> list[Any]:
     return list(zip(*item, strict=True)) if zipped(item) else list(item)
 
 
-def named(case: Any) -> str | int:
+def case_name(case: Any) -> str | int:
     """The name of a case, text or a whole number; TypeError for what is none."""
     if isinstance(case, bool) or not isinstance(case, str | Integral) or case == "":
         raise TypeError(
@@ -151,7 +151,7 @@ def _case(item: Any, case: str | int, count: int | None, keys: Keys) -> list[str
         raise ValueError(
             f"the cases at {case!r} are {len(listed)} for {count} samples; expected one for each"
         )
-    return [named(_scalar(one)) for one in listed]
+    return [case_name(_scalar(one)) for one in listed]
 
 
 def _scalar(value: Any) -> Any:

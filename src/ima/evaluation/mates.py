@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ima.attacks.inputs import no_trace
-from ima.attacks.statistics import TORCH_SAYS, named, without_statistics
+from ima.attacks.statistics import TORCH_SAYS, list_layers, without_statistics
 from ima.attacks.walk import forward
 from ima.tasks import Tree, full, leaves
 from ima.tasks.ends import End, end_of
@@ -142,7 +142,7 @@ def _causes(model: nn.Module) -> str:
     """Why samples may meet, as far as modules tell, within evaluation mode and after a pass."""
     said: list[str] = []
     if layers := without_statistics(model):
-        said.append(named(layers))
+        said.append(list_layers(layers))
     root = getattr(model, "watched", model)
     modules = [(name, m) for name, m in root.named_modules() if getattr(m, "training", False)]
     if training := [name or type(m).__name__ for name, m in modules]:

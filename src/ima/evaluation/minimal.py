@@ -26,7 +26,7 @@ from ima.attacks.inputs import Bounds, Model
 from ima.attacks.walk import clamp, forward
 from ima.budget import Budget, Progress
 from ima.evaluation.attacks import check_radii
-from ima.evaluation.batch import Batch, Found, clean_pass
+from ima.evaluation.batch import Batch, ColumnLists, clean_pass
 from ima.evaluation.by_batch import Asked, by_batch
 from ima.evaluation.decisions import copied, decide, put, values
 from ima.evaluation.distances import NONE, Distance, Distances
@@ -91,7 +91,7 @@ def minimal(
     shown = Progress.of(progress, budget)
     asked = Asked(norm, task, bounds, batch_size, seed, keys, naming, shown, partial)
 
-    def work(model: Model, batch: Batch) -> Found:
+    def work(model: Model, batch: Batch) -> ColumnLists:
         return _of_batch(model, batch, sizes, ran)
 
     names = [finder.name for finder in ran]
@@ -110,7 +110,7 @@ def minimal(
 
 def _of_batch(
     model: Model, batch: Batch, radii: Sequence[float], finders: Sequence[Finder]
-) -> Found:
+) -> ColumnLists:
     x, y, setting, n = batch.x, batch.y, batch.setting, len(batch.places)
     task, box = setting.task, setting.box
     clean_pass(model, batch, "distance")

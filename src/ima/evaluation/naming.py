@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from ima.evaluation.batches import Batches
-from ima.evaluation.items import named
+from ima.evaluation.items import case_name
 
 Names: TypeAlias = Sequence[str | int] | Sequence[tuple[str, int]] | str | int
 """Of the samples' cases; or where an item of the data holds it, a key or a place."""
@@ -177,7 +177,7 @@ def _names(names: Any) -> list[tuple[str, int]] | None:
             raise TypeError(f"names hold {one!r}; expected pairs of case and number of the slice")
     if pairs and len(pairs) < len(found):
         raise TypeError("names hold names and pairs; expected all of one kind")
-    cases = [named(one[0] if isinstance(one, tuple) else one) for one in found]
+    cases = [case_name(one[0] if isinstance(one, tuple) else one) for one in found]
     _kinds(cases)
     if not pairs:
         return numbered([str(case) for case in cases])

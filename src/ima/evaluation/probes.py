@@ -43,7 +43,7 @@ class NotRun(Exception):  # noqa: N818  # it is no error: nothing went wrong
 
 
 @dataclass(frozen=True)
-class Found:
+class Probed:
     """What a check found; see `ima.evaluation.checks_results.Check`."""
 
     tripped: bool
@@ -51,7 +51,7 @@ class Found:
     evidence: Evidence
 
 
-def gradients(bench: Bench) -> Found:
+def gradients(bench: Bench) -> Probed:
     """Lengths of the loss's gradient at the clean samples, as plain float32 arithmetic gives it."""
     lengths: list[Tensor] = []
     for _, x, y in bench.parts():
@@ -69,7 +69,7 @@ def gradients(bench: Bench) -> Found:
         lengths.append(torch.where(torch.isfinite(length), length, 0))
     length = torch.cat(lengths)
     zero, tiny = int((length == 0).sum()), int((length < _TINY).sum())
-    return Found(
+    return Probed(
         _many(tiny, bench, BLIND),
         f"The loss's gradient is zero, or too small for float32, at {tiny} clean samples, "
         f"{in_words(tiny, bench.n)}; {percent(BLIND)} or two samples are tolerated.",
@@ -82,36 +82,36 @@ def gradients(bench: Bench) -> Found:
     )
 
 
-def one_step(bench: Bench) -> Found:
+def one_step(bench: Bench) -> Probed:
     """FGSM against PGD."""
     return _against(bench, ["one step"], _SAME)
 
 
-def black_box(bench: Bench) -> Found:
+def black_box(bench: Bench) -> Probed:
     """Square against PGD."""
     if reason := why_not(bench.chosen.x[:1], bench.setting(0)):
         raise NotRun(reason)
     return _against(bench, ["black-box"], ANOTHER)
 
 
-def random_noise(bench: Bench) -> Found:
+def random_noise(bench: Bench) -> Probed:
     """Random points of the ball against PGD."""
     return _against(bench, ["random noise"], ANOTHER)
 
 
-def converged(bench: Bench) -> Found:
+def converged(bench: Bench) -> Probed:
     """PGD with more steps and with more random starts against what the evaluation reports."""
     return _against(bench, ["more steps", "more restarts"], _SAME, "reported")
 
 
-def transfer(bench: Bench) -> Found:
+def transfer(bench: Bench) -> Probed:
     """Noise made for another model against PGD."""
     if bench.transfer is None:
         raise NotRun("no other model was given: `ima evaluate RUN --checks --transfer-from RUN2`")
     return _against(bench, ["transfer"], ANOTHER)
 
 
-def monotone(bench: Bench) -> Found:
+def monotone(bench: Bench) -> Probed:
     """PGD at every radius against PGD at every larger one."""
     if len(bench.radii) < 2:
         raise NotRun("there is one radius only; give several")
@@ -119,7 +119,7 @@ def monotone(bench: Bench) -> Found:
     drops = [(broken[a] - broken[b], a, b) for a in bench.radii for b in bench.radii if a < b]
     drop, small, large = max(drops, key=lambda found: found[0])
     title = bench.title("white-box")
-    return Found(
+    return Probed(
         _many(drop, bench, _SAME),
         f"{title} breaks {broken[small]} of {bench.n} samples at eps {small:g} and "
         f"{broken[large]} at {large:g}.",
@@ -127,7 +127,7 @@ def monotone(bench: Bench) -> Found:
     )
 
 
-def huge_noise(bench: Bench) -> Found:
+def huge_noise(bench: Bench) -> Probed:
     """PGD at a radius that should break everything."""
     if not isinstance(bench.task, Classification):
         raise NotRun("this task has no classes among which one could guess")
@@ -135,7 +135,7 @@ def huge_noise(bench: Bench) -> Found:
     # No random start: one that far away is wrong by itself, whatever the gradients are worth.
     stand = bench.n - int(bench.broken("walk", eps).sum())
     beyond = stand - bench.n / classes
-    return Found(
+    return Probed(
         _many(beyond, bench, _SAME),
         f"Under {bench.title('walk')}, with noise of size {eps:g}, "
         f"{in_words(stand, bench.n)} of the samples stand; guessing among {classes} classes gives "
@@ -144,7 +144,7 @@ def huge_noise(bench: Bench) -> Found:
     )
 
 
-def probabilities(bench: Bench) -> Found:
+def probabilities(bench: Bench) -> Probed:
     """Whether the outputs are between 0 and 1 and sum to 1."""
     if not isinstance(bench.task, Classification):
         raise NotRun("this task has no logits of classes")
@@ -153,7 +153,7 @@ def probabilities(bench: Bench) -> Found:
     alike = inside & ((output.sum(1) - 1).abs() < 1e-4) if output.shape[1] > 1 else inside
     # Logits of a linear layer may lie there by chance.
     count = 0 if bench.chosen.met.end == "linear" else int(alike.sum())
-    return Found(
+    return Probed(
         count == bench.n,
         f"Outputs are between {float(output.min()):.4g} and {float(output.max()):.4g}; those of "
         f"{count} of {bench.n} samples look like probabilities.",
@@ -165,7 +165,7 @@ def probabilities(bench: Bench) -> Found:
     )
 
 
-def deterministic(bench: Bench) -> Found:
+def deterministic(bench: Bench) -> Probed:
     """Two passes over the same samples."""
     differences: list[Tensor] = []
     for first, second in bench.outputs(passes=2):
@@ -179,14 +179,14 @@ def deterministic(bench: Bench) -> Found:
     count = int((difference > NOISE).sum())
     most = float(difference.max())
     told = f"differ by up to {most:.2g} of the largest output; by more than {NOISE:g} for {count}"
-    return Found(
+    return Probed(
         count >= LEAST,
         f"Two passes over the same {bench.n} samples {told if most else 'give the same outputs'}.",
         {"differ": share(count, bench.n), "largest difference": float(difference.max())},
     )
 
 
-def batch_mates(bench: Bench) -> Found:
+def batch_mates(bench: Bench) -> Probed:
     """The same samples in other batches."""
     met = meet(bench.model, bench.chosen.x)
     if met.random and not met.causes:
@@ -201,7 +201,7 @@ def batch_mates(bench: Bench) -> Found:
     )
     alone = " A sample alone cannot pass." if met.refused else ""
     why = f" {capital(met.causes)}." if met.causes else ""
-    return Found(
+    return Probed(
         count >= LEAST or met.refused,
         f"{n} samples alone, in a pair, in half a batch and in another order {told}.{alone}{why}",
         {"differ": share(count, n), "largest difference": most},
@@ -210,7 +210,7 @@ def batch_mates(bench: Bench) -> Found:
 
 def _against(
     bench: Bench, attacks: Sequence[str], tolerated: float, known: str = "white-box"
-) -> Found:
+) -> Probed:
     """Attacks that must find nothing new, against the one that is `known`, at every radius."""
     base, evidence, most = bench.title(known), dict[str, object](), (-1, "", 0.0)
     for eps in bench.radii:
@@ -224,7 +224,7 @@ def _against(
             most = max(most, (new, name, eps), key=lambda one: one[0])
     new, name, eps = most
     samples = "sample" if new == 1 else "samples"
-    return Found(
+    return Probed(
         _many(new, bench, tolerated),
         f"At eps {eps:g}, {name} breaks {new} {samples} that {base} leaves standing, "
         f"{in_words(new, bench.n)}; {percent(tolerated)} or two samples are tolerated.",

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ima.attacks.reading import Checks, fits
+from ima.attacks.reading import CanCheck, fits
 from ima.tasks import Classification, Tree, leaves, tree_map
 
 _FEW = 2
@@ -27,7 +27,7 @@ class Reader:
     """What reads items as batches or samples: the network, and the task that it solves."""
 
     model: nn.Module
-    task: Checks
+    task: CanCheck
 
     def is_sample(self, x: Tensor, y: Tree, *, otherwise: bool | None = None) -> bool:
         """Whether x is one sample (*dims), rather than a batch (B, *dims).

@@ -335,7 +335,7 @@ class Results:
         """Write the rows as a CSV, and the settings into a JSON beside it; whole or not at all."""
         absent = {"case": "", "slice": -1}
         kept = {n: c for n, c in self.columns.items() if n not in absent or (c != absent[n]).any()}
-        store.write(Path(path), kept, self.settings)
+        store.write_results(Path(path), kept, self.settings)
 
     def to_html(self, path: str | Path, *, title: str = "") -> None:
         """Write a page that says what noise breaks the network, whole in one file.
@@ -350,7 +350,7 @@ class Results:
     def from_csv(path: str | Path) -> Results:
         """Read what `to_csv` wrote, also before this version; ValueError for any other file."""
         path = Path(path)
-        columns, settings = store.read(path, "results", _AGAIN)
+        columns, settings = store.read_results(path, "results", _AGAIN)
         if lost := [name for name in BASE if name not in columns and name not in ("case", "slice")]:
             raise ValueError(f"{path} holds no results: it has no column {lost[0]!r}; {_AGAIN}")
         n = len(columns["id"])

@@ -49,7 +49,7 @@ def _float(text: str) -> float:
     return float(text) if text else float("nan")
 
 
-KINDS: Mapping[str, Kind] = {
+FILES: Mapping[str, Kind] = {
     "int": Kind(str, int, np.int64),
     "float": Kind(lambda value: "" if value != value else repr(value), _float, np.float64),
     "text": Kind(str, str, np.str_),
@@ -76,13 +76,13 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def write(path: Path, columns: Columns, settings: Settings) -> None:
+def write_results(path: Path, columns: Columns, settings: Settings) -> None:
     """Write rows; both files appear whole, the one that says that all is done last."""
     kinds = {name: LETTERS[column.dtype.kind] for name, column in columns.items()}
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    listed = [map(KINDS[kind].write, columns[name].tolist()) for name, kind in kinds.items()]
+    listed = [map(FILES[kind].write, columns[name].tolist()) for name, kind in kinds.items()]
     writer.writerows(zip(*listed, strict=True))
     text = out.getvalue()
     told = {
@@ -100,14 +100,14 @@ def write(path: Path, columns: Columns, settings: Settings) -> None:
     write_text(beside(path), json.dumps(told, indent=1, ensure_ascii=False) + "\n")
 
 
-def read(path: Path, what: str, again: str) -> tuple[dict[str, NDArray[Any]], Settings]:
+def read_results(path: Path, what: str, again: str) -> tuple[dict[str, NDArray[Any]], Settings]:
     """The columns and settings of a file; ValueError for any other file.
 
     what: the file holds, such as `"results"`; again: how to make it again, in words.
     """
     try:
         if earlier.is_earlier(path):
-            found, settings = earlier.read(path)
+            found, settings = earlier.read_earlier(path)
             return {name: column(values) for name, values in found.items()}, settings
         return _read(path)
     except (ValueError, ValidationError, LookupError, TypeError, csv.Error) as error:
@@ -163,7 +163,7 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], Settings]:
     if told["digest"] != _digest(raw):
         raise ValueError(f"its bytes are not those that {beside(path).name} tells of")
     header, *records = list(csv.reader(io.StringIO(raw.decode("utf-8"))))
-    kinds = {str(name): KINDS[kind] for name, kind in told["columns"].items()}
+    kinds = {str(name): FILES[kind] for name, kind in told["columns"].items()}
     if header != list(kinds) or any(len(record) != len(kinds) for record in records):
         raise ValueError(f"its columns are {', '.join(header)[:80]!r}")
     found: dict[str, NDArray[Any]] = {}

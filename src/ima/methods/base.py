@@ -117,7 +117,7 @@ class Stateless:
 
 
 @dataclass(frozen=True)
-class Setting:
+class NoiseSetting:
     """What all noisy methods share: how to measure noise, and what the outputs mean."""
 
     norm: Norm
@@ -125,9 +125,9 @@ class Setting:
     task: Task
 
     @staticmethod
-    def of(norm: Norm | float | str, bounds: Bounds, task: Task | None) -> Setting:
+    def of(norm: Norm | float | str, bounds: Bounds, task: Task | None) -> NoiseSetting:
         """The setting that a user's arguments describe; raises ValueError for an unknown norm."""
-        return Setting(get_norm(norm), bounds, check_task(task))
+        return NoiseSetting(get_norm(norm), bounds, check_task(task))
 
 
 def arrived(x: Any, y: Tree, ids: Any) -> tuple[Tensor, Tree]:
@@ -210,6 +210,6 @@ def count(flags: Tensor) -> Tensor:
     return flags.detach().sum(dtype=torch.float32)
 
 
-def size(x: Tensor) -> Tensor:
+def batch_size(x: Tensor) -> Tensor:
     """The number of samples of a batch, as a scalar tensor on its device."""
     return torch.full((), float(len(x)), device=x.device)

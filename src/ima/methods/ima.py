@@ -28,7 +28,7 @@ from ima.attacks.inputs import Bounds, no_trace
 from ima.margins import Margins
 from ima.methods.absent import or_absent
 from ima.methods.adaptive import Adaptive
-from ima.methods.base import Step, count, finite, one_of, positive, size
+from ima.methods.base import Step, batch_size, count, finite, one_of, positive
 from ima.norms import Norm
 from ima.tasks import Classification, Task, Tree, take
 from ima.tasks.pixels import wide
@@ -232,7 +232,7 @@ class IMA(Adaptive):
         self._update(table, ids, torch.where(attacked, moved, missed))
 
         metrics = {
-            "samples": size(x),
+            "samples": batch_size(x),
             "correct": count(right),
             "loss": loss.detach(),
             "noisy_samples": count(attacked),

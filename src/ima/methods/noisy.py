@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import Bounds, check_samples, check_steps, communicates
 from ima.attacks.walk import Jitter, Objective, Stop, Walked, clamp, eval_forward, walk
-from ima.methods.base import Setting, Step, arrived, count, finite, positive, size
+from ima.methods.base import NoiseSetting, Step, arrived, batch_size, count, finite, positive
 from ima.methods.outputs import Outputs
 from ima.norms import Norm, gaussian
 from ima.tasks import Classification, Task, Tree
@@ -75,7 +75,7 @@ class Noisy:
         check_steps(steps)
         # Numbers of NumPy too, but none of them beyond here: states are plain numbers.
         self.eps, self.steps, self.seed = float(eps), int(steps), seed
-        self.setting = Setting.of(norm, bounds, task)
+        self.setting = NoiseSetting.of(norm, bounds, task)
         self.outputs = Outputs(self.setting.task)
         self.epoch, self.epochs = 0, _UNKNOWN
         # Of the first batch, and how often each came back: see `_miss`.
@@ -273,10 +273,10 @@ def report(
     Raises FloatingPointError for a loss that is not finite.
     """
     metrics = {
-        "samples": size(right),
+        "samples": batch_size(right),
         "correct": count(right),
         "loss": finite(loss, everywhere=everywhere).detach(),
-        "noisy_samples": size(right),
+        "noisy_samples": batch_size(right),
         "noisy_correct": count(still),
         "crossed": count(right & ~still),
         "stuck": count(stuck),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ima.attacks.inputs import call
 from ima.attacks.lockstep import processes
 from ima.attacks.reading import check_batch
-from ima.attacks.statistics import named, told_apart, without_statistics
+from ima.attacks.statistics import list_layers, told_apart, without_statistics
 from ima.tasks import Classification, Segmentation, Task, Tree, full, leaves
 from ima.tasks.checked import check_trained
 from ima.tasks.ends import end_of
@@ -112,9 +112,9 @@ def _graph(output: Tree) -> bool:
 def _meet(model: nn.Module) -> None:
     if layers := without_statistics(model):
         warnings.warn(
-            f"{named(layers)}: its statistics come from the batch in an attack too, so a sample's "
-            "noise depends on the others, and a batch of one sample may fail. Give the layer "
-            "running statistics, or use GroupNorm or LayerNorm",
+            f"{list_layers(layers)}: its statistics come from the batch in an attack too, so a "
+            "sample's noise depends on the others, and a batch of one sample may fail. Give the "
+            "layer running statistics, or use GroupNorm or LayerNorm",
             stacklevel=4,
         )
 

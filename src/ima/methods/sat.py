@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ima.attacks.inputs import Bounds, check_radius, check_samples, check_steps, communicates
 from ima.attacks.walk import walk
 from ima.methods.absent import or_absent
-from ima.methods.base import Setting, Stateless, Step, arrived, positive
+from ima.methods.base import NoiseSetting, Stateless, Step, arrived, positive
 from ima.methods.noisy import report
 from ima.methods.outputs import Outputs
 from ima.norms import Norm
@@ -58,7 +58,7 @@ class SAT(Stateless):
         positive(eps=eps)
         check_steps(steps)
         self.eps, self.steps = eps, steps
-        self.setting = Setting.of(norm, bounds, task)
+        self.setting = NoiseSetting.of(norm, bounds, task)
         self.outputs = Outputs(self.setting.task)
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ima.attacks.inputs import Bounds, communicates
 from ima.methods.absent import or_absent
-from ima.methods.base import Stateless, Step, arrived, count, finite, size
+from ima.methods.base import Stateless, Step, arrived, batch_size, count, finite
 from ima.methods.outputs import Outputs
 from ima.tasks import Task, Tree, check_task
 
@@ -44,7 +44,7 @@ class Standard(Stateless):
         output = self.outputs(model, x, y)
         loss = finite(self.task.loss(output, y).mean(), everywhere=communicates(model))
         metrics = {
-            "samples": size(x),
+            "samples": batch_size(x),
             "correct": count(self.task.correct(output, y)),
             "loss": loss.detach(),
         }

@@ -24,7 +24,7 @@ from torch import Tensor
 from ima.attacks.boundary import ROUNDS
 from ima.methods import IMA, Standard
 from ima.methods.base import Method
-from ima.nnunet.checkpoints import best_dice, check_fold, complete, read
+from ima.nnunet.checkpoints import best_dice, check_fold, complete, read_checkpoint
 from ima.nnunet.environment import check_version
 from ima.nnunet.networks import builder_of, check_network, network_told, portrait
 from ima.nnunet.settings import Settings, reach, used_by
@@ -213,7 +213,7 @@ class Trainer(nnUNetTrainer):
         training cases, or other settings (epochs and iterations may change).
         """
         if self.continued:
-            ours = read(filename_or_checkpoint, type(self).__name__, self.settings)
+            ours = read_checkpoint(filename_or_checkpoint, type(self).__name__, self.settings)
             ids, method = self._prepare()
             if [*ours["cases"]] != [*ids.cases] or [*ours["slices"]] != [*ids.slices]:
                 raise ValueError(

@@ -32,7 +32,7 @@ RAW = "nnUNet_raw"
 WHOLE = -1
 """The slice of a sample that is a volume."""
 
-OWN = "imagesTs of the data set"
+OWN_TEST = "imagesTs of the data set"
 """Where the cases lie where no other folders were named."""
 
 
@@ -63,7 +63,7 @@ class Cases:
             raise ValueError(f"samples is {samples}; expected a number of at least 1")
         self.trained = trained
         self.flat = len(trained.patch) == 2
-        self.where = OWN if images is None or labels is None else _named(images, labels)
+        self.where = OWN_TEST if images is None or labels is None else _named(images, labels)
         self.files = _files(trained, images, labels)
         self.channels = len(trained.dataset_json["channel_names"])
         self.preprocessor: Any = trained.stage.preprocessor_class(verbose=False)

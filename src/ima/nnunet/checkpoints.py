@@ -65,7 +65,7 @@ def complete(
         torch.save(_plain({**checkpoint, KEY: ours}), file)
 
 
-def read(filename: str, trainer: str, settings: Settings) -> dict[str, Any]:
+def read_checkpoint(filename: str, trainer: str, settings: Settings) -> dict[str, Any]:
     """What `complete` wrote under the key `ima`; nothing is unpickled but values and tensors.
 
     Raises ValueError for a file of another trainer, or with other settings.

@@ -71,7 +71,7 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-def call(name: str, arguments: Sequence[str]) -> None:
+def run_command(name: str, arguments: Sequence[str]) -> None:
     """Call command `name` of `COMMANDS` with nnU-Net's own `arguments`, in this process.
 
     Our trainers are found, torchvision is mended where it does not import, and on the CPU no more
@@ -213,7 +213,7 @@ def plan_with_batch_size(arguments: Sequence[str], batch_size: int) -> list[Path
             "--batch-size with another planner (-pl) needs to know the plans' name; give it with "
             "-overwrite_plans_name"
         )
-    call("plan", arguments)
+    run_command("plan", arguments)
     preprocessed = Path(os.environ[PREPROCESSED])
     folders = [dataset_folder(preprocessed, one) for one in values_after("-d", arguments)]
     return [

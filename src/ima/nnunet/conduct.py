@@ -14,13 +14,13 @@ from importlib.metadata import version
 from ima.budget import Budget, OutOfTime
 from ima.nnunet.experiment import Experiment, Place
 from ima.nnunet.settings import CONFIG, KEYS
-from ima.nnunet.steps import attack, exports, plan, prepare, recorded, shown, train
+from ima.nnunet.steps import attack, exports, plan_steps, prepare, recorded, shown, train_network
 from ima.training.children import Work, work_off
 
 
 def remaining(place: Place) -> str:
     """The commands that remain of an experiment, as a shell would run them."""
-    chains = [[prepare(place), plan(place)], *_rows(place)]
+    chains = [[prepare(place), plan_steps(place)], *_rows(place)]
     left = [shown(step) for chain in chains for step in chain if not step.done]
     return "\n".join([exports(place), *(left or ["# nothing remains but the table"])])
 
@@ -32,7 +32,7 @@ def conduct(place: Place, *, budget: Budget | None = None) -> None:
     another experiment, `RuntimeError` with the last lines of the commands that failed, after the
     others have ended, and `OutOfTime` when the budget is spent.
     """
-    first = [prepare(place), plan(place)]  # Says if the data are not there, before all.
+    first = [prepare(place), plan_steps(place)]  # Says if the data are not there, before all.
     place.begin()
     # What a row is told stands in the experiment alone, not in the caller's environment.
     ours = {CONFIG, *(key.variable for key in KEYS.values())}
@@ -47,7 +47,7 @@ def conduct(place: Place, *, budget: Budget | None = None) -> None:
 
 
 def _rows(place: Place) -> list[list[Work]]:
-    return [[train(place, row), attack(place, row)] for row in place.experiment.rows]
+    return [[train_network(place, row), attack(place, row)] for row in place.experiment.rows]
 
 
 def _report(name: str, done: int, total: int) -> None:
@@ -57,7 +57,7 @@ def _report(name: str, done: int, total: int) -> None:
 def provenance(place: Place) -> str:
     """Commit and machine of the trainings behind a table, in one paragraph."""
     one, split = place.experiment, place.task.split
-    found = [made for row in one.rows for made in recorded(place, train(place, row).name)]
+    found = [made for row in one.rows for made in recorded(place, train_network(place, row).name)]
 
     def each(key: str) -> str:
         return ", ".join(dict.fromkeys(str(made.get(key)) for made in found)) or "unknown"

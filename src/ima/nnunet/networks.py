@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PLAIN = "nnUNetTrainer"
 """The trainer whose network is that of the plans."""
 
-OWN = re.compile(r"nnUNetTrainer(STD|SAT\d*|IMA)")
+OWN_TRAINER = re.compile(r"nnUNetTrainer(STD|SAT\d*|IMA)")
 """This library's trainers, which build the same network."""
 
 BUILDS = "build_network_architecture"
@@ -177,7 +177,7 @@ def structure(network: nn.Module) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def answers(network: nn.Module, channels: int, patch: Sequence[int]) -> Tensor:
+def traced_answers(network: nn.Module, channels: int, patch: Sequence[int]) -> Tensor:
     """Some of what the network answers to one fixed patch; the network is afterwards as before."""
     network = bare(network)
     device = next((one.device for one in network.parameters()), torch.device("cpu"))
@@ -210,7 +210,7 @@ def takes(network: nn.Module, channels: int, size: Sequence[int]) -> bool:
 def portrait(network: nn.Module, channels: int, patch: Sequence[int]) -> dict[str, Any]:
     """What a checkpoint keeps of its network, see `check_portrait`."""
     try:
-        given = answers(network, channels, patch)
+        given = traced_answers(network, channels, patch)
     except Exception:
         # A training must not end for a record of it.
         given = torch.empty(0)
@@ -226,7 +226,7 @@ def difference(
     known = kept.get(ANSWERS)
     if known is None or len(known) == 0 or not bool(torch.isfinite(known).all()):
         return None
-    now = answers(network, channels, patch)
+    now = traced_answers(network, channels, patch)
     near = len(now) == len(known) and bool(
         ((now - known).abs() <= _SLACK * known.abs().max() + 1e-6).all()
     )

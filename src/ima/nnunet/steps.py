@@ -38,7 +38,7 @@ def prepare(place: Place) -> Work:
     return _step(place, "prepare", (*words, "--seed", str(place.seed), *less), target.exists)
 
 
-def plan(place: Place) -> Work:
+def plan_steps(place: Place) -> Work:
     """nnU-Net's plan and preprocessed data, and the plan of the experiment's batch size."""
     one = place.experiment
     words = ("-d", str(place.task.number), "-c", one.configuration, "-np", "1", "-npfp", "1")
@@ -48,7 +48,7 @@ def plan(place: Place) -> Work:
     return _step(place, "plan", ("nnunet", "plan", *words, *batch), made.exists)
 
 
-def train(place: Place, row: Entry) -> Work:
+def train_network(place: Place, row: Entry) -> Work:
     """A row's training, continued where it was stopped."""
     fold = place.trained(row) / "fold_0"
     begun = any((fold / f"checkpoint_{which}.pth").exists() for which in ("latest", "best"))
@@ -141,8 +141,8 @@ def _attacked(place: Place, row: Entry) -> bool:
     """Whether the attacks that are asked for were made, on the weights that are there."""
     from ima.evaluation import store
     from ima.evaluation.results import Results
-    from ima.nnunet.cases import OWN
-    from ima.training.asked import answers
+    from ima.nnunet.cases import OWN_TEST
+    from ima.training.asked import answers_what_was_asked
 
     asked, file = place.experiment.evaluate, results(place, row)
     weights = place.trained(row) / "fold_0" / "checkpoint_final.pth"
@@ -150,5 +150,7 @@ def _attacked(place: Place, row: Entry) -> bool:
         return False
     found = Results.from_csv(file)
     # Results from before the place of the cases was recorded pass.
-    own = found.settings.cases in ("", OWN)
-    return own and answers(found, weights, asked.attacks, asked.eps, asked.samples, place.seed)
+    own = found.settings.cases in ("", OWN_TEST)
+    return own and answers_what_was_asked(
+        found, weights, asked.attacks, asked.eps, asked.samples, place.seed
+    )

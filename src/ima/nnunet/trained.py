@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ima.files import digest, read_json
+from ima.files import file_digest, read_json
 from ima.nnunet.networks import (
-    OWN,
+    OWN_TRAINER,
     PLAIN,
     build,
     builder_of,
@@ -110,7 +110,7 @@ class Trained:
         plans = _json(path.parent.parent / "plans.json")
         dataset_json = _json(path.parent.parent / "dataset.json")
         # Before it is read: results of weights that are replaced meanwhile count as old.
-        of_file = digest(path)
+        of_file = file_digest(path)
         checkpoint = _checkpoint(path)
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -232,7 +232,7 @@ def _builder(checkpoint: Mapping[str, Any]) -> str:
         return str(checkpoint.get("trainer_name", PLAIN))
     # Such files said that the network was nnU-Net's, whoever built it.
     trainer = str(ours["trainer"])
-    return PLAIN if OWN.fullmatch(trainer) else trainer
+    return PLAIN if OWN_TRAINER.fullmatch(trainer) else trainer
 
 
 def _fold(folder: Path, fold: str | None, which: str) -> Path:

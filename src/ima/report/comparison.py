@@ -85,7 +85,7 @@ def write_comparison(folder: Path, methods: Sequence[Compared], frame: Frame) ->
         note = f"{title} {frame.note if which == 'best' else ''}".strip()
         name = f"table-{which}" if several else "table"
         tables = {name: summary.results_table(found, note)}
-        by_class = summary.class_table(found, summary.MOST) if which == "best" else None
+        by_class = summary.class_table(found, summary.MOST_CLASSES) if which == "best" else None
         if by_class is not None:
             tables["table-classes"] = by_class
         texts += map(to_text, tables.values())

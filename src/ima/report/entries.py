@@ -13,7 +13,7 @@ from ima.evaluation.results import CLEAN, Results
 from ima.report.scores import Scores, scores
 from ima.report.sources import Source, find_sources, read_source
 
-OWN = ("arrays", "folder")
+OWN_DATA = ("arrays", "folder")
 """Data sets that are files of the user's, and are called after them."""
 
 
@@ -172,7 +172,7 @@ def data_name(config: Mapping[str, Any]) -> str:
     """What a run's data is called: its own files after the file or the folder; "" if unknown."""
     data = config.get("data", {})
     name, path = str(data.get("name", "")), str(data.get("path") or "")
-    if name not in OWN or not path:
+    if name not in OWN_DATA or not path:
         return name
     file = PurePosixPath(path.replace("\\", "/")).name
     return file.removesuffix(".npz").removesuffix(".zip") or name

@@ -116,15 +116,19 @@ def picture(portraits: Sequence[Portrait]) -> Figure:
         small = {"size": style.SMALL, "va": "baseline", "color": style.SOFT}
         for number, portrait in enumerate(portraits):
             left = LEFT + number * (PANEL + BETWEEN)
-            draw_regions(style.place(figure, left, floor, PANEL, PANEL), portrait, named=not number)
-            style.write(figure, left, floor + PANEL + 0.31, portrait.title, **heading)
+            draw_regions(
+                style.add_axes(figure, left, floor, PANEL, PANEL), portrait, named=not number
+            )
+            style.write_text(figure, left, floor + PANEL + 0.31, portrait.title, **heading)
             told = f"clean {portrait.clean:.1%}, area wrong {portrait.area:.1%}"
-            style.write(figure, left, floor + PANEL + 0.11, told, **small)
+            style.write_text(figure, left, floor + PANEL + 0.11, told, **small)
         for number, (against, name) in enumerate((("own", "the network's"), ("true", "the true"))):
             left = LEFT + number * APART
-            axes = style.place(figure, left, BOTTOM, CHART, CHART)
+            axes = style.add_axes(figure, left, BOTTOM, CHART, CHART)
             draw_estimates(axes, portraits, against, f"Distance to {name} boundary")
-            style.write(figure, left, BOTTOM + CHART + 0.14, f"Against {name} boundary", **heading)
+            style.write_text(
+                figure, left, BOTTOM + CHART + 0.14, f"Against {name} boundary", **heading
+            )
         groups: dict[str, dict[str, list[str]]] = {}
         for number in NUMBERS:
             texts = [number.write(portrait.errors()) for portrait in portraits]

@@ -87,10 +87,10 @@ def quality_over_option(
         for number, (name, series) in enumerate(panels.items()):
             column, row = number % across, number // across
             left, low = LEFT + column * (side + gap), (down - 1 - row) * rise + BOTTOM
-            axes = style.place(figure, left, low, side, high)
+            axes = style.add_axes(figure, left, low, side, high)
             lines = draw_sweep(axes, series, named=column == 0, measure=measure)
             axes.set_xlabel(under)
-            style.write(figure, left, low + high + 0.12, name, size=style.BODY, va="baseline")
+            style.write_text(figure, left, low + high + 0.12, name, size=style.BODY, va="baseline")
             if row == 0 and column == across - 1:
                 look = {"frameon": False, "handlelength": 2.2, "borderaxespad": 0.0}
                 axes.legend(handles=lines, loc="upper left", bbox_to_anchor=(1.04, 1.0), **look)
@@ -112,12 +112,12 @@ def margins_by_epoch(history: MarginHistory, *, cap: float, norm: str) -> Figure
         wide, high = left + 6.25, 4.4
         figure = Figure(figsize=(wide + label_space(margin_labels(history, cap)), high))
         height = high - BOTTOM - HEAD - 0.3
-        heat = style.place(figure, left, BOTTOM, 4.5, height)
-        bars = style.place(figure, wide - 1.45, BOTTOM, 1.45, height)
-        key = style.place(figure, wide - 1.45, high - 0.32, 1.45, 0.12)
+        heat = style.add_axes(figure, left, BOTTOM, 4.5, height)
+        bars = style.add_axes(figure, wide - 1.45, BOTTOM, 1.45, height)
+        key = style.add_axes(figure, wide - 1.45, high - 0.32, 1.45, 0.12)
         draw_margins(heat, bars, key, history, cap)
         heat.set_ylabel(f"Margin ({style.norm_name(norm)})")
-        style.write(figure, wide - 1.6, high - 0.26, "Samples in a bin", **KEY)
+        style.write_text(figure, wide - 1.6, high - 0.26, "Samples in a bin", **KEY)
         _title(figure, "Margins of the training samples", left)
     return figure
 
@@ -188,14 +188,14 @@ def _curves(
     levels: Sequence[float],
     measure: Measure,
 ) -> None:
-    wide, high = style.size(panel)
+    wide, high = style.panel_size(panel)
     labels = label_space([curve.label for curve in curves])
-    axes = style.place(panel, LEFT, BOTTOM, wide - LEFT - labels, high - BOTTOM - HEAD)
+    axes = style.add_axes(panel, LEFT, BOTTOM, wide - LEFT - labels, high - BOTTOM - HEAD)
     draw_curves(axes, curves, norm=norm, levels=levels, measure=measure)
     _title(panel, f"{measure.title} under {attack}", LEFT)
 
 
 def _title(panel: Figure | SubFigure, text: str, left: float) -> None:
-    _, high = style.size(panel)
+    _, high = style.panel_size(panel)
     look = {"weight": "bold", "size": style.TITLE, "va": "baseline"}
-    style.write(panel, left, high - 0.3, text, **look)
+    style.write_text(panel, left, high - 0.3, text, **look)

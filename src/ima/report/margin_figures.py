@@ -44,7 +44,7 @@ def by_class(estimates: Estimates) -> Figure:
         left = max(LEFT, 0.45 + max(map(style.text_width, names)))
         wide, high = left + 5.2 + 1.9, BOTTOM + 0.3 * len(shown) + HEAD + 0.12
         figure = Figure(figsize=(wide, high))
-        axes = style.place(figure, left, BOTTOM, 5.2, 0.3 * len(shown))
+        axes = style.add_axes(figure, left, BOTTOM, 5.2, 0.3 * len(shown))
         dark = style.round_up(float(np.quantile(shares[shares > 0], 0.9)))
         colours = LinearSegmentedColormap.from_list("ima-shares", SHADES)
         shade = PowerNorm(0.5, vmin=0, vmax=dark)
@@ -64,13 +64,13 @@ def by_class(estimates: Estimates) -> Figure:
         for line in range(1, len(shown)):
             axes.axhline(line - 0.5, color="white", linewidth=2)
         above = BOTTOM + 0.3 * len(shown) + 0.1
-        style.write(figure, left + 5.3, above, "median, samples", va="baseline", **SMALL)
+        style.write_text(figure, left + 5.3, above, "median, samples", va="baseline", **SMALL)
         under = f"shade: share of a class, white 0 to dark {100 * dark:g} % or more; line: median"
-        style.write(figure, left, above, under, va="baseline", **SMALL)
+        style.write_text(figure, left, above, under, va="baseline", **SMALL)
         several = len({row.label for row in estimates.rows})
         fewer = f", the {len(shown)} of {several} with the smallest medians"
         title = "Margins by class" + (fewer if len(shown) < several else "")
-        style.write(figure, left, high - 0.3, title, **TITLE)
+        style.write_text(figure, left, high - 0.3, title, **TITLE)
     return figure
 
 
@@ -91,7 +91,7 @@ def against_distances(estimates: Estimates) -> Figure:
     norm, end = style.norm_name(estimates.norm), 1.05 * float(max(margins.max(), distances.max()))
     with style.styled():
         figure = Figure(figsize=(LEFT + 4.2 + EDGE, BOTTOM + 4.2 + HEAD + 0.12))
-        axes = style.place(figure, LEFT, BOTTOM, 4.2, 4.2)
+        axes = style.add_axes(figure, LEFT, BOTTOM, 4.2, 4.2)
         axes.plot([0, end], [0, end], color=style.INK, linewidth=1.0, zorder=1)
         dots: dict[str, Any] = {"linewidth": 0, "alpha": 0.6, "clip_on": False, "zorder": 3}
         axes.scatter(distances, margins, s=16, color=style.COLOURS[0], **dots)
@@ -110,9 +110,11 @@ def against_distances(estimates: Estimates) -> Figure:
             axes.text(0.97, 0.03, f"too small: {errors.under:.0%}", ha="right", **inside)
             which = "below the cap: " if errors.capped else ""
             under += f"; {which}median margin / noise {errors.ratio:.2f}"
-        style.write(figure, LEFT, BOTTOM + 4.3, under, va="baseline", **SMALL)
-        high = style.size(figure)[1]
-        style.write(figure, LEFT, high - 0.3, "Margins against the smallest noise found", **TITLE)
+        style.write_text(figure, LEFT, BOTTOM + 4.3, under, va="baseline", **SMALL)
+        high = style.panel_size(figure)[1]
+        style.write_text(
+            figure, LEFT, high - 0.3, "Margins against the smallest noise found", **TITLE
+        )
     return figure
 
 
@@ -128,7 +130,7 @@ def flips_found(estimates: Estimates) -> Figure:
     end = min(len(shares), 3 * count)
     with style.styled():
         figure = Figure(figsize=(LEFT + 4.6 + 1.75, BOTTOM + 3.0 + HEAD))
-        axes = style.place(figure, LEFT, BOTTOM, 4.6, 3.0)
+        axes = style.add_axes(figure, LEFT, BOTTOM, 4.6, 3.0)
         number = np.arange(1, len(shares) + 1)
         axes.plot(number[:end], shares[:end], color=style.COLOURS[0], clip_on=False)
         chance = 100 * count / len(shares)
@@ -146,7 +148,9 @@ def flips_found(estimates: Estimates) -> Figure:
         axes.tick_params(axis="y", length=0)
         right: dict[str, Any] = {"transform": axes.get_yaxis_transform(), **SMALL}
         axes.text(1.02, chance, f"chance, {chance:.1f} %", va="center_baseline", **right)
-        style.write(figure, LEFT, BOTTOM + 3.24, "Flipped labels found by their margin", **TITLE)
+        style.write_text(
+            figure, LEFT, BOTTOM + 3.24, "Flipped labels found by their margin", **TITLE
+        )
     return figure
 
 
@@ -175,16 +179,16 @@ def atlas(estimates: Estimates, ids: Sequence[int], images: Sequence[Array]) -> 
         wide = max(2 * EDGE + columns * pitch - 0.16, 6.6)
         high = HEAD + 0.22 + sum(height + 0.42 for height in heights)
         figure = Figure(figsize=(wide, high))
-        style.write(figure, EDGE, high - 0.3, "Training samples by margin", **TITLE)
+        style.write_text(figure, EDGE, high - 0.3, "Training samples by margin", **TITLE)
         unit = style.norm_name(estimates.norm)
         flipped = any(by_id[i].flipped for i in ids)
         under = f"label, → prediction where it differs; margin ({unit})"
         under += "; was: the class before the label was flipped" if flipped else ""
-        style.write(figure, EDGE, high - 0.56, under, va="baseline", **SMALL)
+        style.write_text(figure, EDGE, high - 0.56, under, va="baseline", **SMALL)
         top = high - HEAD - 0.22
         heads = ("The smallest margins", "The largest margins")
         for head, (some, shown), row, height in zip(heads, blocks, steps, heights, strict=False):
-            style.write(figure, EDGE, top - 0.24, head, weight="bold", va="baseline")
+            style.write_text(figure, EDGE, top - 0.24, head, weight="bold", va="baseline")
             for number, (sample, image) in enumerate(zip(some, shown, strict=True)):
                 left = EDGE + number % columns * pitch
                 low = top - 0.34 - number // columns * row - SIDE * image.shape[0] / image.shape[1]
@@ -214,7 +218,7 @@ def _draw(
     image: Array,
     caption: Sequence[tuple[str, str, str]],
 ) -> None:
-    axes = style.place(figure, left, low, SIDE, SIDE * image.shape[0] / image.shape[1])
+    axes = style.add_axes(figure, left, low, SIDE, SIDE * image.shape[0] / image.shape[1])
     few = max(image.shape[:2]) <= 64
     smooth = "nearest" if few else "antialiased"
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation=smooth)
@@ -222,4 +226,4 @@ def _draw(
     axes.spines[:].set(visible=True, color=caption[0][1], linewidth=0.8)
     for number, (text, colour, weight) in enumerate(caption):
         look: dict[str, Any] = {"color": colour, "weight": weight, "size": style.SMALL}
-        style.write(figure, left, low - 0.15 - 0.155 * number, text, va="baseline", **look)
+        style.write_text(figure, left, low - 0.15 - 0.155 * number, text, va="baseline", **look)

@@ -22,7 +22,7 @@ from ima.evaluation.statistics import (
 from ima.measures import Measure
 from ima.nnunet.paper import by_dataset
 
-MOST = 3
+FEW_RADII = 3
 """So many radii are spoken of."""
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -189,7 +189,7 @@ def radii_of(all_scores: Sequence[Scores], attack: str = "") -> list[float]:
     return sorted({eps for name, eps in radial(all_scores) if attack in ("", name)})
 
 
-def few_radii(radii: Sequence[float], most: int = MOST) -> list[float]:
+def few_radii(radii: Sequence[float], most: int = FEW_RADII) -> list[float]:
     """Those radii that are spoken of: all, or the ends and one between."""
     if len(radii) <= most:
         return list(radii)
@@ -208,7 +208,7 @@ def chosen(all_scores: Sequence[Scores]) -> list[str]:
     return [attack for attack in attacks if not drawn(attack, all_scores)] or attacks
 
 
-def complete(of_one: Scores) -> set[NoiseKey]:
+def common_keys(of_one: Scores) -> set[NoiseKey]:
     """The attacks and radii that every seed has; the worst case where every seed has its parts."""
     seeds = seeds_of(of_one)
     noisy = [(key, of_one[key].seeds == seeds) for key in radial([of_one])]
@@ -224,7 +224,7 @@ def headline(all_scores: Sequence[Scores]) -> str:
     every network has, if there are such.
     """
     order = sorted(chosen(all_scores), key=lambda attack: attack != WORST)
-    common = [{attack for attack, _ in complete(of_one)} for of_one in all_scores]
+    common = [{attack for attack, _ in common_keys(of_one)} for of_one in all_scores]
     alike = len({frozenset(attacks_of([of_one])) for of_one in all_scores}) == 1
     shared = [a for a in order if all(a in one for one in common) and (alike or a != WORST)]
     return next(iter([*shared, *order]), "")
@@ -235,7 +235,7 @@ def radii_told(all_scores: Sequence[Scores], attack: str) -> list[float]:
 
     Where no seeds have one in common, any.
     """
-    common = {eps for of_one in all_scores for name, eps in complete(of_one) if name == attack}
+    common = {eps for of_one in all_scores for name, eps in common_keys(of_one) if name == attack}
     return few_radii(sorted(common) or radii_of(all_scores, attack))
 
 

@@ -72,19 +72,19 @@ def norm_name(norm: str) -> str:
     return norm if known is None else known.label
 
 
-def place(panel: Figure | SubFigure, x: float, y: float, width: float, height: float) -> Axes:
+def add_axes(panel: Figure | SubFigure, x: float, y: float, width: float, height: float) -> Axes:
     """Axes at a place given in inches from the panel's lower left corner."""
-    wide, high = size(panel)
+    wide, high = panel_size(panel)
     return panel.add_axes((x / wide, y / high, width / wide, height / high))
 
 
-def write(panel: Figure | SubFigure, x: float, y: float, text: str, **look: Any) -> None:
+def write_text(panel: Figure | SubFigure, x: float, y: float, text: str, **look: Any) -> None:
     """Text at a place given in inches from the panel's lower left corner."""
-    wide, high = size(panel)
+    wide, high = panel_size(panel)
     panel.text(x / wide, y / high, text, **look)
 
 
-def size(panel: Figure | SubFigure) -> tuple[float, float]:
+def panel_size(panel: Figure | SubFigure) -> tuple[float, float]:
     """Width and height of a panel in inches."""
     return panel.bbox.width / panel.dpi, panel.bbox.height / panel.dpi
 

@@ -40,7 +40,7 @@ ALL, AVERAGE = "clean, all {}", "average"
 
 AVERAGED = "over clean and all attacks at all radii, without the worst case and noise that is drawn"
 
-MOST = 24
+MOST_CLASSES = 24
 """So many lines are shown by class; where there are more, those that noise breaks most."""
 
 
@@ -49,7 +49,7 @@ def tables_of(rows: Rows, note: str = "") -> list[Table]:
 
     note: on the data, for the caption. Raises ValueError for results that do not belong together.
     """
-    by_class = class_table(rows, MOST)
+    by_class = class_table(rows, MOST_CLASSES)
     return [results_table(rows, note), *([] if by_class is None else [by_class])]
 
 

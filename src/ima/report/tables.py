@@ -22,7 +22,7 @@ WIDTH = 88
 WIDEST = 100
 """Characters beyond which a table is folded in plain text."""
 
-MOST = 8
+MOST_COLUMNS = 8
 """Columns of values beyond which a table is folded in Markdown."""
 
 # LaTeX reads "[" or "*" after the "\\" of the row before as an option of that row: braces stop it.
@@ -80,7 +80,7 @@ def to_markdown(table: Table) -> str:
     """
 
     def fits(part: Table) -> bool:
-        return len(part.columns) - 1 <= MOST
+        return len(part.columns) - 1 <= MOST_COLUMNS
 
     parts: list[str] = []
     for part in fold(table, fits):

@@ -19,7 +19,7 @@ ABBREVIATIONS = ("pgd", "ifgsm", "ddn", "fab")
 DRAWS = 100
 """So many are made where the noise's name holds no number."""
 
-OWN = (
+OWN_CASES = (
     "Every sample is taken for a case of its own; where several are from one patient, the "
     "intervals are too narrow."
 )
@@ -126,7 +126,7 @@ def told_cases(results: Sequence[Results]) -> str:
     """The sentence beside intervals: whether samples are known to be of one case."""
     counts = [len(one.cases) for one in results]
     if not counts or 0 in counts:
-        return OWN
+        return OWN_CASES
     numbers = " or ".join(map(str, dict.fromkeys(counts)))
     plural = "" if numbers == "1" else "s"
     return f"Intervals are over {numbers} case{plural}, as the samples of one are alike."

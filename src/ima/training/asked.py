@@ -6,10 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ima.evaluation.results import WORST, Results, same_radius
-from ima.files import digest
+from ima.files import file_digest
 
 
-def answers(
+def answers_what_was_asked(
     found: Results,
     weights: Path,
     attacks: Collection[str],
@@ -23,7 +23,7 @@ def answers(
     """
     told, pairs = found.settings, ((found.eps, eps), (eps, found.eps))
     return (
-        told.file == digest(weights)
+        told.file == file_digest(weights)
         and set(found.attacks) - {WORST} == set(attacks)
         # One that is named twice counts once.
         and all(any(same_radius(a, b) for b in there) for here, there in pairs for a in here)

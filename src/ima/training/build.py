@@ -47,7 +47,7 @@ def asked(devices: int) -> dict[str, int]:
     return {"devices": local, "nodes": world // local}
 
 
-def describe(device: torch.device) -> str:
+def describe_device(device: torch.device) -> str:
     """A device with the name of its kind, where it has one: `cuda:0 (NVIDIA H100)`."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"

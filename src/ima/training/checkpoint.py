@@ -14,11 +14,11 @@ from ima.training.tensor_file import (
     TREE_DIGEST,
     CheckpointError,
     check,
-    digest,
-    read,
+    read_tensors,
+    tensors_digest,
     tree_of,
     unpack,
-    write,
+    write_tensors,
 )
 from ima.training.weights import load_file, load_weights
 
@@ -42,12 +42,12 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_pack(dict(state), "", tensors))
-    write(path, tensors, {"tree": tree})
+    write_tensors(path, tensors, {"tree": tree})
 
 
 def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote. Raises CheckpointError for damaged or other files."""
-    tensors, metadata = read(path)
+    tensors, metadata = read_tensors(path)
     if "tree" not in metadata:
         raise CheckpointError(f"{path} holds weights only, no training state to continue from")
     return tree_of(path, metadata["tree"], tensors)
@@ -64,7 +64,7 @@ def peek(path: Path, name: str, default: Any = _NEEDED) -> Any:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            check(path, metadata, TREE_DIGEST, digest({}, metadata["tree"]))
+            check(path, metadata, TREE_DIGEST, tensors_digest({}, metadata["tree"]))
             top = dict(json.loads(metadata["tree"])["dict"])
             if name not in top and default is not _NEEDED:
                 return default
@@ -89,17 +89,17 @@ def save_weights(
     """
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}
     said = {"note": note, RUN: run}
-    write(path, tensors, {key: text for key, text in said.items() if text})
+    write_tensors(path, tensors, {key: text for key, text in said.items() if text})
 
 
 def note_of(path: Path) -> str:
     """What `save_weights` was told of the weights; empty where it was nothing."""
-    return read(path)[1].get("note", "")
+    return read_tensors(path)[1].get("note", "")
 
 
 def run_of(path: Path) -> str:
     """Which run wrote the weights, as `save_weights` was told; empty where it was not."""
-    return read(path)[1].get(RUN, "")
+    return read_tensors(path)[1].get(RUN, "")
 
 
 class _Unread(Mapping[str, Tensor]):

@@ -20,7 +20,7 @@ from ima.evaluation import store
 from ima.evaluation.results import Results
 from ima.evaluation.settings import VALIDATION
 from ima.evaluation.subject import record
-from ima.training.asked import answers
+from ima.training.asked import answers_what_was_asked
 from ima.training.build import load_splits
 from ima.training.checkpoint import CheckpointError, peek
 from ima.training.children import Report, Work, work_off
@@ -136,7 +136,7 @@ class Plan:
         return ended[0] if len(ended) == 1 else max(ended, key=Candidate.score)
 
 
-def plan(
+def plan_runs(
     config: Config,
     seeds: Sequence[int],
     folder: Path,
@@ -262,7 +262,7 @@ def tested(run: Run, which: str) -> bool:
     else:
         attacks, samples = wanted.attacks_on(which), wanted.samples
         eps = wanted.eps if attacks else ()
-    return answers(Results.from_csv(path), weights, attacks, eps, samples, seed=0)
+    return answers_what_was_asked(Results.from_csv(path), weights, attacks, eps, samples, seed=0)
 
 
 def _untested(run: Run) -> str | None:

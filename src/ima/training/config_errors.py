@@ -14,7 +14,7 @@ from ima.imported import nearest, types_of
 from ima.plain_yaml import YamlError, read_mapping
 from ima.training.settings import Named, Strict
 
-Model = TypeVar("Model", bound=BaseModel)
+ConfigModel = TypeVar("ConfigModel", bound=BaseModel)
 
 
 class ConfigError(ValueError):
@@ -107,7 +107,9 @@ def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> Sequence[str]
     return list(current.model_fields)
 
 
-def validate(model: type[Model], values: Any, place: str = "", owner: str = "") -> Model:
+def validate(
+    model: type[ConfigModel], values: Any, place: str = "", owner: str = ""
+) -> ConfigModel:
     """The values as a model; ConfigError that names every key at fault, see `explain`."""
     try:
         return model.model_validate(values)

@@ -12,7 +12,7 @@ from ima.data.split import stratified
 from ima.evaluation.partial import mark
 from ima.evaluation.settings import TEST, VALIDATION, Settings
 from ima.evaluation.subject import Subject
-from ima.files import digest
+from ima.files import file_digest
 from ima.tasks import check_task
 from ima.training.build import BOUNDS, build_fabric, build_model, load_into
 from ima.training.checkpoint import load_weights
@@ -40,7 +40,7 @@ def run_subject(run: Run, which: str = "best", device: str = "auto") -> Subject:
         )
     model = build_model(config, splits)
     # Before it is read: results of weights that are replaced meanwhile count as old.
-    file = digest(weights)
+    file = file_digest(weights)
     check_weights(weights, config, splits)
     load_into(model, load_weights(weights), weights)
     whole = splits.val if tuning else splits.test

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from ima.inert_pickle import Made, kind_of
+from ima.inert_pickle import Made, pickle_kind
 from ima.training.stored import Stored, resolve
 
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -59,7 +59,7 @@ class LayoutError(ValueError):
 
 
 @dataclass(frozen=True)
-class Name:
+class TensorName:
     """Where a tensor is: the keys that lead to the dict that it is in, and its key there."""
 
     within: tuple[str, ...]
@@ -70,14 +70,14 @@ class Name:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundLayout:
     """What a file holds.
 
     tensors: by name; others: the kinds of other values, by their keys at the top; modules: the
     classes of networks that were pickled whole.
     """
 
-    tensors: Mapping[Name, Stored]
+    tensors: Mapping[TensorName, Stored]
     others: Mapping[str, str]
     modules: tuple[str, ...]
 
@@ -100,12 +100,12 @@ class Taken:
     told: str
 
 
-def search(content: Any) -> Found:
+def search(content: Any) -> FoundLayout:
     """All tensors of what a file holds, and the networks in it that were pickled whole.
 
     Raises LayoutError for a file of too many values.
     """
-    tensors: dict[Name, Stored] = {}
+    tensors: dict[TensorName, Stored] = {}
     others: dict[str, str] = {}
     modules: dict[str, None] = {}
     waiting: list[tuple[tuple[str, ...], Any]] = [((), content)]
@@ -114,9 +114,9 @@ def search(content: Any) -> Found:
         within, value = waiting.pop()
         inner = value.items if isinstance(value, Made) and value.items else value
         if isinstance(value, Made) and isinstance(value.state, dict) and "_modules" in value.state:
-            modules[kind_of(value)] = None
+            modules[pickle_kind(value)] = None
         elif isinstance(inner, Stored) and within:
-            tensors[Name(within[:-1], within[-1])] = inner
+            tensors[TensorName(within[:-1], within[-1])] = inner
         elif (
             isinstance(inner, dict | list | tuple) and not _plain(inner) and len(within) < _DEEPEST
         ):
@@ -125,10 +125,10 @@ def search(content: Any) -> Found:
             # Counted, because one that holds itself has no end.
             seen += len(inner)
         elif len(within) == 1:
-            others[within[0]] = kind_of(value)
+            others[within[0]] = pickle_kind(value)
         if seen > _MOST:
             raise LayoutError(f"it holds more than {_MOST} values; expected a network's weights")
-    return Found(tensors, others, tuple(modules))
+    return FoundLayout(tensors, others, tuple(modules))
 
 
 def _plain(value: Any) -> bool:
@@ -154,14 +154,14 @@ class Fit:
 
     place: str
     averaged: bool
-    names: frozenset[Name]
+    names: frozenset[TensorName]
     tensors: Mapping[str, Stored]
     rest: Mapping[str, Any]
     beside: tuple[str, ...]
     left: tuple[str, ...]
 
 
-def take(found: Found, wanted: Mapping[str, Any]) -> Taken:
+def take(found: FoundLayout, wanted: Mapping[str, Any]) -> Taken:
     """The weights for a network whose state_dict is `wanted`.
 
     Raises LayoutError where none fit, where several that differ do, and where there is more of a
@@ -189,7 +189,7 @@ def take(found: Found, wanted: Mapping[str, Any]) -> Taken:
     return Taken({**first.rest, **weights}, _told(found, first, fits, wanted))
 
 
-def find(found: Found, wanted: Mapping[str, Any]) -> list[Fit]:
+def find(found: FoundLayout, wanted: Mapping[str, Any]) -> list[Fit]:
     """All sets of weights in a file that fit a network, the shortest way to them first.
 
     Where the whole of the network's names are in none, beginnings that all of them share, such as
@@ -214,7 +214,11 @@ def find(found: Found, wanted: Mapping[str, Any]) -> list[Fit]:
 
 
 def _fit(
-    found: Found, wanted: Mapping[str, Any], where: Mapping[str, Name], begin: str, added: str
+    found: FoundLayout,
+    wanted: Mapping[str, Any],
+    where: Mapping[str, TensorName],
+    begin: str,
+    added: str,
 ) -> list[Fit]:
     """The weights behind a beginning that has all names; none where a shape or a kind differs."""
     tensors = {key: found.tensors[name] for key, name in where.items()}
@@ -244,7 +248,7 @@ def _fit(
     ]
 
 
-def unfit(found: Found, wanted: Mapping[str, Any]) -> str:
+def unfit(found: FoundLayout, wanted: Mapping[str, Any]) -> str:
     """Why a file's weights do not fit a network: what is there, and what comes nearest."""
     names, ours = _canonical(found.tensors), _canonical(wanted)
     holds = f"The file holds {found.summary()}"
@@ -282,7 +286,7 @@ def unfit(found: Found, wanted: Mapping[str, Any]) -> str:
     return f"{'; '.join(part for part in told if part)}. {holds}"
 
 
-def _beginnings(names: Mapping[str, Name], short: Mapping[str, Any]) -> Counter[str]:
+def _beginnings(names: Mapping[str, TensorName], short: Mapping[str, Any]) -> Counter[str]:
     """What stands before a network's names in a file, with how many of them it stands before."""
     return Counter(
         name[: len(name) - len(end)] for name in names for end in _ends(name) if end in short
@@ -319,7 +323,7 @@ def _ends(name: str) -> Iterator[str]:
             yield name[at + 1 :]
 
 
-def _short(name: Name, canonical: str, begin: str) -> str:
+def _short(name: TensorName, canonical: str, begin: str) -> str:
     """A name without the beginning that is removed; one that has another, as it is in its dict."""
     return canonical.removeprefix(begin) if canonical.startswith(begin) else name.key
 
@@ -356,7 +360,7 @@ def _equal(one: Fit, other: Fit) -> bool:
     )
 
 
-def _place(where: Mapping[str, Name], begin: str, added: str) -> str:
+def _place(where: Mapping[str, TensorName], begin: str, added: str) -> str:
     """The key of the dict that weights are in, and what is done to their names, in words."""
     first = next(iter(where.values()))
     outer = "".join(f"{part}." for part in first.within)
@@ -370,7 +374,7 @@ def _place(where: Mapping[str, Name], begin: str, added: str) -> str:
     return ", ".join(told)
 
 
-def _told(found: Found, fit: Fit, fits: Sequence[Fit], wanted: Mapping[str, Any]) -> str:
+def _told(found: FoundLayout, fit: Fit, fits: Sequence[Fit], wanted: Mapping[str, Any]) -> str:
     """Where the weights were, how many, and what else there is that might have been meant."""
     told = [f"{fit.place}, {len(fit.tensors)} tensors"]
     kinds = {t.dtype for k, t in fit.tensors.items() if t.dtype != wanted[k].dtype}

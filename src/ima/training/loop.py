@@ -43,7 +43,7 @@ from ima.training.build import (
     build_optimizer,
     check_fits,
     copyable,
-    describe,
+    describe_device,
     learning_rate,
 )
 from ima.training.checkpoint import load_file, note_of, save_weights
@@ -190,7 +190,7 @@ class _Trainer:
             # The test part is not looked at here.
             samples = {"train": len(self.train), "val": len(self.splits.val)}
             run.write_environment(
-                describe(fabric.device), samples, self.splits.note, trace(self.splits)
+                describe_device(fabric.device), samples, self.splits.note, trace(self.splits)
             )
             run.diverged.unlink(missing_ok=True)
         events = Events(run, start) if fabric.is_global_zero else None

@@ -38,7 +38,7 @@ _OTHERS = {
 
 
 @contextmanager
-def opened(path: Path) -> Generator[Any]:
+def opened_pt(path: Path) -> Generator[Any]:
     """What the file holds, while it is open: dicts, lists, numbers, texts, `Stored` and `Made`.
 
     Raises PickleError for a damaged file, and one that names what can only do harm.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ima.training.config_errors import ConfigError, Model, validate
+from ima.training.config_errors import ConfigError, ConfigModel, validate
 from ima.training.settings import Comparison, Config, Named
 
 
@@ -94,7 +94,9 @@ def _recipe(config: Config, entry: Comparison, place: str) -> tuple[Config, dict
     return alone, differs
 
 
-def _changed(group: Model, changes: Mapping[str, Any], place: str) -> tuple[Model, dict[str, Any]]:
+def _changed(
+    group: ConfigModel, changes: Mapping[str, Any], place: str
+) -> tuple[ConfigModel, dict[str, Any]]:
     changed = validate(type(group), {**group.model_dump(), **changes}, place)
     differs = {
         key: getattr(changed, key)

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from ima.data.augment import Name as Augmentation
+from ima.data.augment import Augmentation as Augmentation
 from ima.norms import get_norm
 
 

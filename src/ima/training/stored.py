@@ -14,7 +14,7 @@ from torch import Tensor
 from ima.inert_array import ARRAY_RULES, array_of
 from ima.inert_pickle import Made, Named, PickleError, Rule
 
-KINDS: dict[str, torch.dtype] = {
+STORAGES: dict[str, torch.dtype] = {
     **{name: getattr(torch, name.lower()) for name in ("Double", "Float", "Half", "BFloat16")},
     **{name: getattr(torch, name.lower()) for name in ("Long", "Int", "Short", "Bool")},
     "Char": torch.int8,
@@ -80,9 +80,9 @@ def rules(nested: Callable[[bytes], Any]) -> dict[str, Rule]:
 def storage_type(named: Any) -> torch.dtype:
     """The type of a storage's numbers, by the name of its class."""
     name = named.name if isinstance(named, Named) else str(named)
-    if not name.endswith("Storage") or name.removesuffix("Storage") not in KINDS:
+    if not name.endswith("Storage") or name.removesuffix("Storage") not in STORAGES:
         raise PickleError(f"it holds numbers of the type {name}, which is not read here")
-    return KINDS[name.removesuffix("Storage")]
+    return STORAGES[name.removesuffix("Storage")]
 
 
 def resolve(value: Any) -> Any:

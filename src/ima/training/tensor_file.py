@@ -50,7 +50,7 @@ def _there(path: Path) -> bool:
         return False
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a file, and its notes; CheckpointError for a damaged one."""
     check_header(path)
     try:
@@ -63,8 +63,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             "checkpoint with weights"
         ) from error
     if DIGEST in metadata or TREE_DIGEST in metadata:
-        check(path, {DIGEST: "", **metadata}, DIGEST, digest(tensors, _notes(metadata)))
-        check(path, metadata, TREE_DIGEST, digest({}, metadata.get("tree", "")))
+        check(path, {DIGEST: "", **metadata}, DIGEST, tensors_digest(tensors, _notes(metadata)))
+        check(path, metadata, TREE_DIGEST, tensors_digest({}, metadata.get("tree", "")))
     return tensors, metadata
 
 
@@ -83,7 +83,7 @@ def _notes(metadata: Mapping[str, str]) -> str:
     return json.dumps(said, sort_keys=True)
 
 
-def digest(tensors: Mapping[str, Tensor], text: str) -> str:
+def tensors_digest(tensors: Mapping[str, Tensor], text: str) -> str:
     """A checksum of names, types, shapes and bytes, and of what is said beside them."""
     summed = hashlib.blake2b(text.encode(), digest_size=16)
     for name in sorted(tensors):
@@ -93,11 +93,11 @@ def digest(tensors: Mapping[str, Tensor], text: str) -> str:
     return summed.hexdigest()
 
 
-def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors and notes with a checksum, whole or not at all."""
-    metadata = {**metadata, DIGEST: digest(tensors, _notes(metadata))}
+    metadata = {**metadata, DIGEST: tensors_digest(tensors, _notes(metadata))}
     if "tree" in metadata:
-        metadata[TREE_DIGEST] = digest({}, metadata["tree"])
+        metadata[TREE_DIGEST] = tensors_digest({}, metadata["tree"])
     with whole(path) as beside:
         # Not `save_file`, whose files nobody but their owner can read.
         beside.write_bytes(save(tensors, metadata))

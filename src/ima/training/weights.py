@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ima.inert_pickle import PickleError
 from ima.training import pt_file
-from ima.training.layouts import TRAINING, Found, LayoutError, differs, search, some, take
-from ima.training.tensor_file import CheckpointError, check_header, read, tree_of
+from ima.training.layouts import TRAINING, FoundLayout, LayoutError, differs, search, some, take
+from ima.training.tensor_file import CheckpointError, check_header, read_tensors, tree_of
 
 _USUAL = ("model", "state_dict", "model_state_dict", "net", "network", "network_weights", "weights")
 """Keys under which files have a state_dict."""
@@ -72,7 +72,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
     Raises CheckpointError for a damaged file, and for one without a state_dict.
     """
-    with opened(path) as content:
+    with opened_weights(path) as content:
         found = search(content)
         dicts = dict.fromkeys(name.within for name in found.tensors)
         named = [(key,) for key in _USUAL if (key,) in dicts]
@@ -88,19 +88,19 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 @contextmanager
-def opened(path: Path) -> Generator[Any]:
+def opened_weights(path: Path) -> Generator[Any]:
     """What a file of weights holds, while it is open, its tensors possibly unread.
 
     Raises CheckpointError, which says what the file is, for one that is damaged or no such file.
     """
     if path.suffix == ".safetensors" or _is_safetensors(path):
-        tensors, metadata = read(path)
+        tensors, metadata = read_tensors(path)
         state = "tree" in metadata
         yield TrainingState(tree_of(path, metadata["tree"], tensors)) if state else tensors
         return
     check_file(path)
     try:
-        with pt_file.opened(path) as content:
+        with pt_file.opened_pt(path) as content:
             yield content
     except LayoutError as error:
         raise CheckpointError(f"{path} {_said(error)}") from error
@@ -120,7 +120,7 @@ def load_file(model: nn.Module, path: Path) -> str:
     They may lie below a key of the file, and their names may begin with what wrappers add. Raises
     CheckpointError for a file that cannot be read, that does not fit, or fits in several ways.
     """
-    with opened(path) as content:
+    with opened_weights(path) as content:
         found = search(content)
         if _whole(found) and not found.tensors:
             raise CheckpointError(f"{path} holds no state_dict{_whole(found)}")
@@ -137,7 +137,7 @@ def load_file(model: nn.Module, path: Path) -> str:
             return told
 
 
-def _as_is(model: nn.Module, found: Found) -> str | None:
+def _as_is(model: nn.Module, found: FoundLayout) -> str | None:
     """Load the one dict of a file that a network takes as it is, one that translates names too."""
     own = model.state_dict()
     took: list[tuple[str, dict[str, Tensor]]] = []
@@ -162,7 +162,7 @@ def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
-def _whole(found: Found) -> str:
+def _whole(found: FoundLayout) -> str:
     """What to do with a network that was pickled whole, "" where there is none."""
     if not found.modules:
         return ""

@@ -133,7 +133,7 @@ class Code:
     text: str
 
 
-Block: TypeAlias = Grid | Prose | Heading | Chart | Strip | Overlay | CheckList | Code
+PageBlock: TypeAlias = Grid | Prose | Heading | Chart | Strip | Overlay | CheckList | Code
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Section:
 
     anchor: str
     title: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[PageBlock, ...]
 
 
 @dataclass(frozen=True)

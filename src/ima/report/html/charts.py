@@ -72,13 +72,13 @@ def margins_svg(history: MarginHistory, norm: str) -> str:
         bars_wide, gap, high = 0.75, 0.28, 2.5
         figure = Figure(figsize=(wide, BOTTOM + high + 0.62))
         heat_wide = wide - LEFT - gap - bars_wide - space
-        heat = style.place(figure, LEFT, BOTTOM, heat_wide, high)
-        bars = style.place(figure, LEFT + heat_wide + gap, BOTTOM, bars_wide, high)
-        key = style.place(figure, LEFT + heat_wide - 1.1, BOTTOM + high + 0.42, 1.1, 0.1)
+        heat = style.add_axes(figure, LEFT, BOTTOM, heat_wide, high)
+        bars = style.add_axes(figure, LEFT + heat_wide + gap, BOTTOM, bars_wide, high)
+        key = style.add_axes(figure, LEFT + heat_wide - 1.1, BOTTOM + high + 0.42, 1.1, 0.1)
         draw_margins(heat, bars, key, history, cap)
         heat.set_ylabel(f"Margin ({style.norm_name(norm)})")
         beside: dict[str, Any] = {"ha": "right", "va": "center", "size": style.SMALL}
-        style.write(
+        style.write_text(
             figure, LEFT + heat_wide - 1.2, BOTTOM + high + 0.47, "Samples in a bin", **beside
         )
         return _svg(figure)
@@ -96,12 +96,12 @@ def _figure(lines: Sequence[Line]) -> tuple[Figure, Axes, int]:
     rows = -(-len(lines) // columns) if len(lines) > 1 else 0
     under = rows * LINE + (0.08 if rows else 0)
     figure = Figure(figsize=(WIDE, TOP + HIGH + BOTTOM + under))
-    axes = style.place(figure, LEFT, BOTTOM + under, WIDE - LEFT - RIGHT, HIGH)
+    axes = style.add_axes(figure, LEFT, BOTTOM + under, WIDE - LEFT - RIGHT, HIGH)
     return figure, axes, columns if rows else 0
 
 
 def _legend(figure: Figure, columns: int) -> None:
-    wide, _ = style.size(figure)
+    wide, _ = style.panel_size(figure)
     figure.legend(
         loc="lower left",
         bbox_to_anchor=(0.1 / wide, 0),

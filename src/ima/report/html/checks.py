@@ -7,7 +7,7 @@ from typing import Any
 
 from ima.evaluation import checks_results as results
 from ima.measures import ACCURACY, Measure
-from ima.report.html.blocks import Block, CheckItem, CheckList, Heading, Prose
+from ima.report.html.blocks import CheckItem, CheckList, Heading, PageBlock, Prose
 
 NONE = (
     "No trust checks were run. They look for signs that attacks were weaker than they could be, "
@@ -18,12 +18,12 @@ STATES = {True: "raised", False: "quiet", None: "not run"}
 
 def checks_of(
     found: Sequence[tuple[str, results.Checks | None]], measure: Measure
-) -> tuple[Block, ...]:
+) -> tuple[PageBlock, ...]:
     """A list of checks for each network, under its name, that has some.
 
     A sentence where none has.
     """
-    blocks: list[Block] = []
+    blocks: list[PageBlock] = []
     for label, checks in found:
         if checks is None:
             continue

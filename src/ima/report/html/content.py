@@ -13,7 +13,7 @@ from ima.evaluation.results import CLEAN
 from ima.measures import ABSENT, ACCURACY
 from ima.report.entries import Entry, data_name
 from ima.report.html import charts
-from ima.report.html.blocks import Block, Chart, Grid, Page, Prose, Section
+from ima.report.html.blocks import Chart, Grid, Page, PageBlock, Prose, Section
 from ima.report.html.checks import checks_of, left_out
 from ima.report.html.grids import class_tables, measure_of, score_tables
 from ima.report.html.provenance import how_measured
@@ -50,7 +50,7 @@ def build_page(entries: Sequence[Entry]) -> Page:
     )
 
 
-def _checks(entries: Sequence[Entry]) -> tuple[Block, ...]:
+def _checks(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
     found = [(entry.named(s), s, entry.which) for entry in entries for s in entry.sources]
     others = tuple(
         left_out(label, s.checks, which)
@@ -75,7 +75,7 @@ def _title(entries: Sequence[Entry]) -> str:
     return f"What noise breaks {who}{on}"
 
 
-def _accuracy(entries: Sequence[Entry]) -> tuple[Block, ...]:
+def _accuracy(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
     curves = (_curves(entries),) if radii_of([one.scores for one in entries]) else ()
     return (
         *map(Prose, remarks_on(entries)),
@@ -114,7 +114,7 @@ def _curves(entries: Sequence[Entry]) -> Chart:
     return Chart(title, about, svg, Grid(title, columns, tuple(rows)))
 
 
-def _distances(entries: Sequence[Entry]) -> tuple[Block, ...]:
+def _distances(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
     known = [(i, e.label, e.sources[0].distances) for i, e in enumerate(entries)]
     found = [(label, distances) for _, label, distances in known if distances is not None]
     if not found:
@@ -153,7 +153,7 @@ def _distances(entries: Sequence[Entry]) -> tuple[Block, ...]:
     )
     grid = Grid(f"Sizes of noise ({norm_name(norm)}) that suffice", columns, rows)
     remarks = united((label if len(entries) > 1 else "", d.remarks) for label, d in found)
-    blocks: list[Block] = [
+    blocks: list[PageBlock] = [
         *map(Prose, remarks),
         Chart(title, about, charts.over_noise(lines, norm, steps=True, end=end), grid),
     ]
@@ -177,8 +177,8 @@ def _size(value: float) -> str:
     return f"{value:.3g}" if np.isfinite(value) else "not found"
 
 
-def _margins(entries: Sequence[Entry]) -> tuple[Block, ...]:
-    blocks: list[Block] = []
+def _margins(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
+    blocks: list[PageBlock] = []
     for entry in entries:
         source = next((s for s in entry.sources if s.margins), None)
         if source is None:

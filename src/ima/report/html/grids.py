@@ -10,7 +10,7 @@ from ima.evaluation.results import CLEAN
 from ima.measures import ABSENT, Measure
 from ima.report.cells import Average, Cell, best_of
 from ima.report.entries import Entry
-from ima.report.html.blocks import Block, Grid, Prose, Two
+from ima.report.html.blocks import Grid, PageBlock, Prose, Two
 from ima.report.scores import (
     WITHOUT,
     Score,
@@ -25,7 +25,7 @@ from ima.report.scores import (
 from ima.report.sources import WEIGHTS
 from ima.report.style import norm_name
 from ima.report.summary import (
-    MOST,
+    MOST_CLASSES,
     Rows,
     class_table,
     column_of,
@@ -46,7 +46,7 @@ TITLES = {
 }
 
 
-def score_tables(entries: Sequence[Entry]) -> tuple[Block, ...]:
+def score_tables(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
     """A table for each set of weights, the main one first, then what they mean."""
     # Networks are compared by their main weights, whichever these are.
     made = _table(entries, entry_rows(entries), {one.which for one in entries})
@@ -58,7 +58,7 @@ def score_tables(entries: Sequence[Entry]) -> tuple[Block, ...]:
     return (*made, Prose(_note(entries)), *_white(entries))
 
 
-def class_tables(entries: Sequence[Entry]) -> tuple[Block, ...]:
+def class_tables(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
     """A table with a line for each class of each network; nothing for data of one class.
 
     A sentence where labels are no classes, as with a task of a user's own they can be.
@@ -70,7 +70,7 @@ def class_tables(entries: Sequence[Entry]) -> tuple[Block, ...]:
     all_scores = [one.scores for one in entries]
     attack = headline(all_scores)
     keys = [WITHOUT, *((attack, eps) for eps in radii_told(all_scores, attack))]
-    table = class_table(entry_rows(entries), MOST, keys, page=True)
+    table = class_table(entry_rows(entries), MOST_CLASSES, keys, page=True)
     if table is None:
         return ()
     cells = tuple(tuple(map(_two, row)) for row in table.rows)
@@ -177,7 +177,7 @@ def _note(entries: Sequence[Entry]) -> str:
     return " ".join([*notes(entry_rows(entries)), *said]) + spread + " " + told_cases(results)
 
 
-def _white(entries: Sequence[Entry]) -> tuple[Block, ...]:
+def _white(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
     """What white noise flips, a row a network; nothing where none was tried, or nothing flips."""
     every = [results for one in entries for results in one.main]
     names = dict.fromkeys(name for results in every for name in results.white)

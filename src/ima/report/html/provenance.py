@@ -11,7 +11,7 @@ from ima.environments import data_told
 from ima.evaluation.results import WORST
 from ima.measures import ABSENT
 from ima.report.entries import Entry
-from ima.report.html.blocks import Block, Code, Grid, Prose
+from ima.report.html.blocks import Code, Grid, PageBlock, Prose
 from ima.report.scores import attacks_of
 from ima.report.words import about, attack_name, counted, norm_told
 
@@ -24,7 +24,7 @@ Told: TypeAlias = tuple[str, Sequence[Mapping[str, Any]]]
 """A network's label, and what each of its seeds says of itself."""
 
 
-def how_measured(entries: Sequence[Entry]) -> tuple[Block, ...]:
+def how_measured(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
     """Sentences, what the attacks did, where networks come from, and configs folded away."""
     first = entries[0].main[0]
     attacks = attacks_of([one.scores for one in entries])
@@ -39,7 +39,7 @@ def how_measured(entries: Sequence[Entry]) -> tuple[Block, ...]:
             else f" “Worst case” is, for each sample, the lowest {measure.name} that any of the "
             "attacks left at that size of noise."
         )
-    blocks: list[Block] = [Prose(text)]
+    blocks: list[PageBlock] = [Prose(text)]
     note = next((str(one.config["note"]) for one in entries if one.config.get("note")), "")
     kept = (told for one in entries for s in one.sources for told in data_told(s.environment))
     notes = dict.fromkeys(one for one in (note, *kept) if one)

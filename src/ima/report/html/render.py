@@ -23,7 +23,7 @@ from ima.report.html.blocks import (
 from ima.report.html.charts import inline
 
 if TYPE_CHECKING:
-    from ima.report.html.blocks import Block
+    from ima.report.html.blocks import PageBlock
 
 _MARKDOWN = re.compile(r"([\\*_{}\[\]<>|~$&#])")
 
@@ -76,7 +76,7 @@ def page_markdown(page: Page) -> str:
     return "\n\n".join(line.rstrip("\n") for line in lines) + "\n"
 
 
-def _block(block: Block) -> list[str]:
+def _block(block: PageBlock) -> list[str]:
     if isinstance(block, Prose):
         return [_text(block.text)]
     if isinstance(block, Heading):

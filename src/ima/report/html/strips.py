@@ -9,7 +9,7 @@ import numpy as np
 from ima.norm_names import known_norm
 from ima.report.entries import Entry
 from ima.report.examples import ExampleView, drawable, example_radii, pick_example
-from ima.report.html.blocks import Block, Grid, PageImage, Prose, Strip
+from ima.report.html.blocks import Grid, PageBlock, PageImage, Prose, Strip
 from ima.report.html.png import png
 from ima.report.inputs import Array
 from ima.report.scores import chosen, few_radii
@@ -26,7 +26,7 @@ NO_PICTURES = (
 )
 
 
-def strips_of(entries: Sequence[Entry]) -> tuple[Block, ...]:
+def strips_of(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
     """A sample a noise radius, each under all networks; nothing where no samples were kept.
 
     The sample is right without noise everywhere, and noise breaks some network on it; where there
@@ -41,7 +41,7 @@ def strips_of(entries: Sequence[Entry]) -> tuple[Block, ...]:
     attack = wanted if wanted in attacks else next(iter(attacks), "")
     threshold = entries[0].main[0].settings.measure.threshold
     norm = entries[0].main[0].norm
-    shown: list[Block] = []
+    shown: list[PageBlock] = []
     taken: list[int] = []
     for eps in few_radii(example_radii(networks, attack), MOST if len(networks) <= 4 else FEW):
         apart = pick_example(
