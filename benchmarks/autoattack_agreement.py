@@ -27,7 +27,7 @@ from torch import Tensor
 from ima import evaluate
 from ima.data import Part
 from ima.data.split import stratified
-from ima.evaluation.autoattack import parts
+from ima.evaluation.autoattack import attack_parts
 from ima.evaluation.results import Results
 from ima.evaluation.subject import Subject
 from ima.norms import get_norm
@@ -84,7 +84,7 @@ def reference(subject: Subject, x: Tensor, y: Tensor, eps: float, seed: int) -> 
     norm, classes = get_norm(subject.norm), len(subject.classes or ())
     options: dict[str, Any] = {"norm": norm.name, "eps": eps, "seed": seed, "version": "standard"}
     library: Any = AutoAttack(subject.model, **options)
-    listed = parts("autoattack", classes, x.shape[1:], norm)
+    listed = attack_parts("autoattack", classes, x.shape[1:], norm)
     if tuple(library.attacks_to_run) != listed:
         raise ValueError(
             f"ima runs {', '.join(listed)} on {classes} classes, the reference "

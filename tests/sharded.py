@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 from ima import Classification, evaluate
 from ima.attacks import bpgd, pgd
-from ima.attacks.inputs import together
+from ima.attacks.inputs import in_company
 from ima.methods import METHODS, CurriculumAT
 
 WORLD = 2
@@ -137,7 +137,7 @@ def idle(rank: int) -> list[str]:
     """Process 1 has no samples to evaluate, or to attack."""
     x, y, _ = samples(0)
     data = TensorDataset(x[: 2 - 2 * rank], y[: 2 - 2 * rank])
-    attack = together(lambda model: None if rank else pgd(model, x, y, 1.0, steps=2))
+    attack = in_company(lambda model: None if rank else pgd(model, x, y, 1.0, steps=2))
     model = sharded2()
     return [told(lambda: evaluate(model, data, 1.0, ["pgd-3"])), told(lambda: attack(model))]
 

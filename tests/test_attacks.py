@@ -18,7 +18,7 @@ from nets import Heads, Line, Trees, balance, cnn, mlp, redraw, seeded
 from torch import Tensor, nn
 
 from ima import Attacked, Classification, bpgd, ifgsm, pgd
-from ima.attacks.boundary import CELLS, search
+from ima.attacks.boundary import CELLS, search_boundary
 from ima.norms import get_norm
 
 Attack = Callable[..., Attacked]
@@ -833,7 +833,7 @@ def hunt(
     scores = (model(inside)[:, 0], model(outside)[:, 0])
     passes = 0
     y = torch.zeros(len(roots), dtype=torch.long)
-    low, high = search(model, inside, outside, y, scores, task=Given(), bounds=None)
+    low, high = search_boundary(model, inside, outside, y, scores, task=Given(), bounds=None)
     return low, high, passes
 
 
@@ -905,7 +905,7 @@ def test_any_scores_end_in_a_cell_with_a_right_and_a_wrong_end(seed: int) -> Non
         return torch.stack([table[cell], right[cell].double()], 1)
 
     ends = torch.zeros(1, 1).double(), torch.ones(1, 1).double()
-    low, high = search(
+    low, high = search_boundary(
         model, *ends, torch.tensor([0]), (table[:1], table[-1:]), task=Given(), bounds=None
     )
     cells = [round(float(end) * CELLS) for end in (low, high)]

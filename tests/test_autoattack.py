@@ -22,7 +22,7 @@ from torch.utils.data import TensorDataset
 from ima import Segmentation, evaluate
 from ima.evaluation import autoattack as module
 from ima.evaluation.attacks import find_attack
-from ima.evaluation.autoattack import describe_parts, parts
+from ima.evaluation.autoattack import attack_parts, describe_parts
 from ima.evaluation.lifted import layout
 from ima.evaluation.results import Results
 from ima.norms import L2, LINF, Norm, get_norm
@@ -59,8 +59,8 @@ def test_its_losses_by_hand() -> None:
 def test_the_number_of_classes_decides_the_parts(
     classes: int, plain: tuple[str, ...], plus: tuple[str, ...]
 ) -> None:
-    assert parts("autoattack", classes) == plain
-    assert parts("autoattack+", classes) == plus
+    assert attack_parts("autoattack", classes) == plain
+    assert attack_parts("autoattack+", classes) == plus
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_square_gets_a_layout_that_it_can_attack(
 ) -> None:
     assert layout(shape, norm) == expected
     if expected is None:
-        assert SQUARE not in parts("autoattack+", 2, shape, norm)
+        assert SQUARE not in attack_parts("autoattack+", 2, shape, norm)
         assert "left out, samples too small: square" in describe_parts("autoattack", 2, shape, norm)
     else:
         assert describe_parts("autoattack", 2, shape, norm) == "apgd-ce, square"
@@ -191,14 +191,14 @@ def test_every_classifier_is_attacked(
         keep=kept.append,
     )
     for name in ("autoattack", "autoattack+"):
-        expected = parts(name, classes, shape, get_norm(norm))
+        expected = attack_parts(name, classes, shape, get_norm(norm))
         assert results.settings.attacks[name].split("; ")[0] == ", ".join(expected)
         assert results.accuracy(name, eps[0]) >= results.accuracy(name, eps[1])
     assert results.accuracy("autoattack+", eps[1]) <= results.accuracy("autoattack", eps[1])
     assert results.accuracy("autoattack+", eps[1]) < results.accuracy()
     # All parts ran at the small radius, which leaves samples standing, in their order.
-    count = len(parts("autoattack", classes, shape, get_norm(norm)))
-    assert tuple(name for name, _ in ran[:count]) == parts(
+    count = len(attack_parts("autoattack", classes, shape, get_norm(norm)))
+    assert tuple(name for name, _ in ran[:count]) == attack_parts(
         "autoattack", classes, shape, get_norm(norm)
     )
     width = float(bounds[1] - bounds[0])

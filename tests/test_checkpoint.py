@@ -19,7 +19,7 @@ from ima.training.checkpoint import (
     CheckpointError,
     load_state,
     load_weights,
-    peek,
+    peek_state,
     save_state,
     save_weights,
 )
@@ -119,12 +119,12 @@ def test_a_state_comes_back_to_the_bit(
 
 def test_a_number_of_a_state_is_read_without_its_tensors(tmp_path: Path) -> None:
     save_state(tmp_path / "s", {"epoch": 7, "model": {"weight": torch.ones(3)}})
-    assert peek(tmp_path / "s", "epoch") == 7
+    assert peek_state(tmp_path / "s", "epoch") == 7
     save_weights(tmp_path / "w", {"epoch": torch.ones(1)})
     (tmp_path / "damaged").write_bytes(b"\x00" * 9)
     for name, key in (("s", "best"), ("w", "epoch"), ("damaged", "epoch"), ("absent", "epoch")):
         with pytest.raises(CheckpointError, match=f"{name} is damaged or no state"):
-            peek(tmp_path / name, key)
+            peek_state(tmp_path / name, key)
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,12 @@ from ima.budget import Budget, OutOfTime
 from ima.data import load
 from ima.evaluation import bench as benches
 from ima.evaluation import checks as checking
-from ima.evaluation.autoattack import parts
+from ima.evaluation.autoattack import attack_parts
 from ima.evaluation.bench import Bench
 from ima.evaluation.checks import run_checks
 from ima.evaluation.checks_results import Check, Checks, in_words, share
 from ima.evaluation.checks_table import CHECKS
-from ima.evaluation.chosen import choose
+from ima.evaluation.chosen import choose_samples
 from ima.evaluation.noise import WHITE_NOISE, white_noise
 from ima.evaluation.probes import NotRun, Probed
 from ima.evaluation.results import Results
@@ -55,7 +55,7 @@ def digits() -> TensorDataset:
 def bench(model: nn.Module, data: Any, eps: Any = EPS, **options: Any) -> Bench:
     options = {"norm": L2, "bounds": (0, 1), "task": Classification(), "steps": 20, **options}
     task, bounds = options["task"], options["bounds"]
-    chosen = choose(model, data, task, bounds, 60, 0, ("image", "label"))
+    chosen = choose_samples(model, data, task, bounds, 60, 0, ("image", "label"))
     return Bench(model, chosen, list(eps), seed=0, **options)
 
 
@@ -318,14 +318,14 @@ def test_the_samples_are_right_and_the_same_for_a_seed() -> None:
     y[:50] = 1 - y[:50]
     data = TensorDataset(x, y)
     first, again, other = (
-        choose(model, data, Classification(), (0, 1), 40, seed, ("image", "label"))
+        choose_samples(model, data, Classification(), (0, 1), 40, seed, ("image", "label"))
         for seed in (0, 0, 1)
     )
     assert (first.correct, first.total, len(first.x)) == (150, 200, 40)
     assert torch.equal(first.x, again.x) and not torch.equal(first.x, other.x)
     assert torch.equal(model.labels(first.x), first.y)
     batches = [(x[i : i + 30], y[i : i + 30]) for i in range(0, 200, 30)]
-    apart = choose(model, batches, Classification(), (0, 1), 40, 0, ("image", "label"))
+    apart = choose_samples(model, batches, Classification(), (0, 1), 40, 0, ("image", "label"))
     assert torch.equal(apart.x, first.x)
 
 
@@ -745,9 +745,9 @@ def test_every_row_explains_itself(row: Any) -> None:
 @pytest.mark.parametrize("name", ["gradients", "converged"])
 def test_advice_holds_for_two_classes_too(name: str) -> None:
     # Of two classes AutoAttack's gradient part follows cross-entropy alone.
-    assert "apgd-margin" not in parts("autoattack", 2)
+    assert "apgd-margin" not in attack_parts("autoattack", 2)
     for classes in (2, 3, 10):
-        assert "apgd-margin" in parts("autoattack+", classes)
+        assert "apgd-margin" in attack_parts("autoattack+", classes)
     advice = CHECKS[name].do.lower()
     assert "autoattack+" in advice and not re.search(r"autoattack(?!\+)", advice)
     assert "with bounds" in advice and "segmentation" in advice

@@ -34,7 +34,7 @@ from ima.cli.equilibrium import equilibrium
 from ima.cli.evaluate import evaluate
 from ima.cli.margins import margins
 from ima.cli.report import report
-from ima.cli.tables import show
+from ima.cli.tables import show_table
 from ima.cli.train import train
 from ima.data import DATASETS
 from ima.evaluation.attacks import ATTACKS
@@ -50,7 +50,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "compare": compare,
-    "list": show,
+    "list": show_table,
     "equilibrium": equilibrium,
     "margins": margins,
     "report": report,

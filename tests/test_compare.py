@@ -33,7 +33,7 @@ from ima.evaluation.results import Row as ResultRow
 from ima.evaluation.settings import Settings
 from ima.networks.small_cnn import small_cnn
 from ima.training.checkpoint import load_state, save_state
-from ima.training.compare import finished, make, plan_runs, validation_score
+from ima.training.compare import finished, make_runs, plan_runs, validation_score
 from ima.training.compare import tested as is_tested
 from ima.training.config import Config, ConfigError, load_config
 from ima.training.run import Run
@@ -230,7 +230,7 @@ def test_a_second_call_trains_and_tests_nothing(
 def test_further_seeds_keep_the_runs_that_are_there(made: Made, commands: Commands) -> None:
     before = stamps(made.folder)
     plans = plan_runs(made.config, [0, 1, 2], made.folder)
-    make(plans[:1], **QUIET)
+    make_runs(plans[:1], **QUIET)
     assert [(what, Path(f).name) for what, f in commands.ran] == [
         ("train", "seed2"),
         ("evaluate", "seed2"),
@@ -254,7 +254,7 @@ def test_two_jobs_run_at_the_same_time_and_share_the_cores(
     monkeypatch.setattr(module, "run", meet)
     monkeypatch.setattr("ima.cores.cores", lambda: 6)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    make(plans, jobs=2, device="cpu", report=lambda _, done, total: told.append((done, total)))
+    make_runs(plans, jobs=2, device="cpu", report=lambda _, done, total: told.append((done, total)))
     assert told == [(1, 2), (2, 2)] * 2
     assert given == {"3"}
 
@@ -272,7 +272,7 @@ def test_a_process_takes_no_more_threads_than_it_may(monkeypatch: pytest.MonkeyP
 def test_a_table_shows_the_attacks_of_its_config_whatever_was_evaluated_since(
     tmp_path: Path, commands: Commands
 ) -> None:
-    make(plan_runs(load_config("digits", small(PLAIN)), [0], tmp_path), **QUIET)
+    make_runs(plan_runs(load_config("digits", small(PLAIN)), [0], tmp_path), **QUIET)
     run = Run.open(tmp_path / "standard" / "seed0")
     for which in ("best", "last"):
         evaluate_run(run, which, attacks=["pgd-2"], eps=[0.1], device="cpu")
@@ -287,7 +287,7 @@ def test_a_table_shows_the_attacks_of_its_config_whatever_was_evaluated_since(
 def test_results_count_for_the_weights_that_they_were_measured_on(
     tmp_path: Path, commands: Commands
 ) -> None:
-    make(plan_runs(load_config("digits", small(PLAIN)), [0], tmp_path), **QUIET)
+    make_runs(plan_runs(load_config("digits", small(PLAIN)), [0], tmp_path), **QUIET)
     run = Run.open(tmp_path / "standard" / "seed0")
     results, weights = run.results("best"), run.weights("best")
     # Copied folders have any times.
@@ -306,7 +306,7 @@ def test_results_count_for_the_weights_that_they_were_measured_on(
 
 
 def test_a_run_is_finished_when_its_state_says_so(tmp_path: Path, commands: Commands) -> None:
-    make(plan_runs(load_config("digits", small(PLAIN)), [0], tmp_path), **QUIET)
+    make_runs(plan_runs(load_config("digits", small(PLAIN)), [0], tmp_path), **QUIET)
     run = Run.open(tmp_path / "standard" / "seed0")
     assert finished(run)
     # Killed after the last epoch's metrics were written, and before its state was.
@@ -320,7 +320,7 @@ def test_a_run_is_finished_when_its_state_says_so(tmp_path: Path, commands: Comm
 def test_a_comparison_without_examples_is_drawn_all_the_same(
     tmp_path: Path, commands: Commands
 ) -> None:
-    make(plan_runs(load_config("digits", small(TWO)), [0], tmp_path), **QUIET)
+    make_runs(plan_runs(load_config("digits", small(TWO)), [0], tmp_path), **QUIET)
     Run.open(tmp_path / "standard" / "seed0").examples.unlink()
     compare("digits", *small(TWO), out=tmp_path, device="cpu")
     assert (tmp_path / "accuracy.png").exists()
@@ -332,11 +332,11 @@ def test_a_comparison_that_was_stopped_continues_where_it_was(
     config = load_config("digits", small(TWO))
     commands.stop_at = 1
     with pytest.raises(KeyboardInterrupt):
-        make(plan_runs(config, [0, 1], tmp_path), **QUIET)
+        make_runs(plan_runs(config, [0, 1], tmp_path), **QUIET)
     done = stamps(tmp_path)
     commands.stop_at = None
     commands.ran.clear()
-    make(plan_runs(config, [0, 1], tmp_path), **QUIET)
+    make_runs(plan_runs(config, [0, 1], tmp_path), **QUIET)
     assert [what for what, _ in commands.ran] == ["train"] * 3 + ["evaluate"] * 4
     kept = [name for name in done if name.startswith("standard/seed0/")]
     after = stamps(tmp_path)
@@ -370,7 +370,7 @@ def test_a_killed_comparison_continues_where_it_was(tmp_path: Path, commands: Co
     assert load_state(Run(first).state)["epoch"] == 1
     done = {name: t for name, t in stamps(folder).items() if name.startswith("standard/")}
 
-    make(plan_runs(load_config("digits", small(TWO)), [0], folder), **QUIET)
+    make_runs(plan_runs(load_config("digits", small(TWO)), [0], folder), **QUIET)
     assert ("train", str(first)) not in commands.ran
     after = stamps(folder)
     assert {name: after[name] for name in done} == done
@@ -448,11 +448,11 @@ def test_the_other_runs_are_made_before_a_failure_is_told(
     broken = plans[0].candidates[0].runs[0]
     broken.state.write_bytes(b"damaged")
     with pytest.raises(Exception, match=r"standard/seed0 failed[\s\S]*damaged"):
-        make(plans, **QUIET)
+        make_runs(plans, **QUIET)
     assert plans[1].candidates[0].runs[0].state.exists()
     broken.state.unlink()
     commands.ran.clear()
-    make(plan_runs(load_config("digits", small(TWO)), [0], tmp_path), **QUIET)
+    make_runs(plan_runs(load_config("digits", small(TWO)), [0], tmp_path), **QUIET)
     assert [what for what, _ in commands.ran] == ["train", "evaluate", "evaluate"]
 
 
@@ -500,7 +500,7 @@ def test_missing_data_is_told_before_anything_starts(
     monkeypatch.setenv("IMA_DATA", str(tmp_path))
     config = load_config("pneumonia", [])
     with pytest.raises(FileNotFoundError, match=r"pneumoniamnist\.npz"):
-        make(plan_runs(config, [0], tmp_path / "runs"), jobs=2, device="cpu", report=print)
+        make_runs(plan_runs(config, [0], tmp_path / "runs"), jobs=2, device="cpu", report=print)
     assert not list(tmp_path.rglob("*.log"))
 
 
@@ -627,7 +627,7 @@ def test_a_tuned_value_that_diverges_is_not_picked(tmp_path: Path, commands: Com
     (tuned,) = plan_runs(load_config("digits", small(rows)), [0], tmp_path)
     lost = tuned.candidates[0].runs[0]
     lost.diverged.write_text("in epoch 2: the training loss is nan\n")
-    make([tuned], **QUIET)
+    make_runs([tuned], **QUIET)
     assert [what for what, _ in commands.ran] == ["train", "judge", "evaluate"]
     assert tuned.chosen() is tuned.candidates[1]
     assert "eps 0.5 (diverged) and eps 1 (0." in tuned.remark()
@@ -638,7 +638,7 @@ def test_a_tuned_value_that_diverges_is_not_picked(tmp_path: Path, commands: Com
     assert remark.startswith("T diverged with every value that was tried (eps 0.5, seed 0, in ")
     assert "eps 1, seed 0, in epoch 1" in remark
     assert remark.endswith("delete sat-eps=0.5-steps=2 and sat-eps=1-steps=2.")
-    make([tuned], **QUIET)
+    make_runs([tuned], **QUIET)
     assert len(commands.ran) == 3
 
 

@@ -13,7 +13,7 @@ from ima.training.config import (
     load_config,
     method_options,
     packaged,
-    parse,
+    parse_config,
     warnings,
 )
 
@@ -21,7 +21,7 @@ from ima.training.config import (
 @pytest.mark.parametrize("name", packaged())
 def test_packaged_configs_are_valid_and_survive_yaml(name: str) -> None:
     config = load_config(name)
-    assert parse(yaml.safe_load(config.to_yaml())) == config
+    assert parse_config(yaml.safe_load(config.to_yaml())) == config
     assert config.name == name
 
 

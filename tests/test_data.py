@@ -21,7 +21,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from ima.data import DATASETS, Indexed, Part, Splits, covid_ct, load
 from ima.data.find import locate
-from ima.data.split import choose, groups, stratified
+from ima.data.split import choose_subset, groups, stratified
 
 # Read here: in every test it names a folder of the test's own.
 REAL = os.environ.get("IMA_DATA")
@@ -263,7 +263,7 @@ def test_choose_finds_an_exact_sum_when_there_is_one(sizes: list[int], total: in
     sums = {0}
     for size in sizes:
         sums |= {size + before for before in sums}
-    chosen = choose(sizes, total)
+    chosen = choose_subset(sizes, total)
     assert (chosen is not None) == (total in sums)
     if chosen is not None:
         assert sum(sizes[i] for i in chosen) == total

@@ -28,7 +28,7 @@ from test_data_published import (
 
 from ima.data import DATASETS, load
 from ima.data.download import DOWNLOADS
-from ima.data.subset import SUBSETS, Stretch, arrays_digest, cut, make
+from ima.data.subset import SUBSETS, Stretch, arrays_digest, cut, make_subset
 from ima.training.config import load_config, packaged
 
 ROLES = ("train", "val", "test")
@@ -143,7 +143,7 @@ def test_all_published_forms_of_cifar_give_the_same(
 def test_a_different_file_in_its_place_is_left_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "data" / SUBSETS["svhn"].place
     folder = originals("svhn", tmp_path / "svhn")
-    make("svhn", folder)
+    make_subset("svhn", folder)
     whole = file.read_bytes()
     arrays = stored(file)
     changed = arrays["test_labels"].copy()
@@ -170,11 +170,11 @@ def test_a_different_file_in_its_place_is_left_as_it_is(tmp_path: Path) -> None:
         assert file.read_bytes() == content
     # Compressed otherwise, it is equal.
     np.savez(file, **arrays)
-    assert make("svhn", folder).kept
+    assert make_subset("svhn", folder).kept
     file.unlink()
     file.mkdir()
     with pytest.raises(ValueError, match="is there, but does not hold"):
-        make("svhn", folder)
+        make_subset("svhn", folder)
 
 
 @pytest.mark.usefixtures("short")
@@ -219,7 +219,7 @@ def test_damaged_originals_are_told(name: str, file: str, tmp_path: Path) -> Non
 def test_originals_with_too_few_images_are_told(name: str, message: str, tmp_path: Path) -> None:
     folder = originals(name, tmp_path / "originals")
     with pytest.raises(ValueError, match=rf"{message}\. Get .*`ima data get {name}`"):
-        make(name, folder)
+        make_subset(name, folder)
     assert left(tmp_path / "data") == []
 
 
@@ -242,7 +242,7 @@ def test_what_cannot_be_written_leaves_nothing(
 
     monkeypatch.setattr("ima.files.os.replace", full)
     with pytest.raises(OSError, match=r"cannot be written \(No space left"):
-        make("svhn", folder)
+        make_subset("svhn", folder)
     assert left(tmp_path / "data") == []
 
 
@@ -300,9 +300,9 @@ def test_the_subset_does_not_hide_the_originals(name: str, place: str, tmp_path:
     else:
         svhn_folder(tmp_path / "data" / place)
     before = load(name)
-    assert not make(name).kept
+    assert not make_subset(name).kept
     assert same(load(name), before)
-    assert make(name).kept
+    assert make_subset(name).kept
 
 
 # --- Real data ------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from ima.report.portrait import Error, Portrait
 from ima.tasks import Classification
 from ima.training.checkpoint import load_state, load_weights
 from ima.training.config import ConfigError, load_config
-from ima.training.equilibrium import crossings, measure_run, nearest, trained_on, wrong_area
+from ima.training.equilibrium import crossings, measure_run, nearest_points, trained_on, wrong_area
 from ima.training.run import Run
 
 # --- The plane ------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_the_boundary_of_a_linear_network() -> None:
     foot = x - signed[:, None] * [0.6, 0.8]
     inside = ((foot > 0) & (foot < 1)).all(1)
     assert 100 < inside.sum() < 300
-    found = nearest(x, points)
+    found = nearest_points(x, points)
     np.testing.assert_allclose(found[inside], np.abs(signed[inside]), atol=7e-4)
     # Where the foot is outside the square, the nearest point is an end of the line in it.
     assert (found[~inside] > np.abs(signed[~inside])).all()
@@ -157,7 +157,7 @@ def test_the_boundary_of_a_circular_network(side: int) -> None:
     assert labels.mean() == pytest.approx(np.pi * radius**2, abs=2 / side)
     x = random_points(400)
     true = np.abs(np.hypot(*(x - centre.numpy()).T) - radius)
-    over = nearest(x, points) - true
+    over = nearest_points(x, points) - true
     cell = 1 / (side - 1)
     assert over.min() > -1e-6
     assert over.max() < cell / 2**0.5
@@ -171,14 +171,14 @@ def test_a_boundary_is_found_wherever_a_class_changes() -> None:
     _, points = crossings(lambda x: (x[:, 0] > 0.31).long() + (x[:, 0] > 0.62).long(), 129)
     assert len(points) == 2 * 129
     x = np.array([[0.1, 0.5], [0.4, 0.5], [0.6, 0.5], [0.9, 0.5]])
-    np.testing.assert_allclose(nearest(x, points), [0.21, 0.09, 0.02, 0.28], atol=1e-3)
+    np.testing.assert_allclose(nearest_points(x, points), [0.21, 0.09, 0.02, 0.28], atol=1e-3)
 
 
 def test_one_class_everywhere_has_no_boundary() -> None:
     labels, points = crossings(lambda x: torch.ones(len(x), dtype=torch.long), 9)
     assert (labels == 1).all()
     assert points.shape == (0, 2)
-    assert np.isinf(nearest(random_points(3), points)).all()
+    assert np.isinf(nearest_points(random_points(3), points)).all()
 
 
 def test_a_grid_of_one_point_is_refused() -> None:

@@ -732,9 +732,9 @@ def test_json_has_robustbench_names_and_shares(pages: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("ran", ["", STANDARD, "apgd-ce, apgd-dlr, fab-t, square"])
 def test_json_says_which_parts_of_autoattack_ran(ran: str, tmp_path: Path) -> None:
-    from ima.evaluation.autoattack import parts
+    from ima.evaluation.autoattack import attack_parts
 
-    assert ", ".join(parts("autoattack", 10)) == STANDARD
+    assert ", ".join(attack_parts("autoattack", 10)) == STANDARD
     told = {"autoattack": ran} if ran else {}
     found = about(results(10, 9, {0.5: 6}, ("autoattack",)), attacks=told)
     found.to_html(tmp_path / "page.json")

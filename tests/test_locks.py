@@ -28,7 +28,7 @@ import ima.training.children as children
 import ima.training.processes as processes
 from ima.networks.small_cnn import small_cnn
 from ima.training.children import Work, work_off
-from ima.training.compare import make, plan_runs
+from ima.training.compare import make_runs, plan_runs
 from ima.training.config import load_config
 from ima.training.lock import Lock
 from ima.training.processes import ending_workers
@@ -138,7 +138,7 @@ def test_a_terminated_comparison_leaves_no_training_behind_and_continues(
     assert said == ""
     assert not alive(trainer)
     assert len(run.epochs()) == 1
-    make(plan_runs(load_config("digits", RECIPE), [0], out), **QUIET)
+    make_runs(plan_runs(load_config("digits", RECIPE), [0], out), **QUIET)
     assert [what for what, _ in commands.ran] == ["train", "evaluate"]
     assert_equal_runs(whole, run)
     assert names(run.folder) == names(whole.folder) | {"train.log", "evaluate.log"}
@@ -159,7 +159,7 @@ def test_a_comparison_that_is_killed_outright_leaves_no_training_behind_and_cont
             time.sleep(0.05)
         assert not alive(trainer)
     assert len(run.epochs()) == 1
-    make(plan_runs(load_config("digits", RECIPE), [0], out), **QUIET)
+    make_runs(plan_runs(load_config("digits", RECIPE), [0], out), **QUIET)
     assert_equal_runs(whole, run)
 
 
@@ -312,7 +312,7 @@ def test_a_run_that_is_trained_is_refused_until_its_trainer_is_dead(
         told = [f"`ima train` already writes to {run.folder}", f"process {process.pid} on ", "wait"]
         assert_refused(call(*again), told)
         with pytest.raises(RuntimeError, match=rf"failed[\s\S]*process {process.pid} on "):
-            make(plans, **QUIET)
+            make_runs(plans, **QUIET)
         assert names(run.folder) - before == {"train.log"}
         process.kill()
         process.wait()

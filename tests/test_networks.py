@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ima.networks import NETWORKS, build, find_builder
 from ima.networks.normalize import Normalize, Standardize
 from ima.networks.small_cnn import small_cnn
-from ima.training.config import ConfigError, parse
+from ima.training.config import ConfigError, parse_config
 
 SMALL = [
     ("small_cnn", 3, 12, {"width": 4}),
@@ -405,7 +405,7 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def config(**network: Any) -> Any:
     method = {"name": "standard"}
     data, evaluate = {"name": "digits"}, {"eps": [1.0]}
-    return parse(
+    return parse_config(
         {"name": "t", "data": data, "network": network, "method": method, "evaluate": evaluate}
     )
 

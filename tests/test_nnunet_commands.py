@@ -37,7 +37,7 @@ from ima.nnunet.cases import OWN_TEST
 from ima.nnunet.commands import COMMANDS, Command, dataset_folder, plan_with_batch_size, run_command
 from ima.nnunet.environment import external_folder
 from ima.nnunet.experiment import Experiment, Place, load_experiment, packaged
-from ima.nnunet.paper import TASKS, by_dataset
+from ima.nnunet.paper import PAPER_TASKS, by_dataset
 from ima.nnunet.plans import with_batch_size
 from ima.nnunet.settings import CONFIG, KEYS, TRAINERS, Settings
 from ima.nnunet.steps import attack, results
@@ -396,7 +396,7 @@ def test_tables_have_the_settings_of_the_paper(name: str) -> None:
     assert one.evaluate.eps == levels and one.evaluate.samples is None
     assert {"pgd-100", "ifgsm-10"} <= set(one.evaluate.attacks)
     # The same facts stand in the table of data sets and in the trainers' defaults.
-    row = TASKS[task]
+    row = PAPER_TASKS[task]
     assert (row.batch_size, row.eps, row.delta, row.sat) == (batch, eps, delta, radii)
     assert row.levels == levels
     assert by_dataset(f"Dataset111_{row.title}") is row

@@ -19,14 +19,14 @@ import pytest
 
 from ima.cli.data import msd
 from ima.nnunet import msd as module
-from ima.nnunet.msd import divide, locate_task, prepare
-from ima.nnunet.paper import TASKS, Task, find_task
+from ima.nnunet.msd import divide, locate_task, prepare_msd
+from ima.nnunet.paper import PAPER_TASKS, PaperTask, find_dataset
 
 sitk = pytest.importorskip("SimpleITK", reason="SimpleITK comes with nnU-Net, ima[nnunet]")
 
 REAL = Path(os.environ.get("IMA_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data")
-HEART = TASKS["Task02_Heart"]
-PROSTATE = TASKS["Task05_Prostate"]
+HEART = PAPER_TASKS["Task02_Heart"]
+PROSTATE = PAPER_TASKS["Task05_Prostate"]
 SHAPE = (3, 4, 5)
 
 
@@ -38,7 +38,7 @@ def write(file: Path, volume: np.ndarray) -> None:
     sitk.WriteImage(image, str(file))
 
 
-def make(folder: Path, task: Task) -> Path:
+def make(folder: Path, task: PaperTask) -> Path:
     """A Decathlon folder of tiny volumes, with what real ones hold beside the labelled cases."""
     generator = np.random.default_rng(0)
     home = folder / task.name
@@ -97,14 +97,14 @@ def damaged(heart: Path, tmp_path: Path) -> Path:
 # --- What is written --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", PAPER_TASKS)
 def test_a_task_becomes_a_data_set_that_nnunet_takes(name: str, tmp_path: Path) -> None:
     utils = pytest.importorskip("nnunetv2.utilities.utils")
     verify = pytest.importorskip("nnunetv2.experiment_planning.verify_dataset_integrity")
     reader = pytest.importorskip("nnunetv2.imageio.simpleitk_reader_writer").SimpleITKIO
-    task = TASKS[name]
+    task = PAPER_TASKS[name]
     home = make(tmp_path, task)
-    made = prepare(task, home, tmp_path / "raw")
+    made = prepare_msd(task, home, tmp_path / "raw")
     assert made == tmp_path / "raw" / f"Dataset00{task.number}_{task.title}"
     train, val, test = task.split
     about = json.loads((made / "dataset.json").read_text())
@@ -121,13 +121,13 @@ def test_a_task_becomes_a_data_set_that_nnunet_takes(name: str, tmp_path: Path) 
     assert len(list((made / "labelsTs").iterdir())) == test
     # A copy that was unpacked from the .tar is the same to the byte, whatever else that holds.
     tar = packed(home, tmp_path / "any-name.tar")
-    assert tree(prepare(task, tar, tmp_path / "from-tar")) == tree(made)
+    assert tree(prepare_msd(task, tar, tmp_path / "from-tar")) == tree(made)
     # And so is one whose folder was given one level up.
-    assert tree(prepare(task, tmp_path, tmp_path / "above")) == tree(made)
+    assert tree(prepare_msd(task, tmp_path, tmp_path / "above")) == tree(made)
 
 
 def test_files_of_one_channel_are_copied_byte_by_byte(heart: Path, tmp_path: Path) -> None:
-    made = prepare(HEART, heart, tmp_path)
+    made = prepare_msd(HEART, heart, tmp_path)
     split = json.loads((made / "ima_split.json").read_text())
     for role, part in (("train", "Tr"), ("val", "Tr"), ("test", "Ts")):
         for name in split[role]:
@@ -139,7 +139,7 @@ def test_files_of_one_channel_are_copied_byte_by_byte(heart: Path, tmp_path: Pat
 
 def test_channels_of_one_file_become_files_in_the_same_place(tmp_path: Path) -> None:
     home = make(tmp_path, PROSTATE)
-    made = prepare(PROSTATE, home, tmp_path / "raw")
+    made = prepare_msd(PROSTATE, home, tmp_path / "raw")
     name = json.loads((made / "ima_split.json").read_text())["test"][0]
     both = sitk.GetArrayFromImage(sitk.ReadImage(str(home / "imagesTr" / f"{name}.nii.gz")))
     label = sitk.ReadImage(str(made / "labelsTs" / f"{name}.nii.gz"))
@@ -154,7 +154,7 @@ def test_channels_of_one_file_become_files_in_the_same_place(tmp_path: Path) -> 
 def test_the_seed_decides_the_split(heart: Path, tmp_path: Path) -> None:
     split = {
         seed: json.loads(
-            (prepare(HEART, heart, tmp_path / str(n), seed=seed) / "ima_split.json").read_text()
+            (prepare_msd(HEART, heart, tmp_path / str(n), seed=seed) / "ima_split.json").read_text()
         )
         for n, seed in enumerate((0, 1, 0))
     }
@@ -185,7 +185,9 @@ def test_fewer_training_cases_leave_validation_and_test_as_they_are(
 ) -> None:
     few, whole = (
         json.loads(
-            (prepare(HEART, heart, tmp_path / str(n), train_cases=n) / "ima_split.json").read_text()
+            (
+                prepare_msd(HEART, heart, tmp_path / str(n), train_cases=n) / "ima_split.json"
+            ).read_text()
         )
         for n in (5, None)
     )
@@ -195,25 +197,25 @@ def test_fewer_training_cases_leave_validation_and_test_as_they_are(
     assert len(list((made / "imagesTr").iterdir())) == len(list((made / "labelsTr").iterdir())) == 6
     assert json.loads((made / "dataset.json").read_text())["numTraining"] == 6
     with pytest.raises(ValueError, match="another split"):
-        prepare(HEART, heart, tmp_path / "5")
+        prepare_msd(HEART, heart, tmp_path / "5")
     for count in (0, 17):
         with pytest.raises(ValueError, match=f"{count} training cases were asked for"):
-            prepare(HEART, heart, tmp_path / "none", train_cases=count)
+            prepare_msd(HEART, heart, tmp_path / "none", train_cases=count)
 
 
 def test_what_is_there_is_kept_and_another_split_is_refused(heart: Path, tmp_path: Path) -> None:
-    made = prepare(HEART, heart, tmp_path)
+    made = prepare_msd(HEART, heart, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
-    assert prepare(HEART, heart, tmp_path) == made
+    assert prepare_msd(HEART, heart, tmp_path) == made
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
     with pytest.raises(ValueError, match=r"another split \(its seed is 0\).*--dataset-id"):
-        prepare(HEART, heart, tmp_path, seed=1)
+        prepare_msd(HEART, heart, tmp_path, seed=1)
     (made / "ima_split.json").unlink()
     with pytest.raises(ValueError, match="from elsewhere"):
-        prepare(HEART, heart, tmp_path)
+        prepare_msd(HEART, heart, tmp_path)
     with pytest.raises(ValueError, match=r"number 2 is taken .* by Dataset002_Heart"):
-        prepare(PROSTATE, heart, tmp_path, number=2)
-    assert prepare(HEART, heart, tmp_path, seed=1, number=77).name == "Dataset077_Heart"
+        prepare_msd(PROSTATE, heart, tmp_path, number=2)
+    assert prepare_msd(HEART, heart, tmp_path, seed=1, number=77).name == "Dataset077_Heart"
 
 
 # --- What is refused --------------------------------------------------------------------------
@@ -346,7 +348,7 @@ def test_a_damaged_copy_is_refused_and_leaves_nothing(
     raw = tmp_path / "raw"
     for source in (damaged, packed(damaged, tmp_path / "damaged.tar")):
         with pytest.raises((ValueError, FileNotFoundError), match=DAMAGE[damage]):
-            prepare(HEART, source, raw)
+            prepare_msd(HEART, source, raw)
         assert not raw.exists() or not list(raw.iterdir())
 
 
@@ -395,7 +397,7 @@ def test_a_hostile_archive_is_refused(
         tar.add(heart, heart.name)
     before = set(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=match):
-        prepare(HEART, file, tmp_path / "inner" / "raw")
+        prepare_msd(HEART, file, tmp_path / "inner" / "raw")
     assert set(tmp_path.rglob("*")) == before
     assert not Path("/tmp/ima-evil.txt").exists()
 
@@ -405,13 +407,13 @@ def test_archives_that_are_none_or_hold_another_task(heart: Path, tmp_path: Path
     for name, content in (("cut.tar", whole[: len(whole) // 2 + 100]), ("text.tar", b"no archive")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises((ValueError, FileNotFoundError), match=name):
-            prepare(HEART, tmp_path / name, tmp_path / "raw")
+            prepare_msd(HEART, tmp_path / name, tmp_path / "raw")
     with pytest.raises(FileNotFoundError, match="holds no Task05_Prostate, but Task02_Heart"):
-        prepare(PROSTATE, tmp_path / "whole.tar", tmp_path / "raw")
+        prepare_msd(PROSTATE, tmp_path / "whole.tar", tmp_path / "raw")
     with pytest.raises(ValueError, match="is the Decathlon's 'HEART'; expected Task05_Prostate"):
-        prepare(PROSTATE, heart, tmp_path / "raw")
+        prepare_msd(PROSTATE, heart, tmp_path / "raw")
     with pytest.raises(FileNotFoundError, match="there is no"):
-        prepare(HEART, tmp_path / "nowhere", tmp_path / "raw")
+        prepare_msd(HEART, tmp_path / "nowhere", tmp_path / "raw")
     assert not (tmp_path / "raw").exists()
 
 
@@ -427,7 +429,7 @@ def test_stopped_half_way_nothing_is_left(
 
     monkeypatch.setattr(module, "copy_case", stop)
     with pytest.raises(KeyboardInterrupt):
-        prepare(HEART, heart, tmp_path / "raw")
+        prepare_msd(HEART, heart, tmp_path / "raw")
     assert len(copied) == 7 and not list((tmp_path / "raw").iterdir())
 
 
@@ -450,7 +452,7 @@ def test_killed_half_way_no_data_set_is_there_and_the_next_call_makes_it(
     done = subprocess.run([sys.executable, "-c", script, heart, raw], timeout=100)
     assert done.returncode == -signal.SIGKILL
     assert not list(raw.glob("Dataset*"))
-    made = prepare(HEART, heart, raw)
+    made = prepare_msd(HEART, heart, raw)
     assert len(list((made / "labelsTr").iterdir())) == 17
 
 
@@ -486,17 +488,17 @@ def test_the_command_says_what_it_made(
     assert "Dataset012_Heart: 16 cases for training, 1 for validation, 3 for test" in said
     assert "ima nnunet plan -d 12 -c 2d" in said
     with pytest.raises(ValueError, match="did you mean 'Task04_Hippocampus'"):
-        find_task("Task04_Hipocampus")
+        find_dataset("Task04_Hipocampus")
     with pytest.raises(ValueError, match="the seed is -1"):
-        prepare(HEART, heart, tmp_path, seed=-1)
+        prepare_msd(HEART, heart, tmp_path, seed=-1)
 
 
 def test_the_real_hippocampus(tmp_path: Path) -> None:
     source = REAL / "msd-hippocampus"
     if not source.is_dir():
         pytest.skip(f"real data looked for at {source.absolute()} (IMA_DATA) and not found")
-    task = TASKS["Task04_Hippocampus"]
-    made = prepare(task, source, tmp_path)
+    task = PAPER_TASKS["Task04_Hippocampus"]
+    made = prepare_msd(task, source, tmp_path)
     split = json.loads((made / "ima_split.json").read_text())
     assert [len(split[role]) for role in ("train", "val", "test")] == [208, 17, 35]
     assert len(list((made / "imagesTr").iterdir())) == 225

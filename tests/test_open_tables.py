@@ -23,7 +23,7 @@ from ima.data.split import stratified
 from ima.tasks import TASKS
 from ima.training.build import build_model, load_splits
 from ima.training.checkpoint import load_state, load_weights
-from ima.training.config import ConfigError, build_task, load_config, parse
+from ima.training.config import ConfigError, build_task, load_config, parse_config
 from ima.training.measuring import measure_margins
 from ima.training.run import Run
 from ima.training.same import samples, settings
@@ -269,8 +269,8 @@ def test_old_configs_say_nothing_of_a_task_and_mean_classification(tmp_path: Pat
     assert not [key for key in settings(config) if key.startswith("task")]
     values = config.model_dump(mode="json")
     del values["task"]
-    assert parse(values) == config
-    assert settings(parse(values)) == settings(
+    assert parse_config(values) == config
+    assert settings(parse_config(values)) == settings(
         load_config("digits", ["task={name: classification, walk: loss}"])
     )
     # And a run of theirs cannot become one of another task.

@@ -34,9 +34,9 @@ from ima.report.comparison import Compared, _swept
 from ima.report.fold import fold
 from ima.report.series import sweep_lines
 from ima.report.summary import counts, results_table, times_table
-from ima.training.compare import Plan, make, plan_runs, slug
+from ima.training.compare import RunPlan, make_runs, plan_runs, slug
 from ima.training.config import Config, ConfigError, load_config
-from ima.training.origin import comparable, provenance, recipes, seconds, untimed
+from ima.training.origin import comparable, made_by, recipes, seconds, untimed
 from ima.training.rows import rows
 from ima.training.run import JOBS, Run
 
@@ -119,15 +119,15 @@ def test_a_row_may_leave_the_shared_recipe_and_says_so(tmp_path: Path) -> None:
     assert recipes([shared, own]) == [
         "B: train.epochs 3, optimizer.schedule steps, optimizer.milestones 1, 2"
     ]
-    assert "unless named above" in provenance([shared, own], config, [0])
-    assert "unless" not in provenance([shared], config, [0])
+    assert "unless named above" in made_by([shared, own], config, [0])
+    assert "unless" not in made_by([shared], config, [0])
     seldom = config.train.model_copy(
         update={"standard_epochs": 1, "ema": 0.99, "precision": "bf16-mixed"}
     )
-    told = provenance([shared], config.model_copy(update={"train": seldom}), [0])
+    told = made_by([shared], config.model_copy(update={"train": seldom}), [0])
     assert "2 epochs (the first 1 without noise), batches of 256" in told
     assert "averaged weights (decay 0.99), precision bf16-mixed, no augmentation" in told
-    told = provenance([shared], config, [0, 1], ["evaluate.attacks=[pgd-1, ifgsm-1]"])
+    told = made_by([shared], config, [0, 1], ["evaluate.attacks=[pgd-1, ifgsm-1]"])
     assert "'evaluate.attacks=[pgd-1, ifgsm-1]' --seeds 0 1`" in told
 
 
@@ -227,12 +227,12 @@ def test_only_the_checkpoint_that_is_missing_is_evaluated(
     commands = Commands()
     monkeypatch.setattr(children, "run", commands.run)
     plans = plan_runs(configured("[{label: A, method: {name: standard}}]"), [0], tmp_path)
-    make(plans, **QUIET)
+    make_runs(plans, **QUIET)
     (run,) = plans[0].candidates[0].runs
     before = run.results("best").stat().st_mtime_ns
     run.results("last").unlink()
     commands.ran.clear()
-    make(plans, **QUIET)
+    make_runs(plans, **QUIET)
     assert [what for what, _ in commands.ran] == ["evaluate"]
     assert run.results("last").exists()
     assert run.results("best").stat().st_mtime_ns == before
@@ -241,7 +241,7 @@ def test_only_the_checkpoint_that_is_missing_is_evaluated(
 # --- Times ----------------------------------------------------------------------------------------
 
 
-def timed(folder: Path, times: Sequence[Sequence[float]], **environment: Any) -> list[Plan]:
+def timed(folder: Path, times: Sequence[Sequence[float]], **environment: Any) -> list[RunPlan]:
     """Plans of one row a sequence of epoch times, and where their runs were made."""
     entries = [
         "{label: A, method: {name: standard}}",
@@ -334,7 +334,7 @@ def test_runs_get_the_time_that_is_left_and_none_is_started_when_it_is_over(
     plans = plan_runs(configured("[{label: A, method: {name: standard}}]"), [0, 1, 2], tmp_path)
     told: list[tuple[int, int]] = []
     with pytest.raises(OutOfTime, match="1 of 3 are done"):
-        make(
+        make_runs(
             plans,
             jobs=1,
             device="cpu",
@@ -382,7 +382,7 @@ def test_a_run_that_fails_is_told_although_others_ran_out_of_time(
     monkeypatch.setattr(children, "run", run)
     plans = plan_runs(configured("[{label: A, method: {name: standard}}]"), [0, 1], tmp_path)
     with pytest.raises(RuntimeError, match=r"seed1 failed[\s\S]*why") as caught:
-        make(plans, **QUIET, budget=Left(100.0))
+        make_runs(plans, **QUIET, budget=Left(100.0))
     assert "seed0" not in str(caught.value)
 
 

@@ -506,14 +506,14 @@ def test_a_first_validation_that_takes_too_long_is_given_up_and_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = new(tmp_path / "run", epochs=1)
-    original = loop.validate
+    original = loop.validate_epoch
 
     def slow(fabric: Any, model: Any, part: Any, config: Any, budget: Any) -> Any:
         budget.batches = 0
         return original(fabric, model, part, config, budget)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "validate", slow)
+        patch.setattr(loop, "validate_epoch", slow)
         with pytest.raises(OutOfTime, match=r"validation needs more.*comes first .*--resume"):
             within(run.folder, 100)
     assert load_state(run.state)["amid"][0]["batches"] == 4
@@ -904,7 +904,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     def validate(*_: Any) -> tuple[float, float]:
         return PICKING[len(run.epochs())]
 
-    monkeypatch.setattr("ima.training.loop.validate", validate)
+    monkeypatch.setattr("ima.training.loop.validate_epoch", validate)
 
 
 def picks(run: Run) -> int:

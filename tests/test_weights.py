@@ -31,7 +31,7 @@ from ima.training.checkpoint import (
     load_file,
     load_state,
     load_weights,
-    peek,
+    peek_state,
     save_state,
     save_weights,
 )
@@ -639,7 +639,7 @@ def test_the_epoch_of_a_state_has_a_checksum_too(tmp_path: Path) -> None:
     content = path.read_bytes().replace(b'[\\"epoch\\", 3]', b'[\\"epoch\\", 2]')
     assert content != path.read_bytes()
     path.write_bytes(content)
-    for read in (load_state, lambda path: peek(path, "epoch")):
+    for read in (load_state, lambda path: peek_state(path, "epoch")):
         with pytest.raises(CheckpointError, match="checksum"):
             read(path)
 
@@ -650,7 +650,7 @@ def test_files_of_before_have_no_checksum_and_load(tmp_path: Path) -> None:
     tree = json.dumps({"dict": [["epoch", 3], ["model", {"dict": [["w", {"tensor": "0"}]]}]]})
     save_file({"0": torch.ones(2)}, tmp_path / "state.safetensors", {"tree": tree})
     assert load_state(tmp_path / "state.safetensors")["epoch"] == 3
-    assert peek(tmp_path / "state.safetensors", "epoch") == 3
+    assert peek_state(tmp_path / "state.safetensors", "epoch") == 3
 
 
 @pytest.mark.parametrize(
@@ -667,6 +667,6 @@ def test_files_of_before_have_no_checksum_and_load(tmp_path: Path) -> None:
 def test_odd_trees_are_refused_by_name(tree: str, tmp_path: Path) -> None:
     path = tmp_path / "s.safetensors"
     save_file({"0": torch.ones(2)}, path, {"tree": tree})
-    for read in (load_state, load_weights, lambda path: peek(path, "epoch")):
+    for read in (load_state, load_weights, lambda path: peek_state(path, "epoch")):
         with pytest.raises(CheckpointError, match=r"s\.safetensors"):
             read(path)

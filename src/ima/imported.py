@@ -20,7 +20,7 @@ from ima.torchvision_compat import mend_torchvision
 TableRow = TypeVar("TableRow")
 
 
-def find(
+def find_row(
     kind: str, name: str, table: Mapping[str, TableRow], own: Callable[[Any], TableRow]
 ) -> TableRow:
     """The row of this name, or what `own` makes of the class or function at `module:name`.

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ima.inert_pickle import Made, Rule, pickle_kind
+from ima.inert_pickle import MadeObject, PickleRule, pickle_kind
 
-ARRAY_RULES: Mapping[str, Rule] = {
-    "numpy.core.multiarray._reconstruct": lambda a: Made("array", a),
-    "numpy._core.multiarray._reconstruct": lambda a: Made("array", a),
-    "numpy.dtype": lambda a: Made("dtype", a),
+ARRAY_RULES: Mapping[str, PickleRule] = {
+    "numpy.core.multiarray._reconstruct": lambda a: MadeObject("array", a),
+    "numpy._core.multiarray._reconstruct": lambda a: MadeObject("array", a),
+    "numpy.dtype": lambda a: MadeObject("dtype", a),
 }
 """What stands for the calls that arrays of numpy's need, see `array_of`."""
 
@@ -29,11 +29,11 @@ class Array:
 
 def array_of(value: Any) -> Array | None:
     """The array that `ARRAY_RULES` made, None for anything else."""
-    state = value.state if isinstance(value, Made) and value.by == "array" else None
+    state = value.state if isinstance(value, MadeObject) and value.by == "array" else None
     if not (isinstance(state, tuple) and len(state) == 5):
         return None
     _, shape, dtype, fortran, raw = state
-    told = isinstance(dtype, Made) and isinstance(dtype.arguments, tuple)
+    told = isinstance(dtype, MadeObject) and isinstance(dtype.arguments, tuple)
     code = dtype.arguments[0] if told and dtype.arguments else pickle_kind(dtype)
     order = dtype.state[1] if told and isinstance(dtype.state, tuple) else "|"
     # Python 2 has no other texts than bytes.

@@ -24,7 +24,7 @@ class RefusedError(PickleError):
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedGlobal:
     """What a pickle names: a class or a function, which is not imported."""
 
     module: str
@@ -35,7 +35,7 @@ class Named:
 
 
 @dataclass(eq=False)
-class Made:
+class MadeObject:
     """What a pickle would have made by a call: what it calls, and all that it puts into it."""
 
     by: Any
@@ -47,17 +47,17 @@ class Made:
 
 def pickle_kind(value: Any) -> str:
     """The name of a value's type, as the file names it."""
-    if not isinstance(value, Made):
+    if not isinstance(value, MadeObject):
         return type(value).__name__
     made = value.by
-    if isinstance(made, Made):  # as PyTorch's old files keep a network's class and source
+    if isinstance(made, MadeObject):  # as PyTorch's old files keep a network's class and source
         made = made.arguments[1] if len(made.arguments) > 1 else "object"
     if str(made).endswith("._reconstructor") and value.arguments:
         made = value.arguments[0]
     return str(made)
 
 
-Rule = Callable[[Any], Any]
+PickleRule = Callable[[Any], Any]
 """What stands for a call, by its arguments."""
 
 ACTING = frozenset(
@@ -101,7 +101,7 @@ _EMPTY: dict[str, Callable[[], Any]] = {
     "EMPTY_LIST": list,
     "EMPTY_DICT": dict,
     "EMPTY_TUPLE": tuple,
-    "EMPTY_SET": lambda: Made("set"),
+    "EMPTY_SET": lambda: MadeObject("set"),
 }
 _FEW = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 PUT = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
@@ -111,8 +111,8 @@ SKIPPED = frozenset(("PROTO", "FRAME"))
 
 def read_pickle(
     stream: IO[bytes],
-    rules: Mapping[str, Rule],
-    persistent: Callable[[Any], Any] = Made,
+    rules: Mapping[str, PickleRule],
+    persistent: Callable[[Any], Any] = MadeObject,
     *,
     only: Collection[str] | None = None,
 ) -> Any:
@@ -144,7 +144,7 @@ class _Machine:
 
     def __init__(
         self,
-        rules: Mapping[str, Rule],
+        rules: Mapping[str, PickleRule],
         persistent: Callable[[Any], Any],
         only: Collection[str] | None,
     ) -> None:
@@ -190,8 +190,8 @@ class _Machine:
 
     def call(self, what: Any, arguments: Any) -> None:
         """Note what would be called, or have its rule stand for it."""
-        rule = self.rules.get(str(what)) if isinstance(what, Named) else None
-        self.stack.append(Made(what, arguments) if rule is None else rule(arguments))
+        rule = self.rules.get(str(what)) if isinstance(what, NamedGlobal) else None
+        self.stack.append(MadeObject(what, arguments) if rule is None else rule(arguments))
 
     def name(self, module: Any, name: Any) -> None:
         """Note a name."""
@@ -203,36 +203,38 @@ class _Machine:
             what = "file of weights" if self.only is None else "such file"
             told = f"it asks for {whole}, which no {what} needs, and could execute code"
             raise RefusedError(told)
-        self.stack.append(Named(module, name))
+        self.stack.append(NamedGlobal(module, name))
 
     def append(self, values: list[Any]) -> None:
         """Put values into the list on the stack."""
         target = self.stack[-1]
-        if not isinstance(target, list | Made):
+        if not isinstance(target, list | MadeObject):
             raise PickleError(f"it is damaged: it appends to a {type(target).__name__}")
-        (target.elements if isinstance(target, Made) else target).extend(values)
+        (target.elements if isinstance(target, MadeObject) else target).extend(values)
 
     def assign(self, pairs: list[Any]) -> None:
         """Put keys and values into the dict on the stack."""
         target = self.stack[-1]
-        if not isinstance(target, dict | Made) or len(pairs) % 2:
+        if not isinstance(target, dict | MadeObject) or len(pairs) % 2:
             raise PickleError(f"it is damaged: it assigns to a {type(target).__name__}")
-        place = target.items if isinstance(target, Made) else target
+        place = target.items if isinstance(target, MadeObject) else target
         for at in range(0, len(pairs), 2):
             place[_key(pairs[at])] = pairs[at + 1]
 
     def build(self, state: Any) -> None:
         """Note an object's state; that of a dict, such as a state_dict's versions, says nothing."""
-        if isinstance(self.stack[-1], Named):
+        if isinstance(self.stack[-1], NamedGlobal):
             raise RefusedError(f"it changes {self.stack[-1]}, and could execute code")
-        if isinstance(self.stack[-1], Made):
+        if isinstance(self.stack[-1], MadeObject):
             self.stack[-1].state = state
 
 
 def _key(value: Any) -> Any:
     """A key; one that is itself a structure becomes a note, whose hash needs no recursion."""
-    plain = value is None or isinstance(value, bool | int | float | str | bytes | Made | Named)
-    return value if plain else Made("key", value)
+    plain = value is None or isinstance(
+        value, bool | int | float | str | bytes | MadeObject | NamedGlobal
+    )
+    return value if plain else MadeObject("key", value)
 
 
 def _reduce(m: _Machine, _: Any) -> None:
@@ -242,7 +244,7 @@ def _reduce(m: _Machine, _: Any) -> None:
 
 def _reduce_with_keywords(m: _Machine, _: Any) -> None:
     keywords, arguments, what = m.stack.pop(), m.stack.pop(), m.stack.pop()
-    m.stack.append(Made(what, (arguments, keywords)))
+    m.stack.append(MadeObject(what, (arguments, keywords)))
 
 
 def _reduce_marked(m: _Machine, argument: Any) -> None:
@@ -278,7 +280,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], object]] = {
     "DUP": lambda m, _: m.stack.append(m.stack[-1]),
     "LIST": lambda m, _: m.gather(list),
     "TUPLE": lambda m, _: m.gather(tuple),
-    "FROZENSET": lambda m, _: m.gather(lambda found: Made("frozenset", elements=found)),
+    "FROZENSET": lambda m, _: m.gather(lambda found: MadeObject("frozenset", elements=found)),
     "DICT": _dict,
     "APPEND": lambda m, _: m.append([m.stack.pop()]),
     "APPENDS": lambda m, _: m.append(m.marked()),

@@ -32,7 +32,7 @@ CELLS = 2**10
 """The final bracket is one cell of this many: ten halvings (paper, 2.2)."""
 
 
-def search(
+def search_boundary(
     model: Model,
     inside: Tensor,
     outside: Tensor,

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from ima.attacks.boundary import between, search
+from ima.attacks.boundary import between, search_boundary
 from ima.attacks.inputs import Bounds, Model, check_radius, check_samples, check_steps, no_trace
 from ima.attacks.walk import Attacked, Here, clamp, forward, walk
 from ima.norms import Norm, get_norm, per_sample
@@ -138,7 +138,7 @@ def bpgd(
         if len(index):
             first, outside = (x if algorithm == 3 else walked.before)[index], walked.x[index]
             first_score = (clean_score if algorithm == 3 else last_score)[index]
-            low, high = search(
+            low, high = search_boundary(
                 model,
                 first,
                 outside,

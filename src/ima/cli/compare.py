@@ -50,14 +50,14 @@ def compare(
     from ima.evaluation.results import Results
     from ima.report.comparison import Compared, Frame, write_comparison
     from ima.training.build import check_buildable
-    from ima.training.compare import Candidate, make, plan_runs
+    from ima.training.compare import Candidate, make_runs, plan_runs
     from ima.training.config import load_config, warnings
     from ima.training.origin import (
         about_data,
+        attack_lines,
         comparable,
         epochs_picked,
-        parts,
-        provenance,
+        made_by,
         recipes,
         seconds,
         untimed,
@@ -76,7 +76,7 @@ def compare(
             for warning in warnings(candidate.runs[0].config()):
                 print(f"note: {one.label}: {warning}")
     try:
-        make(
+        make_runs(
             plans,
             jobs=jobs,
             device=device,
@@ -110,11 +110,11 @@ def compare(
     remarks = [
         *about_data(plans),
         *(p.remark() for p in plans if p.tuned or p.chosen().diverged()),
-        *parts(one for entry in entries for one in entry.best),
+        *attack_lines(one for entry in entries for one in entry.best),
         *epochs_picked(plans),
         *recipes(plans),
         *untimed(plans),
-        provenance(plans, loaded, chosen_seeds, overrides, config),
+        made_by(plans, loaded, chosen_seeds, overrides, config),
     ]
     # A note tells of the config as it was written.
     changed = f"Changed here: {', '.join(overrides)}." if overrides and loaded.note else ""

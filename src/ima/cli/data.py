@@ -47,9 +47,9 @@ def subset(name: str, /, *, path: Path | None = None) -> None:
         The published files. Default: where `ima data get` puts them, in IMA_DATA.
 
     """
-    from ima.data.subset import SUBSETS, make
+    from ima.data.subset import SUBSETS, make_subset
 
-    made = make(name, path)
+    made = make_subset(name, path)
     train, val, test = (made.counts[role] for role in ("train", "val", "test"))
     print(
         f"{made.file}: {train} images for training, {val} for validation, {test} for test"
@@ -119,15 +119,15 @@ def msd(
     import os
 
     from ima.nnunet.commands import RAW
-    from ima.nnunet.msd import locate_task, prepare
-    from ima.nnunet.paper import find_task
+    from ima.nnunet.msd import locate_task, prepare_msd
+    from ima.nnunet.paper import find_dataset
 
-    row = find_task(task)
+    row = find_dataset(task)
     named = os.environ.get(RAW)
     if raw is None and not named:
         raise ValueError("no folder to write to; give --raw FOLDER, or set nnUNet_raw")
     folder = Path(named or ".") if raw is None else raw
-    made = prepare(
+    made = prepare_msd(
         row,
         locate_task(row, path),
         folder,

@@ -30,18 +30,18 @@ def equilibrium(
     """
     from ima.report.equilibrium import write_equilibrium
     from ima.report.portrait import Portrait
-    from ima.training.compare import make, plan_runs
+    from ima.training.compare import make_runs, plan_runs
     from ima.training.config import load_config
-    from ima.training.equilibrium import check, measure_run, origin
+    from ima.training.equilibrium import check_plane, measure_run, plane_origin
 
     for name, value, least in (("jobs", jobs, 1), ("seed", seed, 0)):
         if value < least:
             raise ValueError(f"--{name} is {value}; expected at least {least}")
     config = load_config("equilibrium", overrides)
-    check(config)
+    check_plane(config)
     folder = Path("runs") / config.name if out is None else out
     plans = plan_runs(config, [seed], folder)
-    make(
+    make_runs(
         plans,
         jobs=jobs,
         device=device,
@@ -49,6 +49,6 @@ def equilibrium(
     )
     runs = [(p.title(), p.chosen().runs[0]) for p in plans]
     portraits = [Portrait.read(title, measure_run(run)) for title, run in runs]
-    made = origin([run for _, run in runs], overrides)
+    made = plane_origin([run for _, run in runs], overrides)
     print("\n" + write_equilibrium(folder, portraits, config.note, [made]))
     print(f"{folder / 'equilibrium.md'}: the table with its picture")

@@ -19,7 +19,7 @@ Given = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Plan:
+class SubjectPlan:
     """What is evaluated.
 
     folder: that one process at a time writes to; subjects: to be attacked, by what that is called
@@ -35,16 +35,18 @@ class Plan:
     note: str = ""
 
     @staticmethod
-    def of_one(doing: str, subject: Subject, other: Callable[[], Subject] | None = None) -> Plan:
+    def of_one(
+        doing: str, subject: Subject, other: Callable[[], Subject] | None = None
+    ) -> SubjectPlan:
         """The plan of a single subject."""
 
         def same() -> Subject:
             return subject
 
-        return Plan(subject.folder, {doing: same}, same, same, other)
+        return SubjectPlan(subject.folder, {doing: same}, same, same, other)
 
 
-def of_run(given: Given) -> Plan:
+def of_run(given: Given) -> SubjectPlan:
     """The weights of a run."""
     from ima.environments import data_told
     from ima.evaluation.settings import VALIDATION
@@ -64,7 +66,7 @@ def of_run(given: Given) -> Plan:
         return run_subject(run, which, given["device"])
 
     names = ("best", "last") if asked in (None, "both") else (asked,)
-    return Plan(
+    return SubjectPlan(
         folder,
         {f"{name} weights": partial(subject, name) for name in names},
         partial(subject, "best"),
@@ -74,7 +76,7 @@ def of_run(given: Given) -> Plan:
     )
 
 
-def of_foreign(given: Given) -> Plan:
+def of_foreign(given: Given) -> SubjectPlan:
     """A network from elsewhere; all that is found goes into a folder beside its weights."""
     from ima.training.foreign import foreign_subject
 
@@ -91,10 +93,10 @@ def of_foreign(given: Given) -> Plan:
     print(f"weights: {about['taken']}")
     if "about the data" in about:
         print(f"data: {about['about the data']}")
-    return Plan.of_one("evaluation", subject, other)
+    return SubjectPlan.of_one("evaluation", subject, other)
 
 
-def of_nnunet(given: Given) -> Plan:
+def of_nnunet(given: Given) -> SubjectPlan:
     """A trained nnU-Net on its test cases."""
     from ima.nnunet.evaluating import nnunet_subject
     from ima.nnunet.trained import Trained
@@ -102,7 +104,7 @@ def of_nnunet(given: Given) -> Plan:
     trained = Trained.open(given["nnunet"], given["fold"], given["weights"] or "final")
     same = ("eps", "attacks", "images", "labels", "samples", "out", "device")
     subject = nnunet_subject(trained, **{name: given[name] for name in same})
-    return Plan.of_one(trained.trainer, subject)
+    return SubjectPlan.of_one(trained.trainer, subject)
 
 
 def _other(given: Given, trust: Any) -> Callable[[], Subject] | None:
@@ -118,7 +120,7 @@ def _other(given: Given, trust: Any) -> Callable[[], Subject] | None:
     return lambda: run_subject(run, "best", given["device"])
 
 
-def work(plan: Plan, given: Given, budget: Budget | None) -> None:
+def work(plan: SubjectPlan, given: Given, budget: Budget | None) -> None:
     """Attack, measure and check; tables are printed, files go into the folder."""
     from ima.budget import OUT_OF_TIME, OutOfTime, Progress
     from ima.cli.batches import lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 
-def show(
+def show_table(
     what: Literal["methods", "attacks", "data", "networks", "tasks", "checks", "configs"],
 ) -> None:
     """List what there is, one line each.

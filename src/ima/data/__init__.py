@@ -8,7 +8,7 @@ from ima.data import arrays, cifar10, covid_ct, digits, folder, plane, svhn
 from ima.data.base import DataRow, Part, Splits
 from ima.data.indexed import Indexed
 from ima.data.own import load_own
-from ima.imported import find
+from ima.imported import find_row
 
 __all__ = ["DATASETS", "DataRow", "Indexed", "Part", "Splits", "find_loader", "load"]
 
@@ -34,7 +34,7 @@ def find_loader(name: str) -> Callable[..., Splits]:
     imported.
     """
     loaders = {row.name: row.load for row in DATASETS.values()}
-    return find("data set", name, loaders, partial(partial, load_own, name))
+    return find_row("data set", name, loaders, partial(partial, load_own, name))
 
 
 def load(

@@ -17,7 +17,7 @@ TIMEOUT = 60  # seconds without a byte
 _CHUNK = 1 << 20
 
 # Told the file, the bytes so far, and the bytes in all if known.
-Report = Callable[[Path, int, int | None], None]
+DownloadReport = Callable[[Path, int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def fetch(
     name: str,
     folder: str | Path | None = None,
     *,
-    report: Report | None = None,
+    report: DownloadReport | None = None,
 ) -> list[Path]:
     """Download the files of data set `name` of `DOWNLOADS` into `folder`; their paths.
 
@@ -133,7 +133,7 @@ def _present(file: Path, original: Original) -> bool:
     return True
 
 
-def _download(original: Original, file: Path, report: Report | None) -> None:
+def _download(original: Original, file: Path, report: DownloadReport | None) -> None:
     digest = hashlib.md5(usedforsecurity=False)
     done = 0
     with whole(file) as part:

@@ -63,7 +63,7 @@ def groups(tokens: Sequence[Sequence[Hashable]]) -> list[list[int]]:
     return list(joined.values())
 
 
-def choose(sizes: Sequence[int], total: int) -> list[int] | None:
+def choose_subset(sizes: Sequence[int], total: int) -> list[int] | None:
     """Positions of groups whose sizes sum to exactly `total`, early ones first; None if none do.
 
     The subset-sum table by group; groups of one need none.
@@ -120,7 +120,7 @@ def assign(
         free = [group for group in joined if all(labels[at] == label for at in group)]
         free.sort(key=rank)
         for role, counts in wanted.items():
-            chosen = choose([len(group) for group in free], counts[label])
+            chosen = choose_subset([len(group) for group in free], counts[label])
             if chosen is None:
                 raise ValueError(
                     f"no {counts[label]} {classes[label]} images can be set aside for {role} "

@@ -21,7 +21,7 @@ from ima.data.base import Sample
 from ima.data.find import data_root, row_of
 from ima.files import read_arrays, write_arrays
 
-Arrays = dict[str, NDArray[np.uint8]]
+ByteArrays = dict[str, NDArray[np.uint8]]
 
 _BATCH = 1000  # images of each of CIFAR-10's batches
 # SVHN's digits are in the order of the street pictures: these are cuts between two pictures
@@ -101,7 +101,7 @@ SUBSETS: dict[str, SubsetRow] = {
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeSubset:
     """What `make` did: the file, its number of images by part, and how it compares.
 
     `kept` says that an equal file was there, which stays as it is; `known` that images and labels
@@ -114,7 +114,7 @@ class Made:
     known: bool
 
 
-def make(name: str, path: str | Path | None = None) -> Made:
+def make_subset(name: str, path: str | Path | None = None) -> MadeSubset:
     """Cut the subset `name` of `SUBSETS` and write it to where the packaged configs look for it.
 
     `path` is the published files, as of the loader of that name, and looked for in its usual places
@@ -136,10 +136,10 @@ def make(name: str, path: str | Path | None = None) -> Made:
             "would have; it is left as it is. Move it away to have the subset in its place"
         )
     counts = {role: len(arrays[f"{role}_labels"]) for role in row.parts}
-    return Made(file, counts, kept=kept, known=arrays_digest(arrays) == row.digest)
+    return MadeSubset(file, counts, kept=kept, known=arrays_digest(arrays) == row.digest)
 
 
-def cut(row: SubsetRow, path: str | Path | None = None) -> Arrays:
+def cut(row: SubsetRow, path: str | Path | None = None) -> ByteArrays:
     """The arrays of a subset, each part's images (N, H, W, C) and labels (N, 1), uint8.
 
     Raises `ValueError` for published files that are damaged or have too few images,
@@ -156,7 +156,7 @@ def cut(row: SubsetRow, path: str | Path | None = None) -> Arrays:
                 f"{stretch.stop}. Get the published files with `ima data get {row.name}`, and name "
                 "their place with --path if this one is found first"
             )
-    arrays: Arrays = {}
+    arrays: ByteArrays = {}
     for role, stretches in row.parts.items():
         taken = [(files[stretch.file], slice(stretch.start, stretch.stop)) for stretch in stretches]
         images = np.concatenate([sample[0][which] for sample, which in taken])
@@ -178,14 +178,14 @@ def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     return summed.hexdigest()
 
 
-def _holds(file: Path, arrays: Arrays) -> bool:
+def _holds(file: Path, arrays: ByteArrays) -> bool:
     # A folder, a damaged file, something else: always the same answer, it is not ours.
     with suppress(Exception):
         return arrays_digest(read_arrays(file)) == arrays_digest(arrays)
     return False
 
 
-def _write(file: Path, arrays: Arrays) -> None:
+def _write(file: Path, arrays: ByteArrays) -> None:
     try:
         write_arrays(file, arrays)
     except OSError as error:

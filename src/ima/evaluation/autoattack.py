@@ -60,7 +60,7 @@ class AttackPart(Protocol):
         ...
 
 
-def parts(
+def attack_parts(
     name: str, classes: int, shape: Sequence[int] | None = None, norm: Norm | None = None
 ) -> tuple[str, ...]:
     """The parts of `"autoattack"` or `"autoattack+"` for so many classes, in their order.
@@ -77,7 +77,7 @@ def parts(
 
 def describe_parts(name: str, classes: int, shape: Sequence[int], norm: Norm) -> str:
     """The parts that run, for the record, and whether one was left out."""
-    ran, meant = parts(name, classes, shape, norm), parts(name, classes)
+    ran, meant = attack_parts(name, classes, shape, norm), attack_parts(name, classes)
     missing = [part for part in meant if part not in ran]
     text = ", ".join(ran)
     return f"{text}; left out, samples too small: {', '.join(missing)}" if missing else text
@@ -123,7 +123,7 @@ def parts_on(name: str, model: Model, x: Tensor, setting: Setting) -> tuple[str,
     task = setting.task
     assert isinstance(task, Classification)
     classes = task.logits(forward(model, x[:1])).shape[1]
-    return parts(name, classes, x.shape[1:], setting.norm)
+    return attack_parts(name, classes, x.shape[1:], setting.norm)
 
 
 def run_part(

@@ -24,8 +24,8 @@ from torch.utils.data import (
 )
 
 from ima.attacks.reading import check_batch
-from ima.evaluation.items import ItemPart, Keys, mates, pair, several, together, unzipped, zipped
-from ima.evaluation.partial import mark
+from ima.evaluation.items import ItemPart, Keys, batch_of, mates, pair, several, unzipped, zipped
+from ima.evaluation.partial import batch_mark
 from ima.evaluation.reading import Reader
 from ima.tasks import Tree
 
@@ -49,7 +49,7 @@ class Batches:
         reader: Reader,
         case: str | int | None = None,
     ) -> None:
-        refuse(data)
+        refuse_data(data)
         data = _in_order(data) if isinstance(data, DataLoader) else data
         self.keys, self.case, self.batch_size, self.reader = keys, case, batch_size, reader
         self.data, self.again = data, indexable(data)
@@ -117,7 +117,7 @@ class Batches:
             return
         items = iter(items)
         while some := list(islice(items, self.batch_size)):
-            yield together(some, self.keys, self.case)
+            yield batch_of(some, self.keys, self.case)
 
 
 def _item(data: Any, i: int) -> Any:
@@ -132,9 +132,9 @@ def _item(data: Any, i: int) -> Any:
         ) from error
 
 
-def peek(data: Any, keys: Keys) -> tuple[Tensor, Tree]:
+def first_batch(data: Any, keys: Keys) -> tuple[Tensor, Tree]:
     """The first item of data that can be read again, as `pair`; of several in a list the first."""
-    refuse(data)
+    refuse_data(data)
     data = _in_order(data) if isinstance(data, DataLoader) else data
     first = _item(data, 0) if indexable(data) and len(data) else next(iter(data), None)
     if first is None:
@@ -147,12 +147,12 @@ def peek(data: Any, keys: Keys) -> tuple[Tensor, Tree]:
 def few(data: Any, keys: Keys, count: int) -> list[tuple[Tensor, Tree]]:
     """The first items of data that can be read again: `count`, one where they are not indexed."""
     if not indexable(data):
-        return [peek(data, keys)]
+        return [first_batch(data, keys)]
     items = (_item(data, i) for i in range(min(count, len(data))))
     return [(part.x, part.y) for part in (mates(item, keys) for item in items)]
 
 
-def refuse(data: Any) -> None:
+def refuse_data(data: Any) -> None:
     """Raise TypeError for what is no data set, and no iterable of batches."""
     wanted = "expected a data set of (x, y), or an iterable of batches (x, y)"
     if isinstance(data, np.ndarray) and data.dtype == object:
@@ -263,7 +263,7 @@ def _told_apart(start: Sequence[Any], data: Any, keys: Keys) -> None:
     if _workers(data) < 2 or len(start) < _workers(data):
         return
     parts = [mates(item, keys) for item in start]
-    if len({mark(part.x, part.y) for part in parts}) == 1:
+    if len({batch_mark(part.x, part.y) for part in parts}) == 1:
         raise ValueError(
             f"the loader's {_workers(data)} workers all read the whole stream, so that every "
             "sample would count several times; split it by torch.utils.data.get_worker_info, or "

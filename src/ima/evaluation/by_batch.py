@@ -22,16 +22,16 @@ from ima.evaluation.batches import Batches, device_of
 from ima.evaluation.decisions import copied
 from ima.evaluation.mates import meet
 from ima.evaluation.naming import Naming
-from ima.evaluation.partial import Finished, Partial, fingerprint, kept, mark
+from ima.evaluation.partial import Finished, Partial, batch_mark, fingerprint, kept
 from ima.evaluation.reading import Reader
 from ima.evaluation.setting import Setting
 from ima.evaluation.settings import EVERY_ENTRY, Settings
-from ima.evaluation.verdict import refuse, verdict
-from ima.evaluation.watch import Counts, Watched, Watcher
+from ima.evaluation.verdict import refuse_end, verdict
+from ima.evaluation.watch import Counts, OutputWatcher, Watched
 from ima.norms import Norm
 from ima.tasks import Task, Tree, given, tree_map
 
-Work = Callable[[Model, Batch], ColumnLists]
+BatchWork = Callable[[Model, Batch], ColumnLists]
 """work(model, batch): the rows of one batch, as columns."""
 
 
@@ -52,7 +52,7 @@ class Asked:
     @property
     def record(self) -> dict[str, Any]:
         """What decides rows, beside the attacks, for the record of what is under way."""
-        bounds = None if self.bounds is None else [mark(bound, 0) for bound in self.bounds]
+        bounds = None if self.bounds is None else [batch_mark(bound, 0) for bound in self.bounds]
         task = repr(self.task).partition(" at 0x")[0]
         own = {"seed": self.seed, "batch size": self.batch_size}
         return {"norm": self.norm.name, "bounds": bounds, "task": task, **own}
@@ -95,7 +95,7 @@ def within(bounds: Bounds) -> tuple[float, float] | str:
 def by_batch(
     model: nn.Module,
     data: Any,
-    work: Work,
+    work: BatchWork,
     settings: Mapping[str, Any],
     asked: Asked,
     before: Callable[[Tensor, Tree], None] | None = None,
@@ -116,7 +116,7 @@ def by_batch(
     slowest = max((one.seconds for one in known), default=0.0)
     columns: ColumnLists = {}
     seconds, offset, first, met = 0.0, 0, None, None
-    watcher, counts, budget = Watcher(), Counts(), asked.progress.budget
+    watcher, counts, budget = OutputWatcher(), Counts(), asked.progress.budget
     watched = Watched(model, watcher)
     parts = Batches(data, asked.batch_size, asked.keys, Reader(model, task), naming.key)
     naming.check(parts)
@@ -129,12 +129,12 @@ def by_batch(
             before(x.to(device=device), tree_map(lambda t: t.to(device=device), y))
         places = range(offset, offset + len(x))
         offset += len(x)
-        sign = "" if record is None else mark(x, y)
+        sign = "" if record is None else batch_mark(x, y)
         finished = None if record is None else record.find(number, sign)
         if met is None:
             met = meet(model, x.to(device=device))
             watcher.start(task, met)
-            refuse(watcher.kind, met.end)
+            refuse_end(watcher.kind, met.end)
         if finished is None:
             if budget is not None and not budget.admits(slowest):
                 raise OutOfTime(_out_of_time(number, total, budget, slowest, asked.partial))

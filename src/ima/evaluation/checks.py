@@ -25,11 +25,11 @@ from ima.evaluation.checks_results import Check, Checks
 from ima.evaluation.checks_table import CHECKS, CheckRow
 from ima.evaluation.chosen import BATCH, LEAST, choose
 from ima.evaluation.naming import Naming
-from ima.evaluation.partial import fingerprint, mark
+from ima.evaluation.partial import batch_mark, fingerprint
 from ima.evaluation.probes import NotRun
 from ima.evaluation.remarks import warn
 from ima.evaluation.verdict import verdict
-from ima.evaluation.watch import Watched, Watcher
+from ima.evaluation.watch import OutputWatcher, Watched
 from ima.norms import Norm, get_norm
 from ima.tasks import Task, Tree, check_task, tree_map
 
@@ -91,7 +91,7 @@ def run_checks(
     # White noise has no radius: it is no part of the worst case.
     found_rows = find_attacks(attacks, task, norm, bounds)
     names = [name for name, row, _ in found_rows if row.amplitude is None]
-    watcher = Watcher()
+    watcher = OutputWatcher()
     chosen = choose(model, data, task, bounds, samples, seed, keys, watcher)
     if transfer is not None:
         transfer = transfer.to(chosen.x.device)
@@ -104,7 +104,7 @@ def run_checks(
         "attacks": names,
         "eps": radii,
         "steps": steps,
-        "samples": mark(chosen.x, chosen.y),
+        "samples": batch_mark(chosen.x, chosen.y),
         "weights": network,
         "transfer": None if transfer is None else fingerprint(transfer),
         **asked.record,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ima.budget import Budget, OutOfTime
 from ima.evaluation.partial import Finished, Partial, kept
-from ima.evaluation.watch import Counts, Watcher
+from ima.evaluation.watch import Counts, OutputWatcher
 
 _UNKNOWN = 5
 """So many times as long as the longest so far may take what was not tried before."""
@@ -34,9 +34,9 @@ class Record:
         path: str | Path | None,
         settings: Mapping[str, Any],
         budget: Budget | None,
-        watcher: Watcher | None = None,
+        watcher: OutputWatcher | None = None,
     ) -> None:
-        self.watcher = Watcher() if watcher is None else watcher
+        self.watcher = OutputWatcher() if watcher is None else watcher
         self.seen: dict[str, Counts] = {}
         self.path, self.budget = path, budget
         self.partial = None if path is None else Partial(path, settings)

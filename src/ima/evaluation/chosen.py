@@ -14,8 +14,8 @@ from ima.evaluation.batches import Batches, device_of
 from ima.evaluation.decisions import decide
 from ima.evaluation.mates import Met, meet
 from ima.evaluation.reading import Reader
-from ima.evaluation.verdict import refuse, verdict
-from ima.evaluation.watch import Counts, Watcher
+from ima.evaluation.verdict import refuse_end, verdict
+from ima.evaluation.watch import Counts, OutputWatcher
 from ima.tasks import Task, Tree, check_fit, leaves, sound, take, tree_map
 
 BATCH = 250
@@ -48,14 +48,14 @@ def choose(
     samples: int,
     seed: int,
     keys: tuple[str, str],
-    watcher: Watcher | None = None,
+    watcher: OutputWatcher | None = None,
 ) -> Chosen:
     """At most `samples` samples that the model has right, each with the same chance.
 
     watcher: sees the outputs. Raises ValueError for data without at least three of them, and as
     `ima.evaluate` does for samples, labels and outputs that do not fit.
     """
-    watcher = Watcher() if watcher is None else watcher
+    watcher = OutputWatcher() if watcher is None else watcher
     met, counts = None, Counts()
     device = device_of(model)
     source = Generator().manual_seed(seed)
@@ -83,7 +83,7 @@ def choose(
         if met is None:
             met = meet(model, x)
             watcher.start(task, met)
-            refuse(watcher.kind, met.end)
+            refuse_end(watcher.kind, met.end)
         watcher.begin(len(x))
         watcher.output(output)
         watcher.clean(output, y, task)

@@ -159,5 +159,6 @@ def _sorted(columns: Mapping[str, Sequence[Any]], settings: Settings) -> Results
         }
     whole = {**{name: columns[name] for name in BASE}, **more}
     return Results(
-        {name: store.column([cells[i] for i in places]) for name, cells in whole.items()}, settings
+        {name: store.to_column([cells[i] for i in places]) for name, cells in whole.items()},
+        settings,
     )

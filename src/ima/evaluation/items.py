@@ -46,12 +46,12 @@ def pair(item: Any, keys: Keys) -> tuple[Tensor, Tree]:
 def mates(item: Any, keys: Keys, case: str | int | None = None) -> ItemPart:
     """A batch as it came, or as a list of samples."""
     if several(item, keys):
-        return together(unzipped(item), keys, case)
+        return batch_of(unzipped(item), keys, case)
     x, y = pair(item, keys)
     return ItemPart(x, y, None if case is None else tuple(_case(item, case, len(x), keys)))
 
 
-def together(samples: Sequence[Any], keys: Keys, case: str | int | None) -> ItemPart:
+def batch_of(samples: Sequence[Any], keys: Keys, case: str | int | None) -> ItemPart:
     """Samples as one batch; ValueError where they have several shapes."""
     pairs = [pair(sample, keys) for sample in samples]
     try:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ima.attacks.boundary import CELLS, between, search
+from ima.attacks.boundary import CELLS, between, search_boundary
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Bounds, Model
 from ima.attacks.walk import clamp, forward
@@ -166,7 +166,7 @@ def _tightened(
         return point, said, usable
     scores = (task.score(clean, y)[index], task.score(output, y)[index])
     inside, outside, target = x[index], found[index], take(y, index)
-    _, share = search(model, inside, outside, target, scores, task=task, bounds=box)
+    _, share = search_boundary(model, inside, outside, target, scores, task=task, bounds=box)
     left, step = torch.ones_like(index, dtype=torch.bool), 1 / CELLS
     while bool(left.any()):
         # In another batch a sum may round differently: a point that is right now moves on.

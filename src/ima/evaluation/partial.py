@@ -116,7 +116,7 @@ def discard(record: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def mark(x: Any, y: Tree) -> str:
+def batch_mark(x: Any, y: Tree) -> str:
     """A digest of two tensors or numbers, such as a batch's samples and labels.
 
     y: also a list of tensors, or a dict.

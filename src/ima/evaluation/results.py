@@ -94,8 +94,8 @@ class Results:
     def of(rows: Sequence[Row], settings: Settings) -> Results:
         """The results that hold these rows."""
         more = dict.fromkeys(name for row in rows for name in row.more)
-        found = {name: store.column([getattr(row, name) for row in rows]) for name in BASE}
-        found |= {name: store.column([row.more[name] for row in rows]) for name in more}
+        found = {name: store.to_column([getattr(row, name) for row in rows]) for name in BASE}
+        found |= {name: store.to_column([row.more[name] for row in rows]) for name in more}
         return Results(found, settings)
 
     def __eq__(self, other: object) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Generator, Tensor
 
-from ima.evaluation.watch import Watcher
+from ima.evaluation.watch import OutputWatcher
 from ima.norms import Norm
 from ima.tasks import Task
 
@@ -23,4 +23,4 @@ class Setting:
     task: Task
     box: tuple[Tensor, Tensor] | None
     generator: Generator
-    watcher: Watcher = field(default_factory=Watcher)
+    watcher: OutputWatcher = field(default_factory=OutputWatcher)

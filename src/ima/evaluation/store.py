@@ -108,7 +108,7 @@ def read_results(path: Path, what: str, again: str) -> tuple[dict[str, NDArray[A
     try:
         if earlier.is_earlier(path):
             found, settings = earlier.read_earlier(path)
-            return {name: column(values) for name, values in found.items()}, settings
+            return {name: to_column(values) for name, values in found.items()}, settings
         return _read(path)
     except (ValueError, ValidationError, LookupError, TypeError, csv.Error) as error:
         if isinstance(error, UnicodeDecodeError):
@@ -122,7 +122,7 @@ def read_results(path: Path, what: str, again: str) -> tuple[dict[str, NDArray[A
         raise ValueError(f"{path} is no file of {what}, or damaged ({why}); {again}") from error
 
 
-def column(values: list[Any]) -> NDArray[Any]:
+def to_column(values: list[Any]) -> NDArray[Any]:
     """Values as a column: numbers or text, or objects where they are neither."""
     kinds = {type(value) for value in values}
     if kinds == {str}:
@@ -138,7 +138,7 @@ def column(values: list[Any]) -> NDArray[Any]:
 
 def columns_of(rows: Sequence[Any], kind: type[Any]) -> dict[str, NDArray[Any]]:
     """Rows of a dataclass as columns."""
-    return {one.name: column([getattr(row, one.name) for row in rows]) for one in fields(kind)}
+    return {one.name: to_column([getattr(row, one.name) for row in rows]) for one in fields(kind)}
 
 
 def rows_of(path: Path, columns: Columns, kind: type[R], what: str, again: str) -> list[R]:
@@ -170,7 +170,7 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], Settings]:
     cells_of = zip(*records, strict=True) if records else [()] * len(kinds)
     for (name, kind), cells in zip(kinds.items(), cells_of, strict=True):
         values = list(map(kind.read, cells))
-        found[name] = column(values).astype(kind.dtype)
+        found[name] = to_column(values).astype(kind.dtype)
     return found, Settings(**told["settings"])
 
 

@@ -40,7 +40,7 @@ def verdict(counts: Counts, kind: Decision, met: Met) -> tuple[str, ...]:
     return tuple(filter(None, found))
 
 
-def refuse(kind: Decision, end: End) -> None:
+def refuse_end(kind: Decision, end: End) -> None:
     """Raise ValueError where it is sure from the start that decisions would be wrong."""
     if kind in ("one", "regions") and end == "probability":
         raise ValueError(_refusal(kind, "it is computed by a sigmoid or softmax"))

@@ -68,7 +68,7 @@ class Counts:
         return Counts(**values)
 
 
-class Watcher:
+class OutputWatcher:
     """What is seen of a model on the batch at hand.
 
     kind: how the task decides; open: whether all outputs so far lie between 0 and 1; alike: whether
@@ -185,7 +185,7 @@ class Watcher:
 class Watched(nn.Module):
     """The model inside wrappers, in their precision, with a watcher; see `no_trace`."""
 
-    def __init__(self, model: nn.Module, watcher: Watcher) -> None:
+    def __init__(self, model: nn.Module, watcher: OutputWatcher) -> None:
         super().__init__()
         # A frozen TorchScript module has no such flag.
         self.training = getattr(model, "training", False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any, Literal
 
-from ima.imported import find
+from ima.imported import find_row
 from ima.methods.ates import ATES as ATES
 from ima.methods.base import Method as Method
 from ima.methods.base import Step as Step
@@ -142,4 +142,4 @@ def find_method(name: str) -> MethodRow:
     def own(method: Callable[..., Any]) -> MethodRow:
         return MethodRow(name, method, "-", "A method of your own.")
 
-    return find("method", name, METHODS, own)
+    return find_row("method", name, METHODS, own)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ima.attacks.inputs import Bounds
 from ima.methods.absent import or_absent
 from ima.methods.base import Step, positive
-from ima.methods.noisy import Noisy, classes_only, report
+from ima.methods.noisy import Noisy, classes_only, step_of
 from ima.norms import Norm
 from ima.tasks import Task, Tree
 from ima.tasks.divergence import kl
@@ -74,7 +74,7 @@ class MART(Noisy):
         walked = self.walk(model, x, y, radius, 4 * radius / self.steps, box, start=start)
         output, noisy = (self.outputs(model, at, y) for at in (x, walked.x))
         loss = mart_loss(task.logits(output), task.logits(noisy), y, self.lam)
-        return report(
+        return step_of(
             loss,
             right,
             task.correct(noisy, y),

@@ -27,7 +27,7 @@ from ima.margins import Margins
 from ima.methods.absent import or_absent
 from ima.methods.adaptive import Adaptive
 from ima.methods.base import Step, count, finite, positive
-from ima.methods.noisy import Box, classes_only, report
+from ima.methods.noisy import Box, classes_only, step_of
 from ima.norms import Norm, per_sample
 from ima.tasks import Classification, Task, Tree
 from ima.tasks.pixels import precise, wide
@@ -109,7 +109,7 @@ class MMA(Adaptive):
         # Of samples that do not count too.
         finite(losses.sum(), everywhere=self._everywhere(model))
         hard = torch.where(~sure | (found < self.eps), losses, 0).mean()
-        step = report(
+        step = step_of(
             2 / 3 * hard + 1 / 3 * clean.mean(),
             task.correct(output, y),
             sure & task.correct(at_noise, y),

@@ -255,10 +255,10 @@ class Noisy:
         losses = task.loss(output, y) if each is None else each(output)
         loss = (losses if weights is None else weights * losses).mean()
         still = task.correct(output, y)
-        return report(loss, right, still, stuck, everywhere=self._everywhere(model), **more)
+        return step_of(loss, right, still, stuck, everywhere=self._everywhere(model), **more)
 
 
-def report(
+def step_of(
     loss: Tensor,
     right: Tensor,
     still: Tensor,

@@ -19,7 +19,7 @@ from ima.attacks.inputs import Bounds, check_radius, check_samples, check_steps,
 from ima.attacks.walk import walk
 from ima.methods.absent import or_absent
 from ima.methods.base import NoiseSetting, Stateless, Step, arrived, positive
-from ima.methods.noisy import report
+from ima.methods.noisy import step_of
 from ima.methods.outputs import Outputs
 from ima.norms import Norm
 from ima.tasks import Task, Tree
@@ -88,4 +88,4 @@ class SAT(Stateless):
         clean, noisy = setting.task.loss(output, y), setting.task.loss(noisy_output, y)
         right, still = setting.task.correct(output, y), setting.task.correct(noisy_output, y)
         loss = (clean.mean() + noisy.mean()) / 2
-        return report(loss, right, still, walked.stuck, everywhere=communicates(model))
+        return step_of(loss, right, still, walked.stuck, everywhere=communicates(model))

@@ -20,7 +20,7 @@ from ima.attacks.inputs import Bounds
 from ima.attacks.walk import eval_forward
 from ima.methods.absent import or_absent
 from ima.methods.base import Step, positive
-from ima.methods.noisy import Noisy, report
+from ima.methods.noisy import Noisy, step_of
 from ima.norms import Norm
 from ima.tasks import Compares, Task, Tree
 
@@ -89,7 +89,7 @@ class TRADES(Noisy):
         output, noisy = (self.outputs(model, at, y) for at in (x, walked.x))
         clean = task.loss(output, y).mean()
         loss = clean + self.beta * self.divergence(output, noisy, y).mean()
-        return report(
+        return step_of(
             loss,
             task.correct(output, y),
             task.correct(noisy, y),

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ima.imported import find
+from ima.imported import find_row
 from ima.networks.imported import own_builder
 from ima.networks.mlp import mlp
 from ima.networks.paper_cnn import paper_cnn
@@ -65,7 +65,7 @@ def find_builder(name: str) -> Callable[..., nn.Module]:
     ValueError for a name that is neither, naming the nearest, and for what cannot be imported.
     """
     builders = {row.name: row.build for row in NETWORKS.values()}
-    return find("network", name, builders, partial(own_builder, name))
+    return find_row("network", name, builders, partial(own_builder, name))
 
 
 def build(name: str, channels: int, num_classes: int, **options: Any) -> nn.Module:

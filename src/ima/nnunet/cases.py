@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ima.evaluation.partial import mark
+from ima.evaluation.partial import batch_mark
 from ima.nnunet.trained import Trained
 
 BATCH = 32
@@ -74,7 +74,7 @@ class Cases:
             x, y = self._samples(case)
             counts.append(len(x))
             self.shapes[case] = tuple(x.shape[1:])
-            marks.append(mark(x, y))
+            marks.append(batch_mark(x, y))
         self.total, self.digest = sum(counts), " ".join(marks)
         chosen = _spread(self.total, samples)
         ends = np.cumsum(counts)

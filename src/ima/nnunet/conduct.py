@@ -14,13 +14,21 @@ from importlib.metadata import version
 from ima.budget import Budget, OutOfTime
 from ima.nnunet.experiment import Experiment, Place
 from ima.nnunet.settings import CONFIG, KEYS
-from ima.nnunet.steps import attack, exports, plan_steps, prepare, recorded, shown, train_network
+from ima.nnunet.steps import (
+    attack,
+    exports,
+    plan_steps,
+    preparation,
+    recorded,
+    shown,
+    train_network,
+)
 from ima.training.children import Work, work_off
 
 
 def remaining(place: Place) -> str:
     """The commands that remain of an experiment, as a shell would run them."""
-    chains = [[prepare(place), plan_steps(place)], *_rows(place)]
+    chains = [[preparation(place), plan_steps(place)], *_rows(place)]
     left = [shown(step) for chain in chains for step in chain if not step.done]
     return "\n".join([exports(place), *(left or ["# nothing remains but the table"])])
 
@@ -32,7 +40,7 @@ def conduct(place: Place, *, budget: Budget | None = None) -> None:
     another experiment, `RuntimeError` with the last lines of the commands that failed, after the
     others have ended, and `OutOfTime` when the budget is spent.
     """
-    first = [prepare(place), plan_steps(place)]  # Says if the data are not there, before all.
+    first = [preparation(place), plan_steps(place)]  # Says if the data are not there, before all.
     place.begin()
     # What a row is told stands in the experiment alone, not in the caller's environment.
     ours = {CONFIG, *(key.variable for key in KEYS.values())}

@@ -30,7 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
-class Source:
+class CaseSource:
     """A task on disk: its folder, how errors name it, and what dataset.json says."""
 
     folder: Path
@@ -48,7 +48,7 @@ class Case:
 
 
 @contextmanager
-def at_source(path: Path, name: str) -> Generator[Source]:
+def at_source(path: Path, name: str) -> Generator[CaseSource]:
     """The task `name` in a folder or a .tar, which is unpacked for as long as this is open.
 
     A folder may be the task's own or one that holds it. Of a .tar the task's regular files are
@@ -65,7 +65,7 @@ def at_source(path: Path, name: str) -> Generator[Source]:
         yield _read(Path(unpacked) / name, str(path), name)
 
 
-def cases(source: Source, *, channels: int) -> dict[str, Case]:
+def cases(source: CaseSource, *, channels: int) -> dict[str, Case]:
     """The labelled cases that dataset.json lists, by name.
 
     Raises `ValueError` for a list that is none, or names a case twice, `FileNotFoundError` where
@@ -151,7 +151,7 @@ def _volume(file: Path) -> Any:
         raise ValueError(damaged) from error
 
 
-def _name(entry: Any, source: Source) -> str:
+def _name(entry: Any, source: CaseSource) -> str:
     """A case's name from an entry of dataset.json."""
     files = [entry.get("image"), entry.get("label")] if isinstance(entry, dict) else []
     names = {
@@ -167,14 +167,14 @@ def _name(entry: Any, source: Source) -> str:
     return name
 
 
-def _read(folder: Path, shown: str, name: str) -> Source:
+def _read(folder: Path, shown: str, name: str) -> CaseSource:
     file = folder / HEADER
     if not file.is_file():
         raise FileNotFoundError(
             f"{shown} holds no {HEADER} of {name}; expected the task's folder with {HEADER}, "
             f"{' and '.join(_PARTS)}"
         )
-    return Source(folder, shown, read_json(file, shown=f"{shown}: {HEADER}"))
+    return CaseSource(folder, shown, read_json(file, shown=f"{shown}: {HEADER}"))
 
 
 def _unpack(archive: Path, target: Path, name: str) -> None:

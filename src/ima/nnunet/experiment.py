@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from ima.cores import threads
 from ima.evaluation.attacks import find_attacks
 from ima.files import read_json, write_text
-from ima.nnunet.paper import TASKS, Task
+from ima.nnunet.paper import PAPER_TASKS, PaperTask
 from ima.nnunet.settings import TRAINERS
 from ima.norms import L2
 from ima.tasks import Segmentation
@@ -124,7 +124,7 @@ def load_experiment(source: str | Path) -> Experiment:
     values = read_yaml(path)
     check_numbers(values)
     experiment = validate(Experiment, values)
-    check_name("task", experiment.task, TASKS)
+    check_name("task", experiment.task, PAPER_TASKS)
     _check(experiment)
     return experiment
 
@@ -137,7 +137,7 @@ def _check(one: Experiment) -> None:
             "the others are those of a row's method"
         )
     for number, row in enumerate(one.rows):
-        _check_row(f"rows.{number}", row, TASKS[one.task].eps)
+        _check_row(f"rows.{number}", row, PAPER_TASKS[one.task].eps)
     for number, name in enumerate(one.evaluate.attacks):
         place = f"evaluate.attacks.{number}"
         ((_, found, _),) = ask(place, find_attacks, [name], Segmentation(), L2, None)
@@ -196,9 +196,9 @@ class Place:
     jobs: int = 1
 
     @property
-    def task(self) -> Task:
+    def task(self) -> PaperTask:
         """The data set's row."""
-        return TASKS[self.experiment.task]
+        return PAPER_TASKS[self.experiment.task]
 
     @property
     def plans(self) -> str:

@@ -23,8 +23,8 @@ import numpy as np
 
 from ima.data.find import data_root
 from ima.files import read_json, write_text
-from ima.nnunet.decathlon import ENDING, Case, Source, at_source, cases, copy_case
-from ima.nnunet.paper import TASKS, Task
+from ima.nnunet.decathlon import ENDING, Case, CaseSource, at_source, cases, copy_case
+from ima.nnunet.paper import PAPER_TASKS, PaperTask
 
 _WHERE = (
     "Get it from http://medicaldecathlon.com (CC BY-SA 4.0), as a .tar or unpacked; the folder "
@@ -32,7 +32,7 @@ _WHERE = (
 )
 
 
-def locate_task(task: Task, path: Path | None) -> Path:
+def locate_task(task: PaperTask, path: Path | None) -> Path:
     """`path`, else the task's folder or .tar in IMA_DATA; FileNotFoundError that says where."""
     if path is not None:
         return path
@@ -47,8 +47,8 @@ def locate_task(task: Task, path: Path | None) -> Path:
     )
 
 
-def prepare(
-    task: Task,
+def prepare_msd(
+    task: PaperTask,
     source: Path,
     raw: Path,
     *,
@@ -121,8 +121,8 @@ def divide(
 
 def _fill(
     folder: Path,
-    task: Task,
-    source: Source,
+    task: PaperTask,
+    source: CaseSource,
     found: Mapping[str, Case],
     roles: Mapping[str, list[str]],
 ) -> None:
@@ -153,11 +153,11 @@ def _fill(
     )
 
 
-def _is_the_task(task: Task, source: Source) -> None:
+def _is_the_task(task: PaperTask, source: CaseSource) -> None:
     """Raise ValueError where dataset.json describes other data."""
     header = source.header
     said = str(header.get("name", ""))
-    others = [row.title for row in TASKS.values() if row.title != task.title]
+    others = [row.title for row in PAPER_TASKS.values() if row.title != task.title]
     if said.casefold() in map(str.casefold, others):
         raise ValueError(f"{source.shown} is the Decathlon's {said!r}; expected {task.name}")
     for key, kind, expected in (

@@ -90,7 +90,7 @@ def check_network(trainer: nnUNetTrainer) -> None:
         )
     channels = int(trainer.num_input_channels or 0)
     with torch.random.fork_rng(devices=[]):
-        fresh = build(
+        fresh = build_network(
             kind,
             trainer.plans_manager,
             trainer.configuration_manager,
@@ -131,7 +131,7 @@ def find_builder(name: str) -> type[Any]:
         ) from error
 
 
-def build(
+def build_network(
     trainer: type[Any],
     plans: PlansManager,
     stage: ConfigurationManager,

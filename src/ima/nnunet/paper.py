@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Task:
+class PaperTask:
     """One of the paper's three data sets, and how the paper trains and tests on it.
 
     split: cases for training, validation and test; labels: of the classes, background first;
@@ -39,10 +39,10 @@ class Task:
         return f"Dataset{self.number if number is None else number:03d}_{self.title}"
 
 
-TASKS: dict[str, Task] = {
+PAPER_TASKS: dict[str, PaperTask] = {
     row.name: row
     for row in (
-        Task(
+        PaperTask(
             "Task02_Heart",
             2,
             (16, 1, 3),
@@ -54,7 +54,7 @@ TASKS: dict[str, Task] = {
             (5.0, 15.0, 25.0),
             (5.0, 10.0, 15.0),
         ),
-        Task(
+        PaperTask(
             "Task04_Hippocampus",
             4,
             (208, 17, 35),
@@ -66,7 +66,7 @@ TASKS: dict[str, Task] = {
             (5.0, 10.0, 15.0),
             (2.0, 6.0, 10.0),
         ),
-        Task(
+        PaperTask(
             "Task05_Prostate",
             5,
             (25, 2, 5),
@@ -83,17 +83,17 @@ TASKS: dict[str, Task] = {
 """The data sets of the paper's Tables 6, 7 and 8."""
 
 
-def find_task(name: str) -> Task:
+def find_dataset(name: str) -> PaperTask:
     """The task of this name in `TASKS`; ValueError with the nearest name if there is none."""
-    if name not in TASKS:
-        nearest = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.0)[0]
+    if name not in PAPER_TASKS:
+        nearest = difflib.get_close_matches(name, PAPER_TASKS, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"unknown task {name!r}; did you mean {nearest!r}? There are: {', '.join(TASKS)}"
+            f"unknown task {name!r}; did you mean {nearest!r}? There are: {', '.join(PAPER_TASKS)}"
         )
-    return TASKS[name]
+    return PAPER_TASKS[name]
 
 
-def by_dataset(dataset: str) -> Task | None:
+def by_dataset(dataset: str) -> PaperTask | None:
     """The task behind one of nnU-Net's data sets, such as `Dataset004_Hippocampus`, if any."""
     title = dataset.partition("_")[2].casefold()
-    return next((task for task in TASKS.values() if task.title.casefold() == title), None)
+    return next((task for task in PAPER_TASKS.values() if task.title.casefold() == title), None)

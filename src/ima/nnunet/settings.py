@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ima.nnunet.paper import TASKS, Task, by_dataset
+from ima.nnunet.paper import PAPER_TASKS, PaperTask, by_dataset
 
 CONFIG = "IMA_CONFIG"
 """The variable that names a YAML file with the settings, in lower case and without IMA_."""
@@ -72,8 +72,10 @@ _WHOLE = (int, "a whole number of at least 0", lambda value: value >= 0)
 SEED = (int, "a whole number, 0 to below 2^32", lambda value: 0 <= value < 2**32)
 
 
-def _papers(of: Callable[[Task], float]) -> str:
-    return f"the paper's: {', '.join(f'{task.title} {of(task):g}' for task in TASKS.values())}"
+def _papers(of: Callable[[PaperTask], float]) -> str:
+    return (
+        f"the paper's: {', '.join(f'{task.title} {of(task):g}' for task in PAPER_TASKS.values())}"
+    )
 
 
 EPS = f"{_papers(lambda task: task.eps)}; else 0.1 * sqrt(values in a patch)"

@@ -28,7 +28,7 @@ def exports(place: Place) -> str:
     return "\n".join(f"export {n}={shlex.quote(v)}" for n, v in place.environ().items())
 
 
-def prepare(place: Place) -> Work:
+def preparation(place: Place) -> Work:
     """The Decathlon's files in nnU-Net's raw format."""
     target = place.within("raw")
     source = target if target.exists() else locate_task(place.task, place.data)

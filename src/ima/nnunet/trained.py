@@ -23,7 +23,7 @@ from ima.files import file_digest, read_json
 from ima.nnunet.networks import (
     OWN_TRAINER,
     PLAIN,
-    build,
+    build_network,
     builder_of,
     check_portrait,
     find_builder,
@@ -202,7 +202,7 @@ class Trained:
                 name, options, imported, channels, heads, allow_init=False, deep_supervision=False
             )
         else:
-            network = build(trainer, self.plans, stage, channels, heads)
+            network = build_network(trainer, self.plans, stage, channels, heads)
         try:
             network.load_state_dict(dict(self.weights))
         except RuntimeError as error:

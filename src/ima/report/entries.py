@@ -18,7 +18,7 @@ OWN_DATA = ("arrays", "folder")
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class PageEntry:
     """One row of the page: the networks that one method gave, one for each seed."""
 
     label: str
@@ -64,7 +64,7 @@ class Entry:
         return self.label + (f", seed {source.seed}" if len(self.sources) > 1 else "")
 
 
-def read_entries(paths: Sequence[Path]) -> list[Entry]:
+def read_entries(paths: Sequence[Path]) -> list[PageEntry]:
     """The entries of runs, of folders that hold runs, and of results files, in this order.
 
     Raises FileNotFoundError for what holds no results, ValueError for damaged files and for
@@ -90,7 +90,7 @@ def _order(source: Source, place: Path) -> tuple[Any, ...]:
     return not plain, name.lower().startswith("ima"), name, number, values, str(place)
 
 
-def group(sources: Sequence[Source]) -> list[Entry]:
+def group(sources: Sequence[Source]) -> list[PageEntry]:
     """One entry for all seeds of a method; ValueError for what does not belong on one page."""
     # Earlier results do not name their classes; others, or pictures, may.
     told = (r.settings.classes for s in sources for r in s.results.values())
@@ -104,7 +104,7 @@ def group(sources: Sequence[Source]) -> list[Entry]:
         groups.setdefault(_recipe(source) or str(number), []).append(source)
     labels = _labels([found[0] for found in groups.values()])
     return [
-        Entry(label, tuple(found)) for label, found in zip(labels, groups.values(), strict=True)
+        PageEntry(label, tuple(found)) for label, found in zip(labels, groups.values(), strict=True)
     ]
 
 

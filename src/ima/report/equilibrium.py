@@ -119,14 +119,14 @@ def picture(portraits: Sequence[Portrait]) -> Figure:
             draw_regions(
                 style.add_axes(figure, left, floor, PANEL, PANEL), portrait, named=not number
             )
-            style.write_text(figure, left, floor + PANEL + 0.31, portrait.title, **heading)
+            style.draw_text(figure, left, floor + PANEL + 0.31, portrait.title, **heading)
             told = f"clean {portrait.clean:.1%}, area wrong {portrait.area:.1%}"
-            style.write_text(figure, left, floor + PANEL + 0.11, told, **small)
+            style.draw_text(figure, left, floor + PANEL + 0.11, told, **small)
         for number, (against, name) in enumerate((("own", "the network's"), ("true", "the true"))):
             left = LEFT + number * APART
             axes = style.add_axes(figure, left, BOTTOM, CHART, CHART)
             draw_estimates(axes, portraits, against, f"Distance to {name} boundary")
-            style.write_text(
+            style.draw_text(
                 figure, left, BOTTOM + CHART + 0.14, f"Against {name} boundary", **heading
             )
         groups: dict[str, dict[str, list[str]]] = {}

@@ -90,7 +90,7 @@ def quality_over_option(
             axes = style.add_axes(figure, left, low, side, high)
             lines = draw_sweep(axes, series, named=column == 0, measure=measure)
             axes.set_xlabel(under)
-            style.write_text(figure, left, low + high + 0.12, name, size=style.BODY, va="baseline")
+            style.draw_text(figure, left, low + high + 0.12, name, size=style.BODY, va="baseline")
             if row == 0 and column == across - 1:
                 look = {"frameon": False, "handlelength": 2.2, "borderaxespad": 0.0}
                 axes.legend(handles=lines, loc="upper left", bbox_to_anchor=(1.04, 1.0), **look)
@@ -117,7 +117,7 @@ def margins_by_epoch(history: MarginHistory, *, cap: float, norm: str) -> Figure
         key = style.add_axes(figure, wide - 1.45, high - 0.32, 1.45, 0.12)
         draw_margins(heat, bars, key, history, cap)
         heat.set_ylabel(f"Margin ({style.norm_name(norm)})")
-        style.write_text(figure, wide - 1.6, high - 0.26, "Samples in a bin", **KEY)
+        style.draw_text(figure, wide - 1.6, high - 0.26, "Samples in a bin", **KEY)
         _title(figure, "Margins of the training samples", left)
     return figure
 
@@ -198,4 +198,4 @@ def _curves(
 def _title(panel: Figure | SubFigure, text: str, left: float) -> None:
     _, high = style.panel_size(panel)
     look = {"weight": "bold", "size": style.TITLE, "va": "baseline"}
-    style.write_text(panel, left, high - 0.3, text, **look)
+    style.draw_text(panel, left, high - 0.3, text, **look)

@@ -64,13 +64,13 @@ def by_class(estimates: Estimates) -> Figure:
         for line in range(1, len(shown)):
             axes.axhline(line - 0.5, color="white", linewidth=2)
         above = BOTTOM + 0.3 * len(shown) + 0.1
-        style.write_text(figure, left + 5.3, above, "median, samples", va="baseline", **SMALL)
+        style.draw_text(figure, left + 5.3, above, "median, samples", va="baseline", **SMALL)
         under = f"shade: share of a class, white 0 to dark {100 * dark:g} % or more; line: median"
-        style.write_text(figure, left, above, under, va="baseline", **SMALL)
+        style.draw_text(figure, left, above, under, va="baseline", **SMALL)
         several = len({row.label for row in estimates.rows})
         fewer = f", the {len(shown)} of {several} with the smallest medians"
         title = "Margins by class" + (fewer if len(shown) < several else "")
-        style.write_text(figure, left, high - 0.3, title, **TITLE)
+        style.draw_text(figure, left, high - 0.3, title, **TITLE)
     return figure
 
 
@@ -110,9 +110,9 @@ def against_distances(estimates: Estimates) -> Figure:
             axes.text(0.97, 0.03, f"too small: {errors.under:.0%}", ha="right", **inside)
             which = "below the cap: " if errors.capped else ""
             under += f"; {which}median margin / noise {errors.ratio:.2f}"
-        style.write_text(figure, LEFT, BOTTOM + 4.3, under, va="baseline", **SMALL)
+        style.draw_text(figure, LEFT, BOTTOM + 4.3, under, va="baseline", **SMALL)
         high = style.panel_size(figure)[1]
-        style.write_text(
+        style.draw_text(
             figure, LEFT, high - 0.3, "Margins against the smallest noise found", **TITLE
         )
     return figure
@@ -148,7 +148,7 @@ def flips_found(estimates: Estimates) -> Figure:
         axes.tick_params(axis="y", length=0)
         right: dict[str, Any] = {"transform": axes.get_yaxis_transform(), **SMALL}
         axes.text(1.02, chance, f"chance, {chance:.1f} %", va="center_baseline", **right)
-        style.write_text(
+        style.draw_text(
             figure, LEFT, BOTTOM + 3.24, "Flipped labels found by their margin", **TITLE
         )
     return figure
@@ -179,16 +179,16 @@ def atlas(estimates: Estimates, ids: Sequence[int], images: Sequence[Array]) -> 
         wide = max(2 * EDGE + columns * pitch - 0.16, 6.6)
         high = HEAD + 0.22 + sum(height + 0.42 for height in heights)
         figure = Figure(figsize=(wide, high))
-        style.write_text(figure, EDGE, high - 0.3, "Training samples by margin", **TITLE)
+        style.draw_text(figure, EDGE, high - 0.3, "Training samples by margin", **TITLE)
         unit = style.norm_name(estimates.norm)
         flipped = any(by_id[i].flipped for i in ids)
         under = f"label, → prediction where it differs; margin ({unit})"
         under += "; was: the class before the label was flipped" if flipped else ""
-        style.write_text(figure, EDGE, high - 0.56, under, va="baseline", **SMALL)
+        style.draw_text(figure, EDGE, high - 0.56, under, va="baseline", **SMALL)
         top = high - HEAD - 0.22
         heads = ("The smallest margins", "The largest margins")
         for head, (some, shown), row, height in zip(heads, blocks, steps, heights, strict=False):
-            style.write_text(figure, EDGE, top - 0.24, head, weight="bold", va="baseline")
+            style.draw_text(figure, EDGE, top - 0.24, head, weight="bold", va="baseline")
             for number, (sample, image) in enumerate(zip(some, shown, strict=True)):
                 left = EDGE + number % columns * pitch
                 low = top - 0.34 - number // columns * row - SIDE * image.shape[0] / image.shape[1]
@@ -226,4 +226,4 @@ def _draw(
     axes.spines[:].set(visible=True, color=caption[0][1], linewidth=0.8)
     for number, (text, colour, weight) in enumerate(caption):
         look: dict[str, Any] = {"color": colour, "weight": weight, "size": style.SMALL}
-        style.write_text(figure, left, low - 0.15 - 0.155 * number, text, va="baseline", **look)
+        style.draw_text(figure, left, low - 0.15 - 0.155 * number, text, va="baseline", **look)

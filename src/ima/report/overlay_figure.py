@@ -75,11 +75,11 @@ def _draw(rows: Sequence[Slice], title: str) -> Figure:
     figure = Figure(figsize=(wide, TITLE + HEADS + sum(block) + below))
     top = TITLE + HEADS + sum(block) + below
     look: dict[str, Any] = {"va": "baseline"}
-    style.write_text(figure, EDGE, top - 0.32, title, weight="bold", size=style.TITLE, **look)
+    style.draw_text(figure, EDGE, top - 0.32, title, weight="bold", size=style.TITLE, **look)
     top -= TITLE
     for label, left in zip(labels, lefts, strict=True):
         middle = left + pair / 2
-        style.write_text(figure, middle, top - 0.16, label, weight="bold", ha="center", **look)
+        style.draw_text(figure, middle, top - 0.16, label, weight="bold", ha="center", **look)
         rule = style.add_axes(figure, left, top - 0.24, pair, 0.01)
         rule.set_axis_off()
         rule.axhline(0.5, color=style.SOFT, linewidth=0.8)
@@ -87,11 +87,11 @@ def _draw(rows: Sequence[Slice], title: str) -> Figure:
     for left in lefts:
         heads += [(left + (pair - GAP) / 4, HEAD[0]), (left + (3 * pair + GAP) / 4, HEAD[1])]
     for middle, text in heads:
-        style.write_text(figure, middle, top - 0.45, text, color=style.SOFT, ha="center", **look)
+        style.draw_text(figure, middle, top - 0.45, text, color=style.SOFT, ha="center", **look)
     top -= HEADS
     for one, high, space in zip(rows, heights, block, strict=True):
         _slice(figure, one, (top - NAME, high), [middle for middle, _ in heads])
-        style.write_text(figure, EDGE, top - 0.17, one.name, **look)
+        style.draw_text(figure, EDGE, top - 0.17, one.name, **look)
         top -= space
     _keys(figure, keys, below)
     return figure
@@ -115,7 +115,7 @@ def _slice(
             _image(figure, image, middle, bottom, high)
             look: dict[str, Any] = {"ha": "center", "va": "baseline"}
             colour = style.SOFT if number else style.INK
-            style.write_text(figure, middle, bottom - 0.16, text, color=colour, **look)
+            style.draw_text(figure, middle, bottom - 0.16, text, color=colour, **look)
 
 
 def _image(figure: Figure, image: Any, middle: float, bottom: float, high: float) -> None:
@@ -145,4 +145,4 @@ def _keys(figure: Figure, lines: Sequence[Sequence[tuple[float, int, str]]], bel
         y = below - KEY * (number + 1)
         for x, label, text in line:
             _image(figure, swatch(label), EDGE + x + 0.15, y, 0.175)
-            style.write_text(figure, EDGE + x + 0.38, y + 0.03, text, va="baseline")
+            style.draw_text(figure, EDGE + x + 0.38, y + 0.03, text, va="baseline")

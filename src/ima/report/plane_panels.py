@@ -149,10 +149,10 @@ def draw_numbers(
     step = min(0.95, (wide - NAME) / len(names))
 
     def line(height: float, name: str, texts: Sequence[str], **look: Any) -> None:
-        style.write_text(figure, left, height, name, va="baseline", **look)
+        style.draw_text(figure, left, height, name, va="baseline", **look)
         for number, text in enumerate(texts):
             at = left + NAME + (number + 1) * step
-            style.write_text(figure, at, height, text, va="baseline", ha="right", **look)
+            style.draw_text(figure, at, height, text, va="baseline", ha="right", **look)
 
     line(top, "", names, weight="bold")
     for heading, lines in groups.items():
@@ -162,4 +162,4 @@ def draw_numbers(
             top -= ROW
             line(top, name, texts)
     small: dict[str, Any] = {"size": style.SMALL, "color": style.SOFT, "va": "top"}
-    style.write_text(figure, left, top - 0.3, note, linespacing=1.5, **small)
+    style.draw_text(figure, left, top - 0.3, note, linespacing=1.5, **small)

@@ -87,11 +87,11 @@ def draw_strip(
     middles = [left + strip.labels + column * strip.pitch + cell / 2 for column in range(3)]
     centred: dict[str, Any] = {"ha": "center", "va": "baseline"}
     for middle, head in zip(middles, ("clean", f"noise × {factor:g}", "noisy"), strict=True):
-        style.write_text(panel, middle, top - HEADS + 0.09, head, color=style.SOFT, **centred)
+        style.draw_text(panel, middle, top - HEADS + 0.09, head, color=style.SOFT, **centred)
     for number, row in enumerate(rows):
         bottom = top - HEADS - strip.image_height
         bottom -= number * (strip.image_height + CAPTION + BETWEEN)
-        style.write_text(
+        style.draw_text(
             panel,
             left,
             bottom + strip.image_height / 2,
@@ -125,7 +125,7 @@ def draw_strip(
             axes.spines[:].set(visible=True, color=colour, linewidth=0.8)
             if weight == "bold":
                 axes.spines[:].set(linewidth=2.0)
-            style.write_text(
+            style.draw_text(
                 panel, middle, bottom - CAPTION + 0.07, text, color=colour, weight=weight, **centred
             )
 

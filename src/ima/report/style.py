@@ -78,7 +78,7 @@ def add_axes(panel: Figure | SubFigure, x: float, y: float, width: float, height
     return panel.add_axes((x / wide, y / high, width / wide, height / high))
 
 
-def write_text(panel: Figure | SubFigure, x: float, y: float, text: str, **look: Any) -> None:
+def draw_text(panel: Figure | SubFigure, x: float, y: float, text: str, **look: Any) -> None:
     """Text at a place given in inches from the panel's lower left corner."""
     wide, high = panel_size(panel)
     panel.text(x / wide, y / high, text, **look)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ima.imported import find
+from ima.imported import find_row
 from ima.tasks.checked import check_fit, check_task, given, is_own, objective_of
 from ima.tasks.classification import Classification
 from ima.tasks.multilabel import MultiLabel
@@ -65,4 +65,4 @@ def find_task(name: str) -> TaskRow:
     Raises ValueError for a name that is neither, naming the nearest, and for what cannot be
     imported.
     """
-    return find("task", name, TASKS, lambda task: TaskRow(name, task, "A task of your own."))
+    return find_row("task", name, TASKS, lambda task: TaskRow(name, task, "A task of your own."))

@@ -42,7 +42,7 @@ def over_pixels(each: Tensor, valid: Tensor | None) -> Tensor:
     return (each * valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp_min(1)
 
 
-def column(classes: Tensor, logits: Tensor) -> Tensor:
+def along_classes(classes: Tensor, logits: Tensor) -> Tensor:
     """Classes (C,) as (1, C, 1, ...), to compare with the pixels of an output."""
     return classes.reshape(1, -1, *[1] * (logits.ndim - 2))
 

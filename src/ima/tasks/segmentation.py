@@ -22,7 +22,7 @@ from ima.measures import DICE, Measure
 from ima.tasks.divergence import kl, log_probabilities
 from ima.tasks.masks import about_masks, check_masks
 from ima.tasks.pixels import (
-    column,
+    along_classes,
     count_pixels,
     dice_of,
     mean_dice,
@@ -311,7 +311,7 @@ class Segmentation(Task):
             found = logits > 0
         else:
             classes = torch.arange(1, logits.shape[1], device=logits.device)
-            found = logits.argmax(1)[:, None] == column(classes, logits)
+            found = logits.argmax(1)[:, None] == along_classes(classes, logits)
         return found if valid is None else found & valid
 
     def _truth(self, logits: Tensor, target: Tensor) -> Truth:
@@ -333,7 +333,7 @@ class Segmentation(Task):
             valid = (labels != self.ignore_label)[:, None]
             labels = torch.where(valid[:, 0], labels, 0)
         classes = torch.arange(1, logits.shape[1], device=logits.device)
-        return labels, labels[:, None] == column(classes, logits), valid
+        return labels, labels[:, None] == along_classes(classes, logits), valid
 
 
 def _labels(logits: Tensor, target: Tensor) -> Tensor:

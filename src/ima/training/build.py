@@ -21,7 +21,7 @@ from ima.networks.imported import ARGUMENTS
 from ima.tasks import Task, check_fit
 from ima.training.config import Config, Optimizer, build_task, make_method
 from ima.training.config_errors import check_options
-from ima.training.layouts import find, search, unfit
+from ima.training.layouts import find_fits, search_weights, unfit
 
 BOUNDS = (0.0, 1.0)
 """Of all data sets here: images in [0, 1]."""
@@ -153,8 +153,8 @@ def load_into(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> 
     try:
         model.load_state_dict(dict(weights))
     except (RuntimeError, TypeError, AttributeError) as error:
-        found, wanted = search(dict(weights)), model.state_dict()
-        told = error if find(found, wanted) else unfit(found, wanted)
+        found, wanted = search_weights(dict(weights)), model.state_dict()
+        told = error if find_fits(found, wanted) else unfit(found, wanted)
         raise ValueError(
             f"{source} does not fit this network: {told}. Put the run's own weights and config "
             "back, or train again"

@@ -13,7 +13,7 @@ from torch import Tensor
 from ima.training.tensor_file import (
     TREE_DIGEST,
     CheckpointError,
-    check,
+    check_digest,
     read_tensors,
     tensors_digest,
     tree_of,
@@ -28,7 +28,7 @@ __all__ = [
     "load_state",
     "load_weights",
     "note_of",
-    "peek",
+    "peek_state",
     "run_of",
     "save_state",
     "save_weights",
@@ -56,7 +56,7 @@ def load_state(path: Path) -> dict[str, Any]:
 _NEEDED: Any = object()
 
 
-def peek(path: Path, name: str, default: Any = _NEEDED) -> Any:
+def peek_state(path: Path, name: str, default: Any = _NEEDED) -> Any:
     """One value at the top of what `save_state` wrote, such as a number, all else unread.
 
     default: where there is none of this name; CheckpointError if not given.
@@ -64,7 +64,7 @@ def peek(path: Path, name: str, default: Any = _NEEDED) -> Any:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            check(path, metadata, TREE_DIGEST, tensors_digest({}, metadata["tree"]))
+            check_digest(path, metadata, TREE_DIGEST, tensors_digest({}, metadata["tree"]))
             top = dict(json.loads(metadata["tree"])["dict"])
             if name not in top and default is not _NEEDED:
                 return default

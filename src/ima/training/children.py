@@ -13,7 +13,7 @@ from ima.budget import OUT_OF_TIME, Budget, OutOfTime
 from ima.training.processes import PROGRAM, heeding, run
 from ima.training.run import JOBS
 
-Report = Callable[[str, int, int], None]
+ChildReport = Callable[[str, int, int], None]
 """Is told (name, done, total) as work is done."""
 
 _LEAST = 2.0
@@ -61,7 +61,7 @@ def work_off(
     jobs: int,
     environ: Mapping[str, str],
     budget: Budget | None,
-    report: Report,
+    report: ChildReport,
 ) -> None:
     """Do chains of work, `jobs` at a time, each up to the first piece that does not end well.
 

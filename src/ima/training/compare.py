@@ -22,9 +22,9 @@ from ima.evaluation.settings import VALIDATION
 from ima.evaluation.subject import record
 from ima.training.asked import answers_what_was_asked
 from ima.training.build import load_splits
-from ima.training.checkpoint import CheckpointError, peek
-from ima.training.children import Report, Work, work_off
-from ima.training.config import Config, ConfigError, Named, parse
+from ima.training.checkpoint import CheckpointError, peek_state
+from ima.training.children import ChildReport, Work, work_off
+from ima.training.config import Config, ConfigError, Named, parse_config
 from ima.training.picking import rule
 from ima.training.rows import Row, rows
 from ima.training.run import Run
@@ -59,7 +59,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """One row of the table: its candidates, of which validation picks one."""
 
     row: Row
@@ -141,7 +141,7 @@ def plan_runs(
     seeds: Sequence[int],
     folder: Path,
     before: Callable[[Config], None] | None = None,
-) -> list[Plan]:
+) -> list[RunPlan]:
     """The rows of the config's comparison with the folders of their runs; makes the folders.
 
     Raises ConfigError where the config compares nothing, and where a folder holds a run of other
@@ -162,7 +162,7 @@ def plan_runs(
     ]
     if before is not None and not all(place.exists() for place in places):
         before(config)
-    plans: list[Plan] = []
+    plans: list[RunPlan] = []
     for row in wanted:
         candidates = tuple(
             Candidate(
@@ -174,16 +174,16 @@ def plan_runs(
             )
             for candidate in row.candidates
         )
-        plans.append(Plan(row, candidates))
+        plans.append(RunPlan(row, candidates))
     return plans
 
 
-def make(
-    plans: Sequence[Plan],
+def make_runs(
+    plans: Sequence[RunPlan],
     *,
     jobs: int,
     device: str,
-    report: Report,
+    report: ChildReport,
     budget: Budget | None = None,
 ) -> None:
     """Train every planned run that is not finished, and test those that the table shows.
@@ -244,7 +244,7 @@ def finished(run: Run) -> bool:
     """Whether the run has trained to its last epoch."""
     # The state is what a training writes last.
     try:
-        done = peek(run.state, "epoch") + 1 if run.state.exists() else 0
+        done = peek_state(run.state, "epoch") + 1 if run.state.exists() else 0
     except CheckpointError:
         # The training says what is wrong with it, after the other runs are made.
         return False
@@ -294,7 +294,7 @@ def unique(runs: Iterable[Run]) -> list[Run]:
 def _run(candidate: Config, seed: int, folder: Path) -> Run:
     values: dict[str, Any] = candidate.model_dump(mode="json")
     values["train"] |= {"seed": seed}
-    wanted = parse(values)
+    wanted = parse_config(values)
     place = folder / f"seed{seed}"
     if not (place / "config.yaml").exists():
         return Run.create(place, wanted)

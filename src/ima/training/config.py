@@ -43,7 +43,7 @@ __all__ = [
     "make_method",
     "method_options",
     "packaged",
-    "parse",
+    "parse_config",
     "warnings",
 ]
 
@@ -95,7 +95,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = (), trust: bool =
     # What a file of the user's own says, and what the command line says itself.
     own = trust or not _of_a_run(path)
     try:
-        return parse(values, trust=own or {name for _, name, _ in import_paths(said)})
+        return parse_config(values, trust=own or {name for _, name, _ in import_paths(said)})
     except UntrustedError as error:
         raise UntrustedError(f"{path}: {error}") from error
 
@@ -106,7 +106,7 @@ def _of_a_run(path: Path) -> bool:
     return path.name == "config.yaml" and any((path.parent / name).exists() for name in left)
 
 
-def parse(values: Mapping[str, Any], *, trust: Trust = True) -> Config:
+def parse_config(values: Mapping[str, Any], *, trust: Trust = True) -> Config:
     """A config from nested values. Raises ConfigError, which names every key at fault.
 
     trust: which import paths may be followed.

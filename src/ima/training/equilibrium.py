@@ -62,7 +62,7 @@ def measure_run(run: Run, *, side: int = _SIDE) -> Path:
     run's first epoch is done.
     """
     config = run.config()
-    check(config)
+    check_plane(config)
     if not run.state.exists():
         raise FileNotFoundError(
             f"{run.folder} has no finished epoch; train it first: ima train --resume {run.folder}"
@@ -107,7 +107,7 @@ def measure_run(run: Run, *, side: int = _SIDE) -> Path:
     return path
 
 
-def check(config: Config) -> None:
+def check_plane(config: Config) -> None:
     """Raise ConfigError unless the config is about the data set `plane` and noise in L2."""
     for key, value, expected in (
         ("data.name", config.data.name, "plane"),
@@ -119,7 +119,7 @@ def check(config: Config) -> None:
             )
 
 
-def origin(runs: Sequence[Run], overrides: Sequence[str] = ()) -> str:
+def plane_origin(runs: Sequence[Run], overrides: Sequence[str] = ()) -> str:
     """Command, epochs, commit and versions of the runs behind a picture, in one paragraph.
 
     overrides: of the config, as they stand in the command.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ima.data import Part
 from ima.data.split import stratified
-from ima.evaluation.partial import mark
+from ima.evaluation.partial import batch_mark
 from ima.evaluation.settings import TEST, VALIDATION, Settings
 from ima.evaluation.subject import Subject
 from ima.files import file_digest
@@ -54,7 +54,7 @@ def run_subject(run: Run, which: str = "best", device: str = "auto") -> Subject:
         weights=weights.stem,
         file=file,
         total=len(whole),
-        data_digest=mark(part.images, part.targets),
+        data_digest=batch_mark(part.images, part.targets),
     )
     return Subject(
         fabric.to_device(model),

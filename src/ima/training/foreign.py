@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from ima.attacks.walk import eval_forward
 from ima.data import Part, Splits, load
 from ima.evaluation.attacks import default_attacks
-from ima.evaluation.batches import Batches, few, peek
+from ima.evaluation.batches import Batches, few, first_batch
 from ima.evaluation.naming import Names
-from ima.evaluation.partial import mark
+from ima.evaluation.partial import batch_mark
 from ima.evaluation.reading import Reader, sample_shapes
 from ima.evaluation.settings import Settings
 from ima.evaluation.subject import Subject
@@ -98,7 +98,7 @@ def foreign_subject(
     named = None if task is None else _named_task(task, ignore_label, regions)
     splits = None if ":" in data else load(data)
     samples = _imported(data) if splits is None else splits.test
-    x, y = peek(samples, KEYS)
+    x, y = first_batch(samples, KEYS)
     network, taken = _loaded(checkpoint, model, sample_shapes(x, y), splits, channels, num_classes)
     network = build_fabric(device).to_device(network).eval()
     place = next((p.device for p in network.parameters()), torch.device("cpu"))
@@ -154,10 +154,10 @@ def data_digest(data: Any) -> str:
     whole data set once more may take as long as to evaluate it.
     """
     if isinstance(data, Part):
-        return mark(data.images, data.targets)
+        return batch_mark(data.images, data.targets)
     if isinstance(data, TensorDataset) and len(data.tensors) > 1:
-        return mark(*data.tensors[:2])
-    return " ".join(mark(x, y) for x, y in few(data, KEYS, FEW))
+        return batch_mark(*data.tensors[:2])
+    return " ".join(batch_mark(x, y) for x, y in few(data, KEYS, FEW))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from ima.inert_pickle import Made, pickle_kind
+from ima.inert_pickle import MadeObject, pickle_kind
 from ima.training.stored import Stored, resolve
 
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -100,7 +100,7 @@ class Taken:
     told: str
 
 
-def search(content: Any) -> FoundLayout:
+def search_weights(content: Any) -> FoundLayout:
     """All tensors of what a file holds, and the networks in it that were pickled whole.
 
     Raises LayoutError for a file of too many values.
@@ -112,8 +112,12 @@ def search(content: Any) -> FoundLayout:
     seen = 0
     while waiting:
         within, value = waiting.pop()
-        inner = value.items if isinstance(value, Made) and value.items else value
-        if isinstance(value, Made) and isinstance(value.state, dict) and "_modules" in value.state:
+        inner = value.items if isinstance(value, MadeObject) and value.items else value
+        if (
+            isinstance(value, MadeObject)
+            and isinstance(value.state, dict)
+            and "_modules" in value.state
+        ):
             modules[pickle_kind(value)] = None
         elif isinstance(inner, Stored) and within:
             tensors[TensorName(within[:-1], within[-1])] = inner
@@ -161,13 +165,13 @@ class Fit:
     left: tuple[str, ...]
 
 
-def take(found: FoundLayout, wanted: Mapping[str, Any]) -> Taken:
+def take_weights(found: FoundLayout, wanted: Mapping[str, Any]) -> Taken:
     """The weights for a network whose state_dict is `wanted`.
 
     Raises LayoutError where none fit, where several that differ do, and where there is more of a
     network than that.
     """
-    fits = find(found, wanted)
+    fits = find_fits(found, wanted)
     if not fits:
         raise LayoutError(unfit(found, wanted))
     chosen = [one for one in fits if not one.averaged] or fits
@@ -189,7 +193,7 @@ def take(found: FoundLayout, wanted: Mapping[str, Any]) -> Taken:
     return Taken({**first.rest, **weights}, _told(found, first, fits, wanted))
 
 
-def find(found: FoundLayout, wanted: Mapping[str, Any]) -> list[Fit]:
+def find_fits(found: FoundLayout, wanted: Mapping[str, Any]) -> list[Fit]:
     """All sets of weights in a file that fit a network, the shortest way to them first.
 
     Where the whole of the network's names are in none, beginnings that all of them share, such as

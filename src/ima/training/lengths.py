@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from ima.training.build import learning_rate
-from ima.training.checkpoint import peek
+from ima.training.checkpoint import peek_state
 from ima.training.config import Config
 from ima.training.run import Run
 from ima.training.same import known_origin
@@ -28,7 +28,9 @@ def lengths(run: Run, config: Config, method: Any) -> list[list[int]]:
     epochs = config.train.epochs
     if not run.state.exists():
         return [[0, epochs]]
-    done = int(peek(run.state, "epoch")) + 1 + (peek(run.state, "amid", None) is not None)
+    done = (
+        int(peek_state(run.state, "epoch")) + 1 + (peek_state(run.state, "amid", None) is not None)
+    )
     known = (known_origin(run) or {}).get(LENGTHS)
     # Runs of earlier versions do not tell; and nothing was trained under what came after `done`.
     found = [pair for pair in known or [] if pair[0] < done] or [[0, epochs]]

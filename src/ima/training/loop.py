@@ -54,12 +54,12 @@ from ima.training.lock import Lock
 from ima.training.pace import Pace
 from ima.training.picking import RULES, rule_name
 from ima.training.run import Run
-from ima.training.same import mark, origin
+from ima.training.same import data_mark, run_origin
 from ima.training.samples import splits_of, trace
 from ima.training.signals import held_back
 from ima.training.state import Best, State
 from ima.training.stopping import stopping_together
-from ima.training.validating import validate
+from ima.training.validating import validate_epoch
 
 MARGIN_BINS = 60
 
@@ -159,10 +159,10 @@ def _prepared(
     timed = [row["val_seconds"] for row in run.epochs() if "val_seconds" in row]
     pace = Pace(budget, timed[-1] if timed else None)
     best = Best(picks=rule_name(config))
-    known = {**origin(config, splits), lengths.LENGTHS: spans}
+    known = {**run_origin(config, splits), lengths.LENGTHS: spans}
     state = State(model, wrapped, optimizer, average, method, best, origin=known)
     return _Trainer(
-        fabric, run, config, task, splits, train, state, watcher, pace, mark(config, splits)
+        fabric, run, config, task, splits, train, state, watcher, pace, data_mark(config, splits)
     )
 
 
@@ -299,7 +299,7 @@ class _Trainer:
         known = self.pace.validation is not None
         budget = None if known or self.pace.fresh else self.pace.budget
         try:
-            clean, noisy = validate(
+            clean, noisy = validate_epoch(
                 self.fabric, self.state.chosen, self.splits.val, self.config, budget
             )
         except OutOfTime as stop:

@@ -8,14 +8,14 @@ from pathlib import PurePath
 from typing import Any
 
 from ima.evaluation.results import Results
-from ima.training.compare import Candidate, Plan, unique
+from ima.training.compare import Candidate, RunPlan, unique
 from ima.training.config import Config
 from ima.training.picking import picked
 from ima.training.run import PLACE, Run, environment
 
 
-def provenance(
-    plans: Sequence[Plan],
+def made_by(
+    plans: Sequence[RunPlan],
     config: Config,
     seeds: Sequence[int],
     overrides: Sequence[str] = (),
@@ -42,14 +42,14 @@ def provenance(
     )
 
 
-def about_data(plans: Sequence[Plan]) -> list[str]:
+def about_data(plans: Sequence[RunPlan]) -> list[str]:
     """What the data sets of the runs say of themselves, a line each."""
     runs = unique(run for p in plans for run in p.chosen().runs)
     notes = [str(one.get("data", "")) for run in runs for one in _all(run.environment())]
     return [note for note in dict.fromkeys(notes) if note]
 
 
-def epochs_picked(plans: Sequence[Plan]) -> list[str]:
+def epochs_picked(plans: Sequence[RunPlan]) -> list[str]:
     """By what validation picked the rows' epochs, in one sentence; none where no run tells."""
     found: dict[str, list[str]] = {}
     for one in plans:
@@ -129,7 +129,7 @@ def _augmentation(config: Config) -> str:
     return f"random {' and '.join(changes)}" if changes else "no augmentation"
 
 
-def recipes(plans: Sequence[Plan]) -> list[str]:
+def recipes(plans: Sequence[RunPlan]) -> list[str]:
     """Where rows leave the shared recipe, a line each."""
     lines = [
         f"{p.row.label}: {', '.join(f'{key} {_plain(v)}' for key, v in p.row.differs.items())}"
@@ -139,7 +139,7 @@ def recipes(plans: Sequence[Plan]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def parts(results: Iterable[Results]) -> list[str]:
+def attack_lines(results: Iterable[Results]) -> list[str]:
     """What the attacks did, or the parts that ran, a line each."""
     told = [(a, r.settings.attacks.get(a)) for r in results for a in r.attacks]
     lines = [f"{attack}: {words}." for attack, words in told if words]
@@ -158,7 +158,7 @@ def seconds(candidate: Candidate) -> list[float]:
     return found
 
 
-def comparable(plans: Sequence[Plan]) -> str | None:
+def comparable(plans: Sequence[RunPlan]) -> str | None:
     """Where and how the shown runs were timed, in a sentence; None if not all in the same way."""
     runs = unique(run for p in plans for run in p.chosen().runs)
     found = [one for run in runs for one in _all(run.environment())]
@@ -174,7 +174,7 @@ def comparable(plans: Sequence[Plan]) -> str | None:
     return f"{one['device']}{processor}, {one['cores']} cores, {threads}, {together}."
 
 
-def untimed(plans: Sequence[Plan]) -> list[str]:
+def untimed(plans: Sequence[RunPlan]) -> list[str]:
     """A remark on why times are not shown, where they are known but cannot be compared."""
     if comparable(plans) is not None or not all(seconds(p.chosen()) for p in plans):
         return []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ima.methods import find_method
-from ima.training.checkpoint import CheckpointError, peek
+from ima.training.checkpoint import CheckpointError, peek_state
 from ima.training.run import Run
 from ima.training.settings import Config
 
@@ -17,7 +17,7 @@ ATTACK = "PGD-10"
 
 
 @dataclass(frozen=True)
-class Rule:
+class PickRule:
     """What validation picks by, of two accuracies in 0..1: the higher score wins.
 
     words: what it is called, with a place for the noise; score: of clean accuracy and accuracy
@@ -32,13 +32,13 @@ class Rule:
         return self.words.format(noise)
 
 
-RULES: Mapping[str, Rule] = {
-    "mean": Rule(
+RULES: Mapping[str, PickRule] = {
+    "mean": PickRule(
         "the geometric mean of clean accuracy and accuracy under {}",
         lambda clean, noisy: math.sqrt(clean * noisy),
     ),
     # Noise takes what it takes: with the mean, a network that is good at nothing yet would win.
-    "clean": Rule("clean accuracy", lambda clean, _: clean),
+    "clean": PickRule("clean accuracy", lambda clean, _: clean),
 }
 """The rules by their names in the table of methods."""
 
@@ -48,7 +48,7 @@ def rule_name(config: Config) -> str:
     return find_method(config.method.name).picks
 
 
-def rule(config: Config) -> Rule:
+def rule(config: Config) -> PickRule:
     """The rule by which validation compares runs of this config's method."""
     return RULES[rule_name(config)]
 
@@ -59,8 +59,8 @@ def picked(run: Run) -> dict[str, str]:
     A run that was begun under another rule keeps that.
     """
     try:
-        best: Mapping[str, Any] = peek(run.state, "best")
-        done = peek(run.state, "epoch") + 1
+        best: Mapping[str, Any] = peek_state(run.state, "best")
+        done = peek_state(run.state, "epoch") + 1
     except CheckpointError:
         return {}
     config = run.config()

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from ima.inert_pickle import Made, PickleError, Rule, read_pickle
+from ima.inert_pickle import MadeObject, PickleError, PickleRule, read_pickle
 from ima.training.stored import Storage, rules, storage_type
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -83,7 +83,7 @@ def _archive(archive: zipfile.ZipFile, size: int) -> Any:
     def persistent(told: Any) -> Any:
         kind, dtype, key, _, numel = told if isinstance(told, tuple) else (None,) * 5
         if kind != "storage" or not isinstance(key, str) or type(numel) is not int:
-            return Made("persistent", told)
+            return MadeObject("persistent", told)
         name = f"{folder}data/{key}"
         return _storage(dtype, numel, archive.getinfo(name).file_size, lambda: read(name))
 
@@ -104,7 +104,7 @@ def _stream(file: IO[bytes], *, nested: bool) -> Any:
 
     def persistent(told: Any) -> Any:
         if not isinstance(told, tuple) or len(told) < 5 or told[0] != "storage":
-            return Made("persistent", told)
+            return MadeObject("persistent", told)
         _, dtype, key, _, numel, *view = told
         types[key] = storage_type(dtype)
         storage = _storage(dtype, numel, None, lambda: numbers(key))
@@ -134,10 +134,10 @@ def _stream(file: IO[bytes], *, nested: bool) -> Any:
     return content
 
 
-def _rules(*, nested: bool) -> dict[str, Rule]:
+def _rules(*, nested: bool) -> dict[str, PickleRule]:
     def inner(raw: Any) -> Any:
         if not nested or not isinstance(raw, bytes | bytearray):
-            return Made("torch.Storage", raw)
+            return MadeObject("torch.Storage", raw)
         return _stream(io.BytesIO(raw), nested=False)
 
     return rules(inner)

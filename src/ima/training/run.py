@@ -32,8 +32,8 @@ from typing import Any
 from ima.environments import read_environment
 from ima.epochs import read_epochs
 from ima.files import whole, write_text
-from ima.training.checkpoint import peek
-from ima.training.config import Config, ConfigError, parse
+from ima.training.checkpoint import peek_state
+from ima.training.config import Config, ConfigError, parse_config
 from ima.training.config_errors import read_yaml
 from ima.training.trust import Trust, UntrustedError
 
@@ -169,7 +169,7 @@ class Run:
             return self._config
         path = self.folder / "config.yaml"
         try:
-            return parse(read_yaml(path), trust=self.trust)
+            return parse_config(read_yaml(path), trust=self.trust)
         except UntrustedError as error:
             raise UntrustedError(f"{path}: {error}") from error
         except ConfigError as error:
@@ -213,7 +213,7 @@ class Run:
             raise FileNotFoundError(
                 f"{self.metrics} is gone, which tells of the epochs; the weights are kept"
             )
-        best = peek(self.state, "best")["epoch"]
+        best = peek_state(self.state, "best")["epoch"]
         found = [row for row in rows if row["epoch"] == best]
         if not found:
             raise ValueError(

@@ -21,7 +21,7 @@ from ima.data import Part, Splits
 from ima.methods import find_method
 from ima.networks import find_builder
 from ima.tasks import Classification, find_task
-from ima.training.checkpoint import CheckpointError, peek, run_of
+from ima.training.checkpoint import CheckpointError, peek_state, run_of
 from ima.training.config_errors import ConfigError, parameters
 from ima.training.run import Run
 from ima.training.settings import Config, Named
@@ -42,7 +42,7 @@ _SIDE = 4
 """An image from afar: so many cells along each side, each with its mean over all channels."""
 
 
-def origin(config: Config, splits: Splits) -> dict[str, Any]:
+def run_origin(config: Config, splits: Splits) -> dict[str, Any]:
     """What a state tells of the run's config and samples."""
     return {"config": settings(config), "samples": samples(splits)}
 
@@ -59,7 +59,7 @@ def samples(splits: Splits) -> dict[str, dict[str, Tensor]]:
 
 def known_origin(run: Run) -> Mapping[str, Any] | None:
     """What the run's state tells; None without a state, and in states of earlier versions."""
-    return peek(run.state, ORIGIN, None) if run.state.exists() else None
+    return peek_state(run.state, ORIGIN, None) if run.state.exists() else None
 
 
 def unknown_origin(run: Run) -> list[str]:
@@ -84,7 +84,7 @@ def check_config(run: Run, known: Mapping[str, Any], config: Config) -> None:
         )
 
 
-def check_samples(run: Run, known: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_same_samples(run: Run, known: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise ValueError where a sample is not the one that the run was begun with.
 
     now: as `origin` tells the samples. Images that are all stored otherwise, as JPEG or resized,
@@ -111,7 +111,7 @@ def check_samples(run: Run, known: Mapping[str, Any], now: Mapping[str, Any]) ->
         )
 
 
-def mark(config: Config, splits: Splits) -> str:
+def data_mark(config: Config, splits: Splits) -> str:
     """What a file of weights tells of the run that wrote it: its settings and training labels."""
     # Not of the images, which may be stored otherwise elsewhere.
     labels = _bytes(splits.train.targets.detach().cpu().contiguous())
@@ -128,7 +128,7 @@ def check_weights(path: Path, config: Config, splits: Splits) -> None:
     if not told:
         return
     try:
-        then, now = json.loads(told), json.loads(mark(config, splits))
+        then, now = json.loads(told), json.loads(data_mark(config, splits))
         one, other = dict(then["config"]), dict(now["config"])
         keys = [key for key in {**one, **other} if _differs(key, one, other)]
         labels = then["labels"] != now["labels"]

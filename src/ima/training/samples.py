@@ -9,7 +9,7 @@ import torch
 from ima.data import Splits
 from ima.training.build import load_splits
 from ima.training.run import Run
-from ima.training.same import check_config, check_samples, known_origin, samples
+from ima.training.same import check_config, check_same_samples, known_origin, samples
 
 TRACED = 64
 """So many samples of a part tell whether it is the same."""
@@ -38,7 +38,7 @@ def splits_of(run: Run) -> Splits:
             "back, or begin a new run with --out"
         )
     if told is not None:
-        check_samples(run, told, samples(splits))
+        check_same_samples(run, told, samples(splits))
     return splits
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ima.inert_array import ARRAY_RULES, array_of
-from ima.inert_pickle import Made, Named, PickleError, Rule
+from ima.inert_pickle import MadeObject, NamedGlobal, PickleError, PickleRule
 
 STORAGES: dict[str, torch.dtype] = {
     **{name: getattr(torch, name.lower()) for name in ("Double", "Float", "Half", "BFloat16")},
@@ -54,7 +54,7 @@ class Stored:
     load: Callable[[], Tensor]
 
 
-def rules(nested: Callable[[bytes], Any]) -> dict[str, Rule]:
+def rules(nested: Callable[[bytes], Any]) -> dict[str, PickleRule]:
     """What stands for the calls that tensors, arrays and dicts need, by the names called.
 
     nested: reads a storage that is itself a file in bytes, as plain pickles have them.
@@ -79,7 +79,7 @@ def rules(nested: Callable[[bytes], Any]) -> dict[str, Rule]:
 
 def storage_type(named: Any) -> torch.dtype:
     """The type of a storage's numbers, by the name of its class."""
-    name = named.name if isinstance(named, Named) else str(named)
+    name = named.name if isinstance(named, NamedGlobal) else str(named)
     if not name.endswith("Storage") or name.removesuffix("Storage") not in STORAGES:
         raise PickleError(f"it holds numbers of the type {name}, which is not read here")
     return STORAGES[name.removesuffix("Storage")]
@@ -89,7 +89,7 @@ def resolve(value: Any) -> Any:
     """The value; a tensor, or an array of numpy's, as what is `Stored`."""
     if isinstance(value, Tensor):
         return Stored(tuple(value.shape), value.dtype, lambda: value)
-    if isinstance(value, Made) and value.by == "array":
+    if isinstance(value, MadeObject) and value.by == "array":
         return _array(value)
     return value
 
@@ -103,30 +103,30 @@ def _dict(arguments: Any) -> dict[Any, Any]:
 def _encode(arguments: Any) -> Any:
     if len(arguments) == 2 and isinstance(arguments[0], str) and arguments[1] == "latin1":
         return arguments[0].encode("latin1")
-    return Made("encode", arguments)
+    return MadeObject("encode", arguments)
 
 
 def _from_buffer(arguments: Any) -> Any:
     raw, dtype, shape, order = arguments
-    return Made("array", state=(1, shape, dtype, order == "F", raw))
+    return MadeObject("array", state=(1, shape, dtype, order == "F", raw))
 
 
 def _of_type(arguments: Any) -> Any:
     function, _, inner, _ = arguments
     known = rules(lambda _: None)
-    rule = known.get(str(function)) if isinstance(function, Named) else None
-    return Made(function, inner) if rule is None else rule(inner)
+    rule = known.get(str(function)) if isinstance(function, NamedGlobal) else None
+    return MadeObject(function, inner) if rule is None else rule(inner)
 
 
 def _tensor_v2(arguments: Any) -> Any:
     metadata = arguments[6] if len(arguments) > 6 else None
     if metadata:  # conjugate or negative: bits that numbers alone do not tell
-        return Made("torch.Tensor", arguments)
+        return MadeObject("torch.Tensor", arguments)
     return _tensor(*arguments[:4])
 
 
 def _typed(storage: Any, dtype: Any) -> Any:
-    kind = DTYPES.get(dtype.name) if isinstance(dtype, Named) else None
+    kind = DTYPES.get(dtype.name) if isinstance(dtype, NamedGlobal) else None
     if not isinstance(storage, Storage) or kind is None:
         raise PickleError("it is damaged: a tensor has no type")
     return replace(storage, dtype=kind, numel=storage.numel // kind.itemsize)
@@ -134,7 +134,7 @@ def _typed(storage: Any, dtype: Any) -> Any:
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any) -> Any:
     if not isinstance(storage, Storage):
-        return Made("torch.Tensor", (storage, offset, shape, stride))
+        return MadeObject("torch.Tensor", (storage, offset, shape, stride))
     numbers = (offset, *shape, *stride)
     if len(shape) != len(stride) or not all(type(n) is int and n >= 0 for n in numbers):
         raise PickleError(f"it is damaged: a tensor has shape {shape!r} and strides {stride!r}")
@@ -153,7 +153,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any) -> Any:
     return Stored(tuple(shape), storage.dtype, load)
 
 
-def _array(made: Made) -> Any:
+def _array(made: MadeObject) -> Any:
     """An array of numpy's; what is none, or of another kind, as it is."""
     told = array_of(made)
     if told is None or told.code not in NUMPY or told.order not in ("<", "|", "="):

@@ -63,12 +63,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             "checkpoint with weights"
         ) from error
     if DIGEST in metadata or TREE_DIGEST in metadata:
-        check(path, {DIGEST: "", **metadata}, DIGEST, tensors_digest(tensors, _notes(metadata)))
-        check(path, metadata, TREE_DIGEST, tensors_digest({}, metadata.get("tree", "")))
+        check_digest(
+            path, {DIGEST: "", **metadata}, DIGEST, tensors_digest(tensors, _notes(metadata))
+        )
+        check_digest(path, metadata, TREE_DIGEST, tensors_digest({}, metadata.get("tree", "")))
     return tensors, metadata
 
 
-def check(path: Path, metadata: Mapping[str, str], key: str, now: str) -> None:
+def check_digest(path: Path, metadata: Mapping[str, str], key: str, now: str) -> None:
     """Raise CheckpointError where a file is not as it was written; old ones do not say."""
     if metadata.get(key, now) != now:
         raise CheckpointError(

@@ -19,7 +19,7 @@ from ima.training.config import Config, build_task
 
 
 @torch.no_grad()
-def validate(
+def validate_epoch(
     fabric: Fabric, model: nn.Module, part: Part, config: Config, budget: Budget | None = None
 ) -> tuple[float, float]:
     """Which share is correct, and correct under PGD-10 at the middle noise radius.

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from ima.inert_pickle import PickleError
 from ima.training import pt_file
-from ima.training.layouts import TRAINING, FoundLayout, LayoutError, differs, search, some, take
+from ima.training.layouts import (
+    TRAINING,
+    FoundLayout,
+    LayoutError,
+    differs,
+    search_weights,
+    some,
+    take_weights,
+)
 from ima.training.tensor_file import CheckpointError, check_header, read_tensors, tree_of
 
 _USUAL = ("model", "state_dict", "model_state_dict", "net", "network", "network_weights", "weights")
@@ -73,7 +81,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     Raises CheckpointError for a damaged file, and for one without a state_dict.
     """
     with opened_weights(path) as content:
-        found = search(content)
+        found = search_weights(content)
         dicts = dict.fromkeys(name.within for name in found.tensors)
         named = [(key,) for key in _USUAL if (key,) in dicts]
         usual = named or [within for within in dicts if not within] or list(dicts)
@@ -121,11 +129,11 @@ def load_file(model: nn.Module, path: Path) -> str:
     CheckpointError for a file that cannot be read, that does not fit, or fits in several ways.
     """
     with opened_weights(path) as content:
-        found = search(content)
+        found = search_weights(content)
         if _whole(found) and not found.tensors:
             raise CheckpointError(f"{path} holds no state_dict{_whole(found)}")
         try:
-            taken = take(found, model.state_dict())
+            taken = take_weights(found, model.state_dict())
             model.load_state_dict(taken.weights)
             return taken.told
         except (LayoutError, RuntimeError) as error:

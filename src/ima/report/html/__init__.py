@@ -16,7 +16,7 @@ from ima.files import write_text
 
 if TYPE_CHECKING:
     from ima.evaluation.results import Results
-    from ima.report.entries import Entry
+    from ima.report.entries import PageEntry
     from ima.report.sources import Source
 
 FORMS = (".html", ".md", ".json")
@@ -74,7 +74,7 @@ def _check(out: Path) -> None:
         raise ValueError(f"cannot write {out}: it is a folder; name a file in it")
 
 
-def _save(entries: Sequence[Entry], out: Path) -> None:
+def _save(entries: Sequence[PageEntry], out: Path) -> None:
     from ima.report.html.content import build_page
     from ima.report.html.jsonform import page_json
     from ima.report.html.render import page_html, page_markdown

@@ -78,7 +78,7 @@ def margins_svg(history: MarginHistory, norm: str) -> str:
         draw_margins(heat, bars, key, history, cap)
         heat.set_ylabel(f"Margin ({style.norm_name(norm)})")
         beside: dict[str, Any] = {"ha": "right", "va": "center", "size": style.SMALL}
-        style.write_text(
+        style.draw_text(
             figure, LEFT + heat_wide - 1.2, BOTTOM + high + 0.47, "Samples in a bin", **beside
         )
         return _svg(figure)

@@ -11,7 +11,7 @@ from ima.evaluation.distances import NONE
 from ima.evaluation.remarks import capital, united
 from ima.evaluation.results import CLEAN
 from ima.measures import ABSENT, ACCURACY
-from ima.report.entries import Entry, data_name
+from ima.report.entries import PageEntry, data_name
 from ima.report.html import charts
 from ima.report.html.blocks import Chart, Grid, Page, PageBlock, Prose, Section
 from ima.report.html.checks import checks_of, left_out
@@ -30,7 +30,7 @@ ROWS = 12
 """So many epochs stand in the table under a picture of margins."""
 
 
-def build_page(entries: Sequence[Entry]) -> Page:
+def build_page(entries: Sequence[PageEntry]) -> Page:
     """The page of some networks, the same on every call."""
     name = capital(measure_of(entries).name)
     sections = [
@@ -50,7 +50,7 @@ def build_page(entries: Sequence[Entry]) -> Page:
     )
 
 
-def _checks(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
+def _checks(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
     found = [(entry.named(s), s, entry.which) for entry in entries for s in entry.sources]
     others = tuple(
         left_out(label, s.checks, which)
@@ -63,7 +63,7 @@ def _checks(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
     return (*checks_of(own, measure_of(entries)), *others)
 
 
-def _title(entries: Sequence[Entry]) -> str:
+def _title(entries: Sequence[PageEntry]) -> str:
     told = {
         re.sub(r"^Dataset\d+_", "", scrub(r.settings.data)) for one in entries for r in one.main
     }
@@ -75,7 +75,7 @@ def _title(entries: Sequence[Entry]) -> str:
     return f"What noise breaks {who}{on}"
 
 
-def _accuracy(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
+def _accuracy(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
     curves = (_curves(entries),) if radii_of([one.scores for one in entries]) else ()
     return (
         *map(Prose, remarks_on(entries)),
@@ -85,7 +85,7 @@ def _accuracy(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
     )
 
 
-def _curves(entries: Sequence[Entry]) -> Chart:
+def _curves(entries: Sequence[PageEntry]) -> Chart:
     all_scores, measure = [one.scores for one in entries], measure_of(entries)
     norm = entries[0].main[0].norm
     if len(entries) == 1:
@@ -114,7 +114,7 @@ def _curves(entries: Sequence[Entry]) -> Chart:
     return Chart(title, about, svg, Grid(title, columns, tuple(rows)))
 
 
-def _distances(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
+def _distances(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
     known = [(i, e.label, e.sources[0].distances) for i, e in enumerate(entries)]
     found = [(label, distances) for _, label, distances in known if distances is not None]
     if not found:
@@ -177,7 +177,7 @@ def _size(value: float) -> str:
     return f"{value:.3g}" if np.isfinite(value) else "not found"
 
 
-def _margins(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
+def _margins(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
     blocks: list[PageBlock] = []
     for entry in entries:
         source = next((s for s in entry.sources if s.margins), None)

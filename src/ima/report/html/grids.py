@@ -9,7 +9,7 @@ from ima.evaluation.remarks import capital
 from ima.evaluation.results import CLEAN
 from ima.measures import ABSENT, Measure
 from ima.report.cells import Average, Cell, best_of
-from ima.report.entries import Entry
+from ima.report.entries import PageEntry
 from ima.report.html.blocks import Grid, PageBlock, Prose, Two
 from ima.report.scores import (
     WITHOUT,
@@ -46,7 +46,7 @@ TITLES = {
 }
 
 
-def score_tables(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
+def score_tables(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
     """A table for each set of weights, the main one first, then what they mean."""
     # Networks are compared by their main weights, whichever these are.
     made = _table(entries, entry_rows(entries), {one.which for one in entries})
@@ -58,7 +58,7 @@ def score_tables(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
     return (*made, Prose(_note(entries)), *_white(entries))
 
 
-def class_tables(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
+def class_tables(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
     """A table with a line for each class of each network; nothing for data of one class.
 
     A sentence where labels are no classes, as with a task of a user's own they can be.
@@ -88,17 +88,17 @@ def _two(cell: Cell, best: bool = False) -> str | Two:
     return cell if isinstance(cell, str) else Two(str(cell), cell.small, best)
 
 
-def entry_rows(entries: Sequence[Entry]) -> Rows:
+def entry_rows(entries: Sequence[PageEntry]) -> Rows:
     """The networks as tables take them."""
     return [(one.label, one.main) for one in entries]
 
 
-def measure_of(entries: Sequence[Entry]) -> Measure:
+def measure_of(entries: Sequence[PageEntry]) -> Measure:
     """What the networks of a page were measured by."""
     return entries[0].main[0].settings.measure
 
 
-def _table(entries: Sequence[Entry], rows: Rows, weights: Collection[str]) -> list[Grid]:
+def _table(entries: Sequence[PageEntry], rows: Rows, weights: Collection[str]) -> list[Grid]:
     which = next(iter(weights)) if len(weights) == 1 else ""
     # Only a run tells that these are all results of it.
     known = which in WEIGHTS or (which and any(one.config for one in entries))
@@ -156,7 +156,7 @@ def _column(cells: Sequence[Average]) -> list[str | Two]:
     return [ABSENT if c.absent else _two(c, number in best) for number, c in enumerate(cells)]
 
 
-def _note(entries: Sequence[Entry]) -> str:
+def _note(entries: Sequence[PageEntry]) -> str:
     measure, results = measure_of(entries), [r for one in entries for r in one.main]
     several = max(one.seeds for entry in entries for one in entry.scores.values()) > 1
     alike = all(one.count.isdigit() for one in entries)
@@ -177,7 +177,7 @@ def _note(entries: Sequence[Entry]) -> str:
     return " ".join([*notes(entry_rows(entries)), *said]) + spread + " " + told_cases(results)
 
 
-def _white(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
+def _white(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
     """What white noise flips, a row a network; nothing where none was tried, or nothing flips."""
     every = [results for one in entries for results in one.main]
     names = dict.fromkeys(name for results in every for name in results.white)

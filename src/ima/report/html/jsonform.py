@@ -13,7 +13,7 @@ import numpy as np
 from ima import __version__
 from ima.evaluation.results import CLEAN
 from ima.evaluation.settings import Settings
-from ima.report.entries import Entry, data_name
+from ima.report.entries import PageEntry, data_name
 from ima.report.html.verdict import remarks_on, verdict_of
 from ima.report.scores import (
     SHARES,
@@ -32,7 +32,7 @@ STANDARD = "apgd-ce, apgd-t, fab-t, square"
 """The parts of AutoAttack that RobustBench means."""
 
 
-def page_json(entries: Sequence[Entry]) -> str:
+def page_json(entries: Sequence[PageEntry]) -> str:
     """The verdict, and for each network what noise leaves and how that came about.
 
     `robustbench`, where samples are right or wrong, holds one record a noise radius, as in
@@ -58,7 +58,7 @@ def page_json(entries: Sequence[Entry]) -> str:
     return json.dumps(_plain(kept), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _network(entry: Entry) -> dict[str, Any]:
+def _network(entry: PageEntry) -> dict[str, Any]:
     first = entry.main[0]
     measure, clean = first.settings.measure, first.of_attack()
     weights = dict.fromkeys(which for s in entry.sources for which in s.results)
@@ -87,7 +87,7 @@ def _network(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _robustbench(entry: Entry) -> list[dict[str, Any]]:
+def _robustbench(entry: PageEntry) -> list[dict[str, Any]]:
     config, of_one = entry.config, entry.scores
     known = {
         "name": entry.label,

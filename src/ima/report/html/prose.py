@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from ima.evaluation.remarks import capital
 from ima.measures import Measure
-from ima.report.entries import Entry
+from ima.report.entries import PageEntry
 from ima.report.scores import WITHOUT, Score, radii_told
 from ima.report.words import called, counted, listed
 
@@ -55,11 +55,11 @@ class Right:
         """The quality as the subject of a sentence."""
         return self.measure.name
 
-    def tested(self, one: Entry) -> str:
+    def tested(self, one: PageEntry) -> str:
         """On how many samples."""
         return f"{one.count} {one.part} samples"
 
-    def clean(self, one: Entry) -> str:
+    def clean(self, one: PageEntry) -> str:
         """What is right without noise."""
         score = one.scores[WITHOUT]
         unit = "\u00a0%" if self.measure.percent else ""
@@ -77,7 +77,7 @@ class Right:
             f"; noise of size {eps:g} breaks {share}{note}" for eps, share, note in more
         )
 
-    def smallest(self, one: Entry, attack: str) -> list[str]:
+    def smallest(self, one: PageEntry, attack: str) -> list[str]:
         """How small the noise is that suffices, and where this breaks more than the attacks did."""
         distances = next((s.distances for s in one.sources if s.distances), None)
         if distances is None:
@@ -136,11 +136,11 @@ class Graded(Right):
         """The quality as the subject of a sentence."""
         return f"the {called(self.measure)}"
 
-    def tested(self, one: Entry) -> str:
+    def tested(self, one: PageEntry) -> str:
         """On how many samples."""
         return counted(one.main[0])
 
-    def clean(self, one: Entry) -> str:
+    def clean(self, one: PageEntry) -> str:
         """What there is without noise."""
         score, tested = one.scores[WITHOUT], f"{capital(one.label)} was tested on"
         tested = f"{tested} {self.tested(one)}"

@@ -10,7 +10,7 @@ import yaml
 from ima.environments import data_told
 from ima.evaluation.results import WORST
 from ima.measures import ABSENT
-from ima.report.entries import Entry
+from ima.report.entries import PageEntry
 from ima.report.html.blocks import Code, Grid, PageBlock, Prose
 from ima.report.scores import attacks_of
 from ima.report.words import about, attack_name, counted, norm_told
@@ -24,7 +24,7 @@ Told: TypeAlias = tuple[str, Sequence[Mapping[str, Any]]]
 """A network's label, and what each of its seeds says of itself."""
 
 
-def how_measured(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
+def how_measured(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
     """Sentences, what the attacks did, where networks come from, and configs folded away."""
     first = entries[0].main[0]
     attacks = attacks_of([one.scores for one in entries])
@@ -63,7 +63,7 @@ def how_measured(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
     return tuple(blocks)
 
 
-def _evaluations(entries: Sequence[Entry]) -> Grid:
+def _evaluations(entries: Sequence[PageEntry]) -> Grid:
     rows = tuple(
         (
             one.label,
@@ -78,7 +78,7 @@ def _evaluations(entries: Sequence[Entry]) -> Grid:
     return Grid("How it was evaluated", columns, rows, False)
 
 
-def _epochs(entries: Sequence[Entry]) -> tuple[Grid, ...]:
+def _epochs(entries: Sequence[PageEntry]) -> tuple[Grid, ...]:
     """Which rule picked which epoch, a row a network; nothing where none is of picked weights."""
     rows = tuple(
         (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ima.report.entries import Entry
+from ima.report.entries import PageEntry
 from ima.report.html.blocks import Grid, Overlay, OverlayPart, PageBlock, PageImage, Prose
 from ima.report.html.png import png
 from ima.report.overlays import (
@@ -26,7 +26,7 @@ from ima.report.style import norm_name
 from ima.report.words import of_whole, under, within_told
 
 
-def slices_of(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
+def slices_of(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
     """A slice a noise radius, under the first network and the last; nothing where none was kept."""
     chosen = list(entries) if len(entries) < 3 else [entries[0], entries[-1]]
     networks = [(e.label, next((s.overlays for s in e.sources if s.overlays), {})) for e in chosen]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ima.norm_names import known_norm
-from ima.report.entries import Entry
+from ima.report.entries import PageEntry
 from ima.report.examples import ExampleView, drawable, example_radii, pick_example
 from ima.report.html.blocks import Grid, PageBlock, PageImage, Prose, Strip
 from ima.report.html.png import png
@@ -26,7 +26,7 @@ NO_PICTURES = (
 )
 
 
-def strips_of(entries: Sequence[Entry]) -> tuple[PageBlock, ...]:
+def strips_of(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
     """A sample a noise radius, each under all networks; nothing where no samples were kept.
 
     The sample is right without noise everywhere, and noise breaks some network on it; where there

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ima.evaluation.remarks import united
 from ima.evaluation.results import CLEAN, WORST
-from ima.report.entries import Entry
+from ima.report.entries import PageEntry
 from ima.report.html.blocks import Tile
 from ima.report.html.prose import words_of
 from ima.report.scores import (
@@ -27,7 +27,7 @@ from ima.report.style import norm_name
 from ima.report.words import attack_name, listed, unit_of
 
 
-def verdict_of(entries: Sequence[Entry]) -> str:
+def verdict_of(entries: Sequence[PageEntry]) -> str:
     """The paragraph."""
     all_scores = [one.scores for one in entries]
     attack = headline(all_scores)
@@ -38,7 +38,7 @@ def verdict_of(entries: Sequence[Entry]) -> str:
     return " ".join(part for part in parts if part)
 
 
-def tiles(entries: Sequence[Entry]) -> tuple[Tile, ...]:
+def tiles(entries: Sequence[PageEntry]) -> tuple[Tile, ...]:
     """The most important numbers of one network."""
     if len(entries) > 1:
         return ()
@@ -57,7 +57,7 @@ def tiles(entries: Sequence[Entry]) -> tuple[Tile, ...]:
     return tuple(found)
 
 
-def remarks_on(entries: Sequence[Entry]) -> list[str]:
+def remarks_on(entries: Sequence[PageEntry]) -> list[str]:
     """The remarks on all files of the entries, as sentences, each once."""
     return united(
         (entry.label if len(entries) > 1 else "", file.remarks)
@@ -68,7 +68,7 @@ def remarks_on(entries: Sequence[Entry]) -> list[str]:
     )
 
 
-def _lacking(score: Score, one: Entry) -> str:
+def _lacking(score: Score, one: PageEntry) -> str:
     """In brackets of how many seeds a score is, where it is not of all."""
     told = lacking(score, one.scores)
     return f" ({told})" if told else ""
@@ -81,7 +81,7 @@ def _noise(eps: float, unit: str, all_scores: Sequence[Scores], attack: str, who
     return f"Noise of size {eps:g} ({unit}), chosen against {whom},"
 
 
-def _of_one(one: Entry, attack: str) -> str:
+def _of_one(one: PageEntry, attack: str) -> str:
     words = words_of(one.main[0].settings.measure)
     parts = [words.clean(one)]
     found = [
@@ -98,7 +98,7 @@ def _of_one(one: Entry, attack: str) -> str:
     return " ".join(parts)
 
 
-def _of_many(entries: Sequence[Entry], attack: str) -> str:
+def _of_many(entries: Sequence[PageEntry], attack: str) -> str:
     measure = entries[0].main[0].settings.measure
     words = words_of(measure)
     known = [(e.label, e.scores[WITHOUT]) for e in entries if e.scores[WITHOUT].mean >= 0]
@@ -123,7 +123,7 @@ def _of_many(entries: Sequence[Entry], attack: str) -> str:
     return " ".join(parts)
 
 
-def _compared(entries: Sequence[Entry]) -> str:
+def _compared(entries: Sequence[PageEntry]) -> str:
     """On how many samples, and with how many seeds."""
     unit, counts = unit_of(entries[0].main[0]), [one.count for one in entries]
     seeds = sorted({seeds_of(one.scores) for one in entries})
@@ -137,7 +137,7 @@ def _compared(entries: Sequence[Entry]) -> str:
     return on + (each if seeds[-1] > 1 else "")
 
 
-def _caution(entries: Sequence[Entry], attack: str) -> str:
+def _caution(entries: Sequence[PageEntry], attack: str) -> str:
     all_scores = [one.scores for one in entries]
     name = entries[0].main[0].settings.measure.name
     if not attack:
@@ -156,7 +156,7 @@ def _caution(entries: Sequence[Entry], attack: str) -> str:
     )
 
 
-def _checked(entries: Sequence[Entry]) -> str:
+def _checked(entries: Sequence[PageEntry]) -> str:
     sources = [s for entry in entries for s in entry.sources]
     checked = [s.own_checks for s in sources if s.own_checks is not None]
     found = [check for checks in checked for check in checks.checks]
