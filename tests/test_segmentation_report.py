@@ -141,6 +141,7 @@ def test_every_class_has_a_line_and_a_single_one_has_none() -> None:
     # The first class counts in three samples, the second in two.
     assert lines["IMA: head"][:4] == ["3", "0.800", "0.400", "0.160"]
     assert lines["IMA: <b>tail</b>"][:4] == ["2", "0.600", "0.300", "0.120"]
+    assert "**" not in to_markdown(table), "classes are not rivals"
     one = rows_of(("IMA", results(classes=("head",))))
     assert class_table(one) is None and len(tables_of(one)) == 1
 

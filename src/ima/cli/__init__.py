@@ -51,7 +51,7 @@ app.command(
     "It has accuracies, curves, samples with noise, margins and checks; for segmentation Dice, "
     "curves and slices with the predictions on them.",
 )
-app.command("ima.cli.tables:show", name="list", help="List methods, attacks, data, ...")
+app.command("ima.cli.tables:show_table", name="list", help="List methods, attacks, data, ...")
 data = App(name="data", help="Fetch, cut and pack public data sets.")
 data.command("ima.cli.data:get", name="get", help="Fetch a public data set and check it.")
 data.command(

@@ -75,12 +75,14 @@ class Table:
     caption: one or two sentences, without markup.
     blocks: where a wide table may be folded: for each column but the first the name of its block;
         columns of one block stand together. Empty: one block.
+    ranked: whether rows are alike, so that the best value of a column may be set apart.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     caption: str
     blocks: tuple[str, ...] = ()
+    ranked: bool = True
 
     def __post_init__(self) -> None:
         if not self.columns:
@@ -119,13 +121,16 @@ class Table:
             tuple(tuple(row[column] for column in columns) for row in self.rows),
             self.caption,
             tuple(self.blocks[column - 1] for column in columns[1:]) if self.blocks else (),
+            self.ranked,
         )
 
     def best(self) -> frozenset[tuple[int, int]]:
         """The (row, column) of each column's highest value as shown, ties included.
 
-        A column whose shown values are all equal has no best one.
+        A column whose shown values are all equal has no best one, nor has one of unlike rows.
         """
+        if not self.ranked:
+            return frozenset()
         found: set[tuple[int, int]] = set()
         for column in range(1, len(self.columns)):
             found |= {(number, column) for number in best_of([row[column] for row in self.rows])}

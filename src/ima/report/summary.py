@@ -141,7 +141,8 @@ def class_table(
     heads = (measure.part, "n", *(column_of(key, rows, page=page) for key in keys))
     blocks = ("", "", *(attack for attack, _ in keys[1:]))
     said = caption if page else " ".join([f"{caption}.", *row_remarks(rows)])
-    return Table(heads, tuple(lines), said, blocks)
+    # Classes are not rivals.
+    return Table(heads, tuple(lines), said, blocks, ranked=False)
 
 
 def _known(line: Sequence[Cell]) -> list[Average]:
