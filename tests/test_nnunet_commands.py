@@ -601,7 +601,7 @@ elif words[:2] == ["nnunet", "train"]:
 else:
     from ima.evaluation.results import Results, Row
     from ima.evaluation.settings import Settings
-    from ima.files import digest
+    from ima.files import file_digest
     from ima.measures import DICE
 
     if (home / "late").exists():
@@ -618,7 +618,7 @@ else:
     settings = Settings(
         norm="L2", measure=DICE, classes=("front", "back"), samples=4, total=99, data=name,
         label=folder.name.split("__")[0], eps=(2.0, 6.0), attacks={"pgd-3": "three steps"},
-        file=digest(folder / "fold_0" / "checkpoint_final.pth"), dimensions=2,
+        file=file_digest(folder / "fold_0" / "checkpoint_final.pth"), dimensions=2,
     )
     out = folder / "fold_0" / "ima" / "results_nnunet.csv"
     out.parent.mkdir(parents=True, exist_ok=True)

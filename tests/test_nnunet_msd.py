@@ -446,7 +446,7 @@ def test_killed_half_way_no_data_set_is_there_and_the_next_call_makes_it(
         "    if len(copied) == 7:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "msd.copy_case = copy\n"
-        "msd.prepare(msd.TASKS['Task02_Heart'], Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "msd.prepare_msd(msd.PAPER_TASKS['Task02_Heart'], Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )
     raw = tmp_path / "raw"
     done = subprocess.run([sys.executable, "-c", script, heart, raw], timeout=100)

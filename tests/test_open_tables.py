@@ -26,7 +26,7 @@ from ima.training.checkpoint import load_state, load_weights
 from ima.training.config import ConfigError, build_task, load_config, parse_config
 from ima.training.measuring import measure_margins
 from ima.training.run import Run
-from ima.training.same import samples, settings
+from ima.training.same import fixed_settings, samples
 from ima.training.trust import UntrustedError
 
 CODE = """
@@ -266,15 +266,15 @@ def test_the_task_is_kept_with_the_run(tmp_path: Path) -> None:
 def test_old_configs_say_nothing_of_a_task_and_mean_classification(tmp_path: Path) -> None:
     config = load_config("digits")
     assert build_task(config) is None
-    assert not [key for key in settings(config) if key.startswith("task")]
+    assert not [key for key in fixed_settings(config) if key.startswith("task")]
     values = config.model_dump(mode="json")
     del values["task"]
     assert parse_config(values) == config
-    assert settings(parse_config(values)) == settings(
+    assert fixed_settings(parse_config(values)) == fixed_settings(
         load_config("digits", ["task={name: classification, walk: loss}"])
     )
     # And a run of theirs cannot become one of another task.
-    other = settings(load_config("digits", ["task={name: classification, walk: margin}"]))
+    other = fixed_settings(load_config("digits", ["task={name: classification, walk: margin}"]))
     assert other["task.walk"] == "margin"
     run = Run.create(tmp_path / "run", load_config("digits", ["train.epochs=2", "network.width=4"]))
     with pytest.raises(KeyboardInterrupt):

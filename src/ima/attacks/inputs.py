@@ -242,16 +242,16 @@ def _refuse(module: Any, mode: str) -> None:
         )
 
 
-def together(function: F) -> F:
+def in_company(function: F) -> F:
     """The function of a model, within which processes may make different numbers of attacks.
 
     Nothing changes for a model that is not sharded; see `in_step`.
     """
 
     @wraps(function)
-    def in_company(model: Model, *args: Any, **options: Any) -> Any:
+    def joined(model: Model, *args: Any, **options: Any) -> Any:
         module = inside(model)
         with in_step(module, in_precision(model, module), None):
             return function(model, *args, **options)
 
-    return cast("F", in_company)
+    return cast("F", joined)

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Generator, Tensor, nn
 
-from ima.attacks.inputs import Bounds, Model, check_samples, no_trace, together
+from ima.attacks.inputs import Bounds, Model, check_samples, in_company, no_trace
 from ima.budget import Budget, OutOfTime, Progress
 from ima.evaluation.batch import Batch, ColumnLists
 from ima.evaluation.batches import Batches, device_of
@@ -91,7 +91,7 @@ def within(bounds: Bounds) -> tuple[float, float] | str:
     return float(low), float(high)
 
 
-@together
+@in_company
 def by_batch(
     model: nn.Module,
     data: Any,

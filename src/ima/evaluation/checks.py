@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ima.attacks.inputs import Bounds, check_steps, together
+from ima.attacks.inputs import Bounds, check_steps, in_company
 from ima.attacks.walk import eval_forward
 from ima.budget import Budget, Progress
 from ima.evaluation.attacks import check_radii, find_attacks
@@ -23,7 +23,7 @@ from ima.evaluation.by_batch import Asked
 from ima.evaluation.checks_record import Record
 from ima.evaluation.checks_results import Check, Checks
 from ima.evaluation.checks_table import CHECKS, CheckRow
-from ima.evaluation.chosen import BATCH, LEAST, choose
+from ima.evaluation.chosen import BATCH, LEAST, choose_samples
 from ima.evaluation.naming import Naming
 from ima.evaluation.partial import batch_mark, fingerprint
 from ima.evaluation.probes import NotRun
@@ -34,7 +34,7 @@ from ima.norms import Norm, get_norm
 from ima.tasks import Task, Tree, check_task, tree_map
 
 
-@together
+@in_company
 def run_checks(
     model: nn.Module,
     data: Any,
@@ -92,7 +92,7 @@ def run_checks(
     found_rows = find_attacks(attacks, task, norm, bounds)
     names = [name for name, row, _ in found_rows if row.amplitude is None]
     watcher = OutputWatcher()
-    chosen = choose(model, data, task, bounds, samples, seed, keys, watcher)
+    chosen = choose_samples(model, data, task, bounds, samples, seed, keys, watcher)
     if transfer is not None:
         transfer = transfer.to(chosen.x.device)
         _takes(transfer, chosen.x[:1], tree_map(lambda t: t[:1], chosen.y), task)

@@ -77,7 +77,7 @@ class Checks:
             told = read_json(Path(path))
             checks = READ.validate_json(json.dumps(told["checks"]))
             if told.get("format") is None:
-                settings = earlier.settings(told["settings"], "")
+                settings = earlier.earlier_settings(told["settings"], "")
             else:
                 settings = Settings(**told["settings"])
             return Checks(settings, checks)

@@ -40,7 +40,7 @@ class Chosen:
     counts: Counts
 
 
-def choose(
+def choose_samples(
     model: nn.Module,
     data: Any,
     task: Task,

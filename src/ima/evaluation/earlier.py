@@ -71,7 +71,7 @@ def attack_kind(attack: str) -> str:
     return known.get(attack, known.get(attack.partition("-")[0], "chosen"))
 
 
-def settings(told: Mapping[str, Any], norm: str, attacks: Sequence[str] = ()) -> Settings:
+def earlier_settings(told: Mapping[str, Any], norm: str, attacks: Sequence[str] = ()) -> Settings:
     """Typed settings of those that were text."""
     left = {str(key): str(value) for key, value in told.items()}
 
@@ -137,7 +137,7 @@ def _classes(
         cells, [1.0 - int(cell) for cell in cells["broken"]], cells["distance"]
     )
     found["case"] = cells.get("case", [""] * len(found["id"]))
-    return found | _said(cells), settings(told, norm, cells["attack"])
+    return found | _said(cells), earlier_settings(told, norm, cells["attack"])
 
 
 def _said(cells: Mapping[str, list[str]]) -> ColumnLists:
@@ -168,9 +168,9 @@ def _segments(
     for name in parts:
         found[name] = [float(cell) if cell else math.nan for cell in cells[name]]
     classes = [name.removeprefix(DICE.column) for name in parts]
-    return found, settings({**told, "classes": json.dumps(classes)}, norm, cells["attack"]).but(
-        measure=DICE
-    )
+    return found, earlier_settings(
+        {**told, "classes": json.dumps(classes)}, norm, cells["attack"]
+    ).but(measure=DICE)
 
 
 def _rows(cells: dict[str, list[str]], quality: list[float], size: list[str]) -> ColumnLists:
@@ -196,7 +196,7 @@ def _distances(
         "distance": list(map(float, cells["distance"])),
         "attack": cells["attack"],
     }
-    return found, settings(told, norm)
+    return found, earlier_settings(told, norm)
 
 
 def _margins(
@@ -204,7 +204,7 @@ def _margins(
 ) -> tuple[ColumnLists, Settings]:
     whole = {name: list(map(int, cells[name])) for name in ("id", "label", "true", "prediction")}
     numbers = {name: list(map(float, cells[name])) for name in ("margin", "distance")}
-    known = settings(dict(told["settings"]), str(told["norm"]))
+    known = earlier_settings(dict(told["settings"]), str(told["norm"]))
     classes = tuple(map(str, told["classes"]))
     known = known.but(cap=float(told["cap"]), classes=classes)
     return {**whole, **numbers, "attack": cells["attack"]}, known

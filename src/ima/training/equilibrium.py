@@ -94,7 +94,7 @@ def measure_run(run: Run, *, side: int = _SIDE) -> Path:
         "noisy": noisy.numpy(),
         "right": (found == y).numpy(),
         "margin": margin,
-        "own": nearest(x.numpy(), points),
+        "own": nearest_points(x.numpy(), points),
         "true": plane.distance(x.numpy()),
         "radius": np.array(radius),
         "labels": labels,
@@ -162,7 +162,7 @@ def crossings(predict: Predict, side: int = _SIDE) -> tuple[NDArray[np.uint8], N
     return labels.reshape(side, side).numpy().astype(np.uint8), points
 
 
-def nearest(x: Array, points: Array) -> NDArray[np.float64]:
+def nearest_points(x: Array, points: Array) -> NDArray[np.float64]:
     """The distance of each of x (N, 2) to the nearest of points (M, 2); infinite where M is 0."""
     if not len(points):
         return np.full(len(x), np.inf)

@@ -44,7 +44,7 @@ _SIDE = 4
 
 def run_origin(config: Config, splits: Splits) -> dict[str, Any]:
     """What a state tells of the run's config and samples."""
-    return {"config": settings(config), "samples": samples(splits)}
+    return {"config": fixed_settings(config), "samples": samples(splits)}
 
 
 _SAMPLES: WeakKeyDictionary[Splits, dict[str, dict[str, Tensor]]] = WeakKeyDictionary()
@@ -74,7 +74,7 @@ def unknown_origin(run: Run) -> list[str]:
 
 def check_config(run: Run, known: Mapping[str, Any], config: Config) -> None:
     """Raise ConfigError where a setting is not the one that the run was begun with."""
-    then, now = known["config"], settings(config)
+    then, now = known["config"], fixed_settings(config)
     keys = [key for key in {**then, **now} if _differs(key, then, now)]
     if keys:
         changes = [f"{key} was {_shown(then, key)} and is {_shown(now, key)}" for key in keys]
@@ -115,7 +115,7 @@ def data_mark(config: Config, splits: Splits) -> str:
     """What a file of weights tells of the run that wrote it: its settings and training labels."""
     # Not of the images, which may be stored otherwise elsewhere.
     labels = _bytes(splits.train.targets.detach().cpu().contiguous())
-    told = {"config": settings(config), "labels": hashlib.sha256(labels).hexdigest()}
+    told = {"config": fixed_settings(config), "labels": hashlib.sha256(labels).hexdigest()}
     return json.dumps(told, sort_keys=True, default=str)
 
 
@@ -145,7 +145,7 @@ def check_weights(path: Path, config: Config, splits: Splits) -> None:
         )
 
 
-def settings(config: Config) -> dict[str, Any]:
+def fixed_settings(config: Config) -> dict[str, Any]:
     """Every setting that decides what is trained, by its whole name, defaults included."""
     dumped: dict[str, Any] = config.model_dump(mode="json")
     middle = config.evaluate.middle
