@@ -232,3 +232,14 @@ def test_from_the_config_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert call("report", str(run), "--out", f"page.{form}").code == 0
     told = json.loads((tmp_path / "page.json").read_text())
     assert told["networks"] and "finding" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "method", [Standard(task=MultiLabel()), SAT(eps=0.3, steps=2, task=MultiLabel())]
+)
+def test_a_network_behind_a_sigmoid_is_said_in_ones_own_loop(method: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 2), nn.Sigmoid())
+    x, y = torch.rand(12, 4), torch.randint(0, 2, (12, 2))
+    with pytest.warns(UserWarning, match="end in a sigmoid"):
+        method(model, x, y, torch.arange(12))

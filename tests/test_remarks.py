@@ -672,3 +672,37 @@ def test_the_command_line_refuses_with_an_exit_code(
     remarked = said("soft", nn.Linear(1, 2))
     assert remarked.code == 0 and "Remark: the outputs of all 9 samples" in remarked.out
     assert "Doubt" not in remarked.err
+
+
+class Rows(nn.Module):
+    """Only the first samples of a batch are served."""
+
+    def __init__(self, served: int) -> None:
+        super().__init__()
+        self.inner, self.served = nn.Linear(4, 2), served
+
+    def forward(self, x: Tensor) -> Tensor:
+        served = (torch.arange(len(x)) < self.served)[:, None]
+        return torch.where(served, self.inner(x), torch.tensor([0.1, 0.0]))
+
+
+@pytest.mark.parametrize("served", [4, 16, 24, 40, 58])
+def test_company_that_matters_in_large_batches_alone_is_said(served: int) -> None:
+    torch.manual_seed(0)
+    data = TensorDataset(torch.rand(60, 4), torch.arange(60) % 2)
+    with pytest.warns(Doubt, match="depends on the other samples"):
+        evaluate(Rows(served), data, 0.1, ["pgd-1"], bounds=(0, 1))
+    whole = evaluate(Rows(60), data, 0.1, ["pgd-1"], bounds=(0, 1))
+    assert not any("depends on the other samples" in remark for remark in whole.remarks)
+
+
+@pytest.mark.parametrize("batch_size", [16, 24, 48])
+def test_batch_statistics_are_said_though_the_first_slices_are_empty(batch_size: int) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(48, 1, 8, 8)
+    y = (x[:, 0] > 0.5).long()
+    x[:16], y[:16] = 0, 0
+    model = nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Conv2d(1, 2, 1))
+    data, options = TensorDataset(x, y), {"task": Segmentation(), "bounds": (0, 1)}
+    with pytest.warns(Doubt, match=r"depends on the other samples.*BatchNorm layer"):
+        evaluate(model, data, 0.5, ["pgd-1"], batch_size=batch_size, **options)

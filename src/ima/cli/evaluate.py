@@ -99,8 +99,8 @@ def evaluate(
         For a network from elsewhere: module:function that returns a data set of (x, y), or a name
         of `ima list data`, whose test part is used. Class names come from its attribute `classes`.
     task:
-        For a network from elsewhere: classification, segmentation, or module:name of a task of your
-        own. Default: what the network's answer shows.
+        For a network from elsewhere: a name of `ima list tasks` (with several findings a sample:
+        multilabel), or module:name of a task of your own. Default: what the network's answer shows.
     norm:
         For a network from elsewhere: 2 or linf. Default: 2.
     bounds:

@@ -2,8 +2,9 @@
 
     batch, once more                     # differs: the model draws random numbers
     reversed, a half, a pair, alone      # differs: samples meet
+    among all of the real batch          # differs: they meet in larger batches
 
-A few passes over a few samples, always the same number of them.
+A few passes over a few samples, spread over the batch, always the same number of passes.
 """
 
 from __future__ import annotations
@@ -48,8 +49,9 @@ class Met:
 
     random: two passes over the same batch differ. apart: (n,), by how much each sample's output
     changed with its company, as a share of the largest output; zeros where nothing can be said.
-    tolerated: what rounding alone may be. causes: what is known of why, as a phrase. refused: a
-    sample alone cannot pass, because a BatchNorm has one value a channel. end: see `End`; output:
+    tolerated: what rounding alone may be. causes: what is known of why, as a phrase. certain: a
+    layer takes its statistics from the batch, whatever these samples show. refused: a sample alone
+    cannot pass, because a BatchNorm has one value a channel. end: see `End`; output:
     of the whole batch.
     """
 
@@ -57,6 +59,7 @@ class Met:
     apart: Tensor
     tolerated: float
     causes: str
+    certain: bool
     refused: bool
     end: End
     output: Tree
@@ -68,7 +71,7 @@ class Met:
             # Company and chance cannot be told apart; a layer without statistics can.
             return bool(self.causes)
         far = self.tolerated * (KNOWN / STEPS if self.causes else 1)
-        return self.refused or bool((self.apart > far).any())
+        return self.certain or self.refused or bool((self.apart > far).any())
 
     def sentence(self) -> str:
         """The remark; empty where outputs depend on nothing but the sample."""
@@ -85,20 +88,22 @@ class Met:
 
 
 def meet(model: nn.Module, x: Tensor) -> Met:
-    """Compare the outputs of samples x (n, *dims) in several companies, on at most `SIZE` of them.
+    """Compare the outputs of a batch x (n, *dims) in several companies, of at most `SIZE` samples.
 
     Nothing is known of a batch that does not pass: the work on it says why.
     """
     try:
         return _met(model, x)
     except Exception:  # whatever it is, the work meets it again
-        return Met(False, torch.zeros(1), _LEAST, "", False, "unknown", None)
+        return Met(False, torch.zeros(1), _LEAST, "", False, False, "unknown", None)
 
 
 def _met(model: nn.Module, x: Tensor) -> Met:
     refused = False
     with no_trace(model, x) as inner, _dtypes() as dtypes:
-        batch = x[:SIZE].detach().clone()
+        # Spread: a volume's first slices are often alike.
+        spread = torch.linspace(0, len(x) - 1, min(len(x), SIZE)).round().long()
+        batch = x[spread.to(x.device)].detach().clone()
         n = len(batch)
         if n == 1:
             # Company that is no copy: two copies have the statistics of one.
@@ -124,18 +129,20 @@ def _met(model: nn.Module, x: Tensor) -> Met:
             (run(batch[-2:]), torch.arange(size - min(2, size), size)),
             (run(batch[:1]), torch.arange(1)),
         ]
-        causes = _causes(model)
+        real = run(x.detach())
+        trials.append((None if real is None else real[spread.to(real.device)], torch.arange(n)))
+        causes, certain = _causes(model), bool(without_statistics(model))
     largest = float(first.abs().amax()) if bool(torch.isfinite(first).all()) else 0.0
     apart = torch.zeros(size)
     tolerated = max(_LEAST, STEPS * _step(x, model, dtypes))
     if largest == 0:
-        return Met(False, apart[:n], tolerated, causes, refused, end, whole)
+        return Met(False, apart[:n], tolerated, causes, certain, refused, end, whole)
     for found, index in trials:
         if found is not None and found.shape == (len(index), first.shape[1]):
             far = (found - first[index.to(first.device)]).abs().amax(1) / largest
             apart[index] = torch.maximum(apart[index], far.nan_to_num(nan=1.0).cpu().float())
     random = again is not None and not bool(((first - again).abs() <= tolerated * largest).all())
-    return Met(random, apart[:n], tolerated, causes, refused, end, whole)
+    return Met(random, apart[:n], tolerated, causes, certain, refused, end, whole)
 
 
 def _causes(model: nn.Module) -> str:

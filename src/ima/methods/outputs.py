@@ -15,7 +15,7 @@ from ima.attacks.inputs import call
 from ima.attacks.lockstep import processes
 from ima.attacks.reading import check_batch
 from ima.attacks.statistics import list_layers, told_apart, without_statistics
-from ima.tasks import Classification, Segmentation, Task, Tree, full, leaves
+from ima.tasks import Classification, MultiLabel, Segmentation, Task, Tree, full, leaves
 from ima.tasks.checked import check_trained
 from ima.tasks.ends import end_of
 
@@ -39,7 +39,7 @@ class Outputs:
         self.task, self.attacks = task, attacks
         self.batches, self.met = 0, False
         self.outside: Tensor | None = None
-        self.done = not isinstance(task, Classification | Segmentation)
+        self.done = not isinstance(task, Classification | MultiLabel | Segmentation)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tree | None = None) -> Tree:
         """The model's output at x in the mode that it is in, with its graph; x stays as it is.
