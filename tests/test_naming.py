@@ -82,8 +82,8 @@ def test_the_interval_of_slices_is_over_cases(way: str) -> None:
     alone = evaluate(Positive(), TensorDataset(x, y), 0.1, ["ifgsm-1"], task=task)
     data, given = WAYS[way](x, y, names)
     found = evaluate(Positive(), data, 0.1, ["ifgsm-1"], task=task, names=given)
-    assert (len(found.cases), found.knows_cases) == (4, True)
-    assert (alone.cases, alone.knows_cases) == ((), False)
+    assert len(found.cases) == 4
+    assert alone.cases == ()
     assert found.adi() == pytest.approx(alone.adi())
     assert 3 < width(found.interval()) / width(alone.interval()) < 4
     clean = found.of_attack()
@@ -169,7 +169,7 @@ def test_ids_are_those_of_the_user(task: Any) -> None:
     )
     assert plain.rows == found.rows or repr(plain.rows) == repr(found.rows)
     assert kept <= set(ids) and (kept == set(ids) or task is None)
-    assert not found.knows_cases and all(row.case == "" for row in found.rows)
+    assert not found.cases and all(row.case == "" for row in found.rows)
 
 
 def test_names_may_change_between_a_stop_and_its_continuation(tmp_path: Path) -> None:

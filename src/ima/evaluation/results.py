@@ -184,11 +184,6 @@ class Results:
         found = tuple(dict.fromkeys(self.of_attack()["case"].tolist()))
         return () if "" in found else found
 
-    @property
-    def knows_cases(self) -> bool:
-        """Whether somebody said the cases of all samples."""
-        return bool(self.cases)
-
     @cached_property
     def broken_rows(self) -> NDArray[np.bool_]:
         """For every row, whether its sample is broken."""

@@ -69,7 +69,9 @@ def write_page(results: Results, path: str | Path, *, title: str = "") -> None:
 
 def _check(out: Path) -> None:
     if out.suffix.lower() not in FORMS:
-        raise ValueError(f"cannot write {out.name!r}: expected a name that ends in {FORMS}")
+        raise ValueError(
+            f"cannot write {out.name!r}: expected a name that ends in {', '.join(FORMS)}"
+        )
     if out.is_dir():
         raise ValueError(f"cannot write {out}: it is a folder; name a file in it")
 
