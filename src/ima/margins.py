@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from numbers import Integral
 
@@ -16,7 +17,7 @@ class Margins:
 
     num_samples: size of the training set, 1 or more; ids are 0 to num_samples - 1.
     initial: where every margin starts, in x's units.
-    cap: largest margin, in x's units; margins stay in [0, cap].
+    cap: largest margin, in x's units, or infinite; margins stay in [0, cap].
 
     The margins live on the device of the ids that were asked for last. In a run of several
     processes every process collects the proposals of all, so all hold the same margins.
@@ -72,8 +73,7 @@ class Margins:
         ids = ids.detach().long()
         proposals = proposals.detach().float().nan_to_num(nan=0.0).clamp(0, self.cap)
         self.values = self.values.to(ids.device)
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            ids, proposals = _gather(ids, proposals)
+        ids, proposals = gather_rows(ids, proposals)
         self.values.scatter_reduce_(0, ids, proposals, "amin", include_self=False)
 
     def histogram(self, bins: int) -> tuple[list[float], list[int], float]:
@@ -84,8 +84,10 @@ class Margins:
         Returns the bins' edges (bins + 1 numbers), the counts (bins numbers) and the median.
         """
         values = self.values.cpu()
-        counts = torch.histc(values, bins, 0.0, self.cap)
-        edges: list[float] = torch.linspace(0, self.cap, bins + 1).tolist()
+        # Without a cap, up to the largest.
+        top = self.cap if math.isfinite(self.cap) else float(values.max()) or 1.0
+        counts = torch.histc(values, bins, 0.0, top)
+        edges: list[float] = torch.linspace(0, top, bins + 1).tolist()
         return edges, [int(count) for count in counts], float(np.median(values.numpy()))
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -119,18 +121,28 @@ class Margins:
             )
 
 
-def _gather(ids: Tensor, proposals: Tensor) -> tuple[Tensor, Tensor]:
+def gather_rows(*columns: Tensor) -> tuple[Tensor, ...]:
+    """The rows of all processes, in the order of the processes.
+
+    columns: (B, ...) each, alike in all processes but for B.
+    """
+    first = columns[0]
+    if not (dist.is_available() and dist.is_initialized()) or _world() == 1:
+        return columns
     # Batches may differ in length between processes: all are padded to the longest.
-    sizes = [torch.zeros(1, dtype=torch.long, device=ids.device) for _ in range(_world())]
-    dist.all_gather(sizes, torch.tensor([len(ids)], device=ids.device))
+    sizes = [torch.zeros(1, dtype=torch.long, device=first.device) for _ in range(_world())]
+    dist.all_gather(sizes, torch.tensor([len(first)], device=first.device))
     lengths = [int(size) for size in sizes]
-    # float64 carries ids up to 2**53 exactly beside the float32 proposals: one exchange, not two.
-    mine = torch.zeros(max(lengths), 2, dtype=torch.float64, device=ids.device)
-    mine[: len(ids)] = torch.stack((ids.double(), proposals.double()), 1)
-    all_pairs = [torch.empty_like(mine) for _ in lengths]
-    dist.all_gather(all_pairs, mine)
-    pairs = torch.cat([p[:n] for p, n in zip(all_pairs, lengths, strict=True)])
-    return pairs[:, 0].long(), pairs[:, 1].float()
+    found: list[Tensor] = []
+    for column in columns:
+        sent = column.byte() if column.dtype == torch.bool else column
+        mine = sent.new_zeros((max(lengths), *sent.shape[1:]))
+        mine[: len(sent)] = sent
+        parts = [torch.empty_like(mine) for _ in lengths]
+        dist.all_gather(parts, mine)
+        rows = torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
+        found.append(rows.to(column.dtype))
+    return tuple(found)
 
 
 def _world() -> int:

@@ -22,7 +22,7 @@ class Adaptive(Noisy):
         """The margins of a batch, in x's precision or a higher one: small growth must not round."""
         return self.margins.of(ids, x).to(precise(x))
 
-    def _update(self, margins: Margins, ids: Tensor, proposals: Tensor) -> None:
+    def update(self, margins: Margins, ids: Tensor, proposals: Tensor) -> None:
         """Set the margins of a batch; every process must come here."""
         ids = ids.to(proposals.device)
         count = 0 if self.absent else len(ids)

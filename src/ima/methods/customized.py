@@ -118,7 +118,7 @@ class CustomizedAT(Adaptive):
             each=lambda noisy: self._losses(noisy, [label, y]),
             margin=old.mean(),
         )
-        self._update(self.margins, ids, new)
+        self.update(self.margins, ids, new)
         return step
 
     def _soften(self, output: Tree, y: Tensor, radius: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ class IAAT(Adaptive):
         radius = radius.clamp(0, self.eps)
         walked = self._attack(model, x, y, radius, self.uniform_start(x, radius, box), box)
         step = self.train_on(model, walked.x, y, right, walked.stuck, margin=previous.mean())
-        self._update(self.margins, ids, radius)
+        self.update(self.margins, ids, radius)
         return step
 
     def _warm(self) -> bool:

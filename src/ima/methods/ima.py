@@ -11,11 +11,13 @@ E is clipped to [0, eps]
 
 BPGD runs in evaluation mode; a sample that it finds wrong at x is treated as one where z is wrong.
 `Choices` says what the paper leaves open and where the authors' released code differs;
-`variant="released"` makes the choices of that code.
+`variant="released"` makes the choices of that code. `ima.methods.measured` is the default, with
+margins that are measured, not grown.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -29,6 +31,7 @@ from ima.margins import Margins
 from ima.methods.absent import or_absent
 from ima.methods.adaptive import Adaptive
 from ima.methods.base import Step, batch_size, count, finite, one_of, positive
+from ima.methods.measured import Measured
 from ima.norms import Norm
 from ima.tasks import Classification, Task, Tree, take
 from ima.tasks.pixels import wide
@@ -90,15 +93,20 @@ class IMA(Adaptive):
     """Train on clean samples, and on samples at their own margin, which grows up to the boundary.
 
     num_samples: size of the training set, 1 or more; ids are 0 to num_samples - 1.
-    eps: largest margin (the paper's epsilon_train), in x's units and `norm`, above 0.
-    delta: how much a margin grows per visit, in x's units and `norm`, above 0, at most eps.
+    eps: largest margin and radius (the paper's epsilon_train), in x's units and `norm`, above 0;
+        None: "measured" finds its own.
+    delta: how much a margin grows a visit in "paper" and "released", in x's units and `norm`,
+        above 0, at most eps; None where margins are measured.
     norm: how noise is measured: 2, "linf" or a `Norm`.
     bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
-    steps: steps of the walk to the boundary, 1 or more.
-    augmented: True if a sample's x differs from visit to visit: Algorithm 3 in place of 2.
+    steps: gradient steps of the walk, 1 or more; None: 2 where margins are measured, else 20.
+    augmented: True if a sample's x differs from visit to visit: margins are measured in a direction
+        found anew, and Algorithm 3 takes the place of 2.
     task: what outputs and targets mean; None: classification.
-    variant: "paper", or "released" for the choices of the authors' code; see `Choices`.
-    side: "inside" or "middle", see `Choices`; None: as `variant` has it.
+    variant: "measured", see `ima.methods.measured`; "paper"; "released" for the choices of the
+        authors' code, see `Choices`. None: "paper" where delta is given, else "measured".
+    side: "inside" or "middle", see `Choices`; None: as `variant` has it. This and the next three
+        are not for "measured".
     misclassified: "keep" or "halve", see `Choices`; None: as `variant` has it.
     noisy_loss: "all" or "crossed", see `Choices`; None: as `variant` has it.
     random_start: share of the margin, 0 to 1, see `Choices`; None: as `variant` has it.
@@ -109,7 +117,7 @@ class IMA(Adaptive):
 
     >>> import ima, torch
     >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3
-    >>> method = ima.IMA(num_samples=8, eps=0.3, delta=0.05, bounds=(0, 1))
+    >>> method = ima.IMA(num_samples=8, bounds=(0, 1))
     >>> step = method(model, x, y, ids=torch.arange(8))
     >>> step.loss.backward()
     >>> len(method.margins)
@@ -120,32 +128,22 @@ class IMA(Adaptive):
         self,
         *,
         num_samples: int,
-        eps: float,
-        delta: float,
+        eps: float | None = None,
+        delta: float | None = None,
         norm: Norm | float | str = 2,
         bounds: Bounds = None,
-        steps: int = 20,
+        steps: int | None = None,
         augmented: bool = False,
         task: Task | None = None,
-        variant: Literal["paper", "released"] = "paper",
+        variant: Literal["measured", "paper", "released"] | None = None,
         side: Literal["inside", "middle"] | None = None,
         misclassified: Literal["keep", "halve"] | None = None,
         noisy_loss: Literal["all", "crossed"] | None = None,
         random_start: float | None = None,
         seed: int = 0,
     ) -> None:
-        one_of("variant", variant, tuple(VARIANTS))
-        segments = not (task is None or isinstance(task, Classification))
-        choices = (SEGMENTATION if segments else VARIANTS)[variant]
-        super().__init__(
-            eps=eps,
-            norm=norm,
-            bounds=bounds,
-            steps=steps,
-            task=Classification(choices.walk) if task is None else task,
-            seed=seed,
-        )
-        positive(delta=delta)
+        variant = variant or ("measured" if delta is None else "paper")
+        one_of("variant", variant, ("measured", *VARIANTS))
         one_of("side", side, (None, "inside", "middle"))
         one_of("misclassified", misclassified, (None, "keep", "halve"))
         one_of("noisy_loss", noisy_loss, (None, "all", "crossed"))
@@ -153,21 +151,36 @@ class IMA(Adaptive):
             not isinstance(random_start, int | float) or not 0 <= random_start <= 1
         ):
             raise ValueError(f"random_start is {random_start!r}; expected a share, 0 to 1")
-        if delta > eps:
-            raise ValueError(f"delta is {delta}, above eps, {eps}; expected at most eps")
+        measured = variant == "measured"
         single = {
             "side": side,
             "misclassified": misclassified,
             "noisy_loss": noisy_loss,
             "random_start": random_start,
         }
-        self.choices = replace(choices, **{k: v for k, v in single.items() if v is not None})
-        self.delta = float(delta)
+        single = {name: value for name, value in single.items() if value is not None}
+        if measured:
+            _refuse("measured", single if delta is None else {"delta": delta, **single})
+        segments = not (task is None or isinstance(task, Classification))
+        rows = SEGMENTATION if segments else VARIANTS
+        choices = replace(rows["paper" if measured else variant], **single)
+        super().__init__(
+            eps=1.0 if measured and eps is None else _needed("eps", eps),
+            norm=norm,
+            bounds=bounds,
+            steps=(2 if measured else 20) if steps is None else steps,
+            task=Classification(choices.walk) if task is None else task,
+            seed=seed,
+        )
+        self.eps = math.inf if eps is None else self.eps
+        self.variant, self.choices = variant, choices
+        self.delta = 0.0 if measured else _growth(delta, self.eps)
         self.margins = Margins(num_samples, initial=self.delta, cap=self.eps)
         # Where margins change at the end of an epoch: what they change to.
         self.next = Margins(num_samples, initial=self.delta, cap=self.eps)
         whole = {"augmented": augmented, "always": True, "never": False}
-        self.algorithm: Literal[2, 3] = 3 if whole[self.choices.augmented_walk] else 2
+        self.algorithm: Literal[2, 3] = 3 if whole[choices.augmented_walk] else 2
+        self.measured = Measured(num_samples, self.eps, augmented=augmented) if measured else None
 
     @property
     def scheduled(self) -> bool:
@@ -177,6 +190,8 @@ class IMA(Adaptive):
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The loss and metrics of one batch; see `Method`. Updates the margins."""
+        if self.measured is not None:
+            return self.measured.step(self, model, x, y, ids)
         task, norm, choices = self.setting.task, self.setting.norm, self.choices
         x, y, _ = self.prepare(x, y, ids)
         margins = self.margins.of(ids, x)
@@ -229,7 +244,7 @@ class IMA(Adaptive):
         reached = (norm.size(wide(noisy) - wide(x)).to(kept.dtype) + kept) / 2
         missed = kept / 2 if choices.misclassified == "halve" else kept
         moved = torch.where(crossed, reached, kept + self.delta)
-        self._update(table, ids, torch.where(attacked, moved, missed))
+        self.update(table, ids, torch.where(attacked, moved, missed))
 
         metrics = {
             "samples": batch_size(x),
@@ -251,7 +266,9 @@ class IMA(Adaptive):
 
     @property
     def kind(self) -> str:
-        """The name in a saved state; with updates by epoch it differs, as there is more to keep."""
+        """The name in a saved state; it differs where there is more to keep."""
+        if self.measured is not None:
+            return f"{super().kind} (measured)"
         return super().kind + (" (updates by epoch)" if self.choices.update == "epoch" else "")
 
     def state_dict(self) -> dict[str, Any]:
@@ -259,10 +276,37 @@ class IMA(Adaptive):
         state = super().state_dict()
         if self.choices.update == "epoch":
             state["next"] = self.next.state_dict()
-        return state
+        return state if self.measured is None else state | self.measured.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state; ValueError for another method's or training set's."""
         super().load_state_dict(state)
         if self.choices.update == "epoch":
             self.next.load_state_dict(state["next"])
+        if self.measured is not None:
+            self.measured.load_state_dict(state)
+
+
+def _refuse(variant: str, given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        raise ValueError(
+            f"{name} is {value!r}, and variant={variant!r} has no use for it; leave it out, or "
+            "pass variant='paper' with eps and delta"
+        )
+
+
+def _needed(name: str, value: float | None) -> float:
+    if value is None:
+        raise ValueError(
+            f"{name} is None; expected a number above 0: the paper's algorithm needs eps and "
+            "delta. Leave out variant and delta for margins that are measured"
+        )
+    return value
+
+
+def _growth(delta: float | None, eps: float) -> float:
+    delta = _needed("delta", delta)
+    positive(delta=delta)
+    if delta > eps:
+        raise ValueError(f"delta is {delta}, above eps, {eps}; expected at most eps")
+    return float(delta)

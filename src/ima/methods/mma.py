@@ -119,7 +119,7 @@ class MMA(Adaptive):
             crossed=count(sure & (found < self.eps)),
             margin=stored.mean(),
         )
-        self._update(self.margins, ids, found)
+        self.update(self.margins, ids, found)
         return step
 
     def _search(

@@ -66,6 +66,13 @@ class Task(Protocol):
         """By how much every sample is right, (B,): continuous, positive where correct."""
         ...
 
+    def soft_margin(self, output: Tree, target: Tree) -> Tensor:
+        """A smooth function whose gradient near the boundary is like the score's, (B,).
+
+        By default the score, which may bend where a rival takes another's place.
+        """
+        return self.score(output, target)
+
     @abstractmethod
     def predict(self, output: Tree) -> Tree:
         """The decision for every sample, such as its class."""

@@ -1,0 +1,274 @@
+"""IMA with measured margins: no radius and no growth to set, and two gradients a step.
+
+E(i) = margin, d(i) = direction of the nearest boundary point, R = one radius for all samples
+
+z = x + min(E(i), 2 R) d(i);  g = gradient of the score at z
+E(i), d(i) = length and direction of the way from x to the plane <g, . - z> + score(z) = 0
+x' = R-ball(z - R direction(g));  x~ = R-ball(x' + R direction(gradient of the loss at x'))
+loss = mean of (Loss(f(x), y) + Loss(f(x~), y)) / 2
+kept = (quality at x~ - chance) / (the most that quality at x was ever above chance)
+R = R exp(2 (kept - 1/2) batch / num_samples)
+
+A sample that is wrong has no margin: its z is half of R away. In a sample's first visit, and in
+every visit where x changes (`augmented`), d is the direction of the score's gradient at x.
+
+Why. If what a network trained at R keeps under noise of R falls from a at R = 0 to 0 at R = r, and
+is concave, then the rectangle below it, R times what is kept, is largest where at least half of a
+is kept; where it falls like exp(-R / r), at 1/e of a. So the radius needs no unit of the data, and
+it cannot run away: a network that answers the same to all inputs is no better than chance, keeps
+nothing, and R shrinks. Chance is the quality against the targets of other samples of the batch.
+
+E(i) is DeepFool's step (Moosavi-Dezfooli et al., CVPR 2016), one in every visit in place of many
+in one, inside the bounds. Half the loss is clean, as in Ma & Liang's Algorithm 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ima.attacks.inputs import Model, no_trace
+from ima.attacks.lockstep import processes
+from ima.attacks.plane import to_plane
+from ima.attacks.walk import Here, Walked, clamp
+from ima.margins import gather_rows
+from ima.methods.adaptive import Adaptive
+from ima.methods.base import Step, batch_size, count, finite
+from ima.methods.directions import Directions
+from ima.methods.noisy import Box
+from ima.norms import per_sample
+from ima.tasks import Tree, given, take
+from ima.tasks.pixels import wide
+
+Batch = tuple[Tensor, Tree, Box]
+"""x, y and the bounds, as `prepare` gives them."""
+
+KEEP = 0.5
+"""The share of what a network knows that it keeps at the radius."""
+
+FAR = 2.0
+"""So many radii away at most a boundary is looked for."""
+
+RATE = 2.0
+"""How fast the radius follows, an epoch."""
+
+
+class Radius:
+    """R, and what it is steered by: means over about the last epoch.
+
+    num_samples: size of the training set; cap: largest radius, in x's units, or infinite.
+    """
+
+    def __init__(self, num_samples: int, cap: float) -> None:
+        self.num_samples, self.cap = num_samples, cap
+        self.value = self.seen = self.clean = self.noisy = self.chance = self.most = 0.0
+
+    @property
+    def kept(self) -> float:
+        """The share of what the network knows that it keeps at the radius, 0 to 1."""
+        if self.most <= 0:
+            return 0.0
+        return min(max((self.noisy - self.chance) / self.most, 0.0), 1.0)
+
+    def begin(self, distances: Tensor) -> None:
+        """Start at the median of distances, (B,), above 0, of all processes; at none, wait."""
+        if self.value > 0:
+            return
+        (found,) = gather_rows(distances.double())
+        if len(found):
+            self.value = min(float(found.median()), self.cap)
+
+    def follow(self, clean: float, chance: float, noisy: float, samples: float) -> None:
+        """Take in a batch: sums of its quality without noise, at chance, with noise; its size."""
+        if samples == 0:
+            return
+        self.seen = min(self.seen + samples, self.num_samples)
+        share = min(samples / self.seen, 1.0)
+        self.clean += share * (clean / samples - self.clean)
+        self.chance += share * (chance / samples - self.chance)
+        self.noisy += share * (noisy / samples - self.noisy)
+        self.most = max(self.most, self.clean - self.chance)
+        rise = RATE * (self.kept - KEEP) * min(samples / self.num_samples, 1.0)
+        self.value = min(self.value * math.exp(rise), self.cap)
+
+    def state_dict(self) -> dict[str, float]:
+        """What to save."""
+        names = ("value", "seen", "clean", "noisy", "chance", "most")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state."""
+        for name in self.state_dict():
+            setattr(self, name, float(state[name]))
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What a walk found.
+
+    x: the noisy samples; margins, stuck: (B,); offsets: to the nearest boundary point, like x.
+    """
+
+    x: Tensor
+    margins: Tensor
+    offsets: Tensor
+    stuck: Tensor
+
+
+class Measured:
+    """The state and the step of `IMA(variant="measured")`.
+
+    num_samples: size of the training set; cap: largest radius, in x's units, or infinite;
+    augmented: whether x changes from visit to visit.
+    """
+
+    def __init__(self, num_samples: int, cap: float, *, augmented: bool) -> None:
+        self.radius = Radius(num_samples, cap)
+        self.directions = None if augmented else Directions(num_samples)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What to save beside the margins."""
+        known = {} if self.directions is None else self.directions.state_dict()
+        return {"radius": self.radius.state_dict(), "directions": known}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state; ValueError where it is of other samples."""
+        self.radius.load_state_dict(state["radius"])
+        if self.directions is not None:
+            self.directions.load_state_dict(state["directions"])
+
+    def step(self, method: Adaptive, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
+        """The loss and metrics of one batch; see `Method`. Updates margins and radius."""
+        task = method.setting.task
+        x, y, box = method.prepare(x, y, ids)
+        before = method.margins.of(ids, x)
+        if self.directions is not None and not self.directions.fits(x):
+            self.directions = None
+
+        output = method.outputs(model, x, y)
+        clean, right = task.loss(output, y), task.correct(output, y)
+        walk = self._walk(method, model, (x, y, box), ids, before, right)
+        noisy_output = method.outputs(model, walk.x)
+        loss = ((clean + task.loss(noisy_output, y)) / 2).mean()
+        # They exchange margins, whatever the model is.
+        finite(loss, everywhere=processes() > 1)
+
+        still = task.correct(noisy_output, y)
+        margins = torch.where(right, walk.margins, 0)
+        method.update(method.margins, ids, margins)
+        here = 0 if method.absent else len(ids)
+        if self.directions is not None:
+            self.directions.update(ids[:here], walk.offsets[:here], method.setting.norm)
+        self.radius.follow(*_summed(_qualities(task, output, noisy_output, y)[:, :here].sum(1)))
+        metrics = {
+            "samples": batch_size(x),
+            "correct": count(right),
+            "loss": loss.detach(),
+            "noisy_samples": batch_size(x),
+            "noisy_correct": count(still),
+            "crossed": count(right & ~still),
+            "stuck": count(walk.stuck),
+            "margin": before.mean(),
+            "growing": count(margins > before),
+            "radius": torch.full_like(loss.detach(), self.radius.value),
+            "kept": torch.full_like(loss.detach(), self.radius.kept),
+        }
+        return Step(loss, metrics)
+
+    def _walk(
+        self,
+        method: Adaptive,
+        model: nn.Module,
+        batch: Batch,
+        ids: Tensor,
+        margins: Tensor,
+        right: Tensor,
+    ) -> Walk:
+        x, y, box = batch
+        norm, points = method.setting.norm, wide(x.detach())
+        radius = method.full_radius(x)
+        with no_trace(model, x) as inner:
+            direction, known = torch.zeros_like(points), torch.zeros_like(right)
+            if self.directions is not None:
+                direction, known = self.directions.of(ids, points)
+            if self.radius.value == 0 or not bool(known.all()):
+                first = _plane(method, inner, batch, right, torch.zeros_like(radius), points)
+                distance = norm.size(first.offset)
+                self.radius.begin(distance[right & first.reached & (distance > 0)])
+                unit = first.offset / per_sample(torch.where(distance > 0, distance, 1), points)
+                direction = torch.where(per_sample(known, points), direction, unit)
+            radius = radius.fill_(self.radius.value)
+            margins = margins.to(radius.dtype)
+            far = torch.minimum(torch.where(margins > 0, margins, radius / 2), FAR * radius)
+            far = torch.where(right, far, radius / 2)
+            start = clamp(points + per_sample(far, points) * direction, box)
+            near = _plane(method, inner, batch, right, radius, start)
+            walked = near.walked
+            if method.steps > 1:
+                walked = method.walk(
+                    inner, x, y, radius, radius, box, steps=method.steps - 1, start=walked.x
+                )
+        found = torch.where(near.reached, norm.size(near.offset), margins)
+        stuck = near.walked.stuck | walked.stuck
+        return Walk(walked.x, found.to(margins.dtype), near.offset, stuck)
+
+
+@dataclass(frozen=True)
+class Near:
+    """The plane of the score at some points, and a step from them down the score.
+
+    offset: from x to the plane, like x; reached: whether it can be, inside the bounds, (B,) bool.
+    """
+
+    walked: Walked
+    offset: Tensor
+    reached: Tensor
+
+
+def _plane(
+    method: Adaptive, model: Model, batch: Batch, right: Tensor, radius: Tensor, start: Tensor
+) -> Near:
+    (x, y, box), task = batch, method.setting.task
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def lower(output: Tree, target: Tree) -> Tensor:
+        return -given(task, "soft_margin")(output, target)
+
+    def read(here: Here) -> Tensor:
+        gradient, factor = here.rise
+        gradient = per_sample(factor, gradient) * gradient
+        score = task.score(here.output, here.target).to(gradient.dtype)
+        rise = score + (gradient * here.offset).flatten(1).sum(1)
+        # Of a sample that is wrong only the direction counts.
+        rise = torch.where(right, rise, rise.abs())
+        found.append(to_plane(wide(x), gradient, rise, method.setting.norm, box))
+        return torch.zeros_like(right)
+
+    walked = method.walk(
+        model, x, y, radius, radius, box, steps=1, start=start, objective=lower, stop=read
+    )
+    return Near(walked, *found[0])
+
+
+def _qualities(task: Any, output: Tree, noisy: Tree, y: Tree) -> Tensor:
+    """Quality without noise, at chance, and with noise, and 1, of every sample, (4, B)."""
+    quality = given(task, "quality")
+    with torch.no_grad():
+        clean, at_noise = quality(output, y).double(), quality(noisy, y).double()
+        # With one sample there is no other: nothing counts as chance.
+        other = torch.arange(len(clean), device=clean.device).roll(1)
+        chance = quality(output, take(y, other)).double() * (len(clean) > 1)
+    return torch.stack([clean, chance, at_noise, torch.ones_like(clean)])
+
+
+def _summed(sums: Tensor) -> list[float]:
+    """The sums over all processes."""
+    if processes() > 1:
+        dist.all_reduce(sums)
+    return sums.tolist()
