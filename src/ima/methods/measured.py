@@ -42,7 +42,7 @@ from ima.methods.adaptive import Adaptive
 from ima.methods.base import Step, batch_size, count, finite
 from ima.methods.directions import Directions
 from ima.methods.noisy import Box
-from ima.norms import per_sample
+from ima.norms import Norm, per_sample
 from ima.tasks import Tree, given, take
 from ima.tasks.pixels import wide
 
@@ -51,6 +51,9 @@ Batch = tuple[Tensor, Tree, Box]
 
 KEEP = 0.5
 """The share of what a network knows that it keeps at the radius."""
+
+FEW = 16
+"""So many samples of a batch are compared with all of it."""
 
 FAR = 2.0
 """So many radii away at most a boundary is looked for."""
@@ -76,24 +79,34 @@ class Radius:
             return 0.0
         return min(max((self.noisy - self.chance) / self.most, 0.0), 1.0)
 
-    def begin(self, distances: Tensor) -> None:
-        """Start at the median of distances, (B,), above 0, of all processes; at none, wait."""
+    def begin(self, x: Tensor, norm: Norm) -> None:
+        """Start at half the median distance of samples x, (B, *dims), to the nearest other one.
+
+        Beyond it, one sample could be made another. One sample alone: its distance to its mean.
+        """
         if self.value > 0:
             return
-        (found,) = gather_rows(distances.double())
+        rows = [norm.size(x - one) for one in x[:FEW]]
+        if len(x) < 2:
+            rows = [norm.size(x - x.mean())]
+        nearest = torch.stack([torch.where(row > 0, row, torch.inf).amin() for row in rows])
+        (found,) = gather_rows(nearest[torch.isfinite(nearest)].double())
         if len(found):
-            self.value = min(float(found.median()), self.cap)
+            self.value = min(float(found.median()) / 2, self.cap)
 
     def follow(self, clean: float, chance: float, noisy: float, samples: float) -> None:
         """Take in a batch: sums of its quality without noise, at chance, with noise; its size."""
         if samples == 0:
             return
-        self.seen = min(self.seen + samples, self.num_samples)
+        # Over half an epoch: the radius must not follow what was long ago.
+        self.seen = min(self.seen + samples, max(self.num_samples / 2, samples))
         share = min(samples / self.seen, 1.0)
         self.clean += share * (clean / samples - self.clean)
         self.chance += share * (chance / samples - self.chance)
         self.noisy += share * (noisy / samples - self.noisy)
-        self.most = max(self.most, self.clean - self.chance)
+        # Means of few samples are too noisy to take the highest of.
+        known, full = self.clean - self.chance, 2 * self.seen >= self.num_samples
+        self.most = max(self.most, known) if full else known
         rise = RATE * (self.kept - KEEP) * min(samples / self.num_samples, 1.0)
         self.value = min(self.value * math.exp(rise), self.cap)
 
@@ -192,18 +205,17 @@ class Measured:
     ) -> Walk:
         x, y, box = batch
         norm, points = method.setting.norm, wide(x.detach())
-        radius = method.full_radius(x)
+        self.radius.begin(points[: 0 if method.absent else len(x)], norm)
+        radius = method.full_radius(x).fill_(self.radius.value)
         with no_trace(model, x) as inner:
             direction, known = torch.zeros_like(points), torch.zeros_like(right)
             if self.directions is not None:
                 direction, known = self.directions.of(ids, points)
-            if self.radius.value == 0 or not bool(known.all()):
+            if not bool(known.all()):
                 first = _plane(method, inner, batch, right, torch.zeros_like(radius), points)
                 distance = norm.size(first.offset)
-                self.radius.begin(distance[right & first.reached & (distance > 0)])
                 unit = first.offset / per_sample(torch.where(distance > 0, distance, 1), points)
                 direction = torch.where(per_sample(known, points), direction, unit)
-            radius = radius.fill_(self.radius.value)
             margins = margins.to(radius.dtype)
             far = torch.minimum(torch.where(margins > 0, margins, radius / 2), FAR * radius)
             far = torch.where(right, far, radius / 2)
