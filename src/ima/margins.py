@@ -84,8 +84,9 @@ class Margins:
         Returns the bins' edges (bins + 1 numbers), the counts (bins numbers) and the median.
         """
         values = self.values.cpu()
-        # Without a cap, up to the largest.
-        top = self.cap if math.isfinite(self.cap) else float(values.max()) or 1.0
+        # Without a cap, up to a power of two: later bins are earlier ones halved or joined.
+        largest = float(values.max()) or 1.0
+        top = self.cap if math.isfinite(self.cap) else 2.0 ** math.ceil(math.log2(largest))
         counts = torch.histc(values, bins, 0.0, top)
         edges: list[float] = torch.linspace(0, top, bins + 1).tolist()
         return edges, [int(count) for count in counts], float(np.median(values.numpy()))

@@ -49,7 +49,7 @@ from ima.tasks.pixels import wide
 Batch = tuple[Tensor, Tree, Box]
 """x, y and the bounds, as `prepare` gives them."""
 
-KEEP = 0.5
+KEEP = 0.43
 """The share of what a network knows that it keeps at the radius."""
 
 FEW = 16

@@ -101,10 +101,10 @@ def quality_over_option(
 def margins_by_epoch(history: MarginHistory, *, cap: float, norm: str) -> Figure:
     """How the training margins spread over the epochs, and their last histogram.
 
-    cap: the largest margin that training allows, above 0.
+    cap: the largest margin that training allows, above 0; infinite for none.
     norm: "L2" or "Linf", the unit of the margins.
     """
-    if not 0 < cap < float("inf"):
+    if not cap > 0:
         raise ValueError(f"cap is {cap!r}, expected a number above 0")
     with style.styled():
         ticks = [style.text_width(f"{mark:g}") for mark in margin_ticks(history, cap)]

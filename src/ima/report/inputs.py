@@ -71,12 +71,19 @@ class MarginHistory:
     epochs: (E,), increasing; gaps are allowed.
     counts: (E, bins), numbers of samples, 0 or more; an epoch of zeros is left blank.
     known: (E,), each epoch's median margin, NaN where it was not recorded; None for none.
+    cap: the largest margin that training allows, infinite for none; None: the last edge.
     """
 
     edges: Array
     epochs: Array
     counts: Array
     known: Array | None = None
+    cap: float | None = None
+
+    @property
+    def ceiling(self) -> float:
+        """The cap as a number."""
+        return float(self.edges[-1]) if self.cap is None else self.cap
 
     def __post_init__(self) -> None:
         for name in ("edges", "epochs"):

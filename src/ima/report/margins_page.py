@@ -70,6 +70,12 @@ def write_margins(
     return "\n".join(told)
 
 
+def _at_cap(estimates: Estimates) -> str:
+    if not np.isfinite(estimates.cap):
+        return "without a cap"
+    return f"at the cap of {estimates.cap:g}: {(estimates.margins >= estimates.cap).mean():.1%}"
+
+
 def margins_told(estimates: Estimates) -> list[str]:
     """What the margins say, each sentence a paragraph."""
     rows, norm, margins = estimates.rows, norm_name(estimates.norm), estimates.margins
@@ -77,8 +83,7 @@ def margins_told(estimates: Estimates) -> list[str]:
     told = [
         f"Margins of {len(rows)} training samples ({settings.data}, "
         f"{settings.about.get('method', '')}, after epoch {settings.epoch}), in {norm}: "
-        f"median {np.median(margins):.3g}, at the cap of {estimates.cap:g}: "
-        f"{(margins >= estimates.cap).mean():.1%}."
+        f"median {np.median(margins):.3g}, {_at_cap(estimates)}."
     ]
     for what, margin in (("smallest", margins.min()), ("largest", margins.max())):
         if (equal := int((margins == margin).sum())) > SHOWN:

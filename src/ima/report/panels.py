@@ -181,7 +181,7 @@ def draw_margins(heat: Axes, bars: Axes, key: Axes, history: MarginHistory, cap:
 
     epochs, shares, medians = history.epochs, 100 * history.shares(), history.medians()
     edges, last = history.edges, history.last()
-    top = max(float(edges[-1]), cap)
+    top = _top(history, cap)
     # At the start all samples share one bin, and later many sit at the cap. Shades that reach up
     # to those peaks would leave the rest white: hence the root, and an upper end below the peaks.
     most = float(np.nanmax(shares))
@@ -220,9 +220,11 @@ def draw_margins(heat: Axes, bars: Axes, key: Axes, history: MarginHistory, cap:
     )
     bars.axhline(medians[last], color=style.WRONG, linewidth=1.6, path_effects=halo)
     dashed: dict[str, Any] = {"color": style.INK, "linestyle": (0, (5, 2.5)), "linewidth": 1.2}
-    ceiling = heat.axhline(cap, label=limit, **dashed)
-    bars.axhline(cap, **dashed)
-    label_right(bars, np.array([medians[last], cap]), [line, ceiling])
+    lines = {float(medians[last]): line}
+    if np.isfinite(cap):
+        lines[cap] = heat.axhline(cap, label=limit, **dashed)
+        bars.axhline(cap, **dashed)
+    label_right(bars, np.array(list(lines)), list(lines.values()))
 
     # Under the root, the middle of the key is a quarter of its end.
     ticks = [0.0, style.round_down(dark / 4), dark]
@@ -238,9 +240,13 @@ def margin_ticks(history: MarginHistory, cap: float) -> list[float]:
     """The marks of the margins' axis."""
     from matplotlib.ticker import MaxNLocator
 
-    low, high = min(0.0, float(history.edges[0])), max(float(history.edges[-1]), cap)
+    low, high = min(0.0, float(history.edges[0])), _top(history, cap)
     marks = MaxNLocator(nbins=7, steps=[1, 2, 5, 10]).tick_values(low, high)
     return [float(mark) for mark in marks if low <= mark <= high * 1.001]
+
+
+def _top(history: MarginHistory, cap: float) -> float:
+    return max(float(history.edges[-1]), cap if np.isfinite(cap) else 0.0)
 
 
 def margin_labels(history: MarginHistory, cap: float) -> tuple[str, str]:

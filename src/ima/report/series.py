@@ -69,14 +69,33 @@ def sweep_lines(rows: Sequence[tuple[float, Seeds]], attack: str, *, mean: bool)
     return found
 
 
+_NO_BIN = {"epoch", "cap", "median"}
+"""Columns of margins.csv that are no bins."""
+
+
 def margin_history(rows: Sequence[Mapping[str, float]]) -> MarginHistory:
     """The histograms of a run's margins.csv."""
     if not rows:
         raise ValueError("the run has no margins.csv; only methods with margins write one")
-    lows = [name for name in rows[0] if name not in ("epoch", "cap", "median")]
+    # Without a cap the bins grow with the margins: all are shown on the widest ones.
+    lows = max((_lows(row) for row in rows), key=lambda found: found[-1])
+    cap = rows[0]["cap"]
+    counts = np.zeros((len(rows), len(lows)))
+    for number, row in enumerate(rows):
+        if np.isfinite(cap) and not np.array_equal(_lows(row), lows):
+            raise ValueError(f"epoch {row['epoch'] + 1:g} has other bins than the first")
+        for name in row.keys() - _NO_BIN:
+            counts[number, np.searchsorted(lows, float(name) * (1 + 1e-6), "right") - 1] += row[
+                name
+            ]
     return MarginHistory(
-        edges=np.array([*map(float, lows), rows[0]["cap"]]),
+        edges=np.array([*lows, cap if np.isfinite(cap) else 2 * lows[-1] - lows[-2]]),
         epochs=np.array([row["epoch"] + 1 for row in rows]),
-        counts=np.array([[row[name] for name in lows] for row in rows]),
+        counts=counts,
         known=np.array([row.get("median", np.nan) for row in rows]),
+        cap=cap,
     )
+
+
+def _lows(row: Mapping[str, float]) -> Array:
+    return np.array(sorted(float(name) for name in row.keys() - _NO_BIN))

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from ima.methods import Method
 
+MEANS = ("loss", "margin", "radius", "kept")
+"""Metrics that are means over a batch; all others are counts."""
+
 
 @dataclass
 class EpochProgress:
@@ -30,7 +33,7 @@ class EpochProgress:
     def add(self, metrics: Mapping[str, Tensor], samples: int, seconds: float) -> None:
         """Count one more batch."""
         for name, value in metrics.items():
-            weight = samples if name in ("loss", "margin") else 1
+            weight = samples if name in MEANS else 1
             old = self.sums.get(name, torch.zeros((), device=value.device))
             self.sums[name] = old + value * weight
         self.batches += 1
@@ -91,6 +94,5 @@ def summary(sums: Mapping[str, float]) -> dict[str, float]:
     if "noisy_samples" in sums:
         shares = {"train_noisy_accuracy": "noisy_correct", "crossed": "crossed", "stuck": "stuck"}
         row |= {name: sums[of] / max(noisy, 1) for name, of in shares.items()}
-    if "margin" in sums:
-        row["margin"] = sums["margin"] / samples
+    row |= {name: sums[name] / samples for name in (*MEANS[1:], "growing") if name in sums}
     return row

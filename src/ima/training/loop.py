@@ -347,6 +347,6 @@ class _Trainer:
         run.add_epoch(row)
         margins = getattr(state.method, "margins", None)
         if isinstance(margins, Margins) and epoch >= self.config.train.standard_epochs:
-            run.add_margins(epoch, *margins.histogram(MARGIN_BINS))
+            run.add_margins(epoch, margins.cap, *margins.histogram(MARGIN_BINS))
         # Written last: whatever was interrupted before is done again.
         state.save(run.state, self.fabric, epoch)

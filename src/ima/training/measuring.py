@@ -120,7 +120,7 @@ def measure_margins(
         total=len(rows),
         classes=splits.classes if train.labels else ("right", "wrong"),
         # As margins are kept: the float32 of 3.3 is below 3.3.
-        cap=float(np.float32(kept.cap)),
+        cap=float(np.float32(kept.cap)) if np.isfinite(kept.cap) else None,
         # The same run gives the same file.
         seconds=None,
         about={"method": config.method.name},

@@ -227,12 +227,12 @@ class Run:
         _add_row(self.metrics, row)
 
     def add_margins(
-        self, epoch: int, edges: Sequence[float], counts: Sequence[int], median: float
+        self, epoch: int, cap: float, edges: Sequence[float], counts: Sequence[int], median: float
     ) -> None:
         """Add one epoch's histogram of margins; columns are named by the bins' lower edges."""
         names = [f"{edge:.6g}" for edge in edges[:-1]]
         bins = dict(zip(names, counts, strict=True))
-        _add_row(self.margins, {"epoch": epoch, "cap": edges[-1], "median": median, **bins})
+        _add_row(self.margins, {"epoch": epoch, "cap": cap, "median": median, **bins})
 
     def read_margins(self) -> list[dict[str, float]]:
         """The rows of margins.csv; empty for methods without margins."""

@@ -65,7 +65,7 @@ def margins_svg(history: MarginHistory, norm: str) -> str:
     """How the margins spread over the epochs, and their last histogram beside it."""
     from matplotlib.figure import Figure
 
-    cap = float(history.edges[-1])
+    cap = history.ceiling
     with style.styled():
         space = label_space(margin_labels(history, cap)) - 0.25
         wide = WIDE + 0.3

@@ -168,6 +168,8 @@ def _distances(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
 
 
 def _at_cap(share: float, cap: float) -> str:
+    if not np.isfinite(cap):
+        return "they have no cap"
     if share == 0:
         return f"none has come near the cap of {cap:g}"
     return f"{ACCURACY.said(share)} of the samples are in the last bin below the cap of {cap:g}"
@@ -189,7 +191,7 @@ def _margins(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
             raise ValueError(f"the margins of {entry.label} are damaged: {error}") from error
         norm = entry.main[0].norm
         medians, shares = history.medians(), history.shares()
-        cap = float(history.edges[-1])
+        cap = history.ceiling
         last, seed = history.last(), entry.named(source).removeprefix(entry.label)
         title = f"{entry.label}: margins of the training samples by epoch{seed}"
         about = (
