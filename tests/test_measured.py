@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 from ima import IMA, Segmentation, minimal
 from ima.attacks.plane import to_plane
-from ima.methods.measured import KEEP, Radius
+from ima.methods.measured import KEEP, Guard, Radius
 from ima.norms import L2, LINF, Norm
 
 BOUNDS = (0.0, 1.0)
@@ -215,6 +215,61 @@ def test_the_radius_does_not_run_away_with_a_network_that_gives_one_answer() -> 
     assert float(step.metrics["radius"]) < 0.1 * first
 
 
+def test_a_guard_holds_one_sample_in_ten_out_and_watches_them() -> None:
+    guard = Guard(50, 0.02, seed=0)
+    assert int(guard.held.sum()) == guard.count == 5
+    assert guard.room(2.0, 3) == 1  # not all were seen
+    assert guard.room(2.0, 2) == 1
+    assert (guard.clean, guard.best) == (pytest.approx(0.8), pytest.approx(0.8))
+    # 0.01 below the best: half of the room is left; 0.04 below: none, the radius shrinks.
+    guard.clean = 0.79
+    assert guard.room(0.0, 0) == pytest.approx(0.5)
+    guard.clean = 0.76
+    assert guard.room(0.0, 0) == -1
+
+
+def test_samples_that_are_held_out_have_no_part_in_the_loss() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 2), draw(30, 4)
+    y = torch.arange(30) % 2
+    method = IMA(num_samples=30, bounds=BOUNDS, clean_drop=0.01)
+    assert method.measured is not None
+    assert method.measured.guard is not None
+    held = method.measured.guard.held
+    grads: list[Tensor] = []
+    for labels in (y, torch.where(held, 1 - y, y)):
+        model.zero_grad()
+        method = IMA(num_samples=30, bounds=BOUNDS, clean_drop=0.01)
+        step = method(model, x, labels, torch.arange(30))
+        step.loss.backward()
+        assert model.weight.grad is not None
+        grads.append(model.weight.grad.clone())
+    assert torch.equal(*grads)
+    # A batch of them alone trains on nothing.
+    step = method(model, x[held], y[held], held.nonzero()[:, 0])
+    assert float(step.loss.detach()) == 0
+    step.loss.backward()
+
+
+def test_no_clean_accuracy_to_lose_ends_without_noise() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(6, 2), draw(60, 6)
+    # Noise of a third of the width costs accuracy.
+    y = (x[:, 0] > 0.5).long()
+    radii: list[float] = []
+    for drop in (0.0, 1.0):
+        method = IMA(num_samples=60, bounds=BOUNDS, clean_drop=drop)
+        model = nn.Linear(6, 2)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+        for _ in range(60):
+            step = method(model, x, y, torch.arange(60))
+            optimizer.zero_grad()
+            step.loss.backward()
+            optimizer.step()
+        radii.append(float(step.metrics["radius"]))
+    assert radii[0] < 0.7 * radii[1]
+
+
 def test_noise_stays_below_eps_where_it_is_given() -> None:
     method = IMA(num_samples=8, eps=0.05, norm=math.inf, bounds=BOUNDS)
     model, x = nn.Linear(4, 2), draw(8, 4)
@@ -271,6 +326,8 @@ def test_states_of_the_variants_are_told_apart() -> None:
         ({"delta": 0.1}, "eps is None"),
         ({"eps": -1.0}, "eps is -1.0"),
         ({"steps": 0}, "steps is 0"),
+        ({"clean_drop": 1.5}, "clean_drop is 1.5; expected a share"),
+        ({"clean_drop": 0.1, "eps": 1.0, "delta": 0.1}, "clean_drop is 0.1, which needs margins"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], told: str) -> None:

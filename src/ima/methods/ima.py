@@ -105,6 +105,10 @@ class IMA(Adaptive):
     task: what outputs and targets mean; None: classification.
     variant: "measured", see `ima.methods.measured`; "paper"; "released" for the choices of the
         authors' code, see `Choices`. None: "paper" where delta is given, else "measured".
+    clean_drop: how much clean accuracy noise may cost, 0 to 1, such as 0.01: the radius shrinks
+        where it costs more, on one training sample in ten (2000 at most), which are held out of
+        training for that. 0 ends near standard training; None: no limit, and none held out. Only
+        for "measured".
     side: "inside" or "middle", see `Choices`; None: as `variant` has it. This and the next three
         are not for "measured".
     misclassified: "keep" or "halve", see `Choices`; None: as `variant` has it.
@@ -136,6 +140,7 @@ class IMA(Adaptive):
         augmented: bool = False,
         task: Task | None = None,
         variant: Literal["measured", "paper", "released"] | None = None,
+        clean_drop: float | None = None,
         side: Literal["inside", "middle"] | None = None,
         misclassified: Literal["keep", "halve"] | None = None,
         noisy_loss: Literal["all", "crossed"] | None = None,
@@ -152,6 +157,15 @@ class IMA(Adaptive):
         ):
             raise ValueError(f"random_start is {random_start!r}; expected a share, 0 to 1")
         measured = variant == "measured"
+        if clean_drop is not None and (
+            not isinstance(clean_drop, int | float) or not 0 <= clean_drop <= 1
+        ):
+            raise ValueError(f"clean_drop is {clean_drop!r}; expected a share, 0 to 1")
+        if clean_drop is not None and not measured:
+            raise ValueError(
+                f"clean_drop is {clean_drop}, which needs margins that are measured, and variant "
+                f"is {variant!r}: leave out delta and variant, or clean_drop"
+            )
         single = {
             "side": side,
             "misclassified": misclassified,
@@ -180,7 +194,11 @@ class IMA(Adaptive):
         self.next = Margins(num_samples, initial=self.delta, cap=self.eps)
         whole = {"augmented": augmented, "always": True, "never": False}
         self.algorithm: Literal[2, 3] = 3 if whole[choices.augmented_walk] else 2
-        self.measured = Measured(num_samples, self.eps, augmented=augmented) if measured else None
+        self.measured = (
+            Measured(num_samples, self.eps, augmented=augmented, clean_drop=clean_drop, seed=seed)
+            if measured
+            else None
+        )
 
     @property
     def scheduled(self) -> bool:

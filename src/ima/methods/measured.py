@@ -7,16 +7,18 @@ E(i), d(i) = length and direction of the way from x to the plane <g, . - z> + sc
 x' = R-ball(z - R direction(g));  x~ = R-ball(x' + R direction(gradient of the loss at x'))
 loss = mean of (Loss(f(x), y) + Loss(f(x~), y)) / 2
 kept = (quality at x~ - chance) / (the most that quality at x was ever above chance)
-R = R exp(2 (kept - 1/2) batch / num_samples)
+R = R exp(2 (kept - 0.43) batch / num_samples)
 
 A sample that is wrong has no margin: its z is half of R away. In a sample's first visit, and in
 every visit where x changes (`augmented`), d is the direction of the score's gradient at x.
 
-Why. If what a network trained at R keeps under noise of R falls from a at R = 0 to 0 at R = r, and
-is concave, then the rectangle below it, R times what is kept, is largest where at least half of a
-is kept; where it falls like exp(-R / r), at 1/e of a. So the radius needs no unit of the data, and
-it cannot run away: a network that answers the same to all inputs is no better than chance, keeps
+Why 0.43. Let a(R) be what a network that is trained at R keeps under noise of R. The area R a(R)
+below it is largest where R a'(R) = -a(R): at a(0) / 2 where a falls along a line, at a(0) / e where
+it falls like exp(-R); 0.43 is between the two. So the radius needs no unit of the data, and it
+cannot run away: a network that answers the same to all inputs is no better than chance, keeps
 nothing, and R shrinks. Chance is the quality against the targets of other samples of the batch.
+R starts from above, at half the distance to the nearest other sample: a network that first learns
+without noise, or with little, ends less robust at the same R (`results/default`).
 
 E(i) is DeepFool's step (Moosavi-Dezfooli et al., CVPR 2016), one in every visit in place of many
 in one, inside the bounds. Half the loss is clean, as in Ma & Liang's Algorithm 1.
@@ -50,7 +52,16 @@ Batch = tuple[Tensor, Tree, Box]
 """x, y and the bounds, as `prepare` gives them."""
 
 KEEP = 0.43
-"""The share of what a network knows that it keeps at the radius."""
+"""The share of what a network knows that it keeps at the radius: sqrt(1/2 1/e)."""
+
+HELD = 10
+"""One training sample in so many is held out for a guard..."""
+
+MOST_HELD = 2000
+"""...and no more than these."""
+
+LEAST_DROP = 0.005
+"""By which losses are measured where none is allowed."""
 
 FEW = 16
 """So many samples of a batch are compared with all of it."""
@@ -94,8 +105,13 @@ class Radius:
         if len(found):
             self.value = min(float(found.median()) / 2, self.cap)
 
-    def follow(self, clean: float, chance: float, noisy: float, samples: float) -> None:
-        """Take in a batch: sums of its quality without noise, at chance, with noise; its size."""
+    def follow(
+        self, clean: float, chance: float, noisy: float, samples: float, room: float = 1.0
+    ) -> None:
+        """Take in a batch: sums of its quality without noise, at chance, with noise; its size.
+
+        room: what a `Guard` lets the radius grow by, -1 to 1.
+        """
         if samples == 0:
             return
         # Over half an epoch: the radius must not follow what was long ago.
@@ -107,13 +123,59 @@ class Radius:
         # Means of few samples are too noisy to take the highest of.
         known, full = self.clean - self.chance, 2 * self.seen >= self.num_samples
         self.most = max(self.most, known) if full else known
-        rise = RATE * (self.kept - KEEP) * min(samples / self.num_samples, 1.0)
+        rise = RATE * min(self.kept - KEEP, room) * min(samples / self.num_samples, 1.0)
         self.value = min(self.value * math.exp(rise), self.cap)
 
     def state_dict(self) -> dict[str, float]:
         """What to save."""
         names = ("value", "seen", "clean", "noisy", "chance", "most")
         return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state."""
+        for name in self.state_dict():
+            setattr(self, name, float(state[name]))
+
+
+class Guard:
+    """Holds the radius where noise costs more clean quality than it may, on held-out samples.
+
+    drop: what it may cost, 0 to 1; seed: says which samples are held out.
+    """
+
+    def __init__(self, num_samples: int, drop: float, seed: int) -> None:
+        self.drop = drop
+        order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(seed))
+        self.held = torch.zeros(num_samples, dtype=torch.bool)
+        self.held[order[: max(1, min(num_samples // HELD, MOST_HELD))]] = True
+        self.count = int(self.held.sum())
+        self.seen = self.clean = self.best = 0.0
+
+    def of(self, ids: Tensor) -> Tensor:
+        """Which samples of a batch are held out of the loss, (B,) bool."""
+        self.held = self.held.to(ids.device)
+        return self.held[ids]
+
+    @property
+    def cost(self) -> float:
+        """How far clean quality lies below its best."""
+        return self.best - self.clean
+
+    def room(self, clean: float, samples: float) -> float:
+        """Take in a batch's held-out samples, the sum of their quality and their number.
+
+        Returns what the radius may grow by, -1 to 1: below 0 where too much is lost.
+        """
+        if samples > 0:
+            self.seen = min(self.seen + samples, self.count)
+            self.clean += samples / self.seen * (clean / samples - self.clean)
+            if self.seen == self.count:
+                self.best = max(self.best, self.clean)
+        return min(max((self.drop - self.cost) / max(self.drop, LEAST_DROP), -1.0), 1.0)
+
+    def state_dict(self) -> dict[str, float]:
+        """What to save."""
+        return {name: getattr(self, name) for name in ("seen", "clean", "best")}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
@@ -138,21 +200,28 @@ class Measured:
     """The state and the step of `IMA(variant="measured")`.
 
     num_samples: size of the training set; cap: largest radius, in x's units, or infinite;
-    augmented: whether x changes from visit to visit.
+    augmented: whether x changes from visit to visit; clean_drop: see `IMA`; seed: of the choice
+    of samples that are held out for it.
     """
 
-    def __init__(self, num_samples: int, cap: float, *, augmented: bool) -> None:
+    def __init__(
+        self, num_samples: int, cap: float, *, augmented: bool, clean_drop: float | None, seed: int
+    ) -> None:
         self.radius = Radius(num_samples, cap)
+        self.guard = None if clean_drop is None else Guard(num_samples, clean_drop, seed)
         self.directions = None if augmented else Directions(num_samples)
 
     def state_dict(self) -> dict[str, Any]:
         """What to save beside the margins."""
         known = {} if self.directions is None else self.directions.state_dict()
-        return {"radius": self.radius.state_dict(), "directions": known}
+        guard = {} if self.guard is None else self.guard.state_dict()
+        return {"radius": self.radius.state_dict(), "directions": known, "guard": guard}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state; ValueError where it is of other samples."""
         self.radius.load_state_dict(state["radius"])
+        if self.guard is not None and state["guard"]:
+            self.guard.load_state_dict(state["guard"])
         if self.directions is not None:
             self.directions.load_state_dict(state["directions"])
 
@@ -168,7 +237,9 @@ class Measured:
         clean, right = task.loss(output, y), task.correct(output, y)
         walk = self._walk(method, model, (x, y, box), ids, before, right)
         noisy_output = method.outputs(model, walk.x)
-        loss = ((clean + task.loss(noisy_output, y)) / 2).mean()
+        held = torch.zeros_like(right) if self.guard is None else self.guard.of(ids.to(x.device))
+        each = torch.where(held, 0, (clean + task.loss(noisy_output, y)) / 2)
+        loss = each.sum() / (~held).sum().clamp_min(1)
         # They exchange margins, whatever the model is.
         finite(loss, everywhere=processes() > 1)
 
@@ -178,7 +249,11 @@ class Measured:
         here = 0 if method.absent else len(ids)
         if self.directions is not None:
             self.directions.update(ids[:here], walk.offsets[:here], method.setting.norm)
-        self.radius.follow(*_summed(_qualities(task, output, noisy_output, y)[:, :here].sum(1)))
+        *sums, held_clean, held_count = _summed(
+            _qualities(task, output, noisy_output, y, held)[:, :here].sum(1)
+        )
+        room = 1.0 if self.guard is None else self.guard.room(held_clean, held_count)
+        self.radius.follow(*sums, room=room)
         metrics = {
             "samples": batch_size(x),
             "correct": count(right),
@@ -192,6 +267,9 @@ class Measured:
             "radius": torch.full_like(loss.detach(), self.radius.value),
             "kept": torch.full_like(loss.detach(), self.radius.kept),
         }
+        if self.guard is not None:
+            metrics["held_clean"] = torch.full_like(loss.detach(), self.guard.clean)
+            metrics["clean_cost"] = torch.full_like(loss.detach(), self.guard.cost)
         return Step(loss, metrics)
 
     def _walk(
@@ -268,15 +346,20 @@ def _plane(
     return Near(walked, *found[0])
 
 
-def _qualities(task: Any, output: Tree, noisy: Tree, y: Tree) -> Tensor:
-    """Quality without noise, at chance, and with noise, and 1, of every sample, (4, B)."""
+def _qualities(task: Any, output: Tree, noisy: Tree, y: Tree, held: Tensor) -> Tensor:
+    """Quality without noise, at chance, with noise, and 1, of every sample, (6, B).
+
+    Then quality without noise and 1 of those that are held out.
+    """
     quality = given(task, "quality")
     with torch.no_grad():
         clean, at_noise = quality(output, y).double(), quality(noisy, y).double()
         # With one sample there is no other: nothing counts as chance.
         other = torch.arange(len(clean), device=clean.device).roll(1)
         chance = quality(output, take(y, other)).double() * (len(clean) > 1)
-    return torch.stack([clean, chance, at_noise, torch.ones_like(clean)])
+    return torch.stack(
+        [clean, chance, at_noise, torch.ones_like(clean), clean * held, held.double()]
+    )
 
 
 def _summed(sums: Tensor) -> list[float]:

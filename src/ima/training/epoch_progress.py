@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ima.methods import Method
 
-MEANS = ("loss", "margin", "radius", "kept")
+MEANS = ("loss", "margin", "radius", "kept", "held_clean", "clean_cost")
 """Metrics that are means over a batch; all others are counts."""
 
 
