@@ -1,0 +1,161 @@
+"""Nearer boundary points: steps along the tangent plane of the decision boundary.
+
+    b = a point at the boundary, g = minus the gradient of the score there
+    repeat `steps` times:
+        p = nearest point to x, inside the bounds, with <g, p - b> = 0      # the tangent plane
+        end = the point on the ray from x towards p that is as far as b
+        where `end` is wrong: b = where the ray meets the boundary          # a search on the score
+        elsewhere: the next p lies half as far from b, on the plane of the same gradient
+
+The projection onto the linearised boundary is DeepFool's step (Moosavi-Dezfooli et al., CVPR 2016,
+arXiv:1511.04599), taken from x and at a boundary point as in FAB (Croce & Hein, ICML 2020,
+arXiv:1907.02044); going back to the boundary on a ray from x is that of the Boundary Attack's
+successors (HopSkipJump: Chen et al., IEEE S&P 2020, arXiv:1904.02144), here with true gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ima.attacks.boundary import between, search_boundary
+from ima.attacks.entering import as_seen
+from ima.attacks.inputs import Bounds, Model, check_samples, check_steps, no_trace
+from ima.attacks.walk import ascent, clamp, forward
+from ima.norms import Norm, get_norm, per_sample
+from ima.tasks import Task, Tree, check_task, take, targets, tree_map
+from ima.tasks.pixels import precise, wide
+
+FILLS = 20
+"""Rounds of water filling at most: each but the last brings an entry to its bound."""
+
+
+def nearer(
+    model: Model,
+    x: Tensor,
+    y: Tree,
+    boundary: Tensor,
+    *,
+    norm: Norm | float | str = 2,
+    bounds: Bounds = None,
+    task: Task | None = None,
+    steps: int = 1,
+    side: Literal["inside", "outside"] = "outside",
+    gradient: Tensor | None = None,
+    scores: Tensor | None = None,
+) -> Tensor:
+    """Points at the decision boundary that are nearer to x than those given, never farther.
+
+    model: maps (B, *dims) to outputs that fit the task; it is left as it was.
+    x: (B, *dims), floating, inside `bounds`.
+    y: the task's targets.
+    boundary: (B, *dims), points at the boundary, inside `bounds`, such as `bpgd` finds.
+    norm: how noise is measured: 2, "linf" or a `Norm`.
+    bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
+    task: what outputs and targets mean; None: `Classification()`.
+    steps: 1 or more; each costs a forward and a backward pass, and four or five forwards.
+    side: on which side of the boundary new points lie: just right ("inside") or just wrong.
+    gradient: of the score at `boundary`, (B, *dims), times any positive factor a sample; None: it
+        is computed.
+    scores: of the task at x, (B,); all samples are then taken as right there. None: a forward.
+
+    Returns (B, *dims); what comes no nearer, or is wrong at x, is as it was given.
+    Raises ValueError or TypeError as `bpgd`.
+
+    >>> import ima, torch
+    >>> model, x = torch.nn.Linear(4, 3), torch.rand(8, 4)
+    >>> y = model(x).argmax(1)
+    >>> found = ima.bpgd(model, x, y, eps=5.0).x
+    >>> far = lambda point: (point - x).norm(dim=1)
+    >>> bool((far(nearer(model, x, y, found)) <= far(found)).all())
+    True
+    """
+    norm, task = get_norm(norm), check_task(task)
+    check_steps(steps)
+    if side not in ("inside", "outside"):
+        raise ValueError(f"side is {side!r}; expected 'inside' or 'outside'")
+    if boundary.shape != x.shape:
+        raise ValueError(
+            f"boundary has shape {tuple(boundary.shape)}; expected that of x, {tuple(x.shape)}"
+        )
+    box, y = check_samples(x, bounds), targets(y)
+
+    def lower(output: Tree, target: Tree) -> Tensor:
+        return -task.score(output, target)
+
+    with no_trace(model, x) as model:
+        y = tree_map(lambda t: t.clone() if t.is_inference() else t, y)
+        x = x.detach().clone()
+        # The nearest points, and of each the wrong end of its bracket, which bounds the distance.
+        point, wrong_end = boundary.detach().to(x.dtype).clone(), wide(boundary.detach())
+        far = norm.size(wrong_end - wide(x))
+        live = (far > 0) & torch.isfinite(far)
+        if scores is None:
+            output = forward(model, x)
+            live, scores = live & task.correct(output, y), task.score(output, y)
+        scores = scores.to(precise(x))
+        if gradient is None:
+            slope, stale = torch.zeros_like(wrong_end), live.clone()
+        else:
+            slope, stale = -wide(gradient.detach()), torch.zeros_like(live)
+        share = torch.ones_like(far)
+        for _ in range(steps):
+            (index,) = (live & stale).nonzero(as_tuple=True)
+            if len(index):
+                leaf, target = wrong_end[index].requires_grad_(), take(y, index)
+                slope[index] = wide(ascent(model(leaf), leaf, target, lower)[0])
+                stale[index] = False
+            (index,) = live.nonzero(as_tuple=True)
+            if len(index) == 0:
+                break
+            start, near, target = wide(x[index]), wrong_end[index], take(y, index)
+            noise = _to_plane(start, near, slope[index], norm, box)
+            noise = (near - start).lerp(noise, per_sample(share[index], start))
+            length = norm.size(noise)
+            usable = (length > 0) & torch.isfinite(length)
+            longer = far[index] / torch.where(usable, length, 1)
+            end = start + per_sample(longer, start) * noise
+            seen = as_seen(model, clamp(end, box), start).to(x.dtype)
+            output = forward(model, seen)
+            wrong = usable & ~task.correct(output, target)
+            share[index] = torch.where(wrong, 1, share[index] / 2)
+            live[index[~usable]] = False
+            if not bool(wrong.any()):
+                continue
+            at, start, end, target = index[wrong], x[index[wrong]], end[wrong], take(target, wrong)
+            ends = scores[at], task.score(take(output, wrong), target)
+            bracket = search_boundary(model, start, end, target, ends, task=task, bounds=box)
+            low, high = (between(model, start, end, part, box, start) for part in bracket)
+            size = norm.size(wide(high) - wide(start))
+            closer = size < far[at]
+            at = at[closer]
+            point[at], wrong_end[at] = (low if side == "inside" else high)[closer], wide(high)[closer]
+            far[at], stale[at] = size[closer], True
+    return point
+
+
+def _to_plane(
+    x: Tensor, near: Tensor, slope: Tensor, norm: Norm, box: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """The smallest noise with <slope, noise> = <slope, near - x> inside the bounds, like x.
+
+    Water filling: all entries move along the norm's direction; those at their bound stay there,
+    and the others go on. 0 where the slope leads nowhere.
+    """
+    rows = (len(x), -1)
+    direction = norm.direction(slope).reshape(rows)
+    largest = slope.reshape(rows).abs().amax(1, keepdim=True)
+    slope = slope.reshape(rows) / torch.where(largest > 0, largest, 1)
+    goal = (slope * (near - x).reshape(rows)).sum(1, keepdim=True)
+    room = torch.full_like(direction, torch.inf)
+    if box is not None:
+        free = torch.where(direction.reshape(x.shape) > 0, box[1] - x, x - box[0]).clamp_min(0)
+        room = torch.where(direction != 0, free.reshape(rows) / direction.abs(), room)
+    length = torch.zeros_like(goal)
+    for _ in range(1 if box is None else FILLS):
+        missing = goal - (slope * direction * torch.minimum(length, room)).sum(1, keepdim=True)
+        speed = (slope * direction * (length < room)).sum(1, keepdim=True)
+        length = length + torch.where(speed > 0, missing / speed, 0).clamp_min(0)
+    return (direction * torch.minimum(length, room)).reshape(x.shape)
