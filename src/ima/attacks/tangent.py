@@ -2,10 +2,10 @@
 
     b = a point at the boundary, g = minus the gradient of the score there
     repeat `steps` times:
-        p = nearest point to x, inside the bounds, with <g, p - b> = 0      # the tangent plane
-        end = the point on the ray from x towards p that is as far as b
-        where `end` is wrong: b = where the ray meets the boundary          # a search on the score
-        elsewhere: the next p lies half as far from b, on the plane of the same gradient
+        end = as far from x as b, on the shortest way to the tangent plane <g, z - b> = 0:
+              x + t * direction(g), clamped to the bounds, t so that the size is that of b
+        where `end` is wrong: b = where the way there meets the boundary   # a search on the score
+        elsewhere: the next `end` lies half as far from b, by the same gradient
 
 The projection onto the linearised boundary is DeepFool's step (Moosavi-Dezfooli et al., CVPR 2016,
 arXiv:1511.04599), taken from x and at a boundary point as in FAB (Croce & Hein, ICML 2020,
@@ -15,7 +15,7 @@ successors (HopSkipJump: Chen et al., IEEE S&P 2020, arXiv:1904.02144), here wit
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -29,7 +29,9 @@ from ima.tasks import Task, Tree, check_task, take, targets, tree_map
 from ima.tasks.pixels import precise, wide
 
 FILLS = 20
-"""Rounds of water filling at most: each but the last brings an entry to its bound."""
+"""Rounds of water filling inside bounds; the size is reached from below."""
+
+Box: TypeAlias = tuple[Tensor, Tensor] | None
 
 
 def nearer(
@@ -111,12 +113,11 @@ def nearer(
             if len(index) == 0:
                 break
             start, near, target = wide(x[index]), wrong_end[index], take(y, index)
-            noise = _to_plane(start, near, slope[index], norm, box)
+            noise = _filled(norm.direction(slope[index]), far[index], start, norm, box)
             noise = (near - start).lerp(noise, per_sample(share[index], start))
-            length = norm.size(noise)
-            usable = (length > 0) & torch.isfinite(length)
-            longer = far[index] / torch.where(usable, length, 1)
-            end = start + per_sample(longer, start) * noise
+            end = start + _filled(noise, far[index], start, norm, box)
+            usable = torch.isfinite(end.flatten(1)).all(1) & (norm.size(slope[index]) > 0)
+            end = torch.where(per_sample(usable, end), end, start)
             seen = as_seen(model, clamp(end, box), start).to(x.dtype)
             output = forward(model, seen)
             wrong = usable & ~task.correct(output, target)
@@ -136,26 +137,13 @@ def nearer(
     return point
 
 
-def _to_plane(
-    x: Tensor, near: Tensor, slope: Tensor, norm: Norm, box: tuple[Tensor, Tensor] | None
-) -> Tensor:
-    """The smallest noise with <slope, noise> = <slope, near - x> inside the bounds, like x.
+def _filled(noise: Tensor, size: Tensor, x: Tensor, norm: Norm, box: Box) -> Tensor:
+    """The noise times the factor with which it is of this size inside the bounds; not clamped.
 
-    Water filling: all entries move along the norm's direction; those at their bound stay there,
-    and the others go on. 0 where the slope leads nowhere.
+    Water filling: entries that reach their bound stay there when clamped, and the others go on.
     """
-    rows = (len(x), -1)
-    direction = norm.direction(slope).reshape(rows)
-    largest = slope.reshape(rows).abs().amax(1, keepdim=True)
-    slope = slope.reshape(rows) / torch.where(largest > 0, largest, 1)
-    goal = (slope * (near - x).reshape(rows)).sum(1, keepdim=True)
-    room = torch.full_like(direction, torch.inf)
-    if box is not None:
-        free = torch.where(direction.reshape(x.shape) > 0, box[1] - x, x - box[0]).clamp_min(0)
-        room = torch.where(direction != 0, free.reshape(rows) / direction.abs(), room)
-    length = torch.zeros_like(goal)
     for _ in range(1 if box is None else FILLS):
-        missing = goal - (slope * direction * torch.minimum(length, room)).sum(1, keepdim=True)
-        speed = (slope * direction * (length < room)).sum(1, keepdim=True)
-        length = length + torch.where(speed > 0, missing / speed, 0).clamp_min(0)
-    return (direction * torch.minimum(length, room)).reshape(x.shape)
+        length = norm.size(clamp(x + noise, box) - x)
+        factor = torch.where(length > 0, size / torch.where(length > 0, length, 1), 1)
+        noise = noise * per_sample(factor, x)
+    return noise
