@@ -23,8 +23,8 @@ from ima.norms import L2, per_sample
 from ima.tasks import Task, Tree, output_map, tree_map
 from ima.tasks.pixels import precise, wide
 
-AVERAGE = 0.9
-"""Of multiplier, squared gradient and momentum."""
+AVERAGE = 0.5
+"""Share of the past in multiplier, mean square and momentum; for some 100 steps."""
 
 FIRST, LAST = 0.3, 0.01
 """The first step, in radii; the last step, as a share of the first."""

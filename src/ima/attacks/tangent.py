@@ -91,7 +91,8 @@ def nearer(
         y = tree_map(lambda t: t.clone() if t.is_inference() else t, y)
         x = x.detach().clone()
         # The nearest points, and of each the wrong end of its bracket, which bounds the distance.
-        point, wrong_end = boundary.detach().to(x.dtype).clone(), wide(boundary.detach())
+        point = boundary.detach().to(x.dtype).clone()
+        wrong_end = wide(point).clone()
         far = norm.size(wrong_end - wide(x))
         live = (far > 0) & torch.isfinite(far)
         if scores is None:
@@ -131,8 +132,10 @@ def nearer(
             low, high = (between(model, start, end, part, box, start) for part in bracket)
             size = norm.size(wide(high) - wide(start))
             closer = size < far[at]
-            at = at[closer]
-            point[at], wrong_end[at] = (low if side == "inside" else high)[closer], wide(high)[closer]
+            # Who can come no nearer this way stands as near as this gradient leads.
+            live[at[~closer]] = False
+            at, low, high = at[closer], low[closer], high[closer]
+            point[at], wrong_end[at] = low if side == "inside" else high, wide(high)
             far[at], stale[at] = size[closer], True
     return point
 
