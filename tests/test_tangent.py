@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -118,14 +119,13 @@ def test_each_step_comes_nearer_to_a_curved_boundary(norm: float | str) -> None:
     x = points(30, 5) / 3
     y = said(model := Round(), x)
     given = meeting(model, x, y, Classification())
-    sizes = [far(given, x, norm)]
-    for steps in (1, 2, 3, 12):
-        sizes.append(far(nearer(model, x, y, given, norm=norm, steps=steps), x, norm))
+    found = [nearer(model, x, y, given, norm=norm, steps=steps) for steps in (1, 2, 3, 12)]
+    sizes = [far(point, x, norm) for point in (given, *found)]
     medians = [float(size.median()) for size in sizes]
     # In Linf the ball's gradient has the same signs all over the box: one step says all.
     assert medians == sorted(medians, reverse=True)
     assert len(set(medians)) == (5 if norm == 2 else 2)
-    assert all((b <= a).all() for a, b in zip(sizes, sizes[1:], strict=False))
+    assert all((b <= a).all() for a, b in pairwise(sizes))
     if norm == 2:
         true = 1 - x.norm(dim=1)
         assert (sizes[-1] >= true - 1e-6).all()

@@ -129,8 +129,16 @@ def _of_batch(
         clean, target, known = x[right], take(y, right), distance[right]
         found = finder.find(model, clean, target, known, radii, setting)
         found = as_seen(model, clamp(wide(found), box), wide(clean)).to(x.dtype)
-        how = {"norm": setting.norm, "bounds": box, "task": task}
-        found = nearer(model, clean, target, found, steps=TANGENTS, **how)
+        found = nearer(
+            model,
+            clean,
+            target,
+            found,
+            norm=setting.norm,
+            bounds=box,
+            task=task,
+            steps=TANGENTS,
+        )
         point, said, usable = _tightened(model, clean, target, found, task, box)
         far = setting.norm.size(wide(point) - wide(clean))
         closer = usable & (far < known)
