@@ -75,7 +75,8 @@ def alma(
                 stuck = (first_wrong == steps) & ~(c < 0.95 * checked)
                 rho, checked = torch.where(stuck, 1.2 * rho, rho), c
             gradient, factor = ascent(output, leaf, y, task.score)
-            gradient = per_sample(radius * _slope(c, rho, mu) * factor / clean, x) * wide(gradient)
+            pull = radius * _slope(c, rho, mu) * factor.to(clean.dtype) / clean
+            gradient = per_sample(pull, x) * wide(gradient)
             if step:
                 gradient = gradient + L2.direction(seen - x)
             else:
