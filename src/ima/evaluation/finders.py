@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ima.attacks import ddn
+from ima.attacks.alma import alma
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Bounds, Model
 from ima.attacks.walk import Objective, forward
@@ -29,7 +30,7 @@ from ima.evaluation.lifted import (
 from ima.evaluation.lowest import Lowest, climb
 from ima.evaluation.setting import Setting
 from ima.norm_names import known_norm
-from ima.norms import Norm, per_sample
+from ima.norms import L2, Norm, per_sample
 from ima.tasks import Classification, Task, Tree, objective_of
 from ima.tasks.checked import check_standing, is_own
 from ima.tasks.pixels import precise, wide
@@ -55,9 +56,8 @@ class Finder:
 def _ddn_loss(
     model: Model, x: Tensor, y: Tree, known: Tensor, radii: Sequence[float], setting: Setting
 ) -> Tensor:
-    middle = radii[(len(radii) - 1) // 2]
     task, norm, bounds = setting.task, setting.norm, setting.box
-    return ddn(model, x, y, radius=middle, norm=norm, task=task, bounds=bounds).x
+    return ddn(model, x, y, radius=_middle(radii), norm=norm, task=task, bounds=bounds).x
 
 
 def _ddn_margin(
@@ -66,9 +66,23 @@ def _ddn_margin(
     def margin(output: Any, target: Any) -> Tensor:
         return -setting.task.score(output, target)
 
-    middle = radii[(len(radii) - 1) // 2]
-    task, norm, bounds = setting.task, setting.norm, setting.box
-    return ddn(model, x, y, radius=middle, norm=norm, task=task, bounds=bounds, objective=margin).x
+    how: Any = {"norm": setting.norm, "task": setting.task, "bounds": setting.box}
+    return ddn(model, x, y, radius=_middle(radii), objective=margin, **how).x
+
+
+def _alma(
+    model: Model, x: Tensor, y: Tree, known: Tensor, radii: Sequence[float], setting: Setting
+) -> Tensor:
+    task, bounds = setting.task, setting.box
+    return alma(model, x, y, steps=STEPS, radius=_middle(radii), task=task, bounds=bounds)
+
+
+def _alma_lacks(task: Task, norm: Norm, bounds: Bounds) -> str:
+    return "" if norm.name == L2.name else "L2 only"
+
+
+def _middle(radii: Sequence[float]) -> float:
+    return radii[(len(radii) - 1) // 2]
 
 
 def _fab(
@@ -142,6 +156,7 @@ def both(task: Task) -> list[Objective]:
 FINDERS = (
     Finder("ddn", _ddn_loss),
     Finder("ddn-margin", _ddn_margin),
+    Finder("alma", _alma, _alma_lacks),
     Finder("fab", _fab, _fab_lacks),
     Finder(f"pgd-{STEPS}", _pgd),
 )

@@ -2,12 +2,14 @@
 
 wrong without noise: 0
 else, for each attack: point = what it finds
+                       a few steps along the tangent plane of the boundary, never farther
                        look at it: finite, inside the bounds, wrong?
                        bisect from x to the point, to 1/1024 of the way; look at the end again
      the smallest
 
-DDN with the loss and with the margin (Rony et al., CVPR 2019), FAB (Croce & Hein, ICML 2020; the
-authors' code), and PGD at given radii, where it can still find less. All are upper bounds.
+DDN with the loss and with the margin (Rony et al., CVPR 2019), ALMA in L2 (Rony et al., ICCV 2021),
+FAB (Croce & Hein, ICML 2020; the authors' code), and PGD at given radii, where it can still find
+less. All are upper bounds.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from ima.attacks.boundary import CELLS, between, search_boundary
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Bounds, Model
+from ima.attacks.tangent import nearer
 from ima.attacks.walk import clamp, forward
 from ima.budget import Budget, Progress
 from ima.evaluation.attacks import check_radii
@@ -38,6 +41,9 @@ from ima.norms import Norm, get_norm, per_sample
 from ima.tasks import Task, Tree, check_task, take
 from ima.tasks.checked import check_standing
 from ima.tasks.pixels import precise, wide
+
+TANGENTS = 5
+"""Steps along the tangent plane, from each point that was found."""
 
 
 def minimal(
@@ -60,8 +66,8 @@ def minimal(
 
     model: any module that returns what the task expects; it is left as it was.
     data: as `ima.evaluate` takes it.
-    radii: of PGD, above 0, in x's units and `norm`. DDN starts at the middle one: they should be
-        about as large as the distances.
+    radii: of PGD, above 0, in x's units and `norm`. DDN and ALMA start at the middle one: they
+        should be about as large as the distances.
     norm: of the noise, 2 or infinity, or a `Norm` of your own.
     bounds: lowest and highest value of x's entries; None: they have none. FAB needs them.
     task: what outputs mean; None: classification. Of masks, wrong is a Dice at the threshold.
@@ -123,6 +129,16 @@ def _of_batch(
         clean, target, known = x[right], take(y, right), distance[right]
         found = finder.find(model, clean, target, known, radii, setting)
         found = as_seen(model, clamp(wide(found), box), wide(clean)).to(x.dtype)
+        found = nearer(
+            model,
+            clean,
+            target,
+            found,
+            norm=setting.norm,
+            bounds=box,
+            task=task,
+            steps=TANGENTS,
+        )
         point, said, usable = _tightened(model, clean, target, found, task, box)
         far = setting.norm.size(wide(point) - wide(clean))
         closer = usable & (far < known)

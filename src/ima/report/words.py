@@ -14,7 +14,7 @@ from ima.norm_names import known_norm
 from ima.report.scrub import scrub
 from ima.report.style import norm_name
 
-ABBREVIATIONS = ("pgd", "ifgsm", "ddn", "fab")
+ABBREVIATIONS = ("pgd", "ifgsm", "ddn", "alma", "fab")
 
 DRAWS = 100
 """So many are made where the noise's name holds no number."""
