@@ -23,7 +23,7 @@ from ima.evaluation.subject import record
 from ima.training.asked import answers_what_was_asked
 from ima.training.build import load_splits
 from ima.training.checkpoint import CheckpointError, peek_state
-from ima.training.children import ChildReport, Work, work_off
+from ima.training.children import ChildReport, Work, print_done, work_off
 from ima.training.config import Config, ConfigError, Named, parse_config
 from ima.training.picking import rule
 from ima.training.rows import Row, rows
@@ -183,7 +183,7 @@ def make_runs(
     *,
     jobs: int,
     device: str,
-    report: ChildReport,
+    report: ChildReport = print_done,
     budget: Budget | None = None,
 ) -> None:
     """Train every planned run that is not finished, and test those that the table shows.

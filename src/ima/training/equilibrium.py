@@ -33,6 +33,7 @@ from ima.tasks import Classification
 from ima.training.build import build_method, build_model, load_splits
 from ima.training.checkpoint import load_state
 from ima.training.config import Config, ConfigError
+from ima.training.origin import made_at
 from ima.training.run import Run
 from ima.training.state import epochs_done
 
@@ -126,14 +127,9 @@ def plane_origin(runs: Sequence[Run], overrides: Sequence[str] = ()) -> str:
     """
     config, found = runs[0].config(), [run.environment() for run in runs]
     words = shlex.join(["ima", "equilibrium", *overrides, "--seed", str(config.train.seed)])
-
-    def each(key: str) -> str:
-        return ", ".join(dict.fromkeys(str(one.get(key)) for one in found))
-
     return (
         f"Made by `{words}`: {len(runs)} runs of {config.train.epochs} epochs under one recipe, "
-        f"weights and margins of the last epoch, commit {each('commit')}, ima {each('ima')}, torch "
-        f"{each('torch')}, Python {each('python')}, {each('device')}."
+        f"weights and margins of the last epoch, {made_at(found)}."
     )
 
 

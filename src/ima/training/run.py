@@ -309,8 +309,6 @@ def _add_row(path: Path, row: Mapping[str, float]) -> None:
     with whole(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
-        writer.writerows({k: _number(v) for k, v in r.items()} for r in rows)
-
-
-def _number(value: float) -> float | int:
-    return int(value) if float(value).is_integer() else value
+        writer.writerows(
+            {k: int(v) if float(v).is_integer() else v for k, v in r.items()} for r in rows
+        )

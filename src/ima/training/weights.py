@@ -139,8 +139,10 @@ def load_file(model: nn.Module, path: Path) -> str:
         except (LayoutError, RuntimeError) as error:
             told = _as_is(model, found)
             if told is None:
+                part = ". It is one part of several: put them together"
+                shard = part if SHARD.search(path.name) else ""
                 raise CheckpointError(
-                    f"{path} does not fit this network: {error}{_shard(path)}{_whole(found)}"
+                    f"{path} does not fit this network: {error}{shard}{_whole(found)}"
                 ) from error
             return told
 
@@ -179,10 +181,6 @@ def _whole(found: FoundLayout) -> str:
         "where you trust it, load it with torch.load(..., weights_only=False). Save "
         "model.state_dict() of it"
     )
-
-
-def _shard(path: Path) -> str:
-    return ". It is one part of several: put them together" if SHARD.search(path.name) else ""
 
 
 def _said(error: Exception) -> str:
