@@ -13,16 +13,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from nets import load_weights
 from torch import Tensor, nn
 
-from ima.training.checkpoint import (
-    CheckpointError,
-    load_state,
-    load_weights,
-    peek_state,
-    save_state,
-    save_weights,
-)
+from ima.training.checkpoint import load_state, peek_state, save_state, save_weights
+from ima.training.tensor_file import CheckpointError
+from ima.training.weights import load_file
 
 DTYPES = (
     torch.float32,
@@ -273,7 +269,7 @@ def test_a_weights_file_is_no_state_and_a_state_gives_its_weights(tmp_path: Path
 def test_a_state_without_weights_is_refused_by_name(tmp_path: Path) -> None:
     save_state(tmp_path / "margins.safetensors", {"margins": torch.ones(3)})
     with pytest.raises(CheckpointError, match=r"margins.safetensors"):
-        load_weights(tmp_path / "margins.safetensors")
+        load_file(nn.Linear(3, 2), tmp_path / "margins.safetensors")
 
 
 class Tied(nn.Module):

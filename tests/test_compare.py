@@ -35,8 +35,10 @@ from ima.networks.small_cnn import small_cnn
 from ima.training.checkpoint import load_state, save_state
 from ima.training.compare import finished, make_runs, plan_runs, validation_score
 from ima.training.compare import tested as is_tested
-from ima.training.config import Config, ConfigError, load_config
+from ima.training.config import load_config
+from ima.training.config_errors import ConfigError
 from ima.training.run import Run
+from ima.training.settings import Config
 
 ROWS = (
     "[{label: Plain, method: {name: standard}},"

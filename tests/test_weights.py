@@ -21,20 +21,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nets import load_weights
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.optim.swa_utils import AveragedModel
 
-from ima.training.checkpoint import (
-    CheckpointError,
-    load_file,
-    load_state,
-    load_weights,
-    peek_state,
-    save_state,
-    save_weights,
-)
+from ima.training.checkpoint import load_state, peek_state, save_state, save_weights
+from ima.training.tensor_file import CheckpointError
+from ima.training.weights import load_file
 
 
 def net(seed: int, outputs: int = 3) -> nn.Module:

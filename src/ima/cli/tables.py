@@ -52,13 +52,13 @@ def show_table(
         rows = [(r.name, f"{r.title}: {r.raised}", "") for r in CHECKS.values()]
     else:
         from ima.nnunet.experiment import load_experiment
-        from ima.nnunet.experiment import packaged as experiments
-        from ima.training.config import load_config, packaged
+        from ima.training.config import load_config
+        from ima.training.config_errors import packaged
 
         rows = [(name, load_config(path).note, "") for name, path in packaged().items()]
         rows += [
             (name, f"ima nnunet compare {name}: {load_experiment(path).note}", "")
-            for name, path in experiments().items()
+            for name, path in packaged("nnunet").items()
         ]
     width = max(len(name) for name, _, _ in rows)
     for name, summary, source in rows:

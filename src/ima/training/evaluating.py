@@ -14,13 +14,14 @@ from ima.evaluation.settings import TEST, VALIDATION, Settings
 from ima.evaluation.subject import Subject
 from ima.files import file_digest
 from ima.tasks import check_task
-from ima.training.build import BOUNDS, build_fabric, build_model, load_into
-from ima.training.checkpoint import load_weights
+from ima.training.build import BOUNDS, build_fabric, build_model
 from ima.training.config import build_task
 from ima.training.picking import picked
 from ima.training.run import Run
 from ima.training.same import check_weights
 from ima.training.samples import splits_of
+from ima.training.tensor_file import CheckpointError
+from ima.training.weights import load_file
 
 
 def run_subject(run: Run, which: str = "best", device: str = "auto") -> Subject:
@@ -42,7 +43,12 @@ def run_subject(run: Run, which: str = "best", device: str = "auto") -> Subject:
     # Before it is read: results of weights that are replaced meanwhile count as old.
     file = file_digest(weights)
     check_weights(weights, config, splits)
-    load_into(model, load_weights(weights), weights)
+    try:
+        load_file(model, weights)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}. Put the run's own weights and config back, or train again"
+        ) from error
     whole = splits.val if tuning else splits.test
     chosen = _chosen(None if tuning else asked.samples, whole)
     part = whole

@@ -9,7 +9,6 @@ The weights are those that the margins belong to: the last epoch's, not averaged
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,6 @@ def measure_margins(
     samples: int = SAMPLES,
     seed: int = 0,
     device: str = "auto",
-    progress: Callable[[int, int], None] | None = None,
 ) -> Estimates:
     """The margins of a run's training samples, with predictions and some distances.
 
@@ -104,7 +102,6 @@ def measure_margins(
         task=task,
         batch_size=config.evaluate.batch_size,
         seed=seed,
-        progress=progress,
     )
     at = {int(chosen[row.id]): row for row in found.rows}
     labels, predicted = _decisions(model, train, task, config.evaluate.batch_size)

@@ -9,9 +9,9 @@ from typing import Any
 
 from ima.evaluation.results import Results
 from ima.training.compare import Candidate, RunPlan, unique
-from ima.training.config import Config
 from ima.training.picking import picked
 from ima.training.run import PLACE, Run, environment
+from ima.training.settings import Config
 
 
 def made_by(

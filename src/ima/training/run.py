@@ -33,8 +33,9 @@ from ima.environments import read_environment
 from ima.epochs import read_epochs
 from ima.files import whole, write_text
 from ima.training.checkpoint import peek_state
-from ima.training.config import Config, ConfigError, parse_config
-from ima.training.config_errors import read_yaml
+from ima.training.config import parse_config
+from ima.training.config_errors import ConfigError, read_yaml
+from ima.training.settings import Config
 from ima.training.trust import Trust, UntrustedError
 
 PLACE = ("system", "processor", "cores", "threads", "device")

@@ -24,9 +24,6 @@ from ima.training.layouts import (
 )
 from ima.training.tensor_file import CheckpointError, check_header, read_tensors, tree_of
 
-_USUAL = ("model", "state_dict", "model_state_dict", "net", "network", "network_weights", "weights")
-"""Keys under which files have a state_dict."""
-
 SHARD = re.compile(r"-\d+-of-\d+\.")
 """In the names of files that hold one part of a network's weights."""
 
@@ -73,26 +70,6 @@ _OTHERS: tuple[tuple[Callable[[bytes, str], bool], str], ...] = (
 
 class TrainingState(dict[str, Any]):
     """What is in a training state of this library's, whose weights have a known key."""
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """A state_dict from `.safetensors`, or from a `.pt` file, of which nothing is executed.
-
-    Raises CheckpointError for a damaged file, and for one without a state_dict.
-    """
-    with opened_weights(path) as content:
-        found = search_weights(content)
-        dicts = dict.fromkeys(name.within for name in found.tensors)
-        named = [(key,) for key in _USUAL if (key,) in dicts]
-        usual = named or [within for within in dicts if not within] or list(dicts)
-        if content == {}:
-            return {}
-        if not named and (len(usual) != 1 or isinstance(content, TrainingState)):
-            raise CheckpointError(
-                f"{path} holds no state_dict; expected names and tensors, it has {found.summary()}"
-                f"{_whole(found)}"
-            )
-        return {n.key: t.load() for n, t in found.tensors.items() if n.within == usual[0]}
 
 
 @contextmanager
