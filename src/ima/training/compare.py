@@ -41,11 +41,6 @@ class Candidate:
     method: Named
     runs: tuple[Run, ...]
 
-    @property
-    def name(self) -> str:
-        """Method and options, as in its folder's name."""
-        return slug(self.method)
-
     def diverged(self) -> dict[int, str]:
         """Why its training came to no end, by seed, where it did not."""
         return {

@@ -107,11 +107,6 @@ class Run:
         return self.folder / "margins"
 
     @property
-    def distances(self) -> Path:
-        """The smallest noise found for each test sample, on the best weights."""
-        return self.results("distances")
-
-    @property
     def examples(self) -> Path:
         """Attacked samples of the best weights, for pictures."""
         return self.folder / "evaluation" / "examples.npz"
