@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,23 +53,20 @@ class Finder:
     lacks: Lacks = lambda *_: ""
 
 
-def _ddn_loss(
-    model: Model, x: Tensor, y: Tree, known: Tensor, radii: Sequence[float], setting: Setting
+def _ddn(
+    model: Model,
+    x: Tensor,
+    y: Tree,
+    known: Tensor,
+    radii: Sequence[float],
+    setting: Setting,
+    *,
+    margin: bool = False,
 ) -> Tensor:
-    middle = radii[(len(radii) - 1) // 2]
-    task, norm, bounds = setting.task, setting.norm, setting.box
-    return ddn(model, x, y, radius=middle, norm=norm, task=task, bounds=bounds).x
-
-
-def _ddn_margin(
-    model: Model, x: Tensor, y: Tree, known: Tensor, radii: Sequence[float], setting: Setting
-) -> Tensor:
-    def margin(output: Any, target: Any) -> Tensor:
-        return -setting.task.score(output, target)
-
-    middle = radii[(len(radii) - 1) // 2]
-    task, norm, bounds = setting.task, setting.norm, setting.box
-    return ddn(model, x, y, radius=middle, norm=norm, task=task, bounds=bounds, objective=margin).x
+    middle, task = radii[(len(radii) - 1) // 2], setting.task
+    objective = both(task)[1] if margin else None
+    same: dict[str, Any] = {"norm": setting.norm, "task": task, "bounds": setting.box}
+    return ddn(model, x, y, radius=middle, objective=objective, **same).x
 
 
 def _fab(
@@ -140,8 +138,8 @@ def both(task: Task) -> list[Objective]:
 
 
 FINDERS = (
-    Finder("ddn", _ddn_loss),
-    Finder("ddn-margin", _ddn_margin),
+    Finder("ddn", _ddn),
+    Finder("ddn-margin", partial(_ddn, margin=True)),
     Finder("fab", _fab, _fab_lacks),
     Finder(f"pgd-{STEPS}", _pgd),
 )

@@ -115,7 +115,10 @@ def _legend(figure: Figure, columns: int) -> None:
 
 
 def _draw(axes: Axes, line: Line, number: int, steps: bool, top: float) -> None:
-    look = {**style.line_look(number), "label": style.shortened(line.label, LONGEST)}
+    look: dict[str, Any] = {
+        **style.line_look(number),
+        "label": style.shortened(line.label, LONGEST),
+    }
     if steps:
         # The last steps lie beyond the axis.
         axes.step(line.x, top * line.y, where="post", **{**look, "clip_on": True, "marker": None})
