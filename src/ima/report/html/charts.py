@@ -121,7 +121,8 @@ def _draw(axes: Axes, line: Line, number: int, steps: bool, top: float) -> None:
     }
     if steps:
         # The last steps lie beyond the axis.
-        axes.step(line.x, top * line.y, where="post", **{**look, "clip_on": True, "marker": None})
+        look |= {"clip_on": True, "marker": None}
+        axes.step(line.x, top * line.y, where="post", **look)
         return
     axes.plot(line.x, top * line.y, **look)
     if line.low is not None and line.high is not None:
