@@ -204,7 +204,7 @@ def test_only_the_picked_candidate_meets_the_test_part(made: Made) -> None:
         for c in plans["Tuned"].candidates
     }
     chosen = plans["Tuned"].chosen()
-    assert means[chosen.name] == max(means.values())
+    assert means[slug(chosen.method)] == max(means.values())
     shown = {run.folder for p in plans.values() for run in p.chosen().runs}
     for run_folder in {run.folder for p in plans.values() for c in p.candidates for run in c.runs}:
         assert Run.open(run_folder).results("best").exists() == (run_folder in shown)
