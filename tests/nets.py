@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,17 @@ from torch import Generator, Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ima import Classification
+from ima.training.layouts import search_weights
+from ima.training.weights import opened_weights
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The weights of a plain file of any kind, or of a training state, by name."""
+    with opened_weights(path) as content:
+        found = search_weights(content).tensors
+        state = any(name.within == ("model",) for name in found)
+        within = ("model",) if state else ()
+        return {name.key: t.load() for name, t in found.items() if name.within == within}
 
 
 def seeded(seed: int) -> Generator:

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from nets import load_weights
 from test_files import forbid
 from torch import Tensor
 
@@ -41,9 +42,9 @@ from ima.evaluation.attacks import ATTACKS
 from ima.methods import METHODS
 from ima.networks import NETWORKS
 from ima.networks.small_cnn import small_cnn
-from ima.nnunet.experiment import packaged as experiments
-from ima.training.checkpoint import load_state, load_weights, save_weights
-from ima.training.config import load_config, packaged
+from ima.training.checkpoint import load_state, save_weights
+from ima.training.config import load_config
+from ima.training.config_errors import packaged
 from ima.training.run import Run
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -183,7 +184,7 @@ def test_the_version_is_that_of_the_package() -> None:
         ("attacks", ATTACKS),
         ("data", DATASETS),
         ("networks", NETWORKS),
-        ("configs", (*packaged(), *experiments())),
+        ("configs", (*packaged(), *packaged("nnunet"))),
     ],
 )
 def test_list_has_one_line_for_every_row(what: str, rows: Collection[str]) -> None:

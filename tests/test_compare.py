@@ -33,10 +33,12 @@ from ima.evaluation.results import Row as ResultRow
 from ima.evaluation.settings import Settings
 from ima.networks.small_cnn import small_cnn
 from ima.training.checkpoint import load_state, save_state
-from ima.training.compare import finished, make_runs, plan_runs, validation_score
+from ima.training.compare import finished, make_runs, plan_runs, slug, validation_score
 from ima.training.compare import tested as is_tested
-from ima.training.config import Config, ConfigError, load_config
+from ima.training.config import load_config
+from ima.training.config_errors import ConfigError
 from ima.training.run import Run
+from ima.training.settings import Config
 
 ROWS = (
     "[{label: Plain, method: {name: standard}},"
@@ -198,10 +200,11 @@ def test_runs_that_rows_share_are_made_once(made: Made) -> None:
 def test_only_the_picked_candidate_meets_the_test_part(made: Made) -> None:
     plans = {p.label: p for p in plan_runs(made.config, [0, 1], made.folder)}
     means = {
-        c.name: sum(validation_score(run) for run in c.runs) / 2 for c in plans["Tuned"].candidates
+        slug(c.method): sum(validation_score(run) for run in c.runs) / 2
+        for c in plans["Tuned"].candidates
     }
     chosen = plans["Tuned"].chosen()
-    assert means[chosen.name] == max(means.values())
+    assert means[slug(chosen.method)] == max(means.values())
     shown = {run.folder for p in plans.values() for run in p.chosen().runs}
     for run_folder in {run.folder for p in plans.values() for c in p.candidates for run in c.runs}:
         assert Run.open(run_folder).results("best").exists() == (run_folder in shown)

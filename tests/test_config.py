@@ -7,15 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ima.training.config import (
-    Config,
-    ConfigError,
-    load_config,
-    method_options,
-    packaged,
-    parse_config,
-    warnings,
-)
+from ima.training.config import load_config, method_options, parse_config, warnings
+from ima.training.config_errors import ConfigError, packaged
+from ima.training.settings import Config
 
 
 @pytest.mark.parametrize("name", packaged())

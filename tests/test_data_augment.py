@@ -18,7 +18,8 @@ from ima.data.augment import AUGMENTATIONS, PAD, augment, augment_share
 from ima.methods import IMA, METHODS, Standard
 from ima.training.batches import batch_seed, batches
 from ima.training.checkpoint import load_state
-from ima.training.config import ConfigError, load_config
+from ima.training.config import load_config
+from ima.training.config_errors import ConfigError
 from ima.training.loop import fit
 from ima.training.run import Run
 

@@ -29,7 +29,8 @@ from test_data_published import (
 from ima.data import DATASETS, load
 from ima.data.download import DOWNLOADS
 from ima.data.subset import SUBSETS, Stretch, arrays_digest, cut, make_subset
-from ima.training.config import load_config, packaged
+from ima.training.config import load_config
+from ima.training.config_errors import packaged
 
 ROLES = ("train", "val", "test")
 KEYS = [f"{role}_{kind}" for role in ROLES for kind in ("images", "labels")]

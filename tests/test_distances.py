@@ -469,17 +469,17 @@ def test_the_command_measures_prints_and_stays_resumable(
 
     with pytest.raises(KeyboardInterrupt):
         distances_run(run, device="cpu", progress=stop)
-    assert record(run.distances).exists() and not run.distances.exists()
+    assert record(run.results("distances")).exists() and not run.results("distances").exists()
     command = ["ima", "evaluate", str(run.folder), "--device", "cpu", "--distances"]
     monkeypatch.setattr("sys.argv", command)
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code in (0, None)
     out = capsys.readouterr().out
-    found = Distances.from_csv(run.distances)
-    assert f"{found.accuracy(0.5):.1%}" in out and str(run.distances) in out
-    assert found.settings.counted == "10 of 540" and len(found.rows) == 10
-    assert sorted(entry.name for entry in run.distances.parent.iterdir()) == [
+    found = Distances.from_csv(run.results("distances"))
+    assert f"{found.accuracy(0.5):.1%}" in out and str(run.results("distances")) in out
+    assert (found.settings.samples, found.settings.total) == (10, 540) and len(found.rows) == 10
+    assert sorted(entry.name for entry in run.results("distances").parent.iterdir()) == [
         "best.csv",
         "best.json",
         "distances.csv",
@@ -488,5 +488,5 @@ def test_the_command_measures_prints_and_stays_resumable(
         "last.csv",
         "last.json",
     ]
-    forget([run.distances])
+    forget([run.results("distances")])
     assert repr(distances_run(run, device="cpu").rows) == repr(found.rows)

@@ -45,7 +45,7 @@ def test_a_run_of_the_version_before_is_read_and_counts(folder: Path) -> None:
     assert (told.norm, told.bounds, told.epoch) == ("L2", (0.0, 1.0), "2 of 2")
     assert told.picked.startswith("the geometric mean of clean accuracy")
     assert told.attacks["pgd-3"].startswith("3 steps of 10 eps / 3")
-    distances = Distances.from_csv(run.distances)
+    distances = Distances.from_csv(run.results("distances"))
     assert distances.median() == pytest.approx(0.08994, abs=1e-5)
     assert distances.settings.network == told.network
     assert list(distances.settings.attacks) == ["ddn", "ddn-margin", "fab", "pgd-100"]

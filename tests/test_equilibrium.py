@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nets import load_weights
 from torch import Tensor, nn
 
 from ima.cli.equilibrium import equilibrium
@@ -21,8 +22,9 @@ from ima.networks import build
 from ima.report.equilibrium import equilibrium_table, picture, write_equilibrium
 from ima.report.portrait import Error, Portrait
 from ima.tasks import Classification
-from ima.training.checkpoint import load_state, load_weights
-from ima.training.config import ConfigError, load_config
+from ima.training.checkpoint import load_state
+from ima.training.config import load_config
+from ima.training.config_errors import ConfigError
 from ima.training.equilibrium import crossings, measure_run, nearest_points, trained_on, wrong_area
 from ima.training.run import Run
 

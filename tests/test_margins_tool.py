@@ -30,7 +30,8 @@ from ima.report.margins_page import atlas_images, margin_table, margins_told
 from ima.training import measuring
 from ima.training.build import load_splits
 from ima.training.checkpoint import load_state, save_state
-from ima.training.config import ConfigError, load_config
+from ima.training.config import load_config
+from ima.training.config_errors import ConfigError
 from ima.training.loop import fit
 from ima.training.measuring import SHOWN, keeps_margins, measure_margins
 from ima.training.run import Run

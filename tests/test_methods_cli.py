@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nets import load_weights
 
 from ima.cli import app
 from ima.methods import METHODS
-from ima.training.checkpoint import load_state, load_weights
+from ima.training.checkpoint import load_state
 from ima.training.run import Run
 
 OPTIONS = {"eps": 1.0, "delta": 0.1, "steps": 3}

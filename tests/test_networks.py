@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from ima.networks import NETWORKS, build, find_builder
 from ima.networks.normalize import Normalize, Standardize
 from ima.networks.small_cnn import small_cnn
-from ima.training.config import ConfigError, parse_config
+from ima.training.config import parse_config
+from ima.training.config_errors import ConfigError
 
 SMALL = [
     ("small_cnn", 3, 12, {"width": 4}),

@@ -36,13 +36,13 @@ from ima.measures import DICE
 from ima.nnunet.cases import OWN_TEST
 from ima.nnunet.commands import COMMANDS, Command, dataset_folder, plan_with_batch_size, run_command
 from ima.nnunet.environment import external_folder
-from ima.nnunet.experiment import Experiment, Place, load_experiment, packaged
+from ima.nnunet.experiment import Experiment, Place, load_experiment
 from ima.nnunet.paper import PAPER_TASKS, by_dataset
 from ima.nnunet.plans import with_batch_size
 from ima.nnunet.settings import CONFIG, KEYS, TRAINERS, Settings
 from ima.nnunet.steps import attack, results
 from ima.parent import PARENT
-from ima.training.config_errors import ConfigError
+from ima.training.config_errors import ConfigError, packaged
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 REAL = Path(os.environ.get("IMA_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data")
@@ -411,7 +411,7 @@ def test_the_trainers_that_experiments_name_exist_and_mean_what_they_say() -> No
     mend_torchvision()
     from ima.nnunet import trainers
 
-    for name in packaged():
+    for name in packaged("nnunet"):
         for row in load_experiment(name).rows:
             assert row.trainer in trainers.__all__
             trainer = getattr(trainers, row.trainer)
@@ -460,10 +460,8 @@ def test_the_small_experiment_has_one_recipe_for_all_and_lets_margins_reach_the_
 
 
 def test_no_experiment_is_taken_for_a_config_of_a_classifier() -> None:
-    from ima.training.config import packaged as configs
-
-    assert not set(packaged()) & set(configs())
-    assert set(packaged()) >= {"table6", "table7", "table8", "hippocampus_small"}
+    assert not set(packaged("nnunet")) & set(packaged())
+    assert set(packaged("nnunet")) >= {"table6", "table7", "table8", "hippocampus_small"}
 
 
 FEW: dict[str, Any] = {

@@ -20,7 +20,7 @@ import pytest
 from ima.cli.data import msd
 from ima.nnunet import msd as module
 from ima.nnunet.msd import divide, locate_task, prepare_msd
-from ima.nnunet.paper import PAPER_TASKS, PaperTask, find_dataset
+from ima.nnunet.paper import PAPER_TASKS, PaperTask
 
 sitk = pytest.importorskip("SimpleITK", reason="SimpleITK comes with nnU-Net, ima[nnunet]")
 
@@ -488,7 +488,7 @@ def test_the_command_says_what_it_made(
     assert "Dataset012_Heart: 16 cases for training, 1 for validation, 3 for test" in said
     assert "ima nnunet plan -d 12 -c 2d" in said
     with pytest.raises(ValueError, match="did you mean 'Task04_Hippocampus'"):
-        find_dataset("Task04_Hipocampus")
+        msd("Task04_Hipocampus", heart)
     with pytest.raises(ValueError, match="the seed is -1"):
         prepare_msd(HEART, heart, tmp_path, seed=-1)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from nets import load_weights
 from test_cli import call
 from test_training import Watch, same, train, untimed
 from torch import Tensor
@@ -22,8 +23,9 @@ from ima.data.flip import flip_labels
 from ima.data.split import stratified
 from ima.tasks import TASKS
 from ima.training.build import build_model, load_splits
-from ima.training.checkpoint import load_state, load_weights
-from ima.training.config import ConfigError, build_task, load_config, parse_config
+from ima.training.checkpoint import load_state
+from ima.training.config import build_task, load_config, parse_config
+from ima.training.config_errors import ConfigError
 from ima.training.measuring import measure_margins
 from ima.training.run import Run
 from ima.training.same import fixed_settings, samples

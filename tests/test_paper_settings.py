@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ima import IMA, Segmentation
 from ima.methods import METHODS
 from ima.methods.ima import VARIANTS
-from ima.training.config import load_config, packaged, warnings
+from ima.training.config import load_config, warnings
+from ima.training.config_errors import packaged
 from ima.training.rows import rows
 
 SGD = {

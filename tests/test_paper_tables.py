@@ -12,7 +12,8 @@ from ima.evaluation.settings import Settings
 from ima.report.cells import Average
 from ima.report.comparison import Compared, Frame, write_comparison
 from ima.report.paper import paper_table
-from ima.training.config import load_config, packaged
+from ima.training.config import load_config
+from ima.training.config_errors import packaged
 from ima.training.rows import rows
 
 # Of each table a number in a corner and one within, as the paper prints them.

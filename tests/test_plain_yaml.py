@@ -11,7 +11,8 @@ import yaml
 
 from ima.plain_yaml import DEEPEST, MOST_BYTES, YamlError, parse, read_mapping
 from ima.report.sources import _yaml  # pyright: ignore[reportPrivateUsage]
-from ima.training.config import ConfigError, load_config, packaged
+from ima.training.config import load_config
+from ima.training.config_errors import ConfigError, packaged
 from ima.training.run import Run
 
 

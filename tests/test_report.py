@@ -101,6 +101,11 @@ DIGIT = np.linspace(0, 1, 64).reshape(8, 8)
 SCAN = np.linspace(0, 1, 224 * 224).reshape(224, 224)
 COLOUR = np.linspace(0, 1, 32 * 48 * 3).reshape(32, 48, 3)
 
+
+def examples(clean: Any, truth: str, made: Any, *, norm: str) -> Figure:
+    return figures.story(clean, truth, made, curves(), attack="PGD-100", norm=norm)
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "curves": lambda: figures.quality_over_noise(
         curves(), attack="PGD-100", norm="L2", levels=(1, 2, 3)
@@ -118,8 +123,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "margins-tiny": lambda: figures.margins_by_epoch(
         MarginHistory([0, 0.001, 0.002], [7], [[5, 3]]), cap=0.0015, norm="Linf"
     ),
-    "digits": lambda: figures.examples(DIGIT, "seven", rows(DIGIT, "IMA", "standard"), norm="L2"),
-    "long-names": lambda: figures.examples(
+    "digits": lambda: examples(DIGIT, "seven", rows(DIGIT, "IMA", "standard"), norm="L2"),
+    "long-names": lambda: examples(
         DIGIT,
         "common pneumonia",
         rows(
@@ -127,7 +132,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         ),
         norm="L2",
     ),
-    "colour": lambda: figures.examples(COLOUR, "frog", rows(COLOUR, "IMA"), norm="L2"),
+    "colour": lambda: examples(COLOUR, "frog", rows(COLOUR, "IMA"), norm="L2"),
     "story": lambda: figures.story(
         DIGIT, "seven", rows(DIGIT, "standard", "IMA"), curves(), attack="PGD-100", norm="L2"
     ),
@@ -382,8 +387,8 @@ def test_shares_and_medians_of_margins() -> None:
 @pytest.mark.parametrize(("clean", "squares"), [(DIGIT, True), (SCAN, False), (COLOUR, True)])
 def test_examples_show_the_images_and_what_the_methods_see(clean: Any, squares: bool) -> None:
     made = rows(clean, "IMA", "standard")
-    figure = figures.examples(clean, "seven", made, norm="linf")
-    images = [axes.images[0] for axes in figure.axes]
+    figure = examples(clean, "seven", made, norm="linf")
+    images = [axes.images[0] for axes in figure.axes if axes.images]
     assert {image.get_interpolation() == "nearest" for image in images} == {squares}
     factor = strip.noise_factor([row.noisy - clean for row in made])
     for row, (first, noise, noisy) in zip(
@@ -393,7 +398,7 @@ def test_examples_show_the_images_and_what_the_methods_see(clean: Any, squares: 
         np.testing.assert_allclose(noisy.get_array(), row.noisy)
         scaled = (0.5 + factor * (row.noisy - clean)).clip(0, 1)
         np.testing.assert_allclose(noise.get_array(), scaled)
-    texts = [text.get_text() for text in figure.texts]
+    texts = [text.get_text() for text in figure.subfigs[0].texts]
     assert f"noise × {factor:g}" in texts and "ε = 0.6 (L∞)" in texts
     assert texts.count("✓ seven") == 3 and texts.count("✗ three") == 1
 
@@ -430,10 +435,10 @@ REFUSED: list[tuple[str, Callable[[], object]]] = [
     ("no margin to show", lambda: MarginHistory([0, 1, 2], [1], [[0, 0]])),
     ("2 values for 1 epochs", lambda: MarginHistory([0, 1, 2], [1], [[1, 0]], [0.5, 0.5])),
     ("cap is nan", lambda: figures.margins_by_epoch(history(), cap=NAN, norm="2")),
-    ("rows is empty", lambda: figures.examples(DIGIT, "seven", [], norm="2")),
-    ("must agree", lambda: figures.examples(SCAN, "seven", rows(DIGIT, "IMA"), norm="2")),
-    ("move channels", lambda: figures.examples(COLOUR.T, "x", rows(DIGIT, "IMA"), norm="2")),
-    ("0 to 1", lambda: figures.examples(255 * DIGIT, "x", rows(DIGIT, "IMA"), norm="2")),
+    ("rows is empty", lambda: examples(DIGIT, "seven", [], norm="2")),
+    ("must agree", lambda: examples(SCAN, "seven", rows(DIGIT, "IMA"), norm="2")),
+    ("move channels", lambda: examples(COLOUR.T, "x", rows(DIGIT, "IMA"), norm="2")),
+    ("0 to 1", lambda: examples(255 * DIGIT, "x", rows(DIGIT, "IMA"), norm="2")),
     ("0 to 1", lambda: ExampleRow("x", 1.0, np.full((2, 2), NAN), "a", "b")),
     ("above 0", lambda: ExampleRow("x", 0.0, DIGIT, "a", "b")),
     ("divide percentages", lambda: Average(91.2)),

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from nets import load_weights
 from subjects import check_run, distances_run, evaluate_run
 from test_cli import assert_refused, call
 from test_training import Watch, assert_equal_runs, given_data, new, train, within
@@ -20,7 +21,7 @@ from test_training import Watch, assert_equal_runs, given_data, new, train, with
 from ima.budget import OutOfTime
 from ima.data import DATASETS, Part, Splits, load
 from ima.environments import data_told
-from ima.training.checkpoint import load_state, load_weights, save_state, save_weights
+from ima.training.checkpoint import load_state, save_state, save_weights
 from ima.training.lengths import describe_lengths, lengths
 from ima.training.loop import fit
 from ima.training.measuring import measure_margins
@@ -116,7 +117,6 @@ def test_what_changes_nothing_that_is_trained_may_change(stopped: bytes, tmp_pat
         "evaluate.batch_size": 100,
         # Said where it was the default.
         "method.steps": 3,
-        "method.variant": "paper",
     }.items():
         edit(run.folder, setting, value)
     assert_equal_runs(train(new(tmp_path / "whole", epochs=3)), train(Run.open(run.folder)))

@@ -35,10 +35,12 @@ from ima.report.fold import fold
 from ima.report.series import sweep_lines
 from ima.report.summary import counts, results_table, times_table
 from ima.training.compare import RunPlan, make_runs, plan_runs, slug
-from ima.training.config import Config, ConfigError, load_config
+from ima.training.config import load_config
+from ima.training.config_errors import ConfigError
 from ima.training.origin import comparable, made_by, recipes, seconds, untimed
 from ima.training.rows import rows
 from ima.training.run import JOBS, Run
+from ima.training.settings import Config
 
 
 def configured(compared: str, *more: str) -> Config:

@@ -21,6 +21,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from nets import load_weights
 from subjects import evaluate_run
 from torch import Tensor, nn
 
@@ -33,14 +34,15 @@ from ima.methods import METHODS, SAT
 from ima.networks.small_cnn import small_cnn
 from ima.training.batches import batches
 from ima.training.build import build_model, learning_rate
-from ima.training.checkpoint import load_state, load_weights, save_state, save_weights
-from ima.training.config import Optimizer, load_config
+from ima.training.checkpoint import load_state, save_state, save_weights
+from ima.training.config import load_config
 from ima.training.loop import fit
 from ima.training.measuring import measure_margins
 from ima.training.pace import Pace
 from ima.training.picking import picked
 from ima.training.run import Run
 from ima.training.samples import same_samples, trace
+from ima.training.settings import Optimizer
 from ima.training.state import Best
 
 OPTIONS = {"eps": 1.0, "delta": 0.3, "steps": 3}

@@ -21,20 +21,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nets import load_weights
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.optim.swa_utils import AveragedModel
 
-from ima.training.checkpoint import (
-    CheckpointError,
-    load_file,
-    load_state,
-    load_weights,
-    peek_state,
-    save_state,
-    save_weights,
-)
+from ima.training.checkpoint import load_state, peek_state, save_state, save_weights
+from ima.training.tensor_file import CheckpointError
+from ima.training.weights import load_file
 
 
 def net(seed: int, outputs: int = 3) -> nn.Module:
@@ -404,9 +399,8 @@ OTHERS: dict[str, tuple[Callable[[Path], Any], str, str]] = {
 def test_what_is_no_file_of_weights_says_what_it_is(case: str, tmp_path: Path) -> None:
     write, name, words = OTHERS[case]
     write(tmp_path / name)
-    for read in (load_weights, lambda path: load_file(net(0), path)):
-        with pytest.raises(CheckpointError, match=f"(?s){name}.*{words}"):
-            read(tmp_path / name)
+    with pytest.raises(CheckpointError, match=f"(?s){name}.*{words}"):
+        load_file(net(0), tmp_path / name)
 
 
 def test_torchscript_is_refused_and_not_run(tmp_path: Path) -> None:

@@ -108,14 +108,6 @@ def whole(path: Path) -> Generator[Path]:
             beside.unlink()
 
 
-def read_text(path: Path) -> str:
-    """The text of a file in UTF-8; ValueError, with the file's name, for other bytes."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is damaged, or no text: {error}") from error
-
-
 def read_json(path: Path, kind: Any = dict, shown: str = "") -> Any:
     """What a JSON file holds; ValueError, with the file's name, for other files.
 

@@ -76,13 +76,7 @@ def compare(
             for warning in warnings(candidate.runs[0].config()):
                 print(f"note: {one.label}: {warning}")
     try:
-        make_runs(
-            plans,
-            jobs=jobs,
-            device=device,
-            report=lambda what, done, total: print(f"[{done}/{total}] {what}", flush=True),
-            budget=budget,
-        )
+        make_runs(plans, jobs=jobs, device=device, budget=budget)
         if budget is not None and budget.worked and budget.over():
             raise OutOfTime("the time is up: all runs are done, the tables are not written")
     except OutOfTime as stop:

@@ -118,11 +118,12 @@ def msd(
     """
     import os
 
+    from ima.data.find import row_of
     from ima.nnunet.commands import RAW
     from ima.nnunet.msd import locate_task, prepare_msd
-    from ima.nnunet.paper import find_dataset
+    from ima.nnunet.paper import PAPER_TASKS
 
-    row = find_dataset(task)
+    row = row_of(PAPER_TASKS, task, "task")
     named = os.environ.get(RAW)
     if raw is None and not named:
         raise ValueError("no folder to write to; give --raw FOLDER, or set nnUNet_raw")

@@ -41,12 +41,7 @@ def equilibrium(
     check_plane(config)
     folder = Path("runs") / config.name if out is None else out
     plans = plan_runs(config, [seed], folder)
-    make_runs(
-        plans,
-        jobs=jobs,
-        device=device,
-        report=lambda what, done, total: print(f"[{done}/{total}] {what}", flush=True),
-    )
+    make_runs(plans, jobs=jobs, device=device)
     runs = [(p.title(), p.chosen().runs[0]) for p in plans]
     portraits = [Portrait.read(title, measure_run(run)) for title, run in runs]
     made = plane_origin([run for _, run in runs], overrides)

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from typing import Any, Literal
+
+TABLES: Mapping[str, tuple[str, Callable[[Any], tuple[str, str, str]]]] = {
+    "methods": ("ima.methods:METHODS", lambda r: (r.name, _method(r), r.paper)),
+    "attacks": ("ima.evaluation.attacks:ATTACKS", lambda r: (r.label, r.summary, r.paper)),
+    "data": ("ima.data:DATASETS", lambda r: (r.name, r.summary, r.source)),
+    "networks": ("ima.networks:NETWORKS", lambda r: (r.name, r.summary, r.paper)),
+    "tasks": ("ima.tasks:TASKS", lambda r: (r.name, r.summary, "-")),
+    "checks": (
+        "ima.evaluation.checks_table:CHECKS",
+        lambda r: (r.name, f"{r.title}: {r.raised}", "-"),
+    ),
+}
+"""Where the tables are, and of a row the name, what it is, and its source."""
 
 
 def show_table(
@@ -16,50 +31,30 @@ def show_table(
         What to list.
 
     """
-    rows: list[tuple[str, str, str]]
-    if what == "methods":
-        from ima.methods import METHODS
-        from ima.training.picking import RULES
-
-        limits = {True: "", False: " Not for segmentation."}
-        rows = [
-            (
-                r.name,
-                f"{r.summary}{limits[r.segmentation]} Epoch by {RULES[r.picks].describe('noise')}.",
-                r.paper,
-            )
-            for r in METHODS.values()
-        ]
-    elif what == "attacks":
-        from ima.evaluation.attacks import ATTACKS
-
-        rows = [(r.label, r.summary, r.paper) for r in ATTACKS.values()]
-    elif what == "data":
-        from ima.data import DATASETS
-
-        rows = [(r.name, r.summary, r.source) for r in DATASETS.values()]
-    elif what == "networks":
-        from ima.networks import NETWORKS
-
-        rows = [(r.name, r.summary, r.paper) for r in NETWORKS.values()]
-    elif what == "tasks":
-        from ima.tasks import TASKS
-
-        rows = [(r.name, r.summary, "") for r in TASKS.values()]
-    elif what == "checks":
-        from ima.evaluation.checks_table import CHECKS
-
-        rows = [(r.name, f"{r.title}: {r.raised}", "") for r in CHECKS.values()]
+    if what == "configs":
+        rows = list(_configs())
     else:
-        from ima.nnunet.experiment import load_experiment
-        from ima.nnunet.experiment import packaged as experiments
-        from ima.training.config import load_config, packaged
-
-        rows = [(name, load_config(path).note, "") for name, path in packaged().items()]
-        rows += [
-            (name, f"ima nnunet compare {name}: {load_experiment(path).note}", "")
-            for name, path in experiments().items()
-        ]
+        place, told = TABLES[what]
+        module, _, name = place.partition(":")
+        rows = list(map(told, getattr(import_module(module), name).values()))
     width = max(len(name) for name, _, _ in rows)
     for name, summary, source in rows:
         print(f"{name:<{width}}  {summary}" + (f" ({source})" if source not in ("", "-") else ""))
+
+
+def _method(row: Any) -> str:
+    from ima.training.picking import RULES
+
+    limit = "" if row.segmentation else " Not for segmentation."
+    return f"{row.summary}{limit} Epoch by {RULES[row.picks].describe('noise')}."
+
+
+def _configs() -> Iterable[tuple[str, str, str]]:
+    from ima.nnunet.experiment import load_experiment
+    from ima.training.config import load_config
+    from ima.training.config_errors import packaged
+
+    for name, path in packaged().items():
+        yield name, load_config(path).note, "-"
+    for name, path in packaged("nnunet").items():
+        yield name, f"ima nnunet compare {name}: {load_experiment(path).note}", "-"

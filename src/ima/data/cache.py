@@ -30,7 +30,9 @@ def cached(name: str, build: Callable[[], Arrays], *, fits: Callable[[Arrays], b
     if stored is not None and fits(stored):
         return stored
     made = build()
-    _write(file, made)
+    with suppress(OSError), whole(file) as beside, beside.open("wb") as out:
+        # Not compressed: reading back has to be faster than decoding the images.
+        np.savez(out, **made)  # pyright: ignore[reportArgumentType]
     return made
 
 
@@ -39,9 +41,3 @@ def _read(file: Path) -> Arrays | None:
     with suppress(Exception):
         return read_arrays(file)
     return None
-
-
-def _write(file: Path, arrays: Arrays) -> None:
-    with suppress(OSError), whole(file) as beside, beside.open("wb") as out:
-        # Not compressed: reading back has to be faster than decoding the images.
-        np.savez(out, **arrays)  # pyright: ignore[reportArgumentType]

@@ -68,7 +68,9 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
     with class_layout(found, where=WHERE, classes=CLASSES) as layout:
         files = layout.files
         check_enough(files, found)
-        images, prints = pictures("covid_ct", files, found, side, lambda file: _decode(file, side))
+        images, prints = pictures(
+            "covid_ct", files, found, side, lambda file: decode(file, side, gray=True)
+        )
     roles = assign(files, images, prints, seed, found)
     parts = {
         role: Part(
@@ -106,11 +108,6 @@ def check_enough(files: Sequence[ImageFile], found: Path) -> None:
             f"{found} has {came} images; expected more than {TEST + VAL} of each ({TEST} test, "
             f"{VAL} validation, the rest training). {WHERE}"
         )
-
-
-def _decode(file: ImageFile, side: int) -> tuple[NDArray[np.uint8], str]:
-    """The image in gray, (1, side, side), and a fingerprint of the gray image before resizing."""
-    return decode(file, side, gray=True)
 
 
 def assign(

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ima.data.base import Part, Sample, Splits
 from ima.data.split import fingerprints, stratified
@@ -75,16 +74,9 @@ def _every_class(train: Sample, classes: Sequence[str], what: str) -> None:
         )
 
 
-def _apart(samples: Sample, others: Sample) -> NDArray[np.bool_]:
-    """True (N,) for images that are not among the others, pixel by pixel."""
-    known = set(fingerprints(others[0]))
-    return np.array(
-        [fingerprint not in known for fingerprint in fingerprints(samples[0])], dtype=np.bool_
-    )
-
-
 def _without(train: Sample, others: Sample, training: str) -> Sample:
-    kept = _apart(train, others)
+    known = set(fingerprints(others[0]))
+    kept = np.array([one not in known for one in fingerprints(train[0])], dtype=np.bool_)
     if not kept.any():
         raise ValueError(
             f"every image of {training} is also in another part; expected images of its own"

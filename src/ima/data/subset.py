@@ -57,10 +57,6 @@ class SubsetRow:
     digest: str
 
 
-def _read_cifar10(found: Path) -> dict[str, Sample]:
-    return dict(zip(cifar10.STEMS, cifar10.read_files(found), strict=True))
-
-
 def _read_svhn(found: Path) -> dict[str, Sample]:
     # The published test file has no part in it, and need not be there.
     names = svhn.FILES[:1]
@@ -73,7 +69,7 @@ SUBSETS: dict[str, SubsetRow] = {
         SubsetRow(
             "cifar10",
             cifar10.find_files,
-            _read_cifar10,
+            lambda found: dict(zip(cifar10.STEMS, cifar10.read_files(found), strict=True)),
             {
                 "train": tuple(Stretch(stem, 0, _BATCH) for stem in cifar10.STEMS[:4]),
                 "val": (Stretch(cifar10.STEMS[4], 0, _BATCH),),

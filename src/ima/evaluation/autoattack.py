@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -189,14 +190,6 @@ def _apgd(model: Lifted, *, loss: str, **options: Any) -> AttackPart:
     return APGDAttack(model, loss=loss, n_iter=ITERATIONS, logger=_QUIET, **options)
 
 
-def _apgd_ce(model: Lifted, **options: Any) -> AttackPart:
-    return _apgd(model, loss="ce", **options)
-
-
-def _apgd_dlr(model: Lifted, **options: Any) -> AttackPart:
-    return _apgd(model, loss="dlr", **options)
-
-
 def _apgd_margin(model: Lifted, **options: Any) -> AttackPart:
     """APGD on the margin, largest other logit minus the true one: as DLR without its denominator.
 
@@ -251,15 +244,11 @@ def square_search(model: Lifted, **options: Any) -> AttackPart:
     return attack
 
 
-def _square(model: Lifted, **options: Any) -> AttackPart:
-    return square_search(model, n_queries=_QUERIES, resc_schedule=False, **options)
-
-
 _BUILD: dict[str, Callable[..., AttackPart]] = {
-    "apgd-ce": _apgd_ce,
-    "apgd-dlr": _apgd_dlr,
+    "apgd-ce": partial(_apgd, loss="ce"),
+    "apgd-dlr": partial(_apgd, loss="dlr"),
     "apgd-t": _apgd_t,
     "apgd-margin": _apgd_margin,
     "fab-t": _fab_t,
-    "square": _square,
+    "square": partial(square_search, n_queries=_QUERIES, resc_schedule=False),
 }

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter
 
 from ima.evaluation import earlier, store
-from ima.evaluation.settings import Settings
+from ima.evaluation.settings import Finding, Settings
 from ima.evaluation.statistics import wilson
 from ima.files import read_json, write_text
 
@@ -37,7 +37,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Checks:
+class Checks(Finding):
     """All checks of one model.
 
     settings: how they were made.
@@ -52,11 +52,6 @@ class Checks:
 
     settings: Settings
     checks: tuple[Check, ...]
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What leaves the evaluation in doubt, as sentences."""
-        return self.settings.remarks
 
     @property
     def tripped(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ima.evaluation import store
 from ima.evaluation.results import CLEAN, check_whole
-from ima.evaluation.settings import Settings
+from ima.evaluation.settings import Finding, Settings
 from ima.evaluation.values import Value
 
 NONE = "none"
@@ -36,7 +36,7 @@ class Distance:
 
 
 @dataclass(frozen=True)
-class Distances:
+class Distances(Finding):
     """The smallest noise found for every sample of one model.
 
     rows: one `Distance` a sample. Every distance is an upper bound: that nothing nearer was found
@@ -61,16 +61,6 @@ class Distances:
         return self.norm == other.norm and list(map(repr, self.rows)) == list(map(repr, other.rows))
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]
-
-    @property
-    def norm(self) -> str:
-        """The norm that distances are measured in."""
-        return self.settings.norm
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What leaves the figures in doubt, as sentences."""
-        return self.settings.remarks
 
     @property
     def values(self) -> NDArray[np.float64]:
@@ -112,8 +102,7 @@ class Distances:
     def from_csv(path: str | Path) -> Distances:
         """Read what `to_csv` wrote, also before this version; ValueError for any other file."""
         path = Path(path)
-        columns, settings = store.read_results(path, "distances", _AGAIN)
-        rows = store.rows_of(path, columns, Distance, "distances", _AGAIN)
+        rows, settings = store.read_rows(path, Distance, "distances", _AGAIN)
         try:
             for row in rows:
                 known = {CLEAN: row.distance == 0, NONE: math.isnan(row.distance)}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ima.evaluation import store
-from ima.evaluation.settings import Settings
+from ima.evaluation.settings import Finding, Settings
 
 _AGAIN = "run `ima margins` again"
 
@@ -39,7 +39,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Estimates:
+class Estimates(Finding):
     """The training samples of a run, by id.
 
     settings: norm, cap, classes, epoch, and how the distances were found.
@@ -47,11 +47,6 @@ class Estimates:
 
     rows: tuple[Estimate, ...]
     settings: Settings
-
-    @property
-    def norm(self) -> str:
-        """The norm of margins and distances."""
-        return self.settings.norm
 
     @property
     def cap(self) -> float:
@@ -87,8 +82,7 @@ class Estimates:
     def from_csv(path: str | Path) -> Estimates:
         """Read what `to_csv` wrote, also before this version; ValueError for any other file."""
         path = Path(path)
-        columns, settings = store.read_results(path, "margins", _AGAIN)
-        rows = store.rows_of(path, columns, Estimate, "margins", _AGAIN)
+        rows, settings = store.read_rows(path, Estimate, "margins", _AGAIN)
         if settings.cap is None:
             raise ValueError(f"{path} does not say the largest margin; {_AGAIN}")
         return Estimates(tuple(rows), settings)

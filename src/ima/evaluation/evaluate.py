@@ -131,16 +131,12 @@ def evaluate(
     settings = asked.settings(
         attacks={name: row.describe(steps, shape, count or 2, norm) for name, row, steps in found},
         eps=tuple(radii),
-        classes=named or (_numbered(count or 0) if measure.column else ()),
+        classes=named or tuple(f"class {n + 1}" for n in range(count or 0) if measure.column),
         dimensions=max(0, len(shape) - 1),
         about=about,
         **done.told,
     )
     return _sorted(naming.columns(done.columns), settings)
-
-
-def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(f"class {number}" for number in range(1, count + 1))
 
 
 def _sorted(columns: Mapping[str, Sequence[Any]], settings: Settings) -> Results:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,21 +54,19 @@ class Finder:
     lacks: Lacks = lambda *_: ""
 
 
-def _ddn_loss(
-    model: Model, x: Tensor, y: Tree, known: Tensor, radii: Sequence[float], setting: Setting
+def _ddn(
+    model: Model,
+    x: Tensor,
+    y: Tree,
+    known: Tensor,
+    radii: Sequence[float],
+    setting: Setting,
+    *,
+    margin: bool = False,
 ) -> Tensor:
-    task, norm, bounds = setting.task, setting.norm, setting.box
-    return ddn(model, x, y, radius=_middle(radii), norm=norm, task=task, bounds=bounds).x
-
-
-def _ddn_margin(
-    model: Model, x: Tensor, y: Tree, known: Tensor, radii: Sequence[float], setting: Setting
-) -> Tensor:
-    def margin(output: Any, target: Any) -> Tensor:
-        return -setting.task.score(output, target)
-
-    how: Any = {"norm": setting.norm, "task": setting.task, "bounds": setting.box}
-    return ddn(model, x, y, radius=_middle(radii), objective=margin, **how).x
+    objective = both(setting.task)[1] if margin else None
+    same: dict[str, Any] = {"norm": setting.norm, "task": setting.task, "bounds": setting.box}
+    return ddn(model, x, y, radius=_middle(radii), objective=objective, **same).x
 
 
 def _alma(
@@ -154,8 +153,8 @@ def both(task: Task) -> list[Objective]:
 
 
 FINDERS = (
-    Finder("ddn", _ddn_loss),
-    Finder("ddn-margin", _ddn_margin),
+    Finder("ddn", _ddn),
+    Finder("ddn-margin", partial(_ddn, margin=True)),
     Finder("alma", _alma, _alma_lacks),
     Finder("fab", _fab, _fab_lacks),
     Finder(f"pgd-{STEPS}", _pgd),

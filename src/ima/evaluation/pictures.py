@@ -150,7 +150,9 @@ class Worded(Pictures):
             "prediction": example.predicted,
             "clean_prediction": example.predicted_clean,
         }
-        cells = {name: to_cell(values(_one(tree), 1)[0]) for name, tree in trees.items()}
+        # Each as a batch of one.
+        ones = {name: tree_map(lambda tensor: tensor[None], tree) for name, tree in trees.items()}
+        cells = {name: to_cell(values(one, 1)[0]) for name, one in ones.items()}
         # NumPy has no bfloat16.
         images = {name: wide(getattr(example, name)).numpy() for name in ("clean", "noisy")}
         own = {name: getattr(example, name) for name in ("id", "attack", "eps", "quality")}
@@ -281,11 +283,6 @@ def collector(
 
 def _place(picture: Picture) -> tuple[Any, ...]:
     return picture["id"], picture["attack"], picture["eps"]
-
-
-def _one(tree: Any) -> Any:
-    """One sample as a batch of one."""
-    return tree_map(lambda tensor: tensor[None], tree)
 
 
 def _labels(found: Tensor) -> NDArray[np.uint8]:

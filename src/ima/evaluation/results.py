@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ima.evaluation import store
-from ima.evaluation.settings import Settings
+from ima.evaluation.settings import Finding, Settings
 from ima.evaluation.statistics import (
     mean_interval,
     mean_of,
@@ -72,7 +72,7 @@ BASE = tuple(one.name for one in fields(Row) if one.name not in ("broken", "more
 
 
 @dataclass(frozen=True, eq=False)
-class Results:
+class Results(Finding):
     """The rows of one model's evaluation.
 
     columns: by name, one value a row; those of `BASE` and the task's.
@@ -142,16 +142,6 @@ class Results:
             )
             for i in range(len(self))
         )
-
-    @property
-    def norm(self) -> str:
-        """The norm that eps and size are measured in."""
-        return self.settings.norm
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What leaves the figures in doubt, as sentences."""
-        return self.settings.remarks
 
     @property
     def attacks(self) -> tuple[str, ...]:

@@ -82,14 +82,6 @@ class Settings(BaseModel):
             return None
         return self.bounds[1] - self.bounds[0]
 
-    @property
-    def counted(self) -> str:
-        """How many samples, such as `540`, or `100 of 540` where these are some of more."""
-        if self.samples is None:
-            return ""
-        some = self.total not in (None, self.samples)
-        return f"{self.samples} of {self.total}" if some else str(self.samples)
-
     def covers(self, asked: int | None) -> bool | None:
         """Whether these are as many samples as asked for, all if None; None where unknown."""
         if self.samples is None or self.total is None:
@@ -128,3 +120,19 @@ def _differences(settings: Settings, results: Settings) -> list[str]:
         for key, (own, others) in told.items()
         if own and others and own != others
     ]
+
+
+class Finding:
+    """What was found out about a model, with how: the settings."""
+
+    settings: Settings
+
+    @property
+    def norm(self) -> str:
+        """The norm that noise is measured in."""
+        return self.settings.norm
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What leaves the figures in doubt, as sentences."""
+        return self.settings.remarks

@@ -70,12 +70,6 @@ def there(path: Path) -> bool:
     return path.is_file() and (beside(path).is_file() or earlier.is_earlier(path))
 
 
-def remove(path: Path) -> None:
-    """Delete rows, so that a kill leaves none by halves."""
-    beside(path).unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
-
-
 def write_results(path: Path, columns: Columns, settings: Settings) -> None:
     """Write rows; both files appear whole, the one that says that all is done last."""
     kinds = {name: LETTERS[column.dtype.kind] for name, column in columns.items()}
@@ -141,13 +135,14 @@ def columns_of(rows: Sequence[Any], kind: type[Any]) -> dict[str, NDArray[Any]]:
     return {one.name: to_column([getattr(row, one.name) for row in rows]) for one in fields(kind)}
 
 
-def rows_of(path: Path, columns: Columns, kind: type[R], what: str, again: str) -> list[R]:
-    """Columns as rows of a dataclass; ValueError where they are other ones."""
+def read_rows(path: Path, kind: type[R], what: str, again: str) -> tuple[list[R], Settings]:
+    """The rows of a file as a dataclass, and its settings; as `read_results`."""
+    columns, settings = read_results(path, what, again)
     names = [one.name for one in fields(kind)]  # pyright: ignore[reportArgumentType]
     if set(names) != set(columns):
         raise ValueError(f"{path} holds no {what}: its columns are {', '.join(columns)}; {again}")
     listed = [columns[name].tolist() for name in names]
-    return [kind(*values) for values in zip(*listed, strict=True)]
+    return [kind(*values) for values in zip(*listed, strict=True)], settings
 
 
 def _read(path: Path) -> tuple[dict[str, NDArray[Any]], Settings]:

@@ -26,7 +26,7 @@ from ima.methods import IMA, Standard
 from ima.methods.base import Method
 from ima.nnunet.checkpoints import best_dice, check_fold, complete, read_checkpoint
 from ima.nnunet.environment import check_version
-from ima.nnunet.networks import builder_of, check_network, network_told, portrait
+from ima.nnunet.networks import builder_of, check_network, network_told, portrait, refuse_cascade
 from ima.nnunet.settings import Settings, reach, used_by
 from ima.nnunet.slices import Ids, slices_told
 from ima.tasks import Segmentation, tree_map
@@ -293,11 +293,8 @@ def _settings(
 ) -> Settings:
     manager = PlansManager(plans)
     chosen = manager.get_configuration(configuration)
-    if "eps" in trainer.uses and chosen.previous_stage_name is not None:
-        raise ValueError(
-            f"{configuration} is the second stage of a cascade, whose input holds labels beside "
-            "the image; noise is defined on images alone: expected 2d, 3d_fullres or 3d_lowres"
-        )
+    if "eps" in trainer.uses:
+        refuse_cascade(configuration, chosen)
     channels = determine_num_input_channels(manager, chosen, dataset_json)
     return Settings.of(
         manager.dataset_name,

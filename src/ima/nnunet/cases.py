@@ -63,7 +63,9 @@ class Cases:
             raise ValueError(f"samples is {samples}; expected a number of at least 1")
         self.trained = trained
         self.flat = len(trained.patch) == 2
-        self.where = OWN_TEST if images is None or labels is None else _named(images, labels)
+        self.where = OWN_TEST
+        if images is not None and labels is not None:
+            self.where = f"images in {images.resolve().name}, labels in {labels.resolve().name}"
         self.files = _files(trained, images, labels)
         self.channels = len(trained.dataset_json["channel_names"])
         self.preprocessor: Any = trained.stage.preprocessor_class(verbose=False)
@@ -245,10 +247,6 @@ def _folders(trained: Trained, images: Path | None, labels: Path | None) -> tupl
                 "FOLDER --labels FOLDER, in nnU-Net's file names"
             )
     return images, labels
-
-
-def _named(images: Path, labels: Path) -> str:
-    return f"images in {images.resolve().name}, labels in {labels.resolve().name}"
 
 
 def _spread(total: int, samples: int | None) -> NDArray[np.int64]:

@@ -24,6 +24,7 @@ from ima.nnunet.steps import (
     train_network,
 )
 from ima.training.children import Work, work_off
+from ima.training.origin import made_at
 
 
 def remaining(place: Place) -> str:
@@ -45,7 +46,7 @@ def conduct(place: Place, *, budget: Budget | None = None) -> None:
     # What a row is told stands in the experiment alone, not in the caller's environment.
     ours = {CONFIG, *(key.variable for key in KEYS.values())}
     environ = {name: value for name, value in os.environ.items() if name not in ours}
-    do = partial(work_off, jobs=place.jobs, environ=environ, budget=budget, report=_report)
+    do = partial(work_off, jobs=place.jobs, environ=environ, budget=budget)
     print(exports(place), flush=True)
     do([first])
     # Rows stand in the order of their cost; what takes longest begins first.
@@ -58,22 +59,13 @@ def _rows(place: Place) -> list[list[Work]]:
     return [[train_network(place, row), attack(place, row)] for row in place.experiment.rows]
 
 
-def _report(name: str, done: int, total: int) -> None:
-    print(f"[{done}/{total}] {name}", flush=True)
-
-
 def provenance(place: Place) -> str:
     """Commit and machine of the trainings behind a table, in one paragraph."""
     one, split = place.experiment, place.task.split
     found = [made for row in one.rows for made in recorded(place, train_network(place, row).name)]
-
-    def each(key: str) -> str:
-        return ", ".join(dict.fromkeys(str(made.get(key)) for made in found)) or "unknown"
-
     return (
-        f"Networks trained by nnU-Net {version('nnunetv2')} ({one.configuration}) at commit "
-        f"{each('commit')}, ima {each('ima')}, torch {each('torch')}, Python {each('python')}, "
-        f"{each('device')} with {each('cores')} cores. All rows share the plans, batches of "
+        f"Networks trained by nnU-Net {version('nnunetv2')} ({one.configuration}) at "
+        f"{made_at(found)}. All rows share the plans, batches of "
         f"{one.batch_size}, {one.epochs} epochs of {one.iterations} iterations{_first(one)} and "
         f"the case split of seed {place.seed} ({one.train_cases or split[0]} for training, "
         f"{split[1]} for validation, {split[2]} for test); weights of the last epoch."

@@ -201,7 +201,7 @@ def _unpack(archive: Path, target: Path, name: str) -> None:
                         f"{archive} holds {member.name!r}, which is a link or a device; expected "
                         "regular files only, and nothing of it was kept"
                     )
-                if _wanted(parts[1:]):
+                if parts[1:] == (HEADER,) or (len(parts) == 3 and parts[1] in _PARTS):
                     tar.extract(member, target, filter="data")
                     found = True
     except (tarfile.TarError, EOFError, OSError) as error:
@@ -212,7 +212,3 @@ def _unpack(archive: Path, target: Path, name: str) -> None:
         raise FileNotFoundError(
             f"{archive} holds no {name}, but {', '.join(sorted(tops)) or 'nothing'}"
         )
-
-
-def _wanted(parts: tuple[str, ...]) -> bool:
-    return parts == (HEADER,) or (len(parts) == 2 and parts[0] in _PARTS)

@@ -24,7 +24,9 @@ def check_version() -> None:
         version = metadata.version("nnunetv2")
     except metadata.PackageNotFoundError as error:
         raise RuntimeError(f"nnU-Net is not installed; expected: {INSTALL}") from error
-    if _numbers(version) < MINIMUM:
+    # "2.8rc1" counts as 2.8.
+    numbers = re.findall(r"(?:^|\.)(\d+)", version)[:2]
+    if tuple(map(int, numbers)) < MINIMUM:
         raise RuntimeError(
             f"nnU-Net {version} is installed; it does not look for trainers outside itself "
             f"(nnUNet_extTrainer), which {'.'.join(map(str, MINIMUM))} is the first to do: "
@@ -35,8 +37,3 @@ def check_version() -> None:
 def external_folder() -> Path:
     """The folder to name in `nnUNet_extTrainer`: it holds one small module with the trainers."""
     return Path(__file__).resolve().parent / "external"
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    # "2.8rc1" counts as 2.8.
-    return tuple(int(found) for found in re.findall(r"(?:^|\.)(\d+)", version)[:2])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +22,7 @@ from ima.training.config_errors import (
     ask,
     check_name,
     check_numbers,
+    find_config,
     nearest,
     read_yaml,
     validate,
@@ -100,28 +100,13 @@ class Experiment(Strict):
         return self.model_copy(update={"rows": kept})
 
 
-def packaged() -> dict[str, Path]:
-    """The experiments that come with the library, by name."""
-    folder = Path(str(resources.files("ima") / "configs" / "nnunet"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
 def load_experiment(source: str | Path) -> Experiment:
     """The experiment in a YAML file, or one that comes with the library, by its name.
 
     Raises ConfigError for anything that cannot be run, which it names, FileNotFoundError for a
     missing file.
     """
-    path, known = Path(source), packaged()
-    if not path.is_file():
-        if str(source) not in known:
-            raise FileNotFoundError(
-                f"there is no file {str(source)!r}, and no nnU-Net experiment of that name comes "
-                f"with the library.{nearest(path.stem, known)} Those that come with it: "
-                f"{', '.join(known)}"
-            )
-        path = known[str(source)]
-    values = read_yaml(path)
+    values = read_yaml(find_config(source, "nnunet"))
     check_numbers(values)
     experiment = validate(Experiment, values)
     check_name("task", experiment.task, PAPER_TASKS)

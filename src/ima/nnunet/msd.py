@@ -83,7 +83,8 @@ def prepare_msd(
         if len(found) != sum(task.split):
             raise ValueError(
                 f"{source} has {len(found)} labelled cases; {task.name} has {sum(task.split)}, "
-                f"which the paper divides into {_numbers(task.split)}"
+                "which the paper divides into {} for training, {} for validation and {} for "
+                "test".format(*task.split)
             )
         roles = divide(sorted(found), task.split, seed, train_cases)
         told = {"task": task.name, "seed": seed, **roles}
@@ -192,10 +193,6 @@ def _same(target: Path, told: Mapping[str, Any]) -> None:
             f"{target} is there already, with another split{known} or from elsewhere; move it "
             "away, or choose another folder (--raw) or number (--dataset-id)"
         )
-
-
-def _numbers(split: tuple[int, int, int]) -> str:
-    return f"{split[0]} for training, {split[1]} for validation and {split[2]} for test"
 
 
 def _json(file: Path, content: Any) -> None:

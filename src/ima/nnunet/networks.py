@@ -50,6 +50,15 @@ _SLACK = 0.05
 """By so much of the largest number answers may differ: devices round, and some do so coarsely."""
 
 
+def refuse_cascade(configuration: str, stage: ConfigurationManager) -> None:
+    """Raise ValueError for the second stage of a cascade."""
+    if stage.previous_stage_name is not None:
+        raise ValueError(
+            f"{configuration} is the second stage of a cascade, whose input holds labels beside "
+            "the image; noise is defined on images alone: expected 2d, 3d_fullres or 3d_lowres"
+        )
+
+
 def builder_of(trainer: type[Any]) -> str:
     """The name of the trainer that builds this one's network, as a checkpoint should give it.
 

@@ -5,7 +5,6 @@ Source: Ma & Liang, IMA training, 3.5 and Tables 6 to 8.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 
@@ -81,16 +80,6 @@ PAPER_TASKS: dict[str, PaperTask] = {
     )
 }
 """The data sets of the paper's Tables 6, 7 and 8."""
-
-
-def find_dataset(name: str) -> PaperTask:
-    """The task of this name in `TASKS`; ValueError with the nearest name if there is none."""
-    if name not in PAPER_TASKS:
-        nearest = difflib.get_close_matches(name, PAPER_TASKS, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"unknown task {name!r}; did you mean {nearest!r}? There are: {', '.join(PAPER_TASKS)}"
-        )
-    return PAPER_TASKS[name]
 
 
 def by_dataset(dataset: str) -> PaperTask | None:

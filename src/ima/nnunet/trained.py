@@ -27,6 +27,7 @@ from ima.nnunet.networks import (
     builder_of,
     check_portrait,
     find_builder,
+    refuse_cascade,
     takes,
 )
 from ima.tasks import Segmentation
@@ -119,7 +120,7 @@ class Trained:
             configuration = str(checkpoint["init_args"]["configuration"])
             stage = manager.get_configuration(configuration)
             weights = {_plain(name): value for name, value in checkpoint["network_weights"].items()}
-            ours, previous = checkpoint.get("ima"), stage.previous_stage_name
+            ours = checkpoint.get("ima")
             trainer = (
                 path.parent.parent.name.partition("__")[0] if ours is None else ours["trainer"]
             )
@@ -127,12 +128,7 @@ class Trained:
             raise ValueError(
                 f"{path} and the plans.json above it are no trained nnU-Net: {error!r}"
             ) from error
-        if previous is not None:
-            raise ValueError(
-                f"{configuration} is the second stage of a cascade, whose input holds labels "
-                "beside the image; noise is defined on images alone: expected 2d, 3d_fullres or "
-                "3d_lowres"
-            )
+        refuse_cascade(configuration, stage)
         return Trained(
             path.parent,
             str(trainer),

@@ -11,20 +11,10 @@ from __future__ import annotations
 from ima.methods import IMA, SAT, Standard
 from ima.methods.base import Method
 from ima.nnunet.base import Trainer
-from ima.nnunet.settings import used_by
+from ima.nnunet.settings import TRAINERS, used_by
 from ima.tasks import Segmentation
 
-__all__ = [
-    "nnUNetTrainerIMA",
-    "nnUNetTrainerSAT",
-    "nnUNetTrainerSAT5",
-    "nnUNetTrainerSAT10",
-    "nnUNetTrainerSAT15",
-    "nnUNetTrainerSAT20",
-    "nnUNetTrainerSAT25",
-    "nnUNetTrainerSAT40",
-    "nnUNetTrainerSTD",
-]
+__all__ = [*TRAINERS]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 class nnUNetTrainerSTD(Trainer):  # noqa: N801 - nnU-Net's way to name trainers
@@ -53,37 +43,7 @@ class nnUNetTrainerIMA(Trainer):  # noqa: N801
         return IMA(num_samples=num_samples, **given, bounds=None, augmented=True, task=task)
 
 
-class nnUNetTrainerSAT5(nnUNetTrainerSAT):  # noqa: N801
-    """SAT with noise of 5, as in the paper's tables."""
-
-    eps = 5.0
-
-
-class nnUNetTrainerSAT10(nnUNetTrainerSAT):  # noqa: N801
-    """SAT with noise of 10."""
-
-    eps = 10.0
-
-
-class nnUNetTrainerSAT15(nnUNetTrainerSAT):  # noqa: N801
-    """SAT with noise of 15."""
-
-    eps = 15.0
-
-
-class nnUNetTrainerSAT20(nnUNetTrainerSAT):  # noqa: N801
-    """SAT with noise of 20."""
-
-    eps = 20.0
-
-
-class nnUNetTrainerSAT25(nnUNetTrainerSAT):  # noqa: N801
-    """SAT with noise of 25."""
-
-    eps = 25.0
-
-
-class nnUNetTrainerSAT40(nnUNetTrainerSAT):  # noqa: N801
-    """SAT with noise of 40."""
-
-    eps = 40.0
+for name, eps in TRAINERS.items():
+    if eps is not None:
+        own = {"__doc__": f"SAT with noise of {eps:g}.", "__module__": __name__, "eps": eps}
+        globals()[name] = type(name, (nnUNetTrainerSAT,), own)

@@ -18,6 +18,9 @@ from ima.report.words import of_whole, under, within_told
 
 TITLES = {"best": "Epoch picked by validation", "last": "Last epoch"}
 
+OPTIONAL = ("story", "overlays")
+"""Pictures that not every comparison has."""
+
 Drawn: TypeAlias = dict[str, tuple[Any, str, str]]
 """Figures by name, each with what it shows for those who do not see it, and a caption."""
 
@@ -110,14 +113,9 @@ def write_comparison(folder: Path, methods: Sequence[Compared], frame: Frame) ->
     drawn = _pictures(trained, frame)
     for file, text in files.items():
         write_text(folder / file, text)
-    # Those of an earlier call that this one does not draw would stand beside its page.
-    for name in sorted({"story", "overlays"} - set(drawn)):
-        for suffix in ("png", "svg"):
-            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
-    for name, (figure, alt, caption) in drawn.items():
+    figures.save_all(folder, {name: one for name, (one, *_) in drawn.items()}, OPTIONAL)
+    for name, (_, alt, caption) in drawn.items():
         page += [f"![{alt}]({name}.png)\n", f"{caption}.\n"]
-        for suffix in ("png", "svg"):
-            figures.save(figure, folder / f"{name}.{suffix}")
     page += [f"{remark}\n" for remark in frame.remarks]
     write_text(folder / "table.md", "\n".join(page))
     return "\n".join(texts)

@@ -144,8 +144,7 @@ def write_equilibrium(
 ) -> str:
     """Write equilibrium.md, .csv, .png and .svg; returns the table as plain text."""
     table, figure = equilibrium_table(portraits, note), picture(portraits)
-    for suffix in ("png", "svg"):
-        figures.save(figure, folder / f"equilibrium.{suffix}")
+    figures.save_all(folder, {"equilibrium": figure})
     page = ["# equilibrium\n", "![Decision regions, margins, distances](equilibrium.png)\n"]
     page += [to_markdown(table), *(f"{remark}\n" for remark in remarks)]
     write_text(folder / "equilibrium.csv", numbers(portraits))

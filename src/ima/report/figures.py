@@ -122,23 +122,6 @@ def margins_by_epoch(history: MarginHistory, *, cap: float, norm: str) -> Figure
     return figure
 
 
-def examples(clean: Array, truth: str, rows: Sequence[ExampleRow], *, norm: str) -> Figure:
-    """One image as each method sees it: clean, the noise enlarged, and noisy.
-
-    clean: (H, W) or (H, W, 3), in 0..1.
-    truth: the name of its class; a prediction that equals it is right.
-    norm: "L2" or "Linf", the unit of the rows' eps.
-    """
-    clean = checked_example(clean, rows)
-    with style.styled():
-        strip = plan_strip(clean, rows, norm, side=1.5)
-        high = strip.height + HEAD + EDGE
-        figure = Figure(figsize=(max(strip.width + 2 * EDGE, 4.0), high))
-        draw_strip(figure, strip, clean, truth, rows, norm=norm, left=EDGE, top=high - HEAD)
-        _title(figure, f"One image, true class: {truth}", EDGE)
-    return figure
-
-
 def story(
     clean: Array,
     truth: str,
@@ -150,7 +133,12 @@ def story(
     levels: Sequence[float] = (),
     measure: Measure = ACCURACY,
 ) -> Figure:
-    """`examples` at the left and `quality_over_noise` at the right, about 12 by 4.5 inches."""
+    """One image as each method sees it, beside `quality_over_noise`; about 12 by 4.5 inches.
+
+    At the left the image clean, the noise enlarged, and noisy. clean: (H, W) or (H, W, 3), in
+    0..1; truth: the name of its class, a prediction that equals it is right; norm: the unit of the
+    rows' eps too.
+    """
     clean = checked_example(clean, rows)
     checked_curves(curves, levels)
     with style.styled():
@@ -178,6 +166,20 @@ def save(figure: Figure, path: Path) -> None:
     metadata = {"Date": None} if form == "svg" else {}
     with whole(path) as beside, style.styled():
         figure.savefig(beside, format=form, dpi=150, facecolor="white", metadata=metadata)
+
+
+def save_all(folder: Path, drawn: Mapping[str, Figure], known: Sequence[str] = ()) -> None:
+    """Write figures by name, .png and .svg; those of the known names that are not drawn go.
+
+    Those of an earlier call would stand beside a page that does not show them.
+    """
+    for name in dict.fromkeys((*drawn, *known)):
+        for suffix in ("png", "svg"):
+            path = folder / f"{name}.{suffix}"
+            if name in drawn:
+                save(drawn[name], path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _curves(

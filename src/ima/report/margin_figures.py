@@ -218,12 +218,8 @@ def _draw(
     image: Array,
     caption: Sequence[tuple[str, str, str]],
 ) -> None:
-    axes = style.add_axes(figure, left, low, SIDE, SIDE * image.shape[0] / image.shape[1])
-    few = max(image.shape[:2]) <= 64
-    smooth = "nearest" if few else "antialiased"
-    axes.imshow(image, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation=smooth)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set(visible=True, color=caption[0][1], linewidth=0.8)
+    high = SIDE * image.shape[0] / image.shape[1]
+    style.draw_image(figure, left, low, SIDE, high, image, caption[0][1])
     for number, (text, colour, weight) in enumerate(caption):
         look: dict[str, Any] = {"color": colour, "weight": weight, "size": style.SMALL}
         style.draw_text(figure, left, low - 0.15 - 0.155 * number, text, va="baseline", **look)

@@ -54,14 +54,8 @@ def write_margins(
     if images:
         picture = margin_figures.atlas(estimates, list(images), list(images.values()))
         drawn["atlas"] = picture, "Training images with the smallest and the largest margins"
-    # Those of an earlier call that this one does not draw would stand beside its page.
-    for name in ("by_epoch", "by_class", "distances", "flipped", "atlas"):
-        for suffix in ("png", "svg"):
-            path = folder / f"{name}.{suffix}"
-            if name in drawn:
-                figures.save(drawn[name][0], path)
-            else:
-                path.unlink(missing_ok=True)
+    optional = ("distances", "flipped", "atlas")
+    figures.save_all(folder, {name: one for name, (one, _) in drawn.items()}, optional)
     told = margins_told(estimates)
     page = ["# margins\n", *(f"{line}\n" for line in told), *([f"{note}\n"] if note else [])]
     page += [f"![{text}]({name}.png)\n" for name, (_, text) in drawn.items()]

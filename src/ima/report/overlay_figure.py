@@ -22,6 +22,7 @@ from ima.report.words import under
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SLICES = 3  # at most
 SIDE = 1.3  # inches of the longer side of an image
 EDGE, GAP, BETWEEN, APART = 0.2, 0.1, 0.26, 0.16  # around, in a pair, between networks and rows
 TITLE, HEADS, NAME, SAID, KEY = 0.5, 0.5, 0.27, 0.22, 0.3  # heights of lines
@@ -32,8 +33,6 @@ def overlays_figure(
     networks: Sequence[NamedOverlays],
     *,
     norm: str,
-    eps: float | None = None,
-    slices: int = 3,
     within: str = "",
 ) -> tuple[Figure, str] | None:
     """Slices in rows, at the left the truth, then each network: the figure and its caption.
@@ -41,15 +40,15 @@ def overlays_figure(
     Above, the truth and the predictions without and with noise; below, the image itself, the image
     with the noise against the network, and the noise enlarged by the factor named.
 
-    networks: label and arrays of overlays.npz, the one that noise fools first. eps: of the noise,
-    the middle one of those kept if None. slices: so many at most. within: see `pick`. None where
-    the networks keep no slice in common.
+    networks: label and arrays of overlays.npz, the one that noise fools first. within: see
+    `pick_slices`. The noise has the middle one of the radii kept. None where the networks keep no
+    slice in common.
     """
     if not all(found for _, found in networks):
         return None
     known = slice_radii(networks)
-    radius = eps if eps is not None else known[len(known) // 2] if known else 0.0
-    rows = pick_slices(networks, radius, within)[:slices]
+    radius = known[len(known) // 2] if known else 0.0
+    rows = pick_slices(networks, radius, within)[:SLICES]
     if not rows:
         return None
     noise = f"Noise of size at most {radius:g} ({style.norm_name(norm)})"

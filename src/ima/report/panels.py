@@ -129,25 +129,19 @@ def _apart(axes: Axes, values: Array) -> list[float]:
 
 
 def _draw_curve(axes: Axes, curve: Series, number: int, top: float) -> Line2D:
-    colour = style.COLOURS[number % len(style.COLOURS)]
+    look = style.line_look(number)
     crowded = curve.x.size > 15 and not np.isnan(curve.accuracy).any()
     (line,) = axes.plot(
         curve.x,
         top * curve.accuracy,
         label=curve.label,
-        color=colour,
-        linestyle=style.DASHES[number % len(style.DASHES)],
-        marker=style.MARKERS[number % len(style.MARKERS)],
-        markeredgecolor="white",
-        markeredgewidth=0.6,
         # Beside a gap every point needs its marker; elsewhere a dozen tell the lines apart.
         markevery=math.ceil(curve.x.size / 12) if crowded else None,
-        clip_on=False,
-        zorder=20 - min(number, 15),  # the first curve on top
+        **look,
     )
     if curve.std is not None:
         low, high = curve.accuracy - curve.std, curve.accuracy + curve.std
-        band: dict[str, Any] = {"color": colour, "alpha": 0.16, "linewidth": 0, "zorder": 2}
+        band: dict[str, Any] = {"color": look["color"], "alpha": 0.16, "linewidth": 0, "zorder": 2}
         axes.fill_between(curve.x, top * low.clip(0, 1), top * high.clip(0, 1), **band)
     return line
 

@@ -109,20 +109,8 @@ def draw_strip(
             middles, (clean, noise, row.noisy), captions, strict=True
         ):
             corner = middle - strip.image_width / 2
-            axes = style.add_axes(panel, corner, bottom, strip.image_width, strip.image_height)
-            # Few pixels stay squares; many are averaged, which keeps fine lines.
-            few = max(image.shape[:2]) <= 64
-            axes.imshow(
-                image,
-                cmap="gray",
-                vmin=0,
-                vmax=1,
-                aspect="auto",
-                interpolation="nearest" if few else "antialiased",
-            )
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set(visible=True, color=colour, linewidth=0.8)
+            size = strip.image_width, strip.image_height
+            axes = style.draw_image(panel, corner, bottom, *size, image, colour)
             if weight == "bold":
                 axes.spines[:].set(linewidth=2.0)
             style.draw_text(

@@ -66,6 +66,19 @@ def styled() -> Any:
     return style.context(["default", STYLE])
 
 
+def line_look(number: int) -> dict[str, Any]:
+    """How line number `number` of a chart is drawn, apart from the others; the first on top."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": DASHES[number % len(DASHES)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.6,
+        "clip_on": False,
+        "zorder": 20 - min(number, 15),
+    }
+
+
 def norm_name(norm: str) -> str:
     """The norm as readers know it: "2" or "l2" is L₂, "inf" or "linf" is L∞, others stay."""
     known = known_norm(norm)
@@ -76,6 +89,25 @@ def add_axes(panel: Figure | SubFigure, x: float, y: float, width: float, height
     """Axes at a place given in inches from the panel's lower left corner."""
     wide, high = panel_size(panel)
     return panel.add_axes((x / wide, y / high, width / wide, height / high))
+
+
+def draw_image(
+    panel: Figure | SubFigure,
+    x: float,
+    y: float,
+    width: float,
+    height: float,
+    image: Array,
+    colour: str,
+) -> Axes:
+    """An image (H, W) or (H, W, 3) of values 0..1 in a frame, at a place given in inches."""
+    axes = add_axes(panel, x, y, width, height)
+    # Few pixels stay squares; many are averaged, which keeps fine lines.
+    smooth = "nearest" if max(image.shape[:2]) <= 64 else "antialiased"
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation=smooth)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(visible=True, color=colour, linewidth=0.8)
+    return axes
 
 
 def draw_text(panel: Figure | SubFigure, x: float, y: float, text: str, **look: Any) -> None:

@@ -63,7 +63,7 @@ class Classification(Task):
                 f"the model returned shape {tuple(output.shape)} for {len(target)} targets; "
                 f"expected ({len(target)}, classes), or ({len(target)}, 1) for one logit"
             )
-        classes = _classes(output)
+        classes = self.classes(output, target)
         # Wide first: compared with a number of classes that it cannot hold, int8 wraps around.
         target = target.long()
         wrong = (target < 0) | (target >= classes)
@@ -77,7 +77,7 @@ class Classification(Task):
 
     def loss(self, output: Tree, target: Tree) -> Tensor:
         """Cross-entropy of every sample, (B,), in nats."""
-        return F.cross_entropy(_logits(output), target.long(), reduction="none")
+        return F.cross_entropy(self.logits(output), target.long(), reduction="none")
 
     def objective(self, output: Tree, target: Tree) -> Tensor:
         """What an attack raises, (B,): `loss` or the soft margin, see `walk`.
@@ -93,7 +93,7 @@ class Classification(Task):
 
     def correct(self, output: Tree, target: Tree) -> Tensor:
         """Whether the largest logit is the true one, (B,) bool; False if not `usable`."""
-        return (_logits(output).argmax(1) == target) & usable(output)
+        return (self.logits(output).argmax(1) == target) & usable(output)
 
     def usable(self, output: Tree) -> Tensor:
         """Whether an output allows a decision, (B,) bool: no NaN, no +inf, not all of it -inf."""
@@ -101,12 +101,12 @@ class Classification(Task):
 
     def score(self, output: Tree, target: Tree) -> Tensor:
         """True logit minus the largest other, (B,); NaN where a logit is."""
-        logits = _logits(output)
+        logits = self.logits(output)
         return _true(logits, target) - _without(logits, target).amax(1)
 
     def predict(self, output: Tree) -> Tensor:
         """The class of the largest logit, (B,) int64."""
-        return _logits(output).argmax(1)
+        return self.logits(output).argmax(1)
 
     def decision(self, output: Tree) -> Decision:
         """How it is decided on such outputs."""
@@ -120,20 +120,26 @@ class Classification(Task):
 
     def classes(self, output: Tree, target: Tree) -> int:
         """How many classes there are."""
-        return _classes(output)
+        return 2 if output.ndim == 1 or output.shape[1] == 1 else output.shape[1]
 
     def logits(self, output: Tree) -> Tensor:
         """The logits, (B, classes); one logit z as the pair (0, z)."""
-        return _logits(output)
+        # Softmax of the pair is the sigmoid. Half precision is widened, so that decisions are
+        # taken in float32.
+        output = output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+        if output.ndim == 1 or output.shape[1] == 1:
+            z = output.reshape(-1)
+            return torch.stack((torch.zeros_like(z), z), 1)
+        return output
 
     def soft_margin(self, output: Tree, target: Tree) -> Tensor:
         """True logit minus logsumexp of the others, (B,): the log odds of the true class."""
-        logits = _logits(output)
+        logits = self.logits(output)
         return _true(logits, target) - _without(logits, target).logsumexp(1)
 
     def divergence(self, clean: Tree, noisy: Tree, target: Tree = None) -> Tensor:
         """KL(p || q) of the class probabilities of two outputs, (B,), in nats; no target needed."""
-        return kl(*(log_probabilities(_logits(output)) for output in (clean, noisy)))
+        return kl(*(log_probabilities(self.logits(output)) for output in (clean, noisy)))
 
 
 def _real(target: Tensor) -> bool:
@@ -150,20 +156,6 @@ def _made(output: Tensor, target: object) -> str:
     if one_hot and bool((target.sum(1) == 1).all()):
         return ": these are one-hot, pass y.argmax(1)"
     return ""
-
-
-def _classes(output: Tensor) -> int:
-    return 2 if output.ndim == 1 or output.shape[1] == 1 else output.shape[1]
-
-
-def _logits(output: Tensor) -> Tensor:
-    # One logit z is the pair (0, z): softmax of it is the sigmoid. Half precision is widened, so
-    # that decisions are taken in float32.
-    output = output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
-    if _classes(output) == 2 and (output.ndim == 1 or output.shape[1] == 1):
-        z = output.reshape(-1)
-        return torch.stack((torch.zeros_like(z), z), 1)
-    return output
 
 
 def _without(logits: Tensor, target: Tensor) -> Tensor:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +17,9 @@ from ima.methods import Method
 from ima.networks import NETWORKS, find_builder
 from ima.networks.imported import ARGUMENTS
 from ima.tasks import Task, check_fit
-from ima.training.config import Config, Optimizer, build_task, make_method
+from ima.training.config import build_task, make_method
 from ima.training.config_errors import check_options
-from ima.training.layouts import find_fits, search_weights, unfit
+from ima.training.settings import Config, Optimizer
 
 BOUNDS = (0.0, 1.0)
 """Of all data sets here: images in [0, 1]."""
@@ -146,16 +144,3 @@ def learning_rate(config: Optimizer, epoch: int, epochs: int) -> float:
     if config.schedule == "steps":
         return config.lr * config.gamma ** sum(epoch >= m for m in config.milestones)
     return config.lr
-
-
-def load_into(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Load a run's weights into its model; ValueError that names the tensors that differ."""
-    try:
-        model.load_state_dict(dict(weights))
-    except (RuntimeError, TypeError, AttributeError) as error:
-        found, wanted = search_weights(dict(weights)), model.state_dict()
-        told = error if find_fits(found, wanted) else unfit(found, wanted)
-        raise ValueError(
-            f"{source} does not fit this network: {told}. Put the run's own weights and config "
-            "back, or train again"
-        ) from error

@@ -20,19 +20,6 @@ from ima.training.tensor_file import (
     unpack,
     write_tensors,
 )
-from ima.training.weights import load_file, load_weights
-
-__all__ = [
-    "CheckpointError",
-    "load_file",
-    "load_state",
-    "load_weights",
-    "note_of",
-    "peek_state",
-    "run_of",
-    "save_state",
-    "save_weights",
-]
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:

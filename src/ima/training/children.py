@@ -16,6 +16,12 @@ from ima.training.run import JOBS
 ChildReport = Callable[[str, int, int], None]
 """Is told (name, done, total) as work is done."""
 
+
+def print_done(name: str, done: int, total: int) -> None:
+    """How far the work is, as a line of text."""
+    print(f"[{done}/{total}] {name}", flush=True)
+
+
 _LEAST = 2.0
 """Seconds below which nothing is started any more."""
 
@@ -61,7 +67,7 @@ def work_off(
     jobs: int,
     environ: Mapping[str, str],
     budget: Budget | None,
-    report: ChildReport,
+    report: ChildReport = print_done,
 ) -> None:
     """Do chains of work, `jobs` at a time, each up to the first piece that does not end well.
 

@@ -22,12 +22,15 @@ from ima.evaluation.settings import VALIDATION
 from ima.evaluation.subject import record
 from ima.training.asked import answers_what_was_asked
 from ima.training.build import load_splits
-from ima.training.checkpoint import CheckpointError, peek_state
-from ima.training.children import ChildReport, Work, work_off
-from ima.training.config import Config, ConfigError, Named, parse_config
+from ima.training.checkpoint import peek_state
+from ima.training.children import ChildReport, Work, print_done, work_off
+from ima.training.config import parse_config
+from ima.training.config_errors import ConfigError
 from ima.training.picking import rule
 from ima.training.rows import Row, rows
 from ima.training.run import Run
+from ima.training.settings import Config, Named
+from ima.training.tensor_file import CheckpointError
 from ima.training.trust import UntrustedError, import_paths
 
 
@@ -37,11 +40,6 @@ class Candidate:
 
     method: Named
     runs: tuple[Run, ...]
-
-    @property
-    def name(self) -> str:
-        """Method and options, as in its folder's name."""
-        return slug(self.method)
 
     def diverged(self) -> dict[int, str]:
         """Why its training came to no end, by seed, where it did not."""
@@ -183,7 +181,7 @@ def make_runs(
     *,
     jobs: int,
     device: str,
-    report: ChildReport,
+    report: ChildReport = print_done,
     budget: Budget | None = None,
 ) -> None:
     """Train every planned run that is not finished, and test those that the table shows.

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from ima.data import find_loader
 from ima.evaluation.attacks import find_attack
-from ima.imported import nearest
 from ima.methods import Method, find_method
 from ima.networks import NETWORKS, find_builder
 from ima.networks.imported import ARGUMENTS
@@ -22,42 +20,20 @@ from ima.training.config_errors import (
     ask,
     check_numbers,
     check_options,
+    find_config,
     parameters,
     read_yaml,
     validate,
 )
 from ima.training.rows import rows
-from ima.training.settings import Comparison, Config, Evaluate, Named, Optimizer, Train
+from ima.training.settings import Config, Named, Train
 from ima.training.trust import Trust, UntrustedError, check_trust, import_paths
-
-__all__ = [
-    "Comparison",
-    "Config",
-    "ConfigError",
-    "Evaluate",
-    "Named",
-    "Optimizer",
-    "Train",
-    "build_task",
-    "load_config",
-    "make_method",
-    "method_options",
-    "packaged",
-    "parse_config",
-    "warnings",
-]
 
 METHOD = ("__call__", "end_epoch", "state_dict", "load_state_dict")
 """What a method must have."""
 
 PROVIDED = ("num_samples", "norm", "bounds", "augmented", "task", "seed")
 """Arguments of a method that the trainer sets; a config cannot."""
-
-
-def packaged() -> dict[str, Path]:
-    """The configs that come with the library, by name."""
-    folder = Path(str(resources.files("ima") / "configs"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def load_config(source: str | Path, overrides: Sequence[str] = (), trust: bool = False) -> Config:
@@ -67,26 +43,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = (), trust: bool =
     the folder of a run may name something by its import path; a file of one's own may anyway.
     Raises ConfigError for anything that cannot be run, FileNotFoundError for a missing file.
     """
-    path = Path(source)
-    try:
-        there = path.exists()
-    except (OSError, ValueError) as error:  # a name that no file can have
-        told = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{str(source)[:80]!r} names no config file ({told})") from error
-    if path.is_dir():
-        raise ConfigError(
-            f"{str(source)!r} is a folder; name a config file, or continue a run with "
-            f"--resume {source}"
-        )
-    if not there:
-        known = packaged()
-        if str(source) not in known:
-            hint = nearest(path.stem, known)
-            raise FileNotFoundError(
-                f"there is no config file {str(source)!r}, and none of that name comes with the "
-                f"library.{hint} Those that come with it: {', '.join(known)}"
-            )
-        path = known[str(source)]
+    path = find_config(source)
     values = read_yaml(path)
     said: dict[str, Any] = {}
     for override in overrides:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,37 @@ def read_yaml(path: Path) -> dict[str, Any]:
         return read_mapping(path)
     except YamlError as error:
         raise ConfigError(str(error)) from error
+
+
+def packaged(kind: str = "") -> dict[str, Path]:
+    """The configs that come with the library, by name. kind: `"nnunet"`: its experiments."""
+    folder = Path(str(resources.files("ima") / "configs" / kind))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_config(source: str | Path, kind: str = "") -> Path:
+    """A YAML file, or one that comes with the library, by its name; kind: see `packaged`.
+
+    Raises ConfigError for what is no file, FileNotFoundError for one that is missing.
+    """
+    path, known = Path(source), packaged(kind)
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        told = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{str(source)[:80]!r} names no config file ({told})") from error
+    if path.is_dir():
+        run = (path / "config.yaml").exists()
+        hint = f", or continue this run with `ima train --resume {source}`" if run else ""
+        raise ConfigError(f"{str(source)!r} is a folder; name a config file{hint}")
+    if there:
+        return path
+    if str(source) not in known:
+        raise FileNotFoundError(
+            f"there is no config file {str(source)!r}, and none of that name comes with the "
+            f"library.{nearest(path.stem, known)} Those that come with it: {', '.join(known)}"
+        )
+    return known[str(source)]
 
 
 LARGEST = 3.4028234663852886e38

@@ -32,8 +32,10 @@ from ima.methods import Method
 from ima.tasks import Classification
 from ima.training.build import build_method, build_model, load_splits
 from ima.training.checkpoint import load_state
-from ima.training.config import Config, ConfigError
+from ima.training.config_errors import ConfigError
+from ima.training.origin import made_at
 from ima.training.run import Run
+from ima.training.settings import Config
 from ima.training.state import epochs_done
 
 _SIDE = 1025
@@ -49,13 +51,13 @@ Predict = Callable[[Tensor], Tensor]
 """Points (N, 2), float32, to class numbers (N,)."""
 
 
-def measure_run(run: Run, *, side: int = _SIDE) -> Path:
+def measure_run(run: Run) -> Path:
     """Measure a finished run on the data set `plane`; the arrays stay in its folder.
 
     Written to `equilibrium.npz`, of N training samples: `x` and `noisy` (N, 2), `y`, `right`,
     `margin` (NaN for methods without), `own` (infinite where one class is predicted everywhere)
     and `true` (N,); `radius`, where the method trains at one for all, else NaN; `labels`
-    (side, side), predicted classes, second coordinate first; `truth`, points of the true boundary;
+    (1025, 1025), predicted classes, second coordinate first; `truth`, points of the true boundary;
     shares `clean`, of the test part that is right, and `area`, of the square that is wrong.
 
     Raises ConfigError for another data set, or a norm other than L2, FileNotFoundError before the
@@ -85,7 +87,7 @@ def measure_run(run: Run, *, side: int = _SIDE) -> Path:
         def predict(points: Tensor) -> Tensor:
             return torch.cat([task.predict(inner(part)) for part in points.split(_BATCH)])
 
-        labels, points = crossings(predict, side)
+        labels, points = crossings(predict)
         found = predict(x)
         clean = predict(splits.test.images) == splits.test.targets
     arrays: dict[str, Array] = {
@@ -126,14 +128,9 @@ def plane_origin(runs: Sequence[Run], overrides: Sequence[str] = ()) -> str:
     """
     config, found = runs[0].config(), [run.environment() for run in runs]
     words = shlex.join(["ima", "equilibrium", *overrides, "--seed", str(config.train.seed)])
-
-    def each(key: str) -> str:
-        return ", ".join(dict.fromkeys(str(one.get(key)) for one in found))
-
     return (
         f"Made by `{words}`: {len(runs)} runs of {config.train.epochs} epochs under one recipe, "
-        f"weights and margins of the last epoch, commit {each('commit')}, ima {each('ima')}, torch "
-        f"{each('torch')}, Python {each('python')}, {each('device')}."
+        f"weights and margins of the last epoch, {made_at(found)}."
     )
 
 

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ima.data import Part
-from ima.data.split import stratified
 from ima.evaluation.partial import batch_mark
 from ima.evaluation.settings import TEST, VALIDATION, Settings
 from ima.evaluation.subject import Subject
 from ima.files import file_digest
 from ima.tasks import check_task
-from ima.training.build import BOUNDS, build_fabric, build_model, load_into
-from ima.training.checkpoint import load_weights
+from ima.training.build import BOUNDS, build_fabric, build_model
 from ima.training.config import build_task
 from ima.training.picking import picked
 from ima.training.run import Run
 from ima.training.same import check_weights
-from ima.training.samples import splits_of
+from ima.training.samples import choose, splits_of
+from ima.training.tensor_file import CheckpointError
+from ima.training.weights import load_file
 
 
 def run_subject(run: Run, which: str = "best", device: str = "auto") -> Subject:
@@ -42,9 +38,14 @@ def run_subject(run: Run, which: str = "best", device: str = "auto") -> Subject:
     # Before it is read: results of weights that are replaced meanwhile count as old.
     file = file_digest(weights)
     check_weights(weights, config, splits)
-    load_into(model, load_weights(weights), weights)
+    try:
+        load_file(model, weights)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}. Put the run's own weights and config back, or train again"
+        ) from error
     whole = splits.val if tuning else splits.test
-    chosen = _chosen(None if tuning else asked.samples, whole)
+    chosen = choose(whole, None if tuning else asked.samples)
     part = whole
     if len(chosen) < len(whole):
         images, targets = whole.images[chosen], whole.targets[chosen]
@@ -72,12 +73,3 @@ def run_subject(run: Run, which: str = "best", device: str = "auto") -> Subject:
         batch_size=asked.batch_size,
         pictures=which == "best",
     )
-
-
-def _chosen(samples: int | None, test: Part) -> NDArray[np.int64]:
-    """Positions in the test part: all, or so many samples, the same for every run."""
-    if samples is None or samples >= len(test):
-        return np.arange(len(test))
-    # Where targets are no classes, every sample is of one kind.
-    kinds = test.targets.numpy() if test.labels else np.zeros(len(test), dtype=np.int64)
-    return np.flatnonzero(stratified(kinds, samples, seed=0))

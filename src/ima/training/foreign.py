@@ -43,9 +43,8 @@ from ima.tasks import (
 )
 from ima.tasks.masks import one_hot
 from ima.training.build import BOUNDS, build_fabric, copyable
-from ima.training.checkpoint import load_file
 from ima.training.run import environment
-from ima.training.weights import check_file
+from ima.training.weights import check_file, load_file
 
 KEYS = ("image", "label")
 """Where x and y are in items that are dicts."""

@@ -12,9 +12,9 @@ from typing import Any
 
 from ima.training.build import learning_rate
 from ima.training.checkpoint import peek_state
-from ima.training.config import Config
 from ima.training.run import Run
 from ima.training.same import known_origin
+from ima.training.settings import Config
 
 LENGTHS = "lengths"
 """The name in what a state tells of its origin."""

@@ -46,8 +46,8 @@ from ima.training.build import (
     describe_device,
     learning_rate,
 )
-from ima.training.checkpoint import load_file, note_of, save_weights
-from ima.training.config import Config, build_task
+from ima.training.checkpoint import note_of, save_weights
+from ima.training.config import build_task
 from ima.training.epoch_progress import EpochProgress, summary
 from ima.training.events import Events
 from ima.training.lock import Lock
@@ -56,10 +56,12 @@ from ima.training.picking import RULES, rule_name
 from ima.training.run import Run
 from ima.training.same import data_mark, run_origin
 from ima.training.samples import splits_of, trace
+from ima.training.settings import Config
 from ima.training.signals import held_back
 from ima.training.state import Best, State
 from ima.training.stopping import stopping_together
 from ima.training.validating import validate_epoch
+from ima.training.weights import load_file
 
 MARGIN_BINS = 60
 

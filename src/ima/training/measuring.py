@@ -9,7 +9,6 @@ The weights are those that the margins belong to: the last epoch's, not averaged
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from torch import Tensor, nn
 
 from ima.attacks.walk import eval_forward
 from ima.data import Part, Splits
-from ima.data.split import stratified
 from ima.evaluation.estimates import Estimate, Estimates
 from ima.evaluation.minimal import minimal
 from ima.evaluation.remarks import said_beside
@@ -34,7 +32,7 @@ from ima.training.checkpoint import load_state
 from ima.training.config import build_task
 from ima.training.config_errors import parameters
 from ima.training.run import Run
-from ima.training.samples import splits_of
+from ima.training.samples import choose, splits_of
 from ima.training.state import epochs_done
 
 SAMPLES = 200
@@ -51,7 +49,6 @@ def measure_margins(
     samples: int = SAMPLES,
     seed: int = 0,
     device: str = "auto",
-    progress: Callable[[int, int], None] | None = None,
 ) -> Estimates:
     """The margins of a run's training samples, with predictions and some distances.
 
@@ -93,7 +90,7 @@ def measure_margins(
     margins = kept.values.double().cpu().numpy()
     model = fabric.to_device(model)
 
-    chosen = _subset(splits.train, samples, seed)
+    chosen = choose(splits.train, samples, seed)
     train = splits.train
     found = minimal(
         model,
@@ -104,7 +101,6 @@ def measure_margins(
         task=task,
         batch_size=config.evaluate.batch_size,
         seed=seed,
-        progress=progress,
     )
     at = {int(chosen[row.id]): row for row in found.rows}
     labels, predicted = _decisions(model, train, task, config.evaluate.batch_size)
@@ -135,12 +131,6 @@ def measure_margins(
 def keeps_margins(name: str) -> bool:
     """Whether the method of this name keeps a margin for each training sample."""
     return "num_samples" in parameters(find_method(name).method)
-
-
-def _subset(part: Part, samples: int, seed: int) -> NDArray[np.int64]:
-    if samples >= len(part):
-        return np.arange(len(part))
-    return np.flatnonzero(stratified(part.targets.numpy(), samples, seed))
 
 
 def _decisions(

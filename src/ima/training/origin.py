@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from ima.evaluation.results import Results
 from ima.training.compare import Candidate, RunPlan, unique
-from ima.training.config import Config
 from ima.training.picking import picked
 from ima.training.run import PLACE, Run, environment
+from ima.training.settings import Config
 
 
 def made_by(
@@ -76,11 +76,14 @@ def provenance_of(run: Run, command: str) -> str:
 
 
 def _made_at(runs: Sequence[Run]) -> str:
-    """Commit, versions and machine, each as often as it differs."""
-    found = [one for run in runs for one in _all(run.environment())]
+    return made_at([one for run in runs for one in _all(run.environment())])
+
+
+def made_at(found: Sequence[Mapping[str, Any]]) -> str:
+    """Commit, versions and machine of some environments, each as often as it differs."""
 
     def each(key: str) -> str:
-        return " and ".join(dict.fromkeys(str(one.get(key)) for one in found))
+        return " and ".join(dict.fromkeys(str(one.get(key)) for one in found)) or "unknown"
 
     return (
         f"commit {each('commit')}, ima {each('ima')}, torch {each('torch')}, Python "

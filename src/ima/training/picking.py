@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ima.methods import find_method
-from ima.training.checkpoint import CheckpointError, peek_state
+from ima.training.checkpoint import peek_state
 from ima.training.run import Run
 from ima.training.settings import Config
+from ima.training.tensor_file import CheckpointError
 
 ATTACK = "PGD-10"
 """The attack that picks epochs."""

@@ -33,8 +33,9 @@ from ima.environments import read_environment
 from ima.epochs import read_epochs
 from ima.files import whole, write_text
 from ima.training.checkpoint import peek_state
-from ima.training.config import Config, ConfigError, parse_config
-from ima.training.config_errors import read_yaml
+from ima.training.config import parse_config
+from ima.training.config_errors import ConfigError, read_yaml
+from ima.training.settings import Config
 from ima.training.trust import Trust, UntrustedError
 
 PLACE = ("system", "processor", "cores", "threads", "device")
@@ -104,11 +105,6 @@ class Run:
     def margins_folder(self) -> Path:
         """What `ima margins` writes."""
         return self.folder / "margins"
-
-    @property
-    def distances(self) -> Path:
-        """The smallest noise found for each test sample, on the best weights."""
-        return self.results("distances")
 
     @property
     def examples(self) -> Path:
@@ -309,8 +305,6 @@ def _add_row(path: Path, row: Mapping[str, float]) -> None:
     with whole(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
-        writer.writerows({k: _number(v) for k, v in r.items()} for r in rows)
-
-
-def _number(value: float) -> float | int:
-    return int(value) if float(value).is_integer() else value
+        writer.writerows(
+            {k: int(v) if float(v).is_integer() else v for k, v in r.items()} for r in rows
+        )

@@ -21,10 +21,11 @@ from ima.data import Part, Splits
 from ima.methods import find_method
 from ima.networks import find_builder
 from ima.tasks import Classification, find_task
-from ima.training.checkpoint import CheckpointError, peek_state, run_of
+from ima.training.checkpoint import peek_state, run_of
 from ima.training.config_errors import ConfigError, parameters
 from ima.training.run import Run
 from ima.training.settings import Config, Named
+from ima.training.tensor_file import CheckpointError
 
 ORIGIN = "origin"
 """The name in a state of what is told here."""

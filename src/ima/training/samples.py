@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from ima.data import Splits
+from ima.data import Part, Splits
+from ima.data.split import stratified
 from ima.training.build import load_splits
 from ima.training.run import Run
 from ima.training.same import check_config, check_same_samples, known_origin, samples
@@ -64,3 +67,12 @@ def same_samples(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]
         label == again and abs(mean - seen) <= _SLACK
         for (label, mean), (again, seen) in zip(one, other, strict=True)
     )
+
+
+def choose(part: Part, samples: int | None, seed: int = 0) -> NDArray[np.int64]:
+    """Positions in a part: of all samples if None, or of so many, with classes in proportion."""
+    if samples is None or samples >= len(part):
+        return np.arange(len(part))
+    # Where targets are no classes, every sample is of one kind.
+    kinds = part.targets.numpy() if part.labels else np.zeros(len(part), dtype=np.int64)
+    return np.flatnonzero(stratified(kinds, samples, seed))

@@ -32,7 +32,11 @@ _HEAD = 4096
 
 def check_header(path: Path) -> bytes:
     """The first bytes of a file; FileNotFoundError or CheckpointError where there is none."""
-    if not _there(path):
+    try:
+        there = path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        there = False
+    if not there:
         raise FileNotFoundError(f"there is no checkpoint {path}")
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; expected a file of weights")
@@ -41,13 +45,6 @@ def check_header(path: Path) -> bytes:
             return file.read(_HEAD)
     except OSError as error:
         raise type(error)(f"{path} cannot be read ({error.strerror or error})") from error
-
-
-def _there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -15,7 +15,8 @@ from ima.data import Part
 from ima.norms import get_norm
 from ima.tasks import check_task
 from ima.training.build import BOUNDS
-from ima.training.config import Config, build_task
+from ima.training.config import build_task
+from ima.training.settings import Config
 
 
 @torch.no_grad()

@@ -24,9 +24,6 @@ from ima.training.layouts import (
 )
 from ima.training.tensor_file import CheckpointError, check_header, read_tensors, tree_of
 
-_USUAL = ("model", "state_dict", "model_state_dict", "net", "network", "network_weights", "weights")
-"""Keys under which files have a state_dict."""
-
 SHARD = re.compile(r"-\d+-of-\d+\.")
 """In the names of files that hold one part of a network's weights."""
 
@@ -75,26 +72,6 @@ class TrainingState(dict[str, Any]):
     """What is in a training state of this library's, whose weights have a known key."""
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """A state_dict from `.safetensors`, or from a `.pt` file, of which nothing is executed.
-
-    Raises CheckpointError for a damaged file, and for one without a state_dict.
-    """
-    with opened_weights(path) as content:
-        found = search_weights(content)
-        dicts = dict.fromkeys(name.within for name in found.tensors)
-        named = [(key,) for key in _USUAL if (key,) in dicts]
-        usual = named or [within for within in dicts if not within] or list(dicts)
-        if content == {}:
-            return {}
-        if not named and (len(usual) != 1 or isinstance(content, TrainingState)):
-            raise CheckpointError(
-                f"{path} holds no state_dict; expected names and tensors, it has {found.summary()}"
-                f"{_whole(found)}"
-            )
-        return {n.key: t.load() for n, t in found.tensors.items() if n.within == usual[0]}
-
-
 @contextmanager
 def opened_weights(path: Path) -> Generator[Any]:
     """What a file of weights holds, while it is open, its tensors possibly unread.
@@ -139,8 +116,10 @@ def load_file(model: nn.Module, path: Path) -> str:
         except (LayoutError, RuntimeError) as error:
             told = _as_is(model, found)
             if told is None:
+                part = ". It is one part of several: put them together"
+                shard = part if SHARD.search(path.name) else ""
                 raise CheckpointError(
-                    f"{path} does not fit this network: {error}{_shard(path)}{_whole(found)}"
+                    f"{path} does not fit this network: {error}{shard}{_whole(found)}"
                 ) from error
             return told
 
@@ -179,10 +158,6 @@ def _whole(found: FoundLayout) -> str:
         "where you trust it, load it with torch.load(..., weights_only=False). Save "
         "model.state_dict() of it"
     )
-
-
-def _shard(path: Path) -> str:
-    return ". It is one part of several: put them together" if SHARD.search(path.name) else ""
 
 
 def _said(error: Exception) -> str:

@@ -115,29 +115,19 @@ def _legend(figure: Figure, columns: int) -> None:
 
 
 def _draw(axes: Axes, line: Line, number: int, steps: bool, top: float) -> None:
-    colour = style.COLOURS[number % len(style.COLOURS)]
     look: dict[str, Any] = {
-        "color": colour,
-        "linestyle": style.DASHES[number % len(style.DASHES)],
+        **style.line_look(number),
         "label": style.shortened(line.label, LONGEST),
-        "zorder": 20 - min(number, 15),
-        "clip_on": False,
     }
     if steps:
-        look["clip_on"] = True  # the last steps lie beyond the axis
+        # The last steps lie beyond the axis.
+        look |= {"clip_on": True, "marker": None}
         axes.step(line.x, top * line.y, where="post", **look)
         return
-    axes.plot(
-        line.x,
-        top * line.y,
-        marker=style.MARKERS[number % len(style.MARKERS)],
-        markeredgecolor="white",
-        markeredgewidth=0.6,
-        **look,
-    )
+    axes.plot(line.x, top * line.y, **look)
     if line.low is not None and line.high is not None:
         ends = top * line.low, top * line.high
-        axes.vlines(line.x, *ends, color=colour, linewidth=1.2, alpha=0.7)
+        axes.vlines(line.x, *ends, color=look["color"], linewidth=1.2, alpha=0.7)
 
 
 def _svg(figure: Figure) -> str:

@@ -135,7 +135,7 @@ def _distances(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
             label,
             str(len(d.values)),
             ACCURACY.said(d.accuracy(0.0)),
-            *(_size(enough(d, s)) for s in SHARES),
+            *(f"{e:.3g}" if np.isfinite(e := enough(d, s)) else "not found" for s in SHARES),
         )
         for label, d in found
     )
@@ -173,10 +173,6 @@ def _at_cap(share: float, cap: float) -> str:
     if share == 0:
         return f"none has come near the cap of {cap:g}"
     return f"{ACCURACY.said(share)} of the samples are in the last bin below the cap of {cap:g}"
-
-
-def _size(value: float) -> str:
-    return f"{value:.3g}" if np.isfinite(value) else "not found"
 
 
 def _margins(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:

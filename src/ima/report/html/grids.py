@@ -13,7 +13,6 @@ from ima.report.entries import PageEntry
 from ima.report.html.blocks import Grid, PageBlock, Prose, Two
 from ima.report.scores import (
     WITHOUT,
-    Score,
     flipped,
     headline,
     lacking,
@@ -190,14 +189,11 @@ def _white(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
         having = [r.flips(name) for r in one.main for name in r.white]
         if having:
             right = str(min(map(len, having)))
-            rows.append((one.label, right, *(_flips(score) for score in found.values())))
+            cells = [ABSENT if s is None else Two(str(s), s.within) for s in found.values()]
+            rows.append((one.label, right, *cells))
     caption = (
         f"White noise, uniform in {' or '.join(sizes)} on every entry: percent that become wrong, "
         "of the n samples that are right without it"
     )
     columns = ("network", "n", *(f"in {draws(name)}" for name in names))
     return (Grid(caption, columns, tuple(rows)),)
-
-
-def _flips(one: Score | None) -> str | Two:
-    return ABSENT if one is None else Two(str(one), one.within)

@@ -36,24 +36,16 @@ def _whose(found: LabelledScores, everyone: bool) -> str:
 
 @dataclass(frozen=True)
 class Right:
-    """Samples are right or wrong, and noise breaks them."""
+    """Samples are right or wrong, and noise breaks them.
+
+    tile: what stands over a number; nothing: what is said where there is none; subject: the
+    quality as the subject of a sentence.
+    """
 
     measure: Measure
-
-    @property
-    def tile(self) -> str:
-        """What stands over a number."""
-        return "right"
-
-    @property
-    def nothing(self) -> str:
-        """What is said where there is no number."""
-        return "None of them was measured."
-
-    @property
-    def subject(self) -> str:
-        """The quality as the subject of a sentence."""
-        return self.measure.name
+    tile: str
+    nothing: str
+    subject: str
 
     def tested(self, one: PageEntry) -> str:
         """On how many samples."""
@@ -121,21 +113,6 @@ class Right:
 class Graded(Right):
     """A quality that noise takes down by degrees."""
 
-    @property
-    def tile(self) -> str:
-        """What stands over a number."""
-        return self.measure.name
-
-    @property
-    def nothing(self) -> str:
-        """What is said where there is no number."""
-        return f"No {self.measure.part} occurs in them, so there is no {self.measure.name}."
-
-    @property
-    def subject(self) -> str:
-        """The quality as the subject of a sentence."""
-        return f"the {called(self.measure)}"
-
     def tested(self, one: PageEntry) -> str:
         """On how many samples."""
         return counted(one.main[0])
@@ -176,4 +153,7 @@ class Graded(Right):
 
 def words_of(measure: Measure) -> Right:
     """How this quality is spoken of."""
-    return Right(measure) if measure.binary else Graded(measure)
+    if measure.binary:
+        return Right(measure, "right", "None of them was measured.", measure.name)
+    nothing = f"No {measure.part} occurs in them, so there is no {measure.name}."
+    return Graded(measure, measure.name, nothing, f"the {called(measure)}")
