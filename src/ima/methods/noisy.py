@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from ima.attacks.inputs import Bounds, check_samples, check_steps, communicates
+from ima.attacks.inputs import Bounds, Model, check_samples, check_steps, communicates
 from ima.attacks.walk import Jitter, Objective, Stop, Walked, clamp, eval_forward, walk
 from ima.methods.base import NoiseSetting, Step, arrived, batch_size, count, finite, positive
 from ima.methods.outputs import Outputs
@@ -189,7 +189,7 @@ class Noisy:
 
     def walk(
         self,
-        model: nn.Module,
+        model: Model,
         x: Tensor,
         y: Tree,
         radius: Tensor,
