@@ -203,7 +203,7 @@ def test_a_missing_nnunet_is_named(
     ("name", "words"),
     [
         ("plan", ["-d", "4", "7", "-c", "2d", "--verify_dataset_integrity", "-np", "1"]),
-        ("train", ["4", "2d", "0", "-tr", "nnUNetTrainerIMA", "--c", "-device", "cpu"]),
+        ("train", ["4", "2d", "0", "-tr", "nnUNetTrainerIMAPaper", "--c", "-device", "cpu"]),
         ("train", ["Dataset004_Hippocampus", "2d", "all", "--npz", "-p", "nnUNetPlans"]),
         ("predict", ["-d", "4", "-i", "in", "-o", "out", "--disable_tta", "-f", "0", "1"]),
     ],
@@ -363,9 +363,9 @@ def test_plan_and_train_with_the_real_nnunet(tiny: Folders) -> None:
     script = Path(sys.executable).with_name("ima")
     program = (str(script),) if script.exists() else ()
     short = {"IMA_EPOCHS": "1", "IMA_ITERATIONS": "1", "IMA_VAL_ITERATIONS": "1", "IMA_STEPS": "1"}
-    words = (str(DATASET_ID), "2d", "0", "-tr", "nnUNetTrainerIMA", "-p", "nnUNetPlansB4")
+    words = (str(DATASET_ID), "2d", "0", "-tr", "nnUNetTrainerIMAPaper", "-p", "nnUNetPlansB4")
     run(tiny, "train", *words, "-device", "cpu", program=program, **short)
-    trained = tiny.results / DATASET / "nnUNetTrainerIMA__nnUNetPlansB4__2d"
+    trained = tiny.results / DATASET / "nnUNetTrainerIMAPaper__nnUNetPlansB4__2d"
     assert (trained / "fold_0" / "checkpoint_final.pth").exists()
     assert (trained / "fold_0" / "validation" / "summary.json").exists()
     made = json.loads((trained / "plans.json").read_text())
@@ -473,7 +473,7 @@ FEW: dict[str, Any] = {
     "steps": 2,
     "rows": [
         {"label": "STD", "trainer": "nnUNetTrainerSTD"},
-        {"label": "IMA", "trainer": "nnUNetTrainerIMA", "eps": 15, "delta": 2.5},
+        {"label": "IMA", "trainer": "nnUNetTrainerIMAPaper", "eps": 15, "delta": 2.5},
     ],
     "evaluate": {"attacks": ["pgd-3"], "eps": [2, 6], "samples": 4},
 }
@@ -504,8 +504,8 @@ def few(**changes: Any) -> Experiment:
             r"rows.0.trainer: 'nnUNetTrainer' is no trainer .* Did you mean 'nnUNetTrainerSTD'",
         ),
         (
-            {"rows": [{**FEW["rows"][1], "trainer": "nnUNetTrainerIMAA"}]},
-            r"rows.0.trainer: 'nnUNetTrainerIMAA' .* Did you mean 'nnUNetTrainerIMA'",
+            {"rows": [{**FEW["rows"][1], "trainer": "nnUNetTrainerIMAPaperA"}]},
+            r"rows.0.trainer: 'nnUNetTrainerIMAPaperA' .* Did you mean 'nnUNetTrainerIMAPaper'",
         ),
         (
             {"rows": [{"label": "A", "trainer": "nnUNetTrainerSAT5", "eps": 6}]},
@@ -588,7 +588,7 @@ elif words[:2] == ["nnunet", "plan"]:
 elif words[:2] == ["nnunet", "train"]:
     trainer = words[words.index("-tr") + 1]
     fold = Path(os.environ["nnUNet_results"]) / name / f"{trainer}__nnUNetPlansB8__2d" / "fold_0"
-    if (home / "fail").exists() and trainer == "nnUNetTrainerIMA":
+    if (home / "fail").exists() and trainer == "nnUNetTrainerIMAPaper":
         sys.exit("no memory, says the trainer")
     if (home / "hang").exists():
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
@@ -931,7 +931,7 @@ def test_a_folder_of_another_experiment_is_refused(place: Place) -> None:
         with pytest.raises(ConfigError, match=rf"other values of {what}; choose another --folder"):
             Place(few(**changes), place.folder, None, "cpu", seed=seed).begin()
     other = [FEW["rows"][0], {**FEW["rows"][1], "label": "IMA14", "eps": 14}]
-    with pytest.raises(ConfigError, match=r"nnUNetTrainerIMA as row IMA, .* in place of IMA14"):
+    with pytest.raises(ConfigError, match=r"IMAPaper as row IMA, .* in place of IMA14"):
         Place(few(rows=other), place.folder, None, "cpu", seed=3).begin()
 
 

@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 NAMES = {
-    "nnUNetTrainerIMA": "nnUNetTrainer",
+    "nnUNetTrainerIMAPaper": "nnUNetTrainer",
     "nnUNetTrainerSTD": "nnUNetTrainer",
     "nnUNetTrainerSAT5": "nnUNetTrainer",
     "Longer": "nnUNetTrainer",
@@ -253,7 +253,7 @@ def test_a_network_that_only_an_object_builds_is_refused(
         trained("OfAnObject", tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("name", ["nnUNetTrainerIMA", "BatchNormed", "Functional"])
+@pytest.mark.parametrize("name", ["nnUNetTrainerIMAPaper", "BatchNormed", "Functional"])
 def test_what_is_put_around_a_network_does_not_change_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,7 +296,7 @@ def test_every_fold_that_predicts_is_looked_at(
         predicted_here(folder, x, folds)
 
 
-@pytest.mark.parametrize("name", ["Mine", "Functional", "nnUNetTrainerIMA", "Longer"])
+@pytest.mark.parametrize("name", ["Mine", "Functional", "nnUNetTrainerIMAPaper", "Longer"])
 def test_checkpoints_from_before_are_read(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

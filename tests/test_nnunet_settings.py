@@ -158,7 +158,8 @@ def test_every_kind_of_trainer_has_its_settings() -> None:
     schedule = {"dice", "epochs", "iterations", "val_iterations", "seed"}
     assert set(used_by("STD")) == schedule
     assert set(used_by("SAT")) == schedule | {"eps", "steps", "standard_epochs"}
-    assert set(used_by("IMA")) == set(KEYS)
+    assert set(used_by("IMA")) == schedule | {"standard_epochs"}
+    assert set(used_by("IMAPaper")) == set(KEYS)
     assert all(set(key.trainers) <= set(KINDS) for key in KEYS.values())
 
 
@@ -246,3 +247,11 @@ def test_some_epochs_must_have_noise(first: str) -> None:
         Settings.of("Dataset501_Tiny", 100, uses=ALL, environ={"IMA_STANDARD_EPOCHS": "1000"})
     fewer = {**given, "IMA_STANDARD_EPOCHS": "2"}
     assert Settings.of("Dataset501_Tiny", 100, uses=ALL, environ=fewer).standard_epochs == 2
+
+
+@pytest.mark.parametrize("name", ["EPS", "DELTA"])
+def test_the_trainer_that_finds_its_radius_refuses_one(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name.lower()} is 3 .IMA_{name}., but nnUNetTrainerIMA"):
+        Settings.of("Dataset007_Mine", 100, uses=used_by("IMA"), environ={f"IMA_{name}": "3"})
+    made = Settings.of("Dataset007_Mine", 100, uses=used_by("IMA"), environ={"IMA_EPOCHS": "3"})
+    assert (made.eps, made.delta, made.steps, made.epochs) == (None, None, None, 3)

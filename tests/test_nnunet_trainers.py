@@ -96,8 +96,8 @@ def margins(checkpoint: Path) -> Tensor:
 
 def test_killed_continued_and_predicted(folders: tiny.Folders, tmp_path: Path) -> None:
     """One life of a model: trained, killed, continued with --c, used without this library."""
-    arguments = [str(tiny.DATASET_ID), "2d", "0", "-tr", "nnUNetTrainerIMA", "-device", "cpu"]
-    fold = folders.trained("nnUNetTrainerIMA") / "fold_0"
+    arguments = [str(tiny.DATASET_ID), "2d", "0", "-tr", "nnUNetTrainerIMAPaper", "-device", "cpu"]
+    fold = folders.trained("nnUNetTrainerIMAPaper") / "fold_0"
     long = {"IMA_EPOCHS": "500", "IMA_ITERATIONS": "8", "IMA_VAL_ITERATIONS": "1"}
     with subprocess.Popen(
         [sys.executable, "-m", "ima", "nnunet", "train", *arguments],
@@ -119,7 +119,7 @@ def test_killed_continued_and_predicted(folders: tiny.Folders, tmp_path: Path) -
     assert 3 < int(grown.sum()) < 48
     epochs = killed["current_epoch"] + 1
     few = {"IMA_EPOCHS": str(epochs), "IMA_ITERATIONS": "3", "IMA_VAL_ITERATIONS": "1"}
-    done = tiny.train(folders, "nnUNetTrainerIMA", "--c", **SHORT, **few)
+    done = tiny.train(folders, "nnUNetTrainerIMAPaper", "--c", **SHORT, **few)
     assert f"Epoch {epochs - 1}" in done.stdout and f"Epoch {epochs - 2}" not in done.stdout
     after = margins(fold / "checkpoint_final.pth")
     # One epoch of three iterations of three slices; all others are as they were.
@@ -133,7 +133,7 @@ def test_killed_continued_and_predicted(folders: tiny.Folders, tmp_path: Path) -
     assert "nnUNet_extTrainer" not in environment
     command = Path(sys.executable).parent / "nnUNetv2_predict"
     images, out = folders.raw / tiny.DATASET / "imagesTs", tmp_path / "predicted"
-    options = "-c 2d -f 0 -tr nnUNetTrainerIMA -device cpu -npp 1 -nps 1 --disable_tta"
+    options = "-c 2d -f 0 -tr nnUNetTrainerIMAPaper -device cpu -npp 1 -nps 1 --disable_tta"
     subprocess.run(
         [command, "-d", str(tiny.DATASET_ID), "-i", images, "-o", out, *options.split()],
         env=environment,
@@ -157,9 +157,9 @@ def test_a_wrong_variable_ends_it_before_anything_is_made(
 
 def test_a_fold_that_does_not_exist_is_refused(here: tiny.Folders, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"fold is 7, but .* 5 folds: 0, 1, 2, 3, 4"):
-        trainer(here, "nnUNetTrainerIMA", fold=7)
+        trainer(here, "nnUNetTrainerIMAPaper", fold=7)
     assert not list(tmp_path.iterdir())
-    trainer(here, "nnUNetTrainerIMA", fold="all")
+    trainer(here, "nnUNetTrainerIMAPaper", fold="all")
 
 
 def test_a_name_that_fixes_eps_takes_no_other(here: tiny.Folders) -> None:
@@ -174,7 +174,7 @@ def test_a_name_that_fixes_eps_takes_no_other(here: tiny.Folders) -> None:
 
 def test_a_cascade_is_refused_where_noise_is_added(here: tiny.Folders) -> None:
     with pytest.raises(ValueError, match="second stage of a cascade"):
-        trainer(here, "nnUNetTrainerIMA", previous_stage="3d_lowres")
+        trainer(here, "nnUNetTrainerIMAPaper", previous_stage="3d_lowres")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -185,7 +185,7 @@ def test_the_slice_told_is_the_slice_drawn(here: tiny.Folders, workers: int) -> 
 
     from ima.nnunet.slices import Ids, SliceLoader
 
-    made = trainer(here, "nnUNetTrainerIMA")
+    made = trainer(here, "nnUNetTrainerIMAPaper")
     made.initialize()
     dataset = made.get_tr_and_val_datasets()[0]
     loader = SliceLoader(dataset, 5, (24, 24), (24, 24), made.label_manager, 0.33)
@@ -220,7 +220,7 @@ def test_nnunets_loader_is_back_afterwards(here: tiny.Folders) -> None:
 
     home: Any = import_module("nnunetv2.training.nnUNetTrainer.nnUNetTrainer")
     before = home.nnUNetDataLoader
-    made = trainer(here, "nnUNetTrainerIMA")
+    made = trainer(here, "nnUNetTrainerIMAPaper")
     made.initialize()
     loaders = made.get_dataloaders()
     assert home.nnUNetDataLoader is before
@@ -235,7 +235,7 @@ def test_nnunets_loader_is_back_afterwards(here: tiny.Folders) -> None:
 def test_a_case_that_is_not_preprocessed_is_named(here: tiny.Folders) -> None:
     from ima.nnunet.slices import Ids
 
-    made = trainer(here, "nnUNetTrainerIMA")
+    made = trainer(here, "nnUNetTrainerIMAPaper")
     made.initialize()
     with pytest.raises(FileNotFoundError, match="the case 'nobody', which is not preprocessed"):
         Ids.of(made.get_tr_and_val_datasets()[0], ["tiny_000", "nobody"], flat=True)
@@ -279,13 +279,37 @@ def test_a_standard_step_is_nnunets_own_where_dice_is_not_over_the_batch(
 
 
 def test_a_step_moves_the_margins_of_its_slices_alone(here: tiny.Folders) -> None:
-    made = trainer(here, "nnUNetTrainerIMA")
+    made = trainer(here, "nnUNetTrainerIMAPaper")
     made.initialize()
     made.train_step(batch_of(made, [3, 4, 3]))
     values = made.method.margins.values
     assert set((values != 1).nonzero().flatten().tolist()) == {3, 4}
     # Right everywhere, by the low threshold, and not crossed within one step of 1.
     assert values[3] == values[4] == 2
+
+
+def test_the_default_measures_margins_and_finds_its_radius(
+    here: tiny.Folders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("EPS", "DELTA", "STEPS"):
+        monkeypatch.delenv(f"IMA_{name}", raising=False)
+    made = trainer(here, "nnUNetTrainerIMA")
+    made.initialize()
+    radii: list[float] = []
+    for _ in range(3):
+        made.train_step(batch_of(made, [3, 4, 3]))
+        radii.append(made.method.measured.radius.value)
+    assert radii[0] > radii[1] > radii[2] > 0
+    values = made.method.margins.values
+    assert set((values != 0).nonzero().flatten().tolist()) <= {3, 4}
+    assert f"radius {radii[2]:.6g}, at which" in made._margins()
+    file = tmp_path / "there.pth"
+    made.save_checkpoint(str(file))
+    again = trainer(here, "nnUNetTrainerIMA")
+    again.initialize()
+    again.load_checkpoint(str(file))
+    assert again.method.measured.radius.value == radii[2]
+    assert torch.equal(again.method.margins.values, values)
 
 
 def test_epochs_without_noise_leave_the_margins_and_are_standard_training(
@@ -295,7 +319,7 @@ def test_epochs_without_noise_leave_the_margins_and_are_standard_training(
     monkeypatch.setenv("IMA_STANDARD_EPOCHS", "2")
     weights: list[dict[str, Tensor]] = []
     start: dict[str, Tensor] = {}
-    for name in ("nnUNetTrainerSTD", "nnUNetTrainerIMA"):
+    for name in ("nnUNetTrainerSTD", "nnUNetTrainerIMAPaper"):
         made = trainer(here, name)
         made.initialize()
         start = start or network(made)
@@ -322,13 +346,13 @@ def test_regions_and_ignored_pixels(here: tiny.Folders) -> None:
             scale[:, 2, 0] = True
         return whole
 
-    made = trainer(here, "nnUNetTrainerIMA", labels=labels)
+    made = trainer(here, "nnUNetTrainerIMAPaper", labels=labels)
     made.initialize()
     task = made.task()
     assert task.regions and task.ignore_label is None
     assert np.isfinite(made.train_step(batch_of(made, [3, 4], regions))["loss"])
     labels = {"labels": {"background": 0, "bright": 1, "dark": 2, "ignore": 3}}
-    made = trainer(here, "nnUNetTrainerIMA", labels=labels)
+    made = trainer(here, "nnUNetTrainerIMAPaper", labels=labels)
     made.initialize()
     assert made.task().ignore_label == 3
 
@@ -343,7 +367,7 @@ def test_nnunets_wrapper_gets_a_gradient_for_every_scale(
     here: tiny.Folders, tmp_path: Path, ours: bool
 ) -> None:
     """nnU-Net's way to train on several GPUs; the plain weights, 0 for the last, stop it."""
-    made = trainer(here, "nnUNetTrainerIMA")
+    made = trainer(here, "nnUNetTrainerIMAPaper")
     made.initialize()
     batch = batch_of(made, [3, 4, 3])
     assert made._weights() is None
@@ -373,7 +397,7 @@ def _on_the_cpu(rank: int, here: tiny.Folders, folder: str, continued: bool) -> 
         return DistributedDataParallel(network)
 
     torch.set_num_threads(1)
-    made = trainer(here, "nnUNetTrainerIMA", continued=continued)
+    made = trainer(here, "nnUNetTrainerIMAPaper", continued=continued)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet-{continued}", rank=rank, world_size=2
     )
@@ -444,7 +468,7 @@ def test_three_dimensions_have_one_margin_a_case(
 ) -> None:
     epochs(monkeypatch, 1)
     # The volumes' spacing is the plans', so that both configurations share preprocessed data.
-    made = trainer(here, "nnUNetTrainerIMA", "3d_fullres", data_identifier="nnUNetPlans_2d")
+    made = trainer(here, "nnUNetTrainerIMAPaper", "3d_fullres", data_identifier="nnUNetPlans_2d")
     made.run_training()
     values = margins(Path(made.output_folder) / "checkpoint_final.pth")
     assert len(values) == 6 and bool((values != 1).any())
@@ -455,7 +479,7 @@ def saved(here: tiny.Folders, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """A finished run of two short epochs."""
     epochs(monkeypatch, 2)
     monkeypatch.setenv("IMA_SEED", "5")
-    made = trainer(here, "nnUNetTrainerIMA")
+    made = trainer(here, "nnUNetTrainerIMAPaper")
     made.run_training()
     yield Path(made.output_folder) / "checkpoint_final.pth"
 
@@ -467,7 +491,7 @@ def test_what_a_continued_run_must_share(
         before = margins(file)
         assert not list(file.parent.glob("*.part"))
         epochs(monkeypatch, 3)
-        again = trainer(here, "nnUNetTrainerIMA", continued=True)
+        again = trainer(here, "nnUNetTrainerIMAPaper", continued=True)
         again.load_checkpoint(str(file))
         assert again.current_epoch == 2 and torch.equal(again.method.margins.values, before)
         saved_network = torch.load(file, weights_only=True)["network_weights"]
@@ -475,30 +499,30 @@ def test_what_a_continued_run_must_share(
 
         # A network is loaded for validation whatever the variables say.
         monkeypatch.setenv("IMA_DELTA", "0.5")
-        trainer(here, "nnUNetTrainerIMA").load_checkpoint(str(file))
+        trainer(here, "nnUNetTrainerIMAPaper").load_checkpoint(str(file))
         text = r"trained with delta = 1\.0, but now delta = 0\.5 \(IMA_DELTA\)"
         with pytest.raises(ValueError, match=text):
-            trainer(here, "nnUNetTrainerIMA", continued=True).load_checkpoint(str(file))
+            trainer(here, "nnUNetTrainerIMAPaper", continued=True).load_checkpoint(str(file))
         monkeypatch.setenv("IMA_DELTA", "1")
 
-        other = trainer(here, "nnUNetTrainerIMA", fold=1, continued=True)
+        other = trainer(here, "nnUNetTrainerIMAPaper", fold=1, continued=True)
         with pytest.raises(ValueError, match="trained on 6 cases with 48 margins"):
             other.load_checkpoint(str(file))
-        with pytest.raises(ValueError, match="is a checkpoint of nnUNetTrainerIMA"):
+        with pytest.raises(ValueError, match="is a checkpoint of nnUNetTrainerIMAPaper"):
             trainer(here, "nnUNetTrainerSAT", continued=True).load_checkpoint(str(file))
 
         content = torch.load(file, weights_only=True)
         # As in a latest checkpoint: nnU-Net writes it before it notes that its epoch was the best.
         torch.save({**content, "_best_ema": None}, file)
-        again = trainer(here, "nnUNetTrainerIMA", continued=True)
+        again = trainer(here, "nnUNetTrainerIMAPaper", continued=True)
         again.load_checkpoint(str(file))
         best = torch.load(file.with_name("checkpoint_best.pth"), weights_only=True)["_best_ema"]
         assert best is not None and again._best_ema == best
 
         del content["ima"]
         torch.save(content, file)
-        fresh = trainer(here, "nnUNetTrainerIMA", continued=True)
-        with pytest.raises(ValueError, match="no checkpoint of nnUNetTrainerIMA"):
+        fresh = trainer(here, "nnUNetTrainerIMAPaper", continued=True)
+        with pytest.raises(ValueError, match="no checkpoint of nnUNetTrainerIMAPaper"):
             fresh.load_checkpoint(str(file))
         file.write_bytes(file.read_bytes()[:1000])
         with pytest.raises(ValueError, match="it is damaged"):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ima import Classification, MultiLabel, Segmentation
 from ima.attacks.alma import alma
-from ima.attacks.tangent import nearer, nearest_class
+from ima.attacks.tangent import nearer
 from ima.norms import get_norm
 from ima.tasks import Task
 
@@ -176,27 +176,6 @@ def test_what_is_known_already_is_not_computed_again() -> None:
     fast = nearer(model, x, y, given, bounds=(0, 1), gradient=slope, scores=scores)
     assert len(passes) == before - 2 and True not in passes
     torch.testing.assert_close(fast, slow)
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_the_nearest_class_is_found_from_the_boundary_of_another(norm: float | str) -> None:
-    class Three(nn.Module):
-        """Class 0, and class 1 in the first direction, class 2 far in the second."""
-
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.stack([0 * x[:, 0], x[:, 0] - 0.9, x[:, 1] - 2.0], 1)
-
-    x = points(20, 3) / 2
-    y = torch.zeros(20, dtype=torch.long)
-    given = torch.cat([x[:, :1], torch.full((20, 1), 2.01), x[:, 2:]], 1)
-    assert (said(Three(), given) == 2).all()
-    # By its own gradient it stays with class 2.
-    own = nearer(Three(), x, y, given, norm=norm, steps=3)
-    assert (said(Three(), own) == 2).all()
-    slope = nearest_class(Three(), x, y, given, get_norm(norm))
-    found = nearer(Three(), x, y, given, norm=norm, gradient=slope)
-    assert (said(Three(), found) == 1).all()
-    torch.testing.assert_close(far(found, x, norm), 0.9 - x[:, 0], rtol=0, atol=3e-3)
 
 
 def test_findings_of_several_labels() -> None:

@@ -15,7 +15,7 @@ from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainer
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import Tensor, nn
 
-from ima.nnunet.trainers import nnUNetTrainerIMA, nnUNetTrainerSAT, nnUNetTrainerSTD
+from ima.nnunet.trainers import nnUNetTrainerIMAPaper, nnUNetTrainerSAT, nnUNetTrainerSTD
 
 plain = nnUNetTrainer.build_network_architecture
 
@@ -29,7 +29,7 @@ def swap(network: nn.Module) -> nn.Module:
     return network
 
 
-class Mine(nnUNetTrainerIMA):
+class Mine(nnUNetTrainerIMAPaper):
     @staticmethod
     def build_network_architecture(
         plans_manager: Any,
@@ -39,7 +39,7 @@ class Mine(nnUNetTrainerIMA):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         return swap(
-            nnUNetTrainerIMA.build_network_architecture(
+            nnUNetTrainerIMAPaper.build_network_architecture(
                 plans_manager,
                 configuration_manager,
                 num_input_channels,
@@ -106,15 +106,15 @@ class Functional(nnUNetTrainerSAT):
         return Bent(plain(plans_manager, *rest, **options))
 
 
-class BatchNormed(nnUNetTrainerIMA, nnUNetTrainerBN):
+class BatchNormed(nnUNetTrainerIMAPaper, nnUNetTrainerBN):
     """Its network is one of nnU-Net's own variants."""
 
 
-class Shallow(nnUNetTrainerIMA, nnUNetTrainerNoDeepSupervision):
+class Shallow(nnUNetTrainerIMAPaper, nnUNetTrainerNoDeepSupervision):
     """Its network is nnU-Net's, without deep supervision."""
 
 
-class Longer(nnUNetTrainerIMA):
+class Longer(nnUNetTrainerIMAPaper):
     """Its network is nnU-Net's."""
 
 
@@ -135,7 +135,7 @@ class LateAnswers(nnUNetTrainerSAT):
         network.encoder.register_forward_pre_hook(lambda _, given: torch.tanh(given[0]))
 
 
-class LateLayers(nnUNetTrainerIMA):
+class LateLayers(nnUNetTrainerIMAPaper):
     """The same, with another network altogether."""
 
     def initialize(self) -> None:

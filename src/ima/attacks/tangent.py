@@ -25,7 +25,7 @@ from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Bounds, Model, check_samples, check_steps, no_trace
 from ima.attacks.walk import ascent, clamp, forward
 from ima.norms import Norm, get_norm, per_sample
-from ima.tasks import Classification, Task, Tree, check_task, take, targets, tree_map
+from ima.tasks import Task, Tree, check_task, take, targets, tree_map
 from ima.tasks.pixels import precise, wide
 
 FILLS = 20
@@ -138,31 +138,6 @@ def nearer(
             point[at], wrong_end[at] = low if side == "inside" else high, wide(high)
             far[at], stale[at] = size[closer], True
     return point
-
-
-def nearest_class(model: Model, x: Tensor, y: Tensor, boundary: Tensor, norm: Norm) -> Tensor:
-    """Of classification, a gradient for `nearer`: towards the class whose boundary is nearest.
-
-    y: (B,) labels. At `boundary` every other class has a plane, where its logit would equal the
-    true one's: the gradient, (B, *dims), is that of the plane nearest to x (DeepFool's choice,
-    made there). Costs one forward pass, and one backward pass for each class.
-    """
-    with no_trace(model, x) as model:
-        leaf = wide(boundary.detach()).clone().requires_grad_()
-        logits = Classification().logits(model(leaf))
-        nearest = torch.full_like(norm.size(leaf.detach()), torch.inf)
-        gradient, noise = torch.zeros_like(leaf), wide(x) - leaf.detach()
-        true = logits.gather(1, y.long()[:, None])[:, 0]
-        for other in range(logits.shape[1]):
-            gap = true - logits[:, other]
-            (slope,) = torch.autograd.grad(gap.sum(), leaf, retain_graph=True)
-            flat, direction = slope.flatten(1), norm.direction(slope).flatten(1)
-            # By how much the true logit is ahead at x, over how fast noise takes that away.
-            ahead = gap.detach().to(slope.dtype) + (flat * noise.flatten(1)).sum(1)
-            far = ahead / (flat * direction).sum(1)
-            closer = (y != other) & (far > 0) & (far < nearest)
-            nearest[closer], gradient[closer] = far[closer], slope[closer]
-    return gradient
 
 
 def _filled(noise: Tensor, size: Tensor, x: Tensor, norm: Norm, box: Box) -> Tensor:

@@ -48,9 +48,9 @@ def plan(*arguments: Words, batch_size: int | None = None) -> None:
 train = App(
     name="train",
     help_epilogue=(
-        "One iteration of IMA costs up to IMA_STEPS + 2 passes forward and back; without noise it "
-        "costs 1. nnU-Net trains 1000 epochs of 250 iterations, so try smaller IMA_EPOCHS, "
-        f"IMA_ITERATIONS and IMA_STEPS first.\n\n{variables()}"
+        "One iteration of nnUNetTrainerIMA costs 5 passes forward and back, one of SAT or IMAPaper "
+        "up to IMA_STEPS + 2; without noise it costs 1. nnU-Net trains 1000 epochs of 250 "
+        f"iterations, so try smaller IMA_EPOCHS and IMA_ITERATIONS first.\n\n{variables()}"
     ),
 )
 
@@ -63,7 +63,8 @@ def training(*arguments: Words) -> None:
     ----------
     arguments:
         nnU-Net's own, such as 4 2d 0 -tr nnUNetTrainerIMA; `nnUNetv2_train -h` lists them.
-        Trainers: nnUNetTrainerIMA; nnUNetTrainerSAT, with noise of IMA_EPS; nnUNetTrainerSAT5,
+        Trainers: nnUNetTrainerIMA, which needs no setting; nnUNetTrainerIMAPaper, the paper's with
+        IMA_EPS and IMA_DELTA; nnUNetTrainerSAT, with noise of IMA_EPS; nnUNetTrainerSAT5,
         nnUNetTrainerSAT10, nnUNetTrainerSAT15, nnUNetTrainerSAT20, nnUNetTrainerSAT25 and
         nnUNetTrainerSAT40, with noise of the size in the name; nnUNetTrainerSTD, without noise.
 

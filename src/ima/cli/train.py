@@ -112,4 +112,11 @@ def train(
             f"PGD-10 at {loaded.evaluate.middle:g}: {row['val_pgd']:.1%}"
         )
     print(f"best: picked by {told['picked']}")
+    if "radius" in rows[-1]:
+        print(f"radius: {rows[-1]['radius']:.3g}, at which {rows[-1]['kept']:.0%} is kept")
+    if "held_clean" in rows[-1]:
+        print(
+            f"held out: quality without noise {rows[-1]['held_clean']:.1%}, "
+            f"{100 * rows[-1]['clean_cost']:.1f} points below its best"
+        )
     print(f"next: ima evaluate {run.folder}")

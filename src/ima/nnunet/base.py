@@ -22,7 +22,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
 from ima.attacks.boundary import ROUNDS
-from ima.methods import IMA, Standard
+from ima.methods import IMA, Noisy, Standard
 from ima.methods.base import Method
 from ima.nnunet.checkpoints import best_dice, check_fold, complete, read_checkpoint
 from ima.nnunet.environment import check_version
@@ -237,10 +237,15 @@ class Trainer(nnUNetTrainer):
             "loss: cross-entropy and Dice of every sample by itself, also in 2-D, where nnU-Net's "
             "own trainer takes Dice over the batch",
         ]
-        if self.settings.eps is not None:
+        if isinstance(self.method, Noisy):
             lines.append(
                 f"noise: L2 over a whole patch, in units of normalised images ({schemes}), "
                 "without clamping"
+            )
+        if isinstance(self.method, IMA) and self.settings.steps is None:
+            lines.append(
+                "cost: an iteration with noise takes 5 passes forward and back, one without noise "
+                f"1; {self.num_epochs} epochs of {self.num_iterations_per_epoch} iterations"
             )
         if self.settings.steps is not None:
             search = "" if self.settings.delta is None else f" and {ROUNDS + 1} forward"
@@ -249,8 +254,9 @@ class Trainer(nnUNetTrainer):
                 f"forward and back{search}, one without noise 1; {self.num_epochs} epochs of "
                 f"{self.num_iterations_per_epoch} iterations"
             )
-        if self.settings.delta is not None:
+        if isinstance(self.method, IMA):
             lines.append(f"one margin a {each}; {self._margins()}")
+        if self.settings.delta is not None:
             lines.append(
                 reach(
                     self.settings,
@@ -281,8 +287,11 @@ class Trainer(nnUNetTrainer):
         if not isinstance(self.method, IMA):
             return ""
         values, cap = self.method.margins.values, self.method.margins.cap
-        full = float((values >= cap).float().mean())
-        return f"margins: mean {float(values.mean()):.6g}, {full:.1%} at the cap of {cap:g}"
+        mean = f"margins: mean {float(values.mean()):.6g}"
+        if self.method.measured is not None:
+            radius = self.method.measured.radius
+            return f"{mean}; radius {radius.value:.6g}, at which {radius.kept:.0%} is kept"
+        return f"{mean}, {float((values >= cap).float().mean()):.1%} at the cap of {cap:g}"
 
 
 def _settings(
@@ -293,7 +302,7 @@ def _settings(
 ) -> Settings:
     manager = PlansManager(plans)
     chosen = manager.get_configuration(configuration)
-    if "eps" in trainer.uses:
+    if "standard_epochs" in trainer.uses:
         refuse_cascade(configuration, chosen)
     channels = determine_num_input_channels(manager, chosen, dataset_json)
     return Settings.of(

@@ -24,14 +24,19 @@ _DEFAULTS: Mapping[str, float] = {"dice": 0.6, "steps": 20}
 NNUNET_EPOCHS = 1000
 """nnU-Net's own, where none are set."""
 
-NOISY = ("IMA", "SAT")
+RADII = ("IMAPaper", "SAT")
+"""Kinds of trainers that are told a radius."""
+
+NOISY = ("IMA", *RADII)
 """Kinds of trainers that add noise; those of a fixed radius, such as SAT5, are of the kind SAT."""
 
 ALL = (*NOISY, "STD")
 """All kinds of trainers."""
 
 TRAINERS: Mapping[str, float | None] = {
-    **dict.fromkeys(("nnUNetTrainerSTD", "nnUNetTrainerSAT", "nnUNetTrainerIMA")),
+    **dict.fromkeys(
+        ("nnUNetTrainerSTD", "nnUNetTrainerSAT", "nnUNetTrainerIMA", "nnUNetTrainerIMAPaper")
+    ),
     **{f"nnUNetTrainerSAT{eps:g}": eps for eps in (5.0, 10.0, 15.0, 20.0, 25.0, 40.0)},
 }
 """The names of all trainers, and the eps that a name fixes, None where it fixes none."""
@@ -85,10 +90,10 @@ DELTA = f"{_papers(lambda task: task.delta)}, with its eps; else eps / 8"
 KEYS: dict[str, Key] = {
     row.name: row
     for row in (
-        Key("eps", *POSITIVE, "largest noise, L2", NOISY, EPS),
-        Key("delta", *POSITIVE, "growth of a margin a visit", ("IMA",), DELTA),
+        Key("eps", *POSITIVE, "largest noise, L2", RADII, EPS),
+        Key("delta", *POSITIVE, "growth of a margin a visit", ("IMAPaper",), DELTA),
         Key("dice", *_DICE, "a slice is correct above this Dice", ALL, f"{_DEFAULTS['dice']:g}"),
-        Key("steps", *_COUNT, "steps of the attack", NOISY, f"{_DEFAULTS['steps']:g}"),
+        Key("steps", *_COUNT, "steps of the attack", RADII, f"{_DEFAULTS['steps']:g}"),
         Key("epochs", *_COUNT, "epochs", ALL, f"nnU-Net's {NNUNET_EPOCHS}"),
         Key("standard_epochs", *_WHOLE, "epochs at the start that train without noise", NOISY, "0"),
         Key("iterations", *_COUNT, "iterations an epoch", ALL, "nnU-Net's 250"),
@@ -156,6 +161,8 @@ class Settings:
         """
         given = _given(os.environ if environ is None else environ)
         used = {name: pair for name, pair in given.items() if name in uses}
+        if set(uses) == set(used_by("IMA")):
+            _refuse_radii(given)
         if fixed_eps is not None:
             _fix(used, fixed_eps)
         for name, value in _DEFAULTS.items():
@@ -266,6 +273,17 @@ def _unknown(where: str, name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name, list(known), 1)
     hint = f" Did you mean {near[0]}?" if near else ""
     return f"{where} no setting.{hint} Known: {', '.join(known)}"
+
+
+def _refuse_radii(given: Mapping[str, tuple[float, str]]) -> None:
+    """Raise ValueError for a radius or a growth that a trainer of measured margins would ignore."""
+    for name in ("eps", "delta"):
+        if name in given:
+            value, source = given[name]
+            raise ValueError(
+                f"{name} is {value:g} ({source}), but nnUNetTrainerIMA finds its radius by itself: "
+                "unset it, or train with nnUNetTrainerIMAPaper, the paper's algorithm"
+            )
 
 
 def _fix(used: dict[str, tuple[float, str]], eps: float) -> None:

@@ -34,9 +34,18 @@ class nnUNetTrainerSAT(Trainer):  # noqa: N801
 
 
 class nnUNetTrainerIMA(Trainer):  # noqa: N801
-    """Increasing-margin adversarial training: one margin a slice, or a case in 3-D."""
+    """IMA with margins that are measured, and a radius that finds itself: nothing to set."""
 
     uses = used_by("IMA")
+
+    def _make(self, num_samples: int, task: Segmentation) -> Method:
+        return IMA(num_samples=num_samples, bounds=None, augmented=True, task=task)
+
+
+class nnUNetTrainerIMAPaper(Trainer):  # noqa: N801
+    """IMA as in the paper: margins that grow; one a slice, or a case in 3-D."""
+
+    uses = used_by("IMAPaper")
 
     def _make(self, num_samples: int, task: Segmentation) -> Method:
         given = self.settings.pick("eps", "delta", "steps")
