@@ -305,8 +305,7 @@ def test_the_default_measures_margins_and_finds_its_radius(
     assert f"radius {radii[2]:.6g}, at which" in made._margins()
     file = tmp_path / "there.pth"
     made.save_checkpoint(str(file))
-    again = trainer(here, "nnUNetTrainerIMA")
-    again.initialize()
+    again = trainer(here, "nnUNetTrainerIMA", continued=True)
     again.load_checkpoint(str(file))
     assert again.method.measured.radius.value == radii[2]
     assert torch.equal(again.method.margins.values, values)
