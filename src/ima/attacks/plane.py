@@ -2,7 +2,7 @@
 
 The plane {z: <g, z - x> = rise} is the score's linear model, rise = what it must gain to be 0.
     d(t) = clamp(t * direction(g), low - x, high - x)       # the shortest way to each height
-    t = the smallest with <g, d(t)> = rise                  # a concave, piecewise linear equation
+    t = the smallest with <g, d(t)> = rise                  # concave, piecewise linear: Newton
 
 After DeepFool (Moosavi-Dezfooli et al., CVPR 2016, Algorithm 1), with bounds: for L2 and
 L-infinity alike the nearest point is a clamped multiple of one direction (the conditions of
@@ -16,8 +16,11 @@ from torch import Tensor
 
 from ima.norms import Norm, per_sample
 
-ROUNDS = 8
-"""Newton's steps: each adds the entries that have met a bound."""
+ROUNDS = 20
+"""Newton's steps at most: each adds the entries that have met a bound."""
+
+TINY, CLOSE = 1e-6, 1e-3
+"""Shares by which a step no longer counts, and a height is reached."""
 
 
 def to_plane(
@@ -30,35 +33,30 @@ def to_plane(
     bool: not where g is 0 or not finite, or where the bounds end before it.
     """
     direction = norm.direction(g)
-    zero = torch.zeros_like(x)
-    low, high = (zero - torch.inf, zero + torch.inf) if bounds is None else _room(x, bounds)
-
-    def at(t: Tensor) -> Tensor:
-        return torch.minimum(torch.maximum(per_sample(t, x) * direction, low), high)
-
     # Largest entry 1: sums of products neither underflow nor overflow.
-    scale = g.abs().flatten(1).amax(1) if g.ndim > 1 else g.abs()
+    scale = _vectors(g).abs().amax(1)
     usable = (scale > 0) & torch.isfinite(scale) & torch.isfinite(rise)
     scale = torch.where(usable, scale, 1)
-    g = torch.where(per_sample(usable, g), g / per_sample(scale, g), 0)
     wanted = torch.where(usable, rise / scale, 0).clamp_min(0)
+    gain = _vectors(g.div(per_sample(scale, g)).mul_(direction))
+    if bounds is None:
+        t = wanted / gain.sum(1).clamp_min(torch.finfo(gain.dtype).tiny)
+        return direction * per_sample(torch.where(usable, t, 0), x), usable
+    # When every entry meets its bound; those that do not move never gain.
+    room = torch.where(direction > 0, bounds[1], bounds[0]).sub_(x)
+    ends = _vectors(room.div_(direction).nan_to_num_(0.0, 0.0).clamp_min_(0))
     t = torch.zeros_like(wanted)
-    for _ in range(ROUNDS if bounds is not None else 1):
-        offset = at(t)
-        free = torch.where(direction > 0, offset < high, (direction < 0) & (offset > low))
-        slope = _dot(g * free, direction)
-        lacking = wanted - _dot(g, offset)
+    for _ in range(ROUNDS):
+        lacking = wanted - (gain * torch.minimum(ends, t[:, None])).nan_to_num_().sum(1)
+        slope = (gain * (ends > t[:, None])).nan_to_num_().sum(1)
         step = torch.where(slope > 0, lacking / torch.where(slope > 0, slope, 1), 0)
         t = t + step.clamp_min(0)
-    offset = at(t)
-    reached = usable & (_dot(g, offset) >= wanted * (1 - 1e-3))
-    return offset, reached
+        if not bool((step > TINY * t).any()):
+            break
+    reached = usable & (lacking <= CLOSE * wanted)
+    far = torch.minimum(ends, t[:, None]).reshape(x.shape)
+    return (direction * far).nan_to_num_(), reached
 
 
-def _room(x: Tensor, bounds: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return (bounds[0] - x).clamp_max(0), (bounds[1] - x).clamp_min(0)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    product = a * b
-    return product.flatten(1).sum(1) if product.ndim > 1 else product
+def _vectors(d: Tensor) -> Tensor:
+    return d.flatten(1) if d.ndim > 1 else d.unsqueeze(1)

@@ -63,6 +63,8 @@ MOST_HELD = 2000
 LEAST_DROP = 0.005
 """By which losses are measured where none is allowed."""
 
+_SMALLEST = torch.finfo(torch.float32).tiny
+
 FEW = 16
 """So many samples of a batch are compared with all of it."""
 
@@ -289,22 +291,22 @@ class Measured:
             direction, known = torch.zeros_like(points), torch.zeros_like(right)
             if self.directions is not None:
                 direction, known = self.directions.of(ids, points)
-            if not bool(known.all()):
-                first = _plane(method, inner, batch, right, torch.zeros_like(radius), points)
-                distance = norm.size(first.offset)
-                unit = first.offset / per_sample(torch.where(distance > 0, distance, 1), points)
-                direction = torch.where(per_sample(known, points), direction, unit)
+            (new,) = (~known).nonzero(as_tuple=True)
+            if len(new):
+                some = (x[new], take(y, new), box)
+                way = _plane(method, inner, some, torch.zeros_like(radius[new]), points[new]).offset
+                direction[new] = way / per_sample(norm.size(way).clamp_min(_SMALLEST), way)
             margins = margins.to(radius.dtype)
             far = torch.minimum(torch.where(margins > 0, margins, radius / 2), FAR * radius)
             far = torch.where(right, far, radius / 2)
             start = clamp(points + per_sample(far, points) * direction, box)
-            near = _plane(method, inner, batch, right, radius, start)
+            near = _plane(method, inner, batch, radius, start)
             walked = near.walked
             if method.steps > 1:
                 walked = method.walk(
                     inner, x, y, radius, radius, box, steps=method.steps - 1, start=walked.x
                 )
-        found = torch.where(near.reached, norm.size(near.offset), margins)
+        found = torch.where(near.reached, norm.size(near.offset) * near.ahead, margins)
         stuck = near.walked.stuck | walked.stuck
         return Walk(walked.x, found.to(margins.dtype), near.offset, stuck)
 
@@ -313,19 +315,19 @@ class Measured:
 class Near:
     """The plane of the score at some points, and a step from them down the score.
 
-    offset: from x to the plane, like x; reached: whether it can be, inside the bounds, (B,) bool.
+    offset: from x to the plane, like x; reached: whether it can be, inside the bounds; ahead:
+    whether x lies before it: where it lies beyond, only the direction of the offset counts.
     """
 
     walked: Walked
     offset: Tensor
     reached: Tensor
+    ahead: Tensor
 
 
-def _plane(
-    method: Adaptive, model: Model, batch: Batch, right: Tensor, radius: Tensor, start: Tensor
-) -> Near:
+def _plane(method: Adaptive, model: Model, batch: Batch, radius: Tensor, start: Tensor) -> Near:
     (x, y, box), task = batch, method.setting.task
-    found: list[tuple[Tensor, Tensor]] = []
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def lower(output: Tree, target: Tree) -> Tensor:
         return -given(task, "soft_margin")(output, target)
@@ -335,10 +337,9 @@ def _plane(
         gradient = per_sample(factor, gradient) * gradient
         score = task.score(here.output, here.target).to(gradient.dtype)
         rise = score + (gradient * here.offset).flatten(1).sum(1)
-        # Of a sample that is wrong only the direction counts.
-        rise = torch.where(right, rise, rise.abs())
-        found.append(to_plane(wide(x), gradient, rise, method.setting.norm, box))
-        return torch.zeros_like(right)
+        offset, reached = to_plane(wide(x), gradient, rise.abs(), method.setting.norm, box)
+        found.append((offset, reached, rise > 0))
+        return torch.zeros_like(rise, dtype=torch.bool)
 
     walked = method.walk(
         model, x, y, radius, radius, box, steps=1, start=start, objective=lower, stop=read
