@@ -29,7 +29,7 @@ class Digits(pl.LightningModule):
         self.save_hyperparameters()
         self.learning_rate = learning_rate
         self.net = small_cnn(channels=1, num_classes=10, width=8)
-        self.method = IMA(num_samples=num_samples, eps=3.0, delta=0.1, bounds=(0, 1), steps=10)
+        self.method = IMA(num_samples=num_samples, bounds=(0, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)

@@ -64,9 +64,7 @@ def main(epochs: int) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
     loader = DataLoader(Indexed(train_set), batch_size=32, shuffle=True)  # items gain "id"
     # augmented: a sample's image changes from visit to visit, by the random flips.
-    method = IMA(
-        num_samples=len(train_set), eps=3.0, delta=0.1, bounds=(0, 1), steps=10, augmented=True
-    )
+    method = IMA(num_samples=len(train_set), bounds=(0, 1), augmented=True)
 
     for epoch in range(epochs):
         correct, crossed = torch.zeros(()), torch.zeros(())

@@ -26,17 +26,16 @@ model: nn.Module = small_cnn(channels=1, num_classes=10, width=8)  # any nn.Modu
 twin = deepcopy(model)  # trained without IMA, for comparison
 optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
 
-# The loop with IMA. `bounds` are those of the pixels; `eps`, the largest margin, is far more than
-# digits can bear, on purpose: every digit finds its own margin below it.
+# The loop with IMA. `bounds` are those of the pixels; the radius of the noise finds itself.
 # fmt: off
 from ima import IMA, Indexed
 
 loader = DataLoader(Indexed(train_set), batch_size=128, shuffle=True)     # yields (x, y, id)
-method = IMA(num_samples=len(train_set), eps=3.0, delta=0.03, norm=2, bounds=(0, 1))
+method = IMA(num_samples=len(train_set), bounds=(0, 1))
 
 for epoch in range(100):
     for x, y, ids in loader:
-        step = method(model, x, y, ids)      # walks to the boundary, updates the margins
+        step = method(model, x, y, ids)      # finds noise, updates margins and radius
         optimizer.zero_grad()
         step.loss.backward()
         optimizer.step()
@@ -66,7 +65,7 @@ print(
 # To go on later: build model and method as above, and load what was saved.
 saved = torch.load("run.pt", weights_only=True)
 model.load_state_dict(saved["model"])
-method = IMA(num_samples=len(train_set), eps=3.0, delta=0.03, norm=2, bounds=(0, 1))
+method = IMA(num_samples=len(train_set), bounds=(0, 1))
 method.load_state_dict(saved["method"])
 margins = method.margins.values
 print(f"loaded {len(margins)} margins, from {margins.min():.2f} to {margins.max():.2f}")

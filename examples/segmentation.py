@@ -59,8 +59,8 @@ def main(epochs: int) -> None:
     # A sample is correct where its Dice is above 0.6; the loss is nnU-Net's, and takes lists of
     # outputs and targets too, and targets of ones and zeros with `regions=True`.
     task = Segmentation()
-    # No bounds: z-scored images have none. eps and delta are in their units, over all pixels.
-    method = IMA(num_samples=len(train_set), eps=15.0, delta=1.5, bounds=None, steps=10, task=task)
+    # No bounds: z-scored images have none.
+    method = IMA(num_samples=len(train_set), bounds=None, task=task)
     train(model, method, train_set, epochs)
     train(twin, Standard(task=task), train_set, epochs)
     margins = method.margins.values

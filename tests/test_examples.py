@@ -19,11 +19,11 @@ PROMISED = """\
 from ima import IMA, Indexed
 
 loader = DataLoader(Indexed(train_set), batch_size=128, shuffle=True)     # yields (x, y, id)
-method = IMA(num_samples=len(train_set), eps=3.0, delta=0.03, norm=2, bounds=(0, 1))
+method = IMA(num_samples=len(train_set), bounds=(0, 1))
 
 for epoch in range(100):
     for x, y, ids in loader:
-        step = method(model, x, y, ids)      # walks to the boundary, updates the margins
+        step = method(model, x, y, ids)      # finds noise, updates margins and radius
         optimizer.zero_grad()
         step.loss.backward()
         optimizer.step()
@@ -90,8 +90,8 @@ def test_own_loop(tmp_path: Path) -> None:
         rf"under noise of size 0\.7 {PERCENT} without IMA, {PERCENT} with\n",
         printed,
     )
-    assert min(clean, clean_ima) > 80  # 89 and 89.5 when written, on 200 digits
-    assert noisy_ima > noisy + 10  # 45 and 15
+    assert min(clean, clean_ima) > 80  # 87.5 and 90.5 when written, on 200 digits
+    assert noisy_ima > noisy + 10  # 45.5 and 13
     loaded, smallest, largest = numbers(
         r"loaded (\d+) margins, from (\d\.\d+) to (\d\.\d+)\n", printed
     )
@@ -116,9 +116,9 @@ def test_lightning_goes_on_from_the_margins_in_its_checkpoint(tmp_path: Path) ->
     new, saved, after = numbers(
         rf"largest margin: new ({number}), saved ({number}), 2 epochs later ({number})\n", printed
     )
-    # A margin grows by 0.1 an epoch: two epochs alone cannot bring it beyond 0.3.
-    assert new == pytest.approx(0.1)
-    assert 0.1 < saved < 0.301 < after < 0.501
+    assert new == 0 < saved
+    # It went on from what was saved, and did not begin anew.
+    assert 0.5 * saved < after
     saved_values = torch.load(tmp_path / "digits.ckpt", weights_only=False)["method"]["margins"]
     assert float(saved_values["values"].max()) == pytest.approx(saved, abs=0.0006)
     assert re.search(
@@ -136,7 +136,7 @@ def test_monai_dicts(tmp_path: Path) -> None:
     assert [epoch for epoch, *_ in epochs] == ["1", "2", "3"]
     for _, correct, crossed, margin in epochs:
         assert 0 <= float(crossed) <= float(correct) <= 100
-        assert 0 < float(margin) <= 0.401
+        assert 0 <= float(margin) < 3
     clean, noisy = numbers(
         rf"test volumes: clean accuracy {PERCENT}, under noise of size 0\.5 {PERCENT}\n$", printed
     )
@@ -163,7 +163,7 @@ def test_segmentation(tmp_path: Path) -> None:
         printed,
     )
     assert min(clean, clean_ima) > 0.85  # 0.931 and 0.925
-    assert noisy_ima > noisy + 0.1  # 0.731 and 0.525
+    assert noisy_ima > noisy + 0.1  # 0.745 and 0.525
     assert not list(tmp_path.iterdir())
 
 
