@@ -99,7 +99,8 @@ class IMA(Adaptive):
         above 0, at most eps; None where margins are measured.
     norm: how noise is measured: 2, "linf" or a `Norm`.
     bounds: (low, high) of x's entries, numbers or tensors; None: no bounds (z-scored data).
-    steps: gradient steps of the walk, 1 or more; None: 2 where margins are measured, else 20.
+    steps: gradient steps of the walk, 1 or more; None: 20, where margins are measured 2, and 1 more
+        to find a direction where x changes.
     augmented: True if a sample's x differs from visit to visit: margins are measured in a direction
         found anew, and Algorithm 3 takes the place of 2.
     task: what outputs and targets mean; None: classification.
@@ -182,7 +183,7 @@ class IMA(Adaptive):
             eps=1.0 if measured and eps is None else _needed("eps", eps),
             norm=norm,
             bounds=bounds,
-            steps=(2 if measured else 20) if steps is None else steps,
+            steps=((1 if augmented else 2) if measured else 20) if steps is None else steps,
             task=Classification(choices.walk) if task is None else task,
             seed=seed,
         )

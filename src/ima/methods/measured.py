@@ -10,7 +10,8 @@ kept = (quality at x~ - chance) / (the most that quality at x was ever above cha
 R = R exp(2 (kept - 0.43) batch / num_samples)
 
 A sample that is wrong has no margin: its z is half of R away. In a sample's first visit, and in
-every visit where x changes (`augmented`), d is the direction of the score's gradient at x.
+every visit where x changes (`augmented`), d is the direction of the score's gradient at x; where x
+changes, x~ = x'.
 
 Why 0.43. Let a(R) be what a network that is trained at R keeps under noise of R. The area R a(R)
 below it is largest where R a'(R) = -a(R): at a(0) / 2 where a falls along a line, at a(0) / e where
@@ -38,7 +39,7 @@ from torch import Tensor, nn
 from ima.attacks.inputs import Model, no_trace
 from ima.attacks.lockstep import processes
 from ima.attacks.plane import to_plane
-from ima.attacks.walk import Here, Walked, clamp
+from ima.attacks.walk import Here, Objective, Walked, clamp
 from ima.margins import gather_rows
 from ima.methods.adaptive import Adaptive
 from ima.methods.base import Step, batch_size, count, finite
@@ -62,8 +63,6 @@ MOST_HELD = 2000
 
 LEAST_DROP = 0.005
 """By which losses are measured where none is allowed."""
-
-_SMALLEST = torch.finfo(torch.float32).tiny
 
 FEW = 16
 """So many samples of a batch are compared with all of it."""
@@ -291,15 +290,18 @@ class Measured:
             direction, known = torch.zeros_like(points), torch.zeros_like(right)
             if self.directions is not None:
                 direction, known = self.directions.of(ids, points)
-            (new,) = (~known).nonzero(as_tuple=True)
-            if len(new):
-                some = (x[new], take(y, new), box)
-                way = _plane(method, inner, some, torch.zeros_like(radius[new]), points[new]).offset
-                direction[new] = way / per_sample(norm.size(way).clamp_min(_SMALLEST), way)
             margins = margins.to(radius.dtype)
             far = torch.minimum(torch.where(margins > 0, margins, radius / 2), FAR * radius)
             far = torch.where(right, far, radius / 2)
             start = clamp(points + per_sample(far, points) * direction, box)
+            (new,) = (~known).nonzero(as_tuple=True)
+            if len(new):
+                some, length = (x[new], take(y, new)), far[new]
+                start[new] = wide(
+                    method.walk(
+                        inner, *some, length, length, box, steps=1, objective=_lower(method)
+                    ).x
+                )
             near = _plane(method, inner, batch, radius, start)
             walked = near.walked
             if method.steps > 1:
@@ -325,12 +327,15 @@ class Near:
     ahead: Tensor
 
 
+def _lower(method: Adaptive) -> Objective:
+    """What is raised to lower the score: minus its smooth form."""
+    margin = given(method.setting.task, "soft_margin")
+    return lambda output, target: -margin(output, target)
+
+
 def _plane(method: Adaptive, model: Model, batch: Batch, radius: Tensor, start: Tensor) -> Near:
     (x, y, box), task = batch, method.setting.task
     found: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def lower(output: Tree, target: Tree) -> Tensor:
-        return -given(task, "soft_margin")(output, target)
 
     def read(here: Here) -> Tensor:
         gradient, factor = here.rise
@@ -342,7 +347,7 @@ def _plane(method: Adaptive, model: Model, batch: Batch, radius: Tensor, start: 
         return torch.zeros_like(rise, dtype=torch.bool)
 
     walked = method.walk(
-        model, x, y, radius, radius, box, steps=1, start=start, objective=lower, stop=read
+        model, x, y, radius, radius, box, steps=1, start=start, objective=_lower(method), stop=read
     )
     return Near(walked, *found[0])
 
