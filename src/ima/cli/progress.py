@@ -93,6 +93,10 @@ def figures(row: Mapping[str, float]) -> str:
         parts.append(f"noisy {row['train_noisy_accuracy']:.1%}")
     if "margin" in row:
         parts.append(f"margin {row['margin']:.3g}")
+    if "growing" in row:
+        parts.append(f"growing {row['growing']:.0%}")
+    if "radius" in row:
+        parts.append(f"radius {row['radius']:.3g}")
     if "val_accuracy" in row:
         parts.append(f"| val clean {row['val_accuracy']:.1%} pgd-10 {row['val_pgd']:.1%}")
     return "  ".join(parts)

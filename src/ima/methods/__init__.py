@@ -62,7 +62,7 @@ METHODS = {
             "ima",
             IMA,
             "Ma & Liang, Algorithms 1 to 3",
-            "Clean samples, and samples at their own margin, which grows up to the boundary.",
+            "Clean and noisy samples, at a radius that finds itself or a margin that grows.",
         ),
         MethodRow(
             "trades",

@@ -31,7 +31,10 @@ class Step:
     Counts in `metrics`: `samples` and `correct` (clean samples) from every method. Those with noise
     add `noisy_samples`, `noisy_correct`, `stuck` (see `Attacked`) and `crossed`: right samples that
     noise made wrong, or for which a search found the boundary within `eps`. Other numbers: `loss`;
-    from methods with margins `margin`: the mean of the batch's margins before the step.
+    from methods with margins `margin`, the mean of the batch's margins before the step; from IMA
+    `growing`, how many of them grew, and where margins are measured `radius` and `kept`, the share
+    of what the network knows that it keeps there, 0 to 1; with `clean_drop` also `held_clean` and
+    `clean_cost`, quality without noise on the held-out samples and how far it is below its best.
 
     >>> import ima, torch
     >>> model, x, y = torch.nn.Linear(4, 3), torch.rand(8, 4), torch.arange(8) % 3

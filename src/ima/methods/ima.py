@@ -90,7 +90,10 @@ SEGMENTATION = {
 
 
 class IMA(Adaptive):
-    """Train on clean samples, and on samples at their own margin, which grows up to the boundary.
+    """Train on clean samples, and on noisy ones, with a margin for every sample.
+
+    With nothing set the radius of the noise finds itself and margins are measured; with `eps` and
+    `delta` the noise of a sample is its own margin, which grows up to the boundary (the paper).
 
     num_samples: size of the training set, 1 or more; ids are 0 to num_samples - 1.
     eps: largest margin and radius (the paper's epsilon_train), in x's units and `norm`, above 0;
@@ -263,7 +266,8 @@ class IMA(Adaptive):
         reached = (norm.size(wide(noisy) - wide(x)).to(kept.dtype) + kept) / 2
         missed = kept / 2 if choices.misclassified == "halve" else kept
         moved = torch.where(crossed, reached, kept + self.delta)
-        self.update(table, ids, torch.where(attacked, moved, missed))
+        proposed = torch.where(attacked, moved, missed).clamp_max(self.eps)
+        self.update(table, ids, proposed)
 
         metrics = {
             "samples": batch_size(x),
@@ -274,6 +278,7 @@ class IMA(Adaptive):
             "crossed": count(crossed),
             "stuck": count(stuck),
             "margin": margins.mean(),
+            "growing": count(proposed > kept),
         }
         return Step(loss, metrics)
 
