@@ -149,6 +149,8 @@ def _made(output: Tensor, target: object) -> str:
     one_hot = target.ndim == 2 and bool(((target == 0) | (target == 1)).all())
     if one_hot and bool((target.sum(1) == 1).all()):
         return ": these are one-hot, pass y.argmax(1)"
+    if one_hot:
+        return ": for several findings a sample pass task=MultiLabel(), or --task multilabel"
     return ""
 
 
