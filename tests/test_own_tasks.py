@@ -499,7 +499,7 @@ def test_complex_labels_are_no_classes() -> None:
 @pytest.mark.parametrize("y", [torch.ones(N, 3), torch.ones(N, 3, dtype=torch.long)])
 def test_labels_of_several_findings_name_their_task(y: torch.Tensor) -> None:
     model, x, _ = right_net()
-    with pytest.raises(TypeError, match=r"several findings a sample pass task=MultiLabel\(\), or --task multilabel"):
+    with pytest.raises(TypeError, match=r"pass task=MultiLabel\(\), or --task multilabel"):
         evaluate(model, TensorDataset(x, y), [0.1], ["pgd-1"])
 
 
