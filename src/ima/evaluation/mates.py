@@ -108,6 +108,11 @@ def _met(model: nn.Module, x: Tensor) -> Met:
         if n == 1:
             # Company that is no copy: two copies have the statistics of one.
             batch = torch.cat([batch, batch / 2])
+        copies = n > 1 and bool((batch == batch[:1]).all())
+        if copies:
+            # Such as empty slices: copies tell nothing of company.
+            made = torch.rand(batch.shape, generator=torch.Generator().manual_seed(0))
+            batch = batch + made.to(batch)
 
         def run(part: Tensor) -> Tensor | None:
             nonlocal refused
@@ -129,7 +134,7 @@ def _met(model: nn.Module, x: Tensor) -> Met:
             (run(batch[-2:]), torch.arange(size - min(2, size), size)),
             (run(batch[:1]), torch.arange(1)),
         ]
-        real = run(x.detach())
+        real = None if copies else run(x.detach())
         trials.append((None if real is None else real[spread.to(real.device)], torch.arange(n)))
         causes, certain = _causes(model), bool(without_statistics(model))
     largest = float(first.abs().amax()) if bool(torch.isfinite(first).all()) else 0.0
