@@ -706,3 +706,33 @@ def test_batch_statistics_are_said_though_the_first_slices_are_empty(batch_size:
     data, options = TensorDataset(x, y), {"task": Segmentation(), "bounds": (0, 1)}
     with pytest.warns(Doubt, match=r"depends on the other samples.*BatchNorm layer"):
         evaluate(model, data, 0.5, ["pgd-1"], batch_size=batch_size, **options)
+
+
+class Ranged(nn.Module):
+    """Centred on the batch where `centred`; refuses what lies outside [0, 1]."""
+
+    def __init__(self, *, centred: bool) -> None:
+        super().__init__()
+        self.inner, self.centred = nn.Linear(4, 2), centred
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool(((x < 0) | (x > 1)).any()):
+            raise AssertionError("values lie outside [0, 1]")
+        return self.inner(x - x.mean() if self.centred else x)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 12, 48])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_company_is_told_by_the_first_samples_that_are_not_alike(
+    batch_size: int, value: float
+) -> None:
+    torch.manual_seed(0)
+    x, y = torch.rand(48, 4), torch.arange(48) % 2
+    x[:16] = value
+    data = TensorDataset(x, y)
+    with pytest.warns(Doubt, match="depends on the other samples"):
+        evaluate(Ranged(centred=True), data, 0.1, ["pgd-1"], bounds=(0, 1), batch_size=batch_size)
+    model = Ranged(centred=False)
+    assert not evaluate(model, data, 0.1, ["pgd-1"], bounds=(0, 1), batch_size=batch_size).remarks
+    with pytest.warns(Doubt, match="depends on the other samples"):
+        run_checks(Ranged(centred=True), data, 0.1, bounds=(0, 1), steps=1)

@@ -131,7 +131,7 @@ def by_batch(
         offset += len(x)
         sign = "" if record is None else batch_mark(x, y)
         finished = None if record is None else record.find(number, sign)
-        if met is None:
+        if met is None or met.open:
             met = meet(model, x.to(device=device))
             watcher.start(task, met)
             refuse_end(watcher.kind, met.end)
