@@ -38,26 +38,38 @@ def fits(model: nn.Module, task: CanCheck, x: Tensor, y: Tree) -> int:
 
 
 def check_batch(model: nn.Module, task: CanCheck, x: Tensor, y: Tree) -> None:
-    """Raise ValueError where the network takes a batch x for one sample without a batch.
+    """Raise ValueError where samples lack a dimension, or the network takes x for one sample.
 
-    Convolutions do so where samples lack the dimension of channels; labels of pixels may fit.
+    Convolutions take a batch for a sample without one where samples lack the dimension of
+    channels; labels of pixels may fit. RuntimeError where the network raises it for another reason.
     """
+    shape, own = tuple(x.shape), tuple(x.shape[1:])
+    lacks = (
+        f"samples of shape {own} lack the dimension of channels, which x[:, None] adds to a batch "
+        "and x[None] to a sample"
+    )
+    try:
+        output = _look(model, x)
+    except Exception as error:  # Whatever a network of a user's raises on what it does not take.
+        if fits(model, task, x[:, None], y):
+            raise ValueError(f"the network takes no batch of shape {shape}: {lacks}") from error
+        # Where memory is short, another class says so. Of other errors what comes after tells.
+        if type(error) is not RuntimeError:
+            return
+        raise RuntimeError(f"the network stops at a batch of shape {shape}: {error}") from error
     if isinstance(task, Classification):
         return
     one, two = tree_map(lambda t: t[None], y), tree_map(lambda t: t[None, None], y)
     if fits(model, task, x[None], one) == 0 or fits(model, task, x[None, None], two) > 0:
         return
-    outputs = (leaves(_look(model, part))[0] for part in (x, x[None]))
     try:
-        alone, within = outputs
+        alone, within = leaves(output)[0], leaves(_look(model, x[None]))[0]
     except Exception:  # What comes after says what the network does not take.
         return
     if alone.shape == within.shape[1:] and torch.allclose(alone, within[0], equal_nan=True):
         raise ValueError(
-            f"the network takes a batch of shape {tuple(x.shape)} for one sample without a "
-            f"batch: samples of shape {tuple(x.shape[1:])} lack the dimension of channels, "
-            "which x[:, None] adds to a batch and x[None] to a sample; a sample without a batch "
-            "gets one by x[None], y[None]"
+            f"the network takes a batch of shape {shape} for one sample without a batch: {lacks}; "
+            "a sample without a batch gets one by x[None], y[None]"
         )
 
 
