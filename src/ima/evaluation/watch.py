@@ -31,7 +31,7 @@ class Counts:
     samples: all; beyond: batches with outputs outside [0, 1]; uneven: with outputs that do not sum
     to 1; above: with clean outputs above 0, low, high: below and above 0.5; at_zero, at_half:
     decisions that fit the labels when taken at 0 and at 0.5; attacked: samples that were attacked
-    along a gradient; still: of those, at least so many no gradient ever reached, see `missed`;
+    along a gradient; still: so many of those, at least, that no gradient ever reached;
     broken: samples at whose noise the output was not finite; below: batches with clean outputs of 0
     or less. Of clean outputs by their labels: how many, their sum and their sum of squares.
     """
@@ -71,6 +71,8 @@ class Counts:
 class OutputWatcher:
     """What is seen of a model on the batch at hand.
 
+    asked, missed: by radius, how many samples an attack followed; of all its passes the smallest
+    number that no gradient reached, and -1 where one reached some.
     kind: how the task decides; open: whether all outputs so far lie between 0 and 1; alike: whether
     no batch so far had decisions at 0 of both kinds.
     """
@@ -119,6 +121,7 @@ class OutputWatcher:
         return own + self.decisions
 
     def _still(self, eps: float, asked: int) -> int:
+        # Where no gradient ever reached one, whoever noise alone broke counts too.
         missed, reached = self.missed[eps].tolist() if eps in self.missed else (asked, 0)
         return missed if reached else asked
 
@@ -140,17 +143,22 @@ class OutputWatcher:
         that one pass missed holds them all. Missed is who has a slope at the output and none at
         the input. Where the output is not a number it is not the gradient that is to blame.
         """
-        eps, sought, bad = self.eps, list[Tensor](), list[Tensor]()
-        self.asked[eps] = max(self.asked.get(eps, 0), len(x))
+        # The hooks must not hold x, which holds them: its memory would wait for a collection.
+        eps, n, device = self.eps, len(x), x.device
+        sought, bad = list[Tensor](), list[Tensor]()
+        self.asked[eps] = max(self.asked.get(eps, 0), n)
 
         def felt(gradient: Tensor | None) -> None:
             # A function of one's own may give none.
             if gradient is None:
                 return
             rows = _rows(gradient)
-            reached = (rows != 0).any(1) & torch.isfinite(rows).all(1) | bad[0].to(x.device)
-            slopes = torch.stack([flags.to(x.device) for flags in sought]).any(0)
-            seen = torch.stack(((slopes & ~reached).sum(), -reached.any().long()))
+            reached = (rows != 0).any(1) & torch.isfinite(rows).all(1) | bad[0].to(device)
+            slopes = torch.ones_like(reached)
+            if sought:
+                slopes = torch.stack([flags.to(device) for flags in sought]).any(0)
+            some = reached.any() | ~slopes.any()
+            seen = torch.stack(((slopes & ~reached).sum(), -some.long()))
             self.missed[eps] = torch.minimum(self.missed.get(eps, seen), seen)
             sought.clear()
 
@@ -158,7 +166,8 @@ class OutputWatcher:
         def told(output: Tree) -> None:
             bad.append(~given(self.task, "usable")(output))
             for leaf in leaves(output):
-                if leaf.requires_grad:
+                # Beside those of samples, a dict may hold numbers of the whole batch.
+                if leaf.requires_grad and leaf.shape[:1] == (n,):
                     leaf.register_hook(lambda slope: sought.append((_rows(slope) != 0).any(1)))
 
         x.register_hook(felt)
