@@ -288,6 +288,14 @@ def test_no_gradient_for_most_samples_is_said(name: str, tmp_path: Path) -> None
     assert evaluate(steep(), data, 0.02, ["pgd-3", "autoattack"], bounds=(0, 1)).remarks == ()
 
 
+def test_a_loss_that_saturates_for_some_samples_is_said() -> None:
+    data, steeper = pairs(), Around(steep(), lambda z: 10 * z)
+    with pytest.warns(Doubt, match=r"could move (4|5)\d of \d\d samples"):
+        evaluate(steeper, data, 0.001, ["autoattack"], norm="linf", bounds=(0, 1))
+    found = evaluate(steeper, data, 0.001, ["autoattack", "pgd-2"], norm="linf", bounds=(0, 1))
+    assert found.remarks == ()
+
+
 def test_a_gradient_that_a_few_samples_lack_is_no_matter_for_a_remark() -> None:
     x = torch.rand(300, 2, generator=seeded(0))
     x[:2, 1] = 2

@@ -21,7 +21,7 @@ class CanCheck(Protocol):
         ...
 
 
-def fits(model: nn.Module, task: CanCheck, x: Tensor, y: Tree) -> int:
+def fits(model: nn.Module | Network, task: CanCheck, x: Tensor, y: Tree) -> int:
     """How far x (B, *dims) is a batch: the network takes it: 1; with these targets: 2; else 0."""
     try:
         output = _look(model, x)
@@ -43,6 +43,13 @@ def check_batch(model: nn.Module, task: CanCheck, x: Tensor, y: Tree) -> None:
     Convolutions take a batch for a sample without one where samples lack the dimension of
     channels; labels of pixels may fit. RuntimeError where the network raises it for another reason.
     """
+    x = x.to(_place(model, x))
+    with no_trace(model, x) as network:
+        assert isinstance(network, Network)
+        _check(network, task, x, y)
+
+
+def _check(model: Network, task: CanCheck, x: Tensor, y: Tree) -> None:
     shape, own = tuple(x.shape), tuple(x.shape[1:])
     lacks = (
         f"samples of shape {own} lack the dimension of channels, which x[:, None] adds to a batch "
@@ -73,11 +80,14 @@ def check_batch(model: nn.Module, task: CanCheck, x: Tensor, y: Tree) -> None:
         )
 
 
+def _place(model: nn.Module, x: Tensor) -> torch.device:
+    return next((p.device for p in model.parameters()), x.device)
+
+
 @torch.no_grad()
-def _look(model: nn.Module, x: Tensor) -> Tree:
+def _look(model: nn.Module | Network, x: Tensor) -> Tree:
     """The output as it is, whatever its first dimension; in evaluation mode, leaving no trace."""
-    place = next((p.device for p in model.parameters()), x.device)
-    x = x.to(place)
+    x = x if isinstance(model, Network) else x.to(_place(model, x))
     with warnings.catch_warnings(), no_trace(model, x) as network:
         # Of layers that doubt what they are given, as this does.
         warnings.simplefilter("ignore")

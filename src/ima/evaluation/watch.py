@@ -165,7 +165,9 @@ class OutputWatcher:
         @torch.no_grad()
         def told(output: Tree) -> None:
             bad.append(~given(self.task, "usable")(output))
-            for leaf in leaves(output):
+            # A mask may ask for nothing, where all is to be ignored; a label asks for something. If
+            # its loss has no slope, as AutoAttack's in float32, then outputs are saturated.
+            for leaf in [] if isinstance(self.task, Classification) else leaves(output):
                 # Beside those of samples, a dict may hold numbers of the whole batch.
                 if leaf.requires_grad and leaf.shape[:1] == (n,):
                     leaf.register_hook(lambda slope: sought.append((_rows(slope) != 0).any(1)))
