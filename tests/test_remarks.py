@@ -336,6 +336,16 @@ def test_honest_networks_have_no_remark_on_gradients() -> None:
             assert found.remarks == ()
 
 
+def test_empty_images_may_leave_all_units_off() -> None:
+    torch.manual_seed(0)
+    x, layer = torch.rand(20, 1, 6, 6), nn.Conv2d(1, 4, 3, bias=False)
+    x[:8], layer.weight.data = 0, layer.weight.data.abs()
+    net = nn.Sequential(layer, nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    data = TensorDataset(x, net(x).argmax(1))
+    for attack in ("ifgsm-2", "pgd-2"):
+        assert evaluate(net, data, 0.05, [attack], bounds=(0, 1)).remarks == ()
+
+
 @pytest.mark.parametrize("blank", [4, 8])
 def test_samples_without_a_valid_pixel_are_no_fault_of_the_network(blank: int) -> None:
     torch.manual_seed(0)

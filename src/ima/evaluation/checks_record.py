@@ -54,7 +54,7 @@ class Record:
         if known is None:
             self._admit(attack)
             started = time.monotonic()
-            self.watcher.begin(0)
+            self.watcher.begin()
             found = work()
             columns = {"broken": found.tolist()}
             known = Finished(mark, time.monotonic() - started, columns, self.watcher.counts())

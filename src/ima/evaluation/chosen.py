@@ -84,7 +84,7 @@ def choose_samples(
             met = meet(model, x)
             watcher.start(task, met)
             refuse_end(watcher.kind, met.end)
-        watcher.begin(len(x))
+        watcher.begin(x)
         watcher.output(output)
         watcher.clean(output, y, task)
         counts += watcher.counts()

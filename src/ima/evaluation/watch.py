@@ -72,7 +72,7 @@ class OutputWatcher:
     """What is seen of a model on the batch at hand.
 
     asked, missed: by radius, how many samples an attack followed; of all its passes the smallest
-    number that no gradient reached, and -1 where one reached some.
+    number that no gradient reached, and -1 where one reached some; even: samples of one value.
     kind: how the task decides; open: whether all outputs so far lie between 0 and 1; alike: whether
     no batch so far had decisions at 0 of both kinds.
     """
@@ -81,7 +81,7 @@ class OutputWatcher:
         self.kind: Decision = ""
         self.task: Task = Classification()
         self.open, self.alike = False, True
-        self.begin(0)
+        self.begin()
 
     def start(self, task: Task, met: Met) -> None:
         """Say what the task is, and what was seen before the first batch."""
@@ -89,9 +89,13 @@ class OutputWatcher:
         self.kind = "" if met.output is None else given(task, "decision")(met.output)
         self.open = self.kind != "" and met.end != "linear"
 
-    def begin(self, samples: int) -> None:
-        """A batch begins."""
-        self.samples, self.eps = samples, 0.0
+    def begin(self, x: Tensor | None = None) -> None:
+        """A batch x (B, *dims) begins, or attacks on samples that were counted before."""
+        rows = torch.zeros(0, 1) if x is None else _rows(x)
+        self.samples, self.eps = len(rows), 0.0
+        # Such as empty slices: there an honest network may have all its units off.
+        even = (rows == rows[:, :1]).all(1)
+        self.even = int(even.sum()) if rows.shape[1] > 1 else 0
         self.beyond: list[Tensor] = []
         self.asked: dict[float, int] = {}
         self.missed: dict[float, Tensor] = {}
@@ -123,7 +127,7 @@ class OutputWatcher:
     def _still(self, eps: float, asked: int) -> int:
         # Where no gradient ever reached one, whoever noise alone broke counts too.
         missed, reached = self.missed[eps].tolist() if eps in self.missed else (asked, 0)
-        return missed if reached else asked
+        return max(0, missed - self.even) if reached else asked
 
     @torch.no_grad()
     def output(self, output: Tree) -> None:
