@@ -86,7 +86,9 @@ def _check(model: Network, task: CanCheck, x: Tensor, y: Tree) -> None:
 
 
 def _place(model: nn.Module, x: Tensor) -> torch.device:
-    return next((p.device for p in model.parameters()), x.device)
+    # Methods take functions too.
+    weights = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((p.device for p in weights), x.device)
 
 
 @torch.no_grad()
