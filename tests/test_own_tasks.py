@@ -496,6 +496,35 @@ def test_complex_labels_are_no_classes() -> None:
         evaluate(model, TensorDataset(x, y), [0.1], ["pgd-1"])
 
 
+@pytest.mark.parametrize("y", [torch.ones(N, 3), torch.ones(N, 3, dtype=torch.long)])
+def test_labels_of_several_findings_name_their_task(y: torch.Tensor) -> None:
+    model, x, _ = right_net()
+    with pytest.raises(TypeError, match=r"pass task=MultiLabel\(\), or --task multilabel"):
+        evaluate(model, TensorDataset(x, y), [0.1], ["pgd-1"])
+
+
+@pytest.mark.parametrize("y", [torch.eye(3).repeat(N, 1)[:N], torch.eye(3).long().repeat(N, 1)[:N]])
+def test_one_finding_a_sample_is_told_both_ways(y: torch.Tensor) -> None:
+    model, x, _ = right_net()
+    both = r"of shape \({}\) a sample.*pass {}\.argmax\(1\); .* pass task=MultiLabel\(\)"
+    deep = both.format("1, 3", r"y\.flatten\(1\)")
+    with pytest.raises(TypeError, match=both.format("3,", "y")):
+        evaluate(model, TensorDataset(x, y), [0.1], ["pgd-1"])
+    with pytest.raises(TypeError, match=deep):
+        evaluate(model, TensorDataset(x, y[:, None]), [0.1], ["pgd-1"])
+    # Where x begins with a 1 too, such an item is a batch of one.
+    for items, said in ((x, both.format("3,", "y")), (x.expand(-1, 2, 4, 4)[..., :2], deep)):
+        with pytest.raises(TypeError, match=said):
+            evaluate(model, list(TensorDataset(items, y[:, None])), [0.1], ["pgd-1"])
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_labels_in_a_column_are_named_as_they_came(listed: bool) -> None:
+    data = TensorDataset(torch.rand(N, 4), torch.zeros(N, 1).long())
+    with pytest.raises(TypeError, match=r"int64 of shape \(1,\) a sample.*pass y\.reshape\(-1\)"):
+        evaluate(nn.Linear(4, 2), list(data) if listed else data, [0.1], ["pgd-1"])
+
+
 @pytest.mark.parametrize("name", OWN_TASKS)
 def test_names_of_classes_go_with_classes_only(name: str) -> None:
     model, data, task = problem(name)

@@ -250,6 +250,111 @@ def test_no_gradient_is_said_and_stops_nothing(name: str) -> None:
     assert "gradients" in found.tripped
 
 
+def steep() -> nn.Linear:
+    """Class 1 where the first of two entries is above 0.5; saturated by a clamp away from it."""
+    layer = nn.Linear(2, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[-60.0, 0.0], [60.0, 0.0]]))
+        layer.bias.copy_(torch.tensor([30.0, -30.0]))
+    return layer
+
+
+PARTLY: dict[str, nn.Module] = {
+    "clamp": Around(steep(), lambda z: z.clamp(-10, 10)),
+    "detach": nn.Sequential(
+        Around(nn.Identity(), lambda x: torch.where(x[:, 1:] < 0.8, x.detach(), x)), steep()
+    ),
+}
+
+
+def pairs(n: int = 60) -> TensorDataset:
+    x = torch.rand(n, 2, generator=seeded(0))
+    return TensorDataset(x, (x[:, 0] > 0.5).long())
+
+
+@pytest.mark.parametrize("name", PARTLY)
+def test_no_gradient_for_most_samples_is_said(name: str, tmp_path: Path) -> None:
+    model, data, said = PARTLY[name], pairs(), r"could move (3|4|5)\d of \d\d samples"
+    for attack, eps, size in (
+        ("pgd-3", [0.02], 256),
+        ("pgd-3", [0.02, 0.4], 7),
+        ("ifgsm-2", [0.02], 256),
+        ("autoattack", [0.02], 256),
+    ):
+        with pytest.warns(Doubt, match=said):
+            evaluate(model, data, eps, [attack], norm="linf", bounds=(0, 1), batch_size=size)
+    with pytest.warns(Doubt, match=said):
+        minimal(model, data, 0.02, bounds=(0, 1))
+    assert evaluate(steep(), data, 0.02, ["pgd-3", "autoattack"], bounds=(0, 1)).remarks == ()
+
+
+def test_a_loss_that_saturates_for_some_samples_is_said() -> None:
+    data, steeper = pairs(), Around(steep(), lambda z: 10 * z)
+    with pytest.warns(Doubt, match=r"could move (4|5)\d of \d\d samples"):
+        evaluate(steeper, data, 0.001, ["autoattack"], norm="linf", bounds=(0, 1))
+    found = evaluate(steeper, data, 0.001, ["autoattack", "pgd-2"], norm="linf", bounds=(0, 1))
+    assert found.remarks == ()
+
+
+def test_a_gradient_that_a_few_samples_lack_is_no_matter_for_a_remark() -> None:
+    x = torch.rand(300, 2, generator=seeded(0))
+    x[:2, 1] = 2
+
+    def without(x: Tensor) -> Tensor:
+        return torch.where(x[:, 1:] > 1, x.detach(), x)
+
+    model = nn.Sequential(Around(nn.Identity(), without), steep())
+    y = (x[:, 0] > 0.5).long()
+    assert evaluate(model, TensorDataset(x, y), 0.02, ["pgd-2"]).remarks == ()
+    with pytest.warns(Doubt, match="could move 2 of 40 samples"):
+        evaluate(model, TensorDataset(x[:40], y[:40]), 0.02, ["pgd-2"])
+
+
+def test_honest_networks_have_no_remark_on_gradients() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(40, 1, 8, 8)
+    # Constant images, and ones on which the first layer's units are all off.
+    x[:6], x[6:12] = 0, 1
+    layers: list[nn.Module] = [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
+    small = nn.Sequential(*layers, nn.Linear(36, 3))
+    y = torch.cat([small(x[:30]).argmax(1), torch.arange(10) % 3])
+    for attack in ("pgd-3", "ifgsm-3"):
+        found = evaluate(small, TensorDataset(x, y), [0.05, 1.0], [attack], bounds=(0, 1))
+        assert found.remarks == () and found.accuracy() > 0.5
+
+    def block(a: int, b: int) -> list[nn.Module]:
+        return [nn.Conv2d(a, b, 3, padding=1), nn.InstanceNorm2d(b, affine=True), nn.LeakyReLU()]
+
+    shrink, grow = nn.MaxPool2d(2), nn.ConvTranspose2d(4, 4, 2, 2)
+    net = nn.Sequential(*block(1, 4), shrink, *block(4, 4), grow, *block(4, 4), nn.Conv2d(4, 2, 1))
+    for regions in (False, True):
+        truth = (net(x) > 0).float() if regions else net(x).argmax(1)
+        truth[:3] = 0
+        task = Segmentation(regions=regions)
+        for attack in ("pgd-2", "ensemble-2"):
+            found = evaluate(net, TensorDataset(x, truth), 0.1, [attack], task=task, batch_size=10)
+            assert found.remarks == ()
+
+
+def test_empty_images_may_leave_all_units_off() -> None:
+    torch.manual_seed(0)
+    x, layer = torch.rand(20, 1, 6, 6), nn.Conv2d(1, 4, 3, bias=False)
+    x[:8], layer.weight.data = 0, layer.weight.data.abs()
+    net = nn.Sequential(layer, nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    data = TensorDataset(x, net(x).argmax(1))
+    for attack in ("ifgsm-2", "pgd-2"):
+        assert evaluate(net, data, 0.05, [attack], bounds=(0, 1)).remarks == ()
+
+
+@pytest.mark.parametrize("blank", [4, 8])
+def test_samples_without_a_valid_pixel_are_no_fault_of_the_network(blank: int) -> None:
+    torch.manual_seed(0)
+    x, y = torch.rand(8, 1, 6, 6), torch.zeros(8, 6, 6).long()
+    y[:, :3], y[:blank] = 1, 255
+    net, task = nn.Conv2d(1, 2, 3, padding=1), Segmentation(ignore_label=255)
+    assert evaluate(net, TensorDataset(x, y), 0.1, ["pgd-2"], task=task).remarks == ()
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
 @pytest.mark.parametrize("call", [evaluate, minimal, run_checks])
 def test_outputs_that_are_no_numbers_to_compare_are_named(call: Any, dtype: torch.dtype) -> None:
@@ -706,3 +811,33 @@ def test_batch_statistics_are_said_though_the_first_slices_are_empty(batch_size:
     data, options = TensorDataset(x, y), {"task": Segmentation(), "bounds": (0, 1)}
     with pytest.warns(Doubt, match=r"depends on the other samples.*BatchNorm layer"):
         evaluate(model, data, 0.5, ["pgd-1"], batch_size=batch_size, **options)
+
+
+class Ranged(nn.Module):
+    """Centred on the batch where `centred`; refuses what lies outside [0, 1]."""
+
+    def __init__(self, *, centred: bool) -> None:
+        super().__init__()
+        self.inner, self.centred = nn.Linear(4, 2), centred
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool(((x < 0) | (x > 1)).any()):
+            raise AssertionError("values lie outside [0, 1]")
+        return self.inner(x - x.mean() if self.centred else x)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 12, 48])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_company_is_told_by_the_first_samples_that_are_not_alike(
+    batch_size: int, value: float
+) -> None:
+    torch.manual_seed(0)
+    x, y = torch.rand(48, 4), torch.arange(48) % 2
+    x[:16] = value
+    data = TensorDataset(x, y)
+    with pytest.warns(Doubt, match="depends on the other samples"):
+        evaluate(Ranged(centred=True), data, 0.1, ["pgd-1"], bounds=(0, 1), batch_size=batch_size)
+    model = Ranged(centred=False)
+    assert not evaluate(model, data, 0.1, ["pgd-1"], bounds=(0, 1), batch_size=batch_size).remarks
+    with pytest.warns(Doubt, match="depends on the other samples"):
+        run_checks(Ranged(centred=True), data, 0.1, bounds=(0, 1), steps=1)

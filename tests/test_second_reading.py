@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nets import seeded
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
@@ -437,6 +438,47 @@ def test_a_convolution_that_takes_a_sample_for_a_batch_is_seen(method: str) -> N
         METHODS[method](task, 2)(net, x, (x > 0.5).float(), none)
     step = METHODS[method](task, 2)(net, x[None], (x > 0.5).float()[None], none[:1])
     assert math.isfinite(float(step.loss.detach()))
+
+
+LACKING = r"of shape \(4, 6, 6\).*samples of shape \(6, 6\) lack the dimension of channels"
+FORMS: dict[str, Any] = {
+    "data set": TensorDataset,
+    "samples": lambda x, y: list(TensorDataset(x, y)),
+    "batches": lambda x, y: [(x, y)],
+}
+
+
+def flat_images(channels: int, kind: str) -> tuple[nn.Module, Tensor, Tensor, Any]:
+    """Images (4, 6, 6) without channels, and a network that takes them with `channels`."""
+    x, layer = torch.rand(4, 6, 6, generator=seeded(0)), nn.Conv2d(channels, 2, 1)
+    if kind == "masks":
+        return layer, x, (x > 0.5).long(), Segmentation()
+    return nn.Sequential(layer, nn.Flatten(), nn.Linear(72, 2)), x, torch.arange(4) % 2, None
+
+
+@pytest.mark.parametrize("kind", ["classes", "masks"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("call", [evaluate, minimal, run_checks])
+def test_samples_without_channels_are_told_what_to_do(call: Any, form: str, kind: str) -> None:
+    net, x, y, task = flat_images(1, kind)
+    with pytest.raises(ValueError, match=LACKING):
+        call(net, FORMS[form](x, y), 0.1, task=task)
+
+
+@pytest.mark.parametrize("method", ["standard", "sat", "ima"])
+@pytest.mark.parametrize("kind", ["classes", "masks"])
+def test_training_without_channels_is_told_what_to_do(kind: str, method: str) -> None:
+    net, x, y, task = flat_images(1, kind)
+    with pytest.raises(ValueError, match=LACKING):
+        METHODS[method](task, 4)(net, x, y, torch.arange(4))
+
+
+@pytest.mark.parametrize("kind", ["classes", "masks"])
+def test_a_network_that_stops_is_quoted_with_the_shape_of_the_batch(kind: str) -> None:
+    net, x, y, task = flat_images(3, kind)
+    said = r"the network stops at a batch of shape \(4, 6, 6\): Given groups=1"
+    with pytest.raises(RuntimeError, match=said):
+        evaluate(net, TensorDataset(x, y), 0.1, ["pgd-1"], task=task)
 
 
 # 7. Paths as text.

@@ -164,6 +164,7 @@ def attack_batch(
     def run(row: AttackRow, lowest: Lowest, eps: float, steps: int) -> None:
         # The same noise whatever ran before, which depends on where other samples stand.
         setting.generator.manual_seed(setting.generator.initial_seed())
+        setting.watcher.under(eps)
         row.run(model, x, y, lowest, eps, steps, setting)
 
     def show(attack: str, eps: float, state: BatchState, tried: Tensor) -> None:

@@ -131,7 +131,7 @@ def by_batch(
         offset += len(x)
         sign = "" if record is None else batch_mark(x, y)
         finished = None if record is None else record.find(number, sign)
-        if met is None:
+        if met is None or met.open:
             met = meet(model, x.to(device=device))
             watcher.start(task, met)
             refuse_end(watcher.kind, met.end)
@@ -141,7 +141,7 @@ def by_batch(
             started = time.monotonic()
             # A generator of its own for every batch: its noise does not depend on the others.
             source = Generator().manual_seed(asked.seed * 1_000_003 + number)
-            watcher.begin(len(x))
+            watcher.begin(x)
             x, y = x.to(device=device), tree_map(lambda t: t.to(device=device), y)
             box = check_samples(x, asked.bounds)
             setting = Setting(asked.norm, task, box, source, watcher)

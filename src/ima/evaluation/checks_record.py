@@ -54,7 +54,7 @@ class Record:
         if known is None:
             self._admit(attack)
             started = time.monotonic()
-            self.watcher.begin(0)
+            self.watcher.begin()
             found = work()
             columns = {"broken": found.tolist()}
             known = Finished(mark, time.monotonic() - started, columns, self.watcher.counts())
@@ -76,13 +76,13 @@ class Record:
         """
         each = list(self.seen.values())
         attacked = max((one.attacked for one in each), default=0)
-        stuck = all(one.still == one.attacked for one in each)
+        still = min((one.still for one in each if one.attacked), default=0)
         return replace(
             clean,
             beyond=clean.beyond + sum(one.beyond for one in each),
             uneven=clean.uneven + sum(one.uneven for one in each),
             attacked=attacked,
-            still=attacked if stuck else 0,
+            still=still,
             broken=max((one.broken for one in each), default=0),
         )
 

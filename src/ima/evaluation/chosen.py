@@ -80,11 +80,11 @@ def choose_samples(
                 f"{total + len(x) - 1}; its weights or its inputs are damaged, and nothing can be "
                 "said about its accuracy"
             )
-        if met is None:
+        if met is None or met.open:
             met = meet(model, x)
             watcher.start(task, met)
             refuse_end(watcher.kind, met.end)
-        watcher.begin(len(x))
+        watcher.begin(x)
         watcher.output(output)
         watcher.clean(output, y, task)
         counts += watcher.counts()

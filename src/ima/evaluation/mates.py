@@ -52,7 +52,7 @@ class Met:
     tolerated: what rounding alone may be. causes: what is known of why, as a phrase. certain: a
     layer takes its statistics from the batch, whatever these samples show. refused: a sample alone
     cannot pass, because a BatchNorm has one value a channel. end: see `End`; output:
-    of the whole batch.
+    of the whole batch; alike: the samples were all equal, such as empty slices.
     """
 
     random: bool
@@ -63,6 +63,12 @@ class Met:
     refused: bool
     end: End
     output: Tree
+    alike: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether a later batch may tell more: copies tell nothing of company."""
+        return self.alike and not self.dependent
 
     @property
     def dependent(self) -> bool:
@@ -108,6 +114,7 @@ def _met(model: nn.Module, x: Tensor) -> Met:
         if n == 1:
             # Company that is no copy: two copies have the statistics of one.
             batch = torch.cat([batch, batch / 2])
+        alike = bool((batch == batch[:1]).all())
 
         def run(part: Tensor) -> Tensor | None:
             nonlocal refused
@@ -136,13 +143,13 @@ def _met(model: nn.Module, x: Tensor) -> Met:
     apart = torch.zeros(size)
     tolerated = max(_LEAST, STEPS * _step(x, model, dtypes))
     if largest == 0:
-        return Met(False, apart[:n], tolerated, causes, certain, refused, end, whole)
+        return Met(False, apart[:n], tolerated, causes, certain, refused, end, whole, alike)
     for found, index in trials:
         if found is not None and found.shape == (len(index), first.shape[1]):
             far = (found - first[index.to(first.device)]).abs().amax(1) / largest
             apart[index] = torch.maximum(apart[index], far.nan_to_num(nan=1.0).cpu().float())
     random = again is not None and not bool(((first - again).abs() <= tolerated * largest).all())
-    return Met(random, apart[:n], tolerated, causes, certain, refused, end, whole)
+    return Met(random, apart[:n], tolerated, causes, certain, refused, end, whole, alike)
 
 
 def _causes(model: nn.Module) -> str:

@@ -45,10 +45,11 @@ class Reader:
         as_batch, as_sample = fit(x[:_FEW], few), fit(x[None], one)
         if as_batch != as_sample:
             return as_sample > as_batch
+        within = fit(x[None, None], tree_map(lambda t: t[None], one))
         if as_batch == 0:
-            # Neither: what comes after says what is wrong.
-            return bool(otherwise)
-        if fit(x[None, None], tree_map(lambda t: t[None], one)) == 0:
+            # Neither; a sample may lack its channels: what comes after says what is wrong.
+            return bool(otherwise) or within > 0
+        if within == 0:
             return True
         if as_batch < 2 or otherwise is not None or x.shape[:2] == (1, 1):
             return bool(otherwise)

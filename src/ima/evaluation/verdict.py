@@ -18,6 +18,9 @@ _LEAST = 3
 _FEW = 8
 """Fewer outputs may lie between 0 and 1 by chance."""
 
+_SEVERAL, _SHARE = 2, 0.01
+"""So many samples, and so many of all, may not move before it is said."""
+
 
 def verdict(counts: Counts, kind: Decision, met: Met) -> tuple[str, ...]:
     """The remarks on an evaluation; ValueError where its decisions are wrong.
@@ -25,7 +28,8 @@ def verdict(counts: Counts, kind: Decision, met: Met) -> tuple[str, ...]:
     met: what was seen before the first batch.
     """
     found = [met.sentence(), _probabilities(counts, kind, met.end) or _one_sided(counts, kind)]
-    if counts.still:
+    few = counts.still < max(_SEVERAL, _SHARE * counts.attacked) and counts.still < counts.attacked
+    if counts.still and not few:
         found.append(
             f"no attack that follows gradients could move {counts.still} of {counts.attacked} "
             "samples: the gradient is exactly zero or absent (rounding, thresholds, torch.no_grad, "

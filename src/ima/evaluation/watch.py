@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ima.attacks.entering import by_sample
 from ima.attacks.inputs import in_precision, inside
 from ima.evaluation.mates import Met
-from ima.tasks import Classification, Task, Tree, full, given
+from ima.tasks import Classification, Task, Tree, full, given, leaves
 from ima.tasks.task import Decision
 
 
@@ -31,7 +31,7 @@ class Counts:
     samples: all; beyond: batches with outputs outside [0, 1]; uneven: with outputs that do not sum
     to 1; above: with clean outputs above 0, low, high: below and above 0.5; at_zero, at_half:
     decisions that fit the labels when taken at 0 and at 0.5; attacked: samples that were attacked
-    along a gradient; still: those of batches in which no gradient ever reached the input;
+    along a gradient; still: so many of those, at least, that no gradient ever reached;
     broken: samples at whose noise the output was not finite; below: batches with clean outputs of 0
     or less. Of clean outputs by their labels: how many, their sum and their sum of squares.
     """
@@ -71,6 +71,8 @@ class Counts:
 class OutputWatcher:
     """What is seen of a model on the batch at hand.
 
+    asked, missed: by radius, how many samples an attack followed; of all its passes the smallest
+    number that no gradient reached, and -1 where one reached some; even: samples of one value.
     kind: how the task decides; open: whether all outputs so far lie between 0 and 1; alike: whether
     no batch so far had decisions at 0 of both kinds.
     """
@@ -79,7 +81,7 @@ class OutputWatcher:
         self.kind: Decision = ""
         self.task: Task = Classification()
         self.open, self.alike = False, True
-        self.begin(0)
+        self.begin()
 
     def start(self, task: Task, met: Met) -> None:
         """Say what the task is, and what was seen before the first batch."""
@@ -87,29 +89,45 @@ class OutputWatcher:
         self.kind = "" if met.output is None else given(task, "decision")(met.output)
         self.open = self.kind != "" and met.end != "linear"
 
-    def begin(self, samples: int) -> None:
-        """A batch begins."""
-        self.samples, self.asked = samples, 0
+    def begin(self, x: Tensor | None = None) -> None:
+        """A batch x (B, *dims) begins, or attacks on samples that were counted before."""
+        rows = torch.zeros(0, 1) if x is None else _rows(x)
+        self.samples, self.eps = len(rows), 0.0
+        # Such as empty slices: there an honest network may have all its units off.
+        even = (rows == rows[:, :1]).all(1)
+        self.even = int(even.sum()) if rows.shape[1] > 1 else 0
         self.beyond: list[Tensor] = []
-        self.reached: list[Tensor] = []
+        self.asked: dict[float, int] = {}
+        self.missed: dict[float, Tensor] = {}
         self.bad: set[int] = set()
         self.decisions = Counts()
+
+    def under(self, eps: float) -> None:
+        """An attack with this radius begins."""
+        self.eps = eps
 
     def counts(self) -> Counts:
         """What was seen on the batch; waits for the device."""
         beyond = [bool(flag) for flag in torch.stack(self.beyond).any(0)] if self.beyond else []
         out, uneven = beyond or (False, False)
         self.open = self.open and not out
-        still = self.asked if not any(map(bool, self.reached)) else 0
+        # Larger noise may start where a gradient is: the radius with the most counts.
+        still = {eps: self._still(eps, asked) for eps, asked in self.asked.items()}
+        most = max(still, key=still.__getitem__, default=0.0)
         own = Counts(
             samples=self.samples,
             beyond=int(out),
             uneven=int(uneven),
-            attacked=self.asked,
-            still=still,
+            attacked=self.asked.get(most, 0),
+            still=still.get(most, 0),
             broken=len(self.bad),
         )
         return own + self.decisions
+
+    def _still(self, eps: float, asked: int) -> int:
+        # Where no gradient ever reached one, whoever noise alone broke counts too.
+        missed, reached = self.missed[eps].tolist() if eps in self.missed else (asked, 0)
+        return max(0, missed - self.even) if reached else asked
 
     @torch.no_grad()
     def output(self, output: Tree) -> None:
@@ -122,30 +140,44 @@ class OutputWatcher:
         if len(self.beyond) > 64:
             self.beyond = [torch.stack(self.beyond).any(0)]
 
-    def asks(self, x: Tensor) -> Callable[[Tensor], None]:
-        """A gradient may be asked for at the inputs x; tell what is returned which outputs are bad.
+    def asks(self, x: Tensor) -> Callable[[Tree], None]:
+        """A gradient may be asked for at the inputs x; tell what is returned the output there.
 
-        A gradient that is not finite moves no sample either, but where the output is not a number
-        it is not the gradient that is to blame.
+        A sample that no gradient reaches stands in every pass of an attack: the smallest number
+        that one pass missed holds them all. Missed is who has a slope at the output and none at
+        the input. Where the output is not a number it is not the gradient that is to blame.
         """
-        self.asked = max(self.asked, len(x))
-        bad: list[Tensor] = []
+        # The hooks must not hold x, which holds them: its memory would wait for a collection.
+        eps, n, device = self.eps, len(x), x.device
+        sought, bad = list[Tensor](), list[Tensor]()
+        self.asked[eps] = max(self.asked.get(eps, 0), n)
 
         def felt(gradient: Tensor | None) -> None:
             # A function of one's own may give none.
             if gradient is None:
                 return
-            rows = _rows(gradient).flatten(1)
-            usual = torch.isfinite(rows).all(1)
-            reached = (rows != 0).any(1) & usual
-            self._felt(reached | bad[0] if bad else reached)
+            rows = _rows(gradient)
+            reached = (rows != 0).any(1) & torch.isfinite(rows).all(1) | bad[0].to(device)
+            slopes = torch.ones_like(reached)
+            if sought:
+                slopes = torch.stack([flags.to(device) for flags in sought]).any(0)
+            some = reached.any() | ~slopes.any()
+            seen = torch.stack(((slopes & ~reached).sum(), -some.long()))
+            self.missed[eps] = torch.minimum(self.missed.get(eps, seen), seen)
+            sought.clear()
+
+        @torch.no_grad()
+        def told(output: Tree) -> None:
+            bad.append(~given(self.task, "usable")(output))
+            # A mask may ask for nothing, where all is to be ignored; a label asks for something. If
+            # its loss has no slope, as AutoAttack's in float32, then outputs are saturated.
+            for leaf in [] if isinstance(self.task, Classification) else leaves(output):
+                # Beside those of samples, a dict may hold numbers of the whole batch.
+                if leaf.requires_grad and leaf.shape[:1] == (n,):
+                    leaf.register_hook(lambda slope: sought.append((_rows(slope) != 0).any(1)))
 
         x.register_hook(felt)
-        return bad.append
-
-    def _felt(self, rows: Tensor) -> None:
-        flag = rows.any()
-        self.reached = [*self.reached, flag] if not self.reached else [self.reached[0] | flag]
+        return told
 
     @torch.no_grad()
     def clean(self, output: Tree, target: Tree, task: Task) -> None:
@@ -199,13 +231,12 @@ class Watched(nn.Module):
         output = by_sample(in_precision(self.model, self.watched)(x), len(x))
         self.watcher.output(output)
         if tell is not None:
-            with torch.no_grad():
-                tell(~given(self.watcher.task, "usable")(output))
+            tell(output)
         return output
 
 
 def _rows(leaf: Tensor) -> Tensor:
-    return leaf[:, None] if leaf.ndim == 1 else leaf
+    return leaf.reshape(len(leaf), -1)
 
 
 def _beyond(logits: Tensor, kind: Decision) -> Tensor:

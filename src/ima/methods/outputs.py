@@ -49,11 +49,12 @@ class Outputs:
         """
         if self.batches == 0 and self.attacks:
             _meet(model)
+        if y is not None:
+            self.meet(model, x, y)
         with told_apart(model):
             output = call(model, x)
         self.batches += 1
         if y is not None:
-            self.meet(model, x, y)
             self._check(output, y, getattr(model, "training", False))
         if torch.is_grad_enabled() and not _graph(output):
             raise ValueError(NO_GRAPH)

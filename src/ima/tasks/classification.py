@@ -50,7 +50,7 @@ class Classification(Task):
             raise TypeError(f"the model returned {output.dtype}; expected floating-point logits")
         if not isinstance(target, Tensor) or _real(target) or target.ndim != 1:
             came = (
-                f"{target.dtype} of shape {tuple(target.shape)}"
+                f"{target.dtype} of shape {tuple(target.shape[1:])} a sample"
                 if isinstance(target, Tensor)
                 else type(target).__name__
             )
@@ -152,10 +152,16 @@ def _made(output: Tensor, target: object) -> str:
         return ""
     if target.numel() == len(output):
         return ": pass y.reshape(-1).long()"
-    one_hot = target.ndim == 2 and bool(((target == 0) | (target == 1)).all())
-    if one_hot and bool((target.sum(1) == 1).all()):
-        return ": these are one-hot, pass y.argmax(1)"
-    return ""
+    y = "y" if target.ndim == 2 else "y.flatten(1)"
+    rows = target.flatten(1) if target.ndim > 1 else target[:, None]
+    # No image of 0 and 1: one dimension besides those of size 1.
+    narrow = rows.shape[1] == target.shape[-1]
+    if not narrow or not bool(((rows == 0) | (rows == 1)).all()):
+        return ""
+    findings = "for several findings a sample pass task=MultiLabel(), or --task multilabel"
+    findings += "" if target.ndim == 2 else f", with {y}"
+    one_hot = bool((rows.sum(1) == 1).all())
+    return f": if they are one-hot, pass {y}.argmax(1); {findings}" if one_hot else f": {findings}"
 
 
 def _without(logits: Tensor, target: Tensor) -> Tensor:
