@@ -39,6 +39,7 @@ class Case:
     steps: list[list[list[int]]]
     augmented: bool = False
     wrapped: bool = True
+    measured: bool = False
 
 
 def sampled(batch: int, epochs: int) -> list[list[list[int]]]:
@@ -61,6 +62,11 @@ CASES = {
     "augmented": Case(False, sampled(4, 2), augmented=True),
     "batch norm": Case(True, sampled(4, 2)),
     "bare model": Case(False, sampled(4, 1), wrapped=False),
+    "measured": Case(False, sampled(4, 3), measured=True),
+    "measured, augmented": Case(False, sampled(4, 3), augmented=True, measured=True),
+    "measured, unequal": Case(
+        False, [[[0, 1, 2, 3, 4], [5]], [[6], [7, 8, 9]], [[2, 2, 5], [5, 2]]], measured=True
+    ),
     "unequal": Case(False, [[[0, 1, 2, 3, 4], [5]], [[6], [7, 8, 9]], [[2, 2, 5], [5, 2]]]),
 }
 
@@ -78,6 +84,8 @@ def data() -> tuple[Tensor, Tensor]:
 
 
 def build(case: Case) -> IMA:
+    if case.measured:
+        return IMA(num_samples=SAMPLES, bounds=(0, 1), augmented=case.augmented)
     return IMA(
         num_samples=SAMPLES, eps=2.0, delta=0.4, bounds=(0, 1), steps=5, augmented=case.augmented
     )

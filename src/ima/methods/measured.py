@@ -30,6 +30,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -94,17 +95,18 @@ class Radius:
     def begin(self, x: Tensor, norm: Norm) -> None:
         """Start at half the median distance of samples x, (B, *dims), to the nearest other one.
 
-        Beyond it, one sample could be made another. One sample alone: its distance to its mean.
+        Of the samples of all processes. Beyond it, one sample could be made another. One sample
+        alone: its distance to its mean.
         """
         if self.value > 0:
             return
+        (x,) = gather_rows(x)
         rows = [norm.size(x - one) for one in x[:FEW]]
-        if len(x) < 2:
+        if len(x) == 1:
             rows = [norm.size(x - x.mean())]
-        nearest = torch.stack([torch.where(row > 0, row, torch.inf).amin() for row in rows])
-        (found,) = gather_rows(nearest[torch.isfinite(nearest)].double())
-        if len(found):
-            self.value = min(float(found.median()) / 2, self.cap)
+        nearest = [float(torch.where(row > 0, row, torch.inf).amin()) for row in rows]
+        if found := [distance for distance in nearest if math.isfinite(distance)]:
+            self.value = min(median(found) / 2, self.cap)
 
     def follow(
         self, clean: float, chance: float, noisy: float, samples: float, room: float = 1.0
