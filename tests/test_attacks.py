@@ -684,7 +684,7 @@ COMMON: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"y": torch.tensor([0, -1, 2])}, ValueError, "label -1"),
     ({"y": Y[:2]}, ValueError, "2 targets"),
     ({"y": torch.cat([Y, Y])}, ValueError, "6 targets"),
-    ({"y": Y[:, None]}, TypeError, r"\(3, 1\)"),
+    ({"y": Y[:, None]}, TypeError, r"\(1,\) a sample"),
     ({"y": [0, 1, 2]}, TypeError, "list"),
     ({"y": None}, TypeError, "NoneType"),
     ({"eps": -0.1}, ValueError, "eps .*negative"),

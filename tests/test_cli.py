@@ -355,7 +355,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "no radii": (["train", "digits", *TINY, "evaluate.eps=[]"], ["evaluate.eps"]),
     "no config": (["train", "digit"], ["digit", "'digits'"]),
     "no config, no run": (["train"], ["--resume"]),
-    "a folder as config": (["train", "."], ["'.'", "--resume"]),
+    "a folder as config": (["train", "."], ["'.'", "name a config file"]),
     "missing data": (
         ["train", "table5_small", "--device", "cpu"],
         ["IMA_DATA", "kaggle.com/datasets/plameneduardo/sarscov2-ctscan-dataset", "data.path"],

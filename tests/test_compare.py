@@ -522,7 +522,7 @@ def test_every_combination_of_tuned_options_is_a_candidate(tmp_path: Path) -> No
     (tuned,) = plan_runs(load_config("digits", small(rows)), [0], tmp_path)
     pairs = [(c.method.options["eps"], c.method.options["delta"]) for c in tuned.candidates]
     assert pairs == [(e, d) for e in (1.0, 2.0) for d in (0.5, 0.25, 0.1)]
-    assert len({c.name for c in tuned.candidates}) == 6
+    assert len({slug(c.method) for c in tuned.candidates}) == 6
 
 
 def test_a_value_to_try_that_is_none_is_refused_before_anything_is_made(tmp_path: Path) -> None:

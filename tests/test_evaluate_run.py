@@ -24,8 +24,8 @@ from ima.networks.small_cnn import small_cnn
 from ima.report.summary import tables_of
 from ima.training.checkpoint import save_weights
 from ima.training.config import load_config
-from ima.training.evaluating import _chosen
 from ima.training.run import Run
+from ima.training.samples import choose
 
 # --- A run's evaluation ---------------------------------------------------------------------------
 
@@ -202,7 +202,7 @@ def test_a_part_of_the_test_samples_keeps_its_places(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("samples", "count"), [(None, 6), (6, 6), (100, 6), (2, 2)])
 def test_samples_beyond_the_test_part_are_all(samples: int | None, count: int) -> None:
     test = Part(torch.rand(6, 1, 2, 2), torch.arange(6) % 2)
-    assert len(_chosen(samples, test)) == count
+    assert len(choose(test, samples)) == count
 
 
 def test_the_last_weights_may_have_attacks_of_their_own(tmp_path: Path) -> None:

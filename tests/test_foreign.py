@@ -323,7 +323,7 @@ def test_weights_that_cannot_be_trusted_are_refused(work: Path, honest: nn.Modul
         (["--model", "theirs:as_tuple", "--data", "digits", "--eps", "1"], ["alone"]),
         (
             ["--model", "theirs:net", "--data", "theirs:as_column", "--eps", "1"],
-            ["(40, 1)", "y.reshape(-1).long()"],
+            ["(1,) a sample", "y.reshape(-1).long()"],
         ),
         (
             ["--model", "theirs:net", "--data", "digits", "--eps", "1", "--bounds", "-1", "0.5"],

@@ -476,7 +476,7 @@ def test_training_without_channels_is_told_what_to_do(kind: str, method: str) ->
 @pytest.mark.parametrize("kind", ["classes", "masks"])
 def test_a_network_that_stops_is_quoted_with_the_shape_of_the_batch(kind: str) -> None:
     net, x, y, task = flat_images(3, kind)
-    said = r"the network stops at a batch of shape \(4, 6, 6\): Given groups=1"
+    said = r"the network stops at samples of shape \(6, 6\): Given groups=1"
     with pytest.raises(RuntimeError, match=said):
         evaluate(net, TensorDataset(x, y), 0.1, ["pgd-1"], task=task)
 

@@ -68,7 +68,7 @@ def _check(model: Network, task: CanCheck, x: Tensor, y: Tree) -> None:
         # of those of another process.
         if type(error) is not RuntimeError or processes() > 1:
             return
-        raise RuntimeError(f"the network stops at a batch of shape {shape}: {error}") from error
+        raise RuntimeError(f"the network stops at samples of shape {own}: {error}") from error
     if isinstance(task, Classification):
         return
     one, two = tree_map(lambda t: t[None], y), tree_map(lambda t: t[None, None], y)

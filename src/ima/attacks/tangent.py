@@ -84,59 +84,91 @@ def nearer(
         )
     box, y = check_samples(x, bounds), targets(y)
 
+    with no_trace(model, x) as inner:
+        return follow(
+            inner,
+            x,
+            y,
+            boundary,
+            norm=norm,
+            box=box,
+            task=task,
+            steps=steps,
+            side=side,
+            gradient=gradient,
+            scores=scores,
+        )
+
+
+def follow(
+    model: Model,
+    x: Tensor,
+    y: Tree,
+    boundary: Tensor,
+    *,
+    norm: Norm,
+    box: Box,
+    task: Task,
+    steps: int,
+    side: Literal["inside", "outside"] = "outside",
+    gradient: Tensor | None = None,
+    scores: Tensor | None = None,
+) -> Tensor:
+    """As `nearer`, of what was checked, in a model that was entered; box: the bounds as tensors."""
+
     def lower(output: Tree, target: Tree) -> Tensor:
         return -task.score(output, target)
 
-    with no_trace(model, x) as model:
-        y = tree_map(lambda t: t.clone() if t.is_inference() else t, y)
-        x = x.detach().clone()
-        # The nearest points, and of each the wrong end of its bracket, which bounds the distance.
-        point = boundary.detach().to(x.dtype).clone()
-        wrong_end = wide(point).clone()
-        far = norm.size(wrong_end - wide(x))
-        live = (far > 0) & torch.isfinite(far)
-        if scores is None:
-            output = forward(model, x)
-            live, scores = live & task.correct(output, y), task.score(output, y)
-        scores = scores.to(precise(x))
-        if gradient is None:
-            slope, stale = torch.zeros_like(wrong_end), live.clone()
-        else:
-            slope, stale = -wide(gradient.detach()), torch.zeros_like(live)
-        share = torch.ones_like(far)
-        for _ in range(steps):
-            (index,) = (live & stale).nonzero(as_tuple=True)
-            if len(index):
-                leaf, target = wrong_end[index].requires_grad_(), take(y, index)
-                slope[index] = wide(ascent(model(leaf), leaf, target, lower)[0])
-                stale[index] = False
-            (index,) = live.nonzero(as_tuple=True)
-            if len(index) == 0:
-                break
-            start, near, target = wide(x[index]), wrong_end[index], take(y, index)
-            noise = _filled(norm.direction(slope[index]), far[index], start, norm, box)
-            noise = (near - start).lerp(noise, per_sample(share[index], start))
-            end = start + _filled(noise, far[index], start, norm, box)
-            usable = torch.isfinite(end.flatten(1)).all(1) & (norm.size(slope[index]) > 0)
-            end = torch.where(per_sample(usable, end), end, start)
-            seen = as_seen(model, clamp(end, box), start).to(x.dtype)
-            output = forward(model, seen)
-            wrong = usable & ~task.correct(output, target)
-            share[index] = torch.where(wrong, 1, share[index] / 2)
-            live[index[~usable]] = False
-            if not bool(wrong.any()):
-                continue
-            at, start, end, target = index[wrong], x[index[wrong]], end[wrong], take(target, wrong)
-            ends = scores[at], task.score(take(output, wrong), target)
-            bracket = search_boundary(model, start, end, target, ends, task=task, bounds=box)
-            low, high = (between(model, start, end, part, box, start) for part in bracket)
-            size = norm.size(wide(high) - wide(start))
-            closer = size < far[at]
-            # Who can come no nearer this way stands as near as this gradient leads.
-            live[at[~closer]] = False
-            at, low, high = at[closer], low[closer], high[closer]
-            point[at], wrong_end[at] = low if side == "inside" else high, wide(high)
-            far[at], stale[at] = size[closer], True
+    y = tree_map(lambda t: t.clone() if t.is_inference() else t, y)
+    x = x.detach().clone()
+    # The nearest points, and of each the wrong end of its bracket, which bounds the distance.
+    point = boundary.detach().to(x.dtype).clone()
+    wrong_end = wide(point).clone()
+    far = norm.size(wrong_end - wide(x))
+    live = (far > 0) & torch.isfinite(far)
+    if scores is None:
+        output = forward(model, x)
+        live, scores = live & task.correct(output, y), task.score(output, y)
+    scores = scores.to(precise(x))
+    if gradient is None:
+        slope, stale = torch.zeros_like(wrong_end), live.clone()
+    else:
+        slope, stale = -wide(gradient.detach()), torch.zeros_like(live)
+    share = torch.ones_like(far)
+    for _ in range(steps):
+        (index,) = (live & stale).nonzero(as_tuple=True)
+        if len(index):
+            leaf, target = wrong_end[index].requires_grad_(), take(y, index)
+            slope[index] = wide(ascent(model(leaf), leaf, target, lower)[0])
+            stale[index] = False
+        (index,) = live.nonzero(as_tuple=True)
+        if len(index) == 0:
+            break
+        start, near, target = wide(x[index]), wrong_end[index], take(y, index)
+        noise = _filled(norm.direction(slope[index]), far[index], start, norm, box)
+        noise = (near - start).lerp(noise, per_sample(share[index], start))
+        end = start + _filled(noise, far[index], start, norm, box)
+        usable = torch.isfinite(end.flatten(1)).all(1) & (norm.size(slope[index]) > 0)
+        end = torch.where(per_sample(usable, end), end, start)
+        seen = as_seen(model, clamp(end, box), start).to(x.dtype)
+        output = forward(model, seen)
+        wrong = usable & ~task.correct(output, target)
+        share[index] = torch.where(wrong, 1, share[index] / 2)
+        live[index[~usable]] = False
+        if not bool(wrong.any()):
+            continue
+        at, start, end, target = index[wrong], x[index[wrong]], end[wrong], take(target, wrong)
+        ends = scores[at], task.score(take(output, wrong), target)
+        bracket = search_boundary(model, start, end, target, ends, task=task, bounds=box)
+        low, high = (between(model, start, end, part, box, start) for part in bracket)
+        size = norm.size(wide(high) - wide(start))
+        closer = size < far[at]
+        # Who can come no nearer this way stands as near as this gradient leads.
+        live[at[~closer]] = False
+        at, low, high = at[closer], low[closer], high[closer]
+        point[at], wrong_end[at] = low if side == "inside" else high, wide(high)
+        far[at], stale[at] = size[closer], True
+
     return point
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ima.attacks.boundary import CELLS, between, search_boundary
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Bounds, Model
-from ima.attacks.tangent import nearer
+from ima.attacks.tangent import follow
 from ima.attacks.walk import clamp, forward
 from ima.budget import Budget, Progress
 from ima.evaluation.attacks import check_radii
@@ -129,16 +129,10 @@ def _of_batch(
         clean, target, known = x[right], take(y, right), distance[right]
         found = finder.find(model, clean, target, known, radii, setting)
         found = as_seen(model, clamp(wide(found), box), wide(clean)).to(x.dtype)
-        found = nearer(
-            model,
-            clean,
-            target,
-            found,
-            norm=setting.norm,
-            bounds=box,
-            task=task,
-            steps=TANGENTS,
-        )
+        with setting.watcher.uncounted():
+            found = follow(
+                model, clean, target, found, norm=setting.norm, box=box, task=task, steps=TANGENTS
+            )
         point, said, usable = _tightened(model, clean, target, found, task, box)
         far = setting.norm.size(wide(point) - wide(clean))
         closer = usable & (far < known)

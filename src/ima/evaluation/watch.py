@@ -10,7 +10,8 @@ of a few honest logits may lie between 0 and 1 by chance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -80,7 +81,7 @@ class OutputWatcher:
     def __init__(self) -> None:
         self.kind: Decision = ""
         self.task: Task = Classification()
-        self.open, self.alike = False, True
+        self.open, self.alike, self.counting = False, True, True
         self.begin()
 
     def start(self, task: Task, met: Met) -> None:
@@ -101,6 +102,15 @@ class OutputWatcher:
         self.missed: dict[float, Tensor] = {}
         self.bad: set[int] = set()
         self.decisions = Counts()
+
+    @contextmanager
+    def uncounted(self) -> Generator[None]:
+        """Within: gradients are asked for on some samples only, and are not counted."""
+        self.counting = False
+        try:
+            yield
+        finally:
+            self.counting = True
 
     def under(self, eps: float) -> None:
         """An attack with this radius begins."""
@@ -147,6 +157,8 @@ class OutputWatcher:
         that one pass missed holds them all. Missed is who has a slope at the output and none at
         the input. Where the output is not a number it is not the gradient that is to blame.
         """
+        if not self.counting:
+            return lambda _: None
         # The hooks must not hold x, which holds them: its memory would wait for a collection.
         eps, n, device = self.eps, len(x), x.device
         sought, bad = list[Tensor](), list[Tensor]()

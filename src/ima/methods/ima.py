@@ -66,6 +66,9 @@ class Choices:
     augmented_walk: Literal["augmented", "always", "never"] = "augmented"
 
 
+PAPER_STEPS = 20
+"""Steps of the paper's walk."""
+
 VARIANTS = {
     "paper": Choices(),
     "released": Choices(
@@ -151,7 +154,7 @@ class IMA(Adaptive):
         random_start: float | None = None,
         seed: int = 0,
     ) -> None:
-        variant = variant or ("measured" if delta is None else "paper")
+        variant = variant or _meant(delta)
         one_of("variant", variant, ("measured", *VARIANTS))
         one_of("side", side, (None, "inside", "middle"))
         one_of("misclassified", misclassified, (None, "keep", "halve"))
@@ -182,11 +185,12 @@ class IMA(Adaptive):
         segments = not (task is None or isinstance(task, Classification))
         rows = SEGMENTATION if segments else VARIANTS
         choices = replace(rows["paper" if measured else variant], **single)
+        own = (1 if augmented else 2) if measured else PAPER_STEPS
         super().__init__(
             eps=1.0 if measured and eps is None else _needed("eps", eps),
             norm=norm,
             bounds=bounds,
-            steps=((1 if augmented else 2) if measured else 20) if steps is None else steps,
+            steps=own if steps is None else steps,
             task=Classification(choices.walk) if task is None else task,
             seed=seed,
         )
@@ -203,6 +207,13 @@ class IMA(Adaptive):
             if measured
             else None
         )
+
+    @staticmethod
+    def meant(options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options with what stands for None, as far as it does not depend on the data."""
+        variant = options.get("variant") or _meant(options.get("delta"))
+        steps = options.get("steps") or (None if variant == "measured" else PAPER_STEPS)
+        return {**options, "variant": variant, "steps": steps}
 
     @property
     def scheduled(self) -> bool:
@@ -309,6 +320,10 @@ class IMA(Adaptive):
             self.next.load_state_dict(state["next"])
         if self.measured is not None:
             self.measured.load_state_dict(state)
+
+
+def _meant(delta: object) -> Literal["measured", "paper"]:
+    return "measured" if delta is None else "paper"
 
 
 def _refuse(variant: str, given: Mapping[str, Any]) -> None:

@@ -229,7 +229,8 @@ class Noisy:
         """Whether the model is right at x in evaluation mode, (B,) bool; checks its output."""
         task = self.setting.task
         self.outputs.meet(model, x, y)
-        output = eval_forward(model, x)
+        with self.outputs.explained(model, x, y):
+            output = eval_forward(model, x)
         task.check(output, y)
         return right_each(task.correct(output, y), len(x), f"{task_name(task)}.correct")
 

@@ -7,6 +7,8 @@ BatchNorm that takes statistics of an attack's samples, are warned of, once a me
 from __future__ import annotations
 
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +53,7 @@ class Outputs:
             _meet(model)
         if y is not None:
             self.meet(model, x, y)
-        with told_apart(model):
+        with told_apart(model), self.explained(model, x, y):
             output = call(model, x)
         self.batches += 1
         if y is not None:
@@ -67,9 +69,19 @@ class Outputs:
     def meet(self, model: nn.Module, x: Tensor, y: Tree) -> None:
         """Raise ValueError where the network takes the first batch for one sample."""
         # In several processes all would have to make the same passes.
-        if not self.met and processes() == 1:
+        if not self.met and processes() == 1 and not isinstance(self.task, Classification):
             check_batch(model, self.task, x, y)
         self.met = True
+
+    @contextmanager
+    def explained(self, model: nn.Module, x: Tensor, y: Tree | None) -> Generator[None]:
+        """Within: an error of the network says what the samples lack, where that is known."""
+        try:
+            yield
+        except Exception:
+            if y is not None and processes() == 1:
+                check_batch(model, self.task, x, y)
+            raise
 
     def _check(self, output: Tree, y: Tree, training: bool) -> None:
         try:

@@ -58,6 +58,11 @@ class Key:
     default: str
 
     @property
+    def told(self) -> str:
+        """The kinds of trainers that read it, in words."""
+        return "all" if self.trainers == ALL else ", ".join(self.trainers)
+
+    @property
     def variable(self) -> str:
         """Its environment variable."""
         return f"IMA_{self.name.upper()}"
@@ -113,8 +118,8 @@ def variables() -> str:
     rows = [
         ("variable", "default", "meaning", "trainers"),
         ("---", "---", "---", "---"),
-        *((k.variable, k.default, k.meaning, ", ".join(k.trainers)) for k in KEYS.values()),
-        (CONFIG, "none", "a YAML file with these, such as `eps: 6`; variables win", ", ".join(ALL)),
+        *((k.variable, k.default, k.meaning, k.told) for k in KEYS.values()),
+        (CONFIG, "none", "a YAML file with these, such as `eps: 6`; variables win", "all"),
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

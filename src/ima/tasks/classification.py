@@ -50,9 +50,11 @@ class Classification(Task):
             raise TypeError(f"the model returned {output.dtype}; expected floating-point logits")
         if not isinstance(target, Tensor) or _real(target) or target.ndim != 1:
             came = (
-                f"{target.dtype} of shape {tuple(target.shape[1:])} a sample"
-                if isinstance(target, Tensor)
-                else type(target).__name__
+                type(target).__name__
+                if not isinstance(target, Tensor)
+                else f"one {target.dtype} of shape ()"
+                if target.ndim == 0
+                else f"{target.dtype} of shape {tuple(target.shape[1:])} a sample"
             )
             raise TypeError(
                 f"targets are {came}; expected integer class labels of shape (batch,)"
@@ -148,7 +150,7 @@ def _real(target: Tensor) -> bool:
 
 def _made(output: Tensor, target: object) -> str:
     """How to make labels of such targets, if that is clear."""
-    if not isinstance(target, Tensor):
+    if not isinstance(target, Tensor) or target.ndim == 0:
         return ""
     if target.numel() == len(output):
         return ": pass y.reshape(-1).long()"

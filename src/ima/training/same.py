@@ -169,7 +169,9 @@ def _resolved(named: Named, function: Any) -> dict[str, Any]:
         for name, p in parameters(function).items()
         if isinstance(p.default, plain)
     }
-    return {**defaults, "name": named.name, **named.options}
+    found = {**defaults, **named.options}
+    meant = getattr(function, "meant", None)
+    return {**(found if meant is None else meant(found)), "name": named.name}
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -184,8 +186,10 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _differs(key: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    if then.get(key) == now.get(key):
+        return False
     if key in then and key in now:
-        return bool(then[key] != now[key])
+        return True
     # A setting that the version of then did not know decides nothing that is new, but an option
     # may be one that the config did not have.
     return key in then or key.startswith(("network.", "method.", "task."))
