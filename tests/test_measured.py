@@ -79,6 +79,14 @@ def test_the_way_to_a_plane_is_the_shortest_inside_the_bounds(norm: Norm, bounds
     assert torch.allclose(norm.size(offset), torch.tensor(twin).double(), rtol=1e-6)
 
 
+def test_infinite_bounds_are_none() -> None:
+    x, g, rise = draw(20, 6), torch.randn(20, 6, generator=seeded(1)), draw(20, seed=2)
+    box = (torch.tensor(-torch.inf), torch.tensor(torch.inf))
+    for norm in (L2, LINF):
+        free, within = to_plane(x, g, rise, norm, None), to_plane(x, g, rise, norm, box)
+        torch.testing.assert_close(free, within)
+
+
 def test_a_plane_out_of_the_bounds_or_without_a_gradient_is_not_reached() -> None:
     x = torch.full((3, 2), 0.5)
     g = torch.tensor([[1.0, 1.0], [0.0, 0.0], [math.nan, 1.0]])

@@ -44,7 +44,7 @@ def to_plane(
         return direction * per_sample(torch.where(usable, t, 0), x), usable
     # When every entry meets its bound; those that do not move never gain.
     room = torch.where(direction > 0, bounds[1], bounds[0]).sub_(x)
-    ends = _vectors(room.div_(direction).nan_to_num_(0.0, 0.0).clamp_min_(0))
+    ends = _vectors(room.div_(direction).nan_to_num_(0.0, torch.inf).clamp_min_(0))
     t, lacking = torch.zeros_like(wanted), wanted
     for _ in range(ROUNDS):
         lacking = wanted - (gain * torch.minimum(ends, t[:, None])).nan_to_num_().sum(1)
