@@ -155,7 +155,8 @@ def test_the_help_of_training_says_every_variable_and_the_cost(
         for key in KEYS.values():
             assert key.told in rows[key.variable]
         assert CONFIG in rows
-        assert "IMA_STEPS + 2 passes" in out and "1000 epochs of 250" in " ".join(out.split())
+        joined = " ".join(out.split())
+        assert "IMA_STEPS + 2 passes" in joined and "1000 epochs of 250" in joined
 
 
 @pytest.mark.parametrize("name", COMMANDS)

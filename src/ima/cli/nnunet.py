@@ -49,7 +49,7 @@ train = App(
     name="train",
     help_epilogue=(
         "One iteration of nnUNetTrainerIMA costs 5 passes forward and back, one of SAT or IMAPaper "
-        "up to IMA_STEPS + 2; without noise it costs 1. nnU-Net trains 1000 epochs of 250 "
+        "up to IMA_STEPS + 2 passes; without noise it costs 1. nnU-Net trains 1000 epochs of 250 "
         f"iterations, so try smaller IMA_EPOCHS and IMA_ITERATIONS first.\n\n{variables()}"
     ),
 )

@@ -60,7 +60,8 @@ class Key:
     @property
     def told(self) -> str:
         """The kinds of trainers that read it, in words."""
-        return "all" if self.trainers == ALL else ", ".join(self.trainers)
+        words = {ALL: "all", NOISY: "all but STD"}
+        return words.get(self.trainers, ", ".join(self.trainers))
 
     @property
     def variable(self) -> str:
