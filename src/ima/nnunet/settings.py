@@ -60,7 +60,7 @@ class Key:
     @property
     def told(self) -> str:
         """The kinds of trainers that read it, in words."""
-        words = {ALL: "all", NOISY: "all but STD"}
+        words: dict[tuple[str, ...], str] = {ALL: "all", NOISY: "all but STD"}
         return words.get(self.trainers, ", ".join(self.trainers))
 
     @property
