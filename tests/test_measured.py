@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 from ima import IMA, Segmentation, minimal
 from ima.attacks.plane import to_plane
-from ima.methods.measured import KEEP, Guard, Radius
+from ima.methods.radius import KEEP, Guard, Radius
 from ima.norms import L2, LINF, Norm
 
 BOUNDS = (0.0, 1.0)
@@ -229,11 +229,23 @@ def test_a_guard_holds_one_sample_in_ten_out_and_watches_them() -> None:
     assert guard.room(2.0, 3) == 1  # not all were seen
     assert guard.room(2.0, 2) == 1
     assert (guard.clean, guard.best) == (pytest.approx(0.8), pytest.approx(0.8))
-    # 0.01 below the best: half of the room is left; 0.04 below: none, the radius shrinks.
-    guard.clean = 0.79
+    # With five samples a quality of 0.8 is in doubt by 0.2: a cost counts from 0.22 on.
+    assert guard.doubt == pytest.approx(0.2)
+    guard.clean = 0.8 - 0.11
     assert guard.room(0.0, 0) == pytest.approx(0.5)
-    guard.clean = 0.76
+    guard.clean = 0.8 - 0.45
     assert guard.room(0.0, 0) == -1
+
+
+def test_a_guard_takes_no_noise_of_few_samples_for_a_cost() -> None:
+    guard = Guard(900, 0.02, seed=0)
+    many = Guard(20_000, 0.02, seed=0)
+    assert (guard.count, many.count) == (90, 2000)
+    for each in (guard, many):
+        each.room(0.99 * each.count, each.count)
+        each.clean = 0.96
+    # Three points are more than two; of 90 samples that may be chance, of 2000 not.
+    assert guard.room(0.0, 0) > 0 > many.room(0.0, 0)
 
 
 def test_samples_that_are_held_out_have_no_part_in_the_loss() -> None:

@@ -126,12 +126,7 @@ def _fab_lacks(task: Task, norm: Norm, bounds: Bounds) -> str:
 
 
 def _pgd(
-    model: Model,
-    x: Tensor,
-    y: Tree,
-    known: Tensor,
-    radii: Sequence[float],
-    setting: Setting,
+    model: Model, x: Tensor, y: Tree, known: Tensor, radii: Sequence[float], setting: Setting
 ) -> Tensor:
     task = setting.task
     # What is looked for is wrong, not low: a mask is so at its threshold.

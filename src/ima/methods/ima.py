@@ -121,7 +121,7 @@ class IMA(Adaptive):
     misclassified: "keep" or "halve", see `Choices`; None: as `variant` has it.
     noisy_loss: "all" or "crossed", see `Choices`; None: as `variant` has it.
     random_start: share of the margin, 0 to 1, see `Choices`; None: as `variant` has it.
-    seed: seed of a random start's noise.
+    seed: seed of a random start's noise, and of the choice of samples that are held out.
 
     Raises ValueError for values outside these ranges, TypeError for a task that is none.
     Source: Ma & Liang, IMA training, 2023, Algorithms 1 to 3.

@@ -117,9 +117,10 @@ def _on_errors(errors: MarginErrors, estimates: Estimates) -> str:
         f"right{f' (left out: {left})' if left else ''}:"
     ]
     if errors.free:
+        below = " below the cap" if math.isfinite(estimates.cap) else ""
         rank = "" if math.isnan(errors.rank) else f", rank correlation {errors.rank:.2f}"
         told.append(
-            f"of {errors.free} margins below the cap the median of margin / noise is "
+            f"of {errors.free} margins{below} the median of margin / noise is "
             f"{errors.ratio:.3f}; too large by more than {TOLERANCE:.0%}: {errors.over:.1%}, too "
             f"small: {errors.under:.1%}{rank}."
         )

@@ -85,9 +85,12 @@ def margin_history(rows: Sequence[Mapping[str, float]]) -> MarginHistory:
         if np.isfinite(cap) and not np.array_equal(_lows(row), lows):
             raise ValueError(f"epoch {row['epoch'] + 1:g} has other bins than the first")
         for name in row.keys() - _NO_BIN:
-            counts[number, np.searchsorted(lows, float(name) * (1 + 1e-6), "right") - 1] += row[
-                name
-            ]
+            bin_ = np.searchsorted(lows, float(name) * (1 + 1e-6), "right") - 1
+            counts[number, bin_] += row[name]
+    if not np.isfinite(cap):
+        # What lies above the largest margin that ever was need not be drawn.
+        used = int(np.flatnonzero(counts.any(0)).max(initial=0)) + 2
+        lows, counts = lows[:used], counts[:, :used]
     return MarginHistory(
         edges=np.array([*lows, cap if np.isfinite(cap) else 2 * lows[-1] - lows[-2]]),
         epochs=np.array([row["epoch"] + 1 for row in rows]),
