@@ -114,8 +114,8 @@ class IMA(Adaptive):
         authors' code, see `Choices`. None: "paper" where delta is given, else "measured".
     clean_drop: how much clean accuracy noise may cost, 0 to 1, such as 0.01: the radius shrinks
         where it costs more, beyond the standard error, on one training sample in ten (2000 at
-        most), which are held out of training for that. 0 ends near standard training; None: no limit, and none held out. Only
-        for "measured".
+        most), which are held out of training for that. 0 ends near standard training; None: no
+        limit, and none held out. Only for "measured".
     side: "inside" or "middle", see `Choices`; None: as `variant` has it. This and the next three
         are not for "measured".
     misclassified: "keep" or "halve", see `Choices`; None: as `variant` has it.
