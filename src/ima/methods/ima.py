@@ -18,6 +18,7 @@ margins that are measured, not grown.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -90,6 +91,21 @@ SEGMENTATION = {
     "released": replace(VARIANTS["released"], noisy_loss="all", augmented_walk="never"),
 }
 """The same for segmentation."""
+
+
+class Unreached(UserWarning):
+    """Margins cannot grow to their cap in the epochs that there are."""
+
+
+def unreached(eps: float | None, delta: float | None, epochs: int) -> str:
+    """What to say where margins cannot grow to `eps` in so many epochs; "" elsewhere."""
+    # Sums of floats: 10 times 0.3 may lie below 3.
+    if eps is None or delta is None or delta * epochs >= eps * (1 - 1e-6):
+        return ""
+    return (
+        f"in {epochs} epoch{'s' * (epochs > 1)} a margin grows to {delta * epochs:g} at most, "
+        f"below eps = {eps:g}: raise delta to {eps / epochs:.3g}, or train longer"
+    )
 
 
 class IMA(Adaptive):
@@ -294,8 +310,14 @@ class IMA(Adaptive):
         return Step(loss, metrics)
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
-        """Tell the method that an epoch is over; see `Method`. Margins may change here."""
+        """Tell the method that an epoch is over; see `Method`. Margins may change here.
+
+        Warns, after the first, where margins cannot grow to `eps` in so many epochs.
+        """
         super().end_epoch(epoch, epochs)
+        low = "" if self.measured is not None else unreached(self.eps, self.delta, epochs)
+        if low and epoch == 0:
+            warnings.warn(low, Unreached, stacklevel=2)
         if self.choices.update == "epoch":
             self.margins.load_state_dict(self.next.state_dict())
 

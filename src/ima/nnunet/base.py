@@ -9,6 +9,7 @@ verdict of its own sample.
 from __future__ import annotations
 
 import random
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +25,7 @@ from torch import Tensor
 from ima.attacks.boundary import ROUNDS
 from ima.methods import IMA, Noisy, Standard
 from ima.methods.base import Method
+from ima.methods.ima import Unreached
 from ima.nnunet.checkpoints import best_dice, check_fold, complete, read_checkpoint
 from ima.nnunet.environment import check_version
 from ima.nnunet.networks import builder_of, check_network, network_told, portrait, refuse_cascade
@@ -175,9 +177,13 @@ class Trainer(nnUNetTrainer):
         super().on_train_epoch_end(train_outputs)
         _, method = self._prepare()
         if self.current_epoch >= self.standard_epochs:
-            method.end_epoch(
-                self.current_epoch - self.standard_epochs, self.num_epochs - self.standard_epochs
-            )
+            with warnings.catch_warnings():
+                # Said at the start, counted in visits: see `ima.nnunet.settings.reach`.
+                warnings.simplefilter("ignore", Unreached)
+                method.end_epoch(
+                    self.current_epoch - self.standard_epochs,
+                    self.num_epochs - self.standard_epochs,
+                )
         self.print_to_log_file(self._summary())
         self._seen = {}
 

@@ -26,6 +26,7 @@ from ima.training.checkpoint import peek_state
 from ima.training.children import ChildReport, Work, print_done, work_off
 from ima.training.config import parse_config
 from ima.training.config_errors import ConfigError
+from ima.training.ending import ended
 from ima.training.picking import rule
 from ima.training.rows import Row, rows
 from ima.training.run import Run
@@ -239,14 +240,14 @@ def slug(method: Named, differs: Mapping[str, Any] | None = None) -> str:
 
 
 def finished(run: Run) -> bool:
-    """Whether the run has trained to its last epoch."""
+    """Whether the run has trained to its end."""
     # The state is what a training writes last.
     try:
         done = peek_state(run.state, "epoch") + 1 if run.state.exists() else 0
     except CheckpointError:
         # The training says what is wrong with it, after the other runs are made.
         return False
-    return done == run.config().train.epochs
+    return ended(run, done)
 
 
 def tested(run: Run, which: str) -> bool:

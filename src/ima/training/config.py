@@ -10,6 +10,7 @@ from typing import Any
 from ima.data import find_loader
 from ima.evaluation.attacks import find_attack
 from ima.methods import Method, find_method
+from ima.methods.ima import unreached
 from ima.networks import NETWORKS, find_builder
 from ima.networks.imported import ARGUMENTS
 from ima.plain_yaml import YamlError
@@ -147,13 +148,8 @@ def warnings(config: Config) -> list[str]:
     """What can be run, but hardly as meant."""
     options = method_options(config)
     epochs = config.train.epochs - config.train.standard_epochs
-    if {"eps", "delta"} <= options.keys() and options["delta"] * epochs < options["eps"]:
-        return [
-            f"in {epochs} epoch{'s' * (epochs > 1)} a margin grows to "
-            f"{options['delta'] * epochs:g} at most, below method.eps = {options['eps']:g}; raise "
-            f"method.delta to {options['eps'] / epochs:g} or train longer"
-        ]
-    return []
+    said = unreached(options.get("eps"), options.get("delta"), epochs)
+    return [said] if said else []
 
 
 def _check_epochs(place: str, train: Train) -> None:

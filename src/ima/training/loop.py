@@ -11,6 +11,7 @@ at least one of them
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from ima.files import write_text
 from ima.margins import Margins
 from ima.methods import Method, Standard
 from ima.methods.base import check_step
+from ima.methods.ima import Unreached
 from ima.tasks import Task, check_task
 from ima.training import lengths
 from ima.training.batches import batch_seed, batches, epoch_seed
@@ -48,6 +50,7 @@ from ima.training.build import (
 )
 from ima.training.checkpoint import note_of, save_weights
 from ima.training.config import build_task
+from ima.training.ending import check_stop, ended
 from ima.training.epoch_progress import EpochProgress, summary
 from ima.training.events import Events
 from ima.training.lock import Lock
@@ -129,6 +132,7 @@ def _prepared(
         known = init == run.initial
         started = note_of(init) if known else f"Started from the weights {init.name}: {told}."
     method = build_method(config, len(splits.train), augmented=bool(config.data.augment))
+    check_stop(config, method)
     spans = lengths.lengths(run, config, method)
     said = (splits.note, started, lengths.describe_lengths(spans, config, method))
     if any(said[1:]):
@@ -197,6 +201,8 @@ class _Trainer:
             run.diverged.unlink(missing_ok=True)
         events = Events(run, start) if fabric.is_global_zero else None
         for epoch in range(start, epochs):
+            if self._ended(epoch):
+                break
             try:
                 row = self._train_epoch(epoch, progress)
             except FloatingPointError as error:
@@ -213,6 +219,12 @@ class _Trainer:
             self.watcher.epoch(epoch, row)
         if events is not None:
             events.close()
+
+    def _ended(self, done: int) -> bool:
+        """Whether margins stand still; the first process has the table that tells."""
+        if self.config.train.stop is None or done == 0:
+            return False
+        return bool(self.fabric.broadcast(self.fabric.is_global_zero and ended(self.run, done)))
 
     def _train_epoch(self, epoch: int, progress: EpochProgress) -> dict[str, float]:
         """The rest of an epoch, `progress` being where it stands."""
@@ -256,7 +268,12 @@ class _Trainer:
             self._save_progress(epoch, progress)
         if not warming:
             # Counted from its own start: a schedule must not begin in the middle.
-            method.end_epoch(epoch - config.standard_epochs, config.epochs - config.standard_epochs)
+            with warnings.catch_warnings():
+                # Said at the start: see `ima.training.config.warnings`.
+                warnings.simplefilter("ignore", Unreached)
+                method.end_epoch(
+                    epoch - config.standard_epochs, config.epochs - config.standard_epochs
+                )
         return {"epoch": epoch, "lr": rate, **summary(sums), "seconds": progress.seconds}
 
     def _check_weights(self) -> None:

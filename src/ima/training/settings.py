@@ -100,7 +100,8 @@ class Train(Strict):
     """The loop.
 
     standard_epochs: of the epochs, how many at the start train by the clean loss only;
-    ema: decay per step of averaged weights, none if null.
+    ema: decay per step of averaged weights, none if null; stop: end before the last epoch where
+    the mean margin stands still; never if null.
     """
 
     epochs: int = Field(100, ge=1)
@@ -109,6 +110,7 @@ class Train(Strict):
     seed: int = Field(0, ge=0)
     ema: float | None = Field(None, gt=0, lt=1)
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    stop: Literal["equilibrium"] | None = None
 
 
 class Evaluate(Strict):

@@ -1,0 +1,48 @@
+"""When a training is over: after its last epoch, or where its margins stand still.
+
+equilibrium: over the last 10 epochs the largest mean margin is at most 2 % above the smallest
+
+The paper's figures of margins call it that: each sample's margin sways around its boundary. It is
+read from the run's table of epochs, so a run that is continued ends where it would have ended.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ima.margins import Margins
+from ima.training.config_errors import ConfigError
+from ima.training.run import Run
+from ima.training.settings import Config
+
+SPAN = 10
+"""So many epochs are compared."""
+
+STILL = 0.02
+"""What their mean margins may differ by, as a share of the largest."""
+
+
+def ended(run: Run, done: int) -> bool:
+    """Whether a run has no more to do after so many epochs."""
+    train = run.config().train
+    if done >= train.epochs or train.stop is None:
+        return done == train.epochs
+    first = max(train.standard_epochs, done - SPAN)
+    margins = [row["margin"] for row in run.epochs()[first:done] if "margin" in row]
+    return len(margins) == SPAN and max(margins) - min(margins) <= STILL * max(margins)
+
+
+def check_stop(config: Config, method: Any) -> None:
+    """Raise ConfigError where a run cannot end before its last epoch as it was told to."""
+    if config.train.stop is None:
+        return
+    if not isinstance(getattr(method, "margins", None), Margins):
+        raise ConfigError(
+            f"train.stop is {config.train.stop!r}, and {config.method.name} keeps no margins; "
+            "leave it out, or train by ima"
+        )
+    if config.optimizer.schedule == "cosine":
+        raise ConfigError(
+            f"train.stop is {config.train.stop!r}, and optimizer.schedule is 'cosine', whose rate "
+            "is low at the last epoch only; expected 'constant' or 'steps'"
+        )
