@@ -10,6 +10,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,13 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     ),
 }
 FIGURES |= {
+    "sweep with a level": lambda: figures.quality_over_option(
+        {"IMA": [replace(one, level=0.4) for one in lines([1, 2, 3, 4])]},
+        option="delta",
+        attack="PGD-100",
+        norm="L2",
+        level="IMA, nothing set",
+    ),
     "sweep": lambda: figures.quality_over_option(
         {"IMA": lines([1, 2, 3, 4])}, option="delta", attack="PGD-100", norm="L2"
     ),

@@ -30,7 +30,7 @@ from ima.cli.compare import compare
 from ima.evaluation.results import CLEAN, Row
 from ima.evaluation.settings import Settings
 from ima.report import Average, Table, to_csv, to_latex, to_markdown, to_text
-from ima.report.comparison import Compared, _swept
+from ima.report.comparison import Compared, _level, _swept
 from ima.report.fold import fold
 from ima.report.series import sweep_lines
 from ima.report.summary import counts, results_table, times_table
@@ -483,6 +483,15 @@ def test_a_picture_for_each_option_that_rows_sweep_alone() -> None:
     }
     assert [len(s.x) for s in found["eps"]["IMA"]] == [3, 3]
     assert [s.label for s in found["delta"]["I"]] == ["clean", "at 1", "geometric mean"]
+    assert all(np.isnan(s.level) for s in found["eps"]["IMA"])
+    # The last row without a sweep stands beside them, at its own values.
+    level = _level(entries)
+    assert level is not None
+    assert level.label == "Plain"
+    beside = _swept(entries, "a", level)["eps"]["IMA"]
+    plain = results(9, [5])
+    assert [s.level for s in beside] == pytest.approx([plain.mean(), plain.mean("a", 1.0)])
+    assert _level([one for one in entries if one.swept]) is None
 
 
 # --- Wide tables ----------------------------------------------------------------------------------

@@ -152,9 +152,11 @@ def _pictures(methods: Sequence[Compared], frame: Frame) -> Drawn:
         name = measure.name.lower().replace(" ", "-")
         shown[name] = figures.quality_over_noise(drawn, **look), lines, caption
         del look["levels"]
-        for option, panels in _swept(methods, attack).items():
+        beside = _level(methods)
+        for option, panels in _swept(methods, attack, beside).items():
             alt = f"{measure.title} over the swept option, a line for each noise radius"
-            figure = figures.quality_over_option(panels, option=option, **look)
+            level = "" if beside is None else beside.label
+            figure = figures.quality_over_option(panels, option=option, level=level, **look)
             shown[f"sweep-{option}"] = figure, alt, caption
     for number, one in enumerate(methods):
         if one.margins:
@@ -195,8 +197,16 @@ def _story(
     return None
 
 
-def _swept(methods: Sequence[Compared], attack: str) -> dict[str, dict[str, list[Series]]]:
+def _level(methods: Sequence[Compared]) -> Compared | None:
+    """What is drawn as level lines beside a sweep: the last row that sweeps nothing."""
+    return next((one for one in reversed(methods) if not one.swept and one.best), None)
+
+
+def _swept(
+    methods: Sequence[Compared], attack: str, beside: Compared | None = None
+) -> dict[str, dict[str, list[Series]]]:
     """By the option that they sweep alone, and the method, the lines of a picture."""
+    level = () if beside is None else beside.best
     found: dict[str, dict[str, list[tuple[float, Seeds]]]] = {}
     for one in methods:
         if len(one.swept) == 1:
@@ -205,7 +215,7 @@ def _swept(methods: Sequence[Compared], attack: str) -> dict[str, dict[str, list
     drawn = {
         option: {
             # Growth trades clean accuracy for noisy accuracy: their mean shows where it is best.
-            method: series.sweep_lines(rows, attack, mean=option == "delta")
+            method: series.sweep_lines(rows, attack, mean=option == "delta", level=level)
             for method, rows in methods.items()
             if len(rows) > 1
         }

@@ -25,6 +25,7 @@ from ima.report.panels import (
     draw_margins,
     draw_sweep,
     label_space,
+    level_line,
     margin_labels,
     margin_ticks,
 )
@@ -65,11 +66,13 @@ def quality_over_option(
     attack: str,
     norm: str,
     measure: Measure = ACCURACY,
+    level: str = "",
 ) -> Figure:
     """A quality over an option of the methods, one panel a method, one line a noise radius.
 
     panels: by the method's name, with the same series each; option: its name in configs; norm:
-    "L2" or "Linf", the unit of radii; attack: its name, for the title.
+    "L2" or "Linf", the unit of radii; attack: its name, for the title; level: the method of the
+    series' levels, drawn as dashed lines of the same colours.
     """
     if not panels:
         raise ValueError("panels is empty, expected one method or more")
@@ -77,7 +80,8 @@ def quality_over_option(
     names = {"eps": f"Training radius ε ({unit})", "delta": f"Growth Δε of the margins ({unit})"}
     under = names.get(option, option)
     with style.styled():
-        labels = label_space([one.label for series in panels.values() for one in series]) + 0.45
+        named = [one.label for series in panels.values() for one in series]
+        labels = label_space([*named, level]) + 0.45
         least = max(map(style.text_width, [under, *panels]))
         side, high, across = max(2.6, least + 0.1), 2.6, min(len(panels), 4)
         down = -(-len(panels) // across)
@@ -93,7 +97,9 @@ def quality_over_option(
             style.draw_text(figure, left, low + high + 0.12, name, size=style.BODY, va="baseline")
             if row == 0 and column == across - 1:
                 look = {"frameon": False, "handlelength": 2.2, "borderaxespad": 0.0}
-                axes.legend(handles=lines, loc="upper left", bbox_to_anchor=(1.04, 1.0), **look)
+                dashed = [level_line(level)] if level else []
+                keys = [*lines, *dashed]
+                axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(1.04, 1.0), **look)
         _title(figure, f"{measure.title} under {attack}", LEFT)
     return figure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,6 +20,7 @@ class Series:
     label: what is drawn, as shown; x: (N,), the option's values, increasing, N is 2 or more;
     accuracy: (N,), the qualities in 0..1, mean over seeds, NaN where not measured, at least one
     number; std: (N,), standard deviation over seeds, 0..1; None for one seed, NaN where unknown.
+    level: the same quality of a method that has no such option, 0..1, NaN for none.
     """
 
     axis: ClassVar[tuple[str, str]] = ("x", "")
@@ -27,6 +29,7 @@ class Series:
     x: Array
     accuracy: Array
     std: Array | None = None
+    level: float = math.nan
 
     def __post_init__(self) -> None:
         (axis, start), name = self.axis, f"{type(self).__name__.lower()} {self.label!r}"

@@ -94,6 +94,10 @@ def _mark_levels(axes: Axes, levels: Sequence[float], end: float) -> None:
             axes.text(level, 1.012, name, va="bottom", transform=axes.get_xaxis_transform(), **look)
 
 
+LEVEL: dict[str, Any] = {"linewidth": 1.1, "linestyle": (0, (4, 2)), "zorder": 1.5}
+"""The look of a level line beside a sweep."""
+
+
 def draw_sweep(
     axes: Axes, series: Sequence[Series], *, named: bool, measure: Measure = ACCURACY
 ) -> list[Line2D]:
@@ -107,10 +111,21 @@ def draw_sweep(
         axes.set_ylabel("")
     axes.tick_params(axis="y", labelleft=named)
     lines = [_draw_curve(axes, one, n, measure.top) for n, one in enumerate(series)]
+    for one, line in zip(series, lines, strict=True):
+        if not math.isnan(one.level):
+            look = {**LEVEL, "color": line.get_color()}
+            axes.axhline(measure.top * one.level, **look)
     axes.set_xticks(_apart(axes, values))
     axes.minorticks_off()
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     return lines
+
+
+def level_line(label: str) -> Line2D:
+    """The key of the level lines."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **{**LEVEL, "color": style.SOFT})
 
 
 def _apart(axes: Axes, values: Array) -> list[float]:

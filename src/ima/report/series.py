@@ -41,18 +41,22 @@ def _points(of_one: Scores, attack: str, radii: Sequence[float]) -> tuple[Array,
     return means, spread
 
 
-def sweep_lines(rows: Sequence[tuple[float, Seeds]], attack: str, *, mean: bool) -> list[Series]:
+def sweep_lines(
+    rows: Sequence[tuple[float, Seeds]], attack: str, *, mean: bool, level: Seeds = ()
+) -> list[Series]:
     """What is left over a swept option, one series without noise and one a noise radius.
 
-    rows: the option's value, and the results with it; mean: add the geometric mean of them all.
+    rows: the option's value, and the results with it; mean: add the geometric mean of them all;
+    level: the results of a method that has no such option, at the same radii; none if empty.
     """
     ordered = sorted(rows, key=lambda row: row[0])
     radii = sorted({eps for _, seeds in ordered for r in seeds for eps in r.eps})
-    shares = [
-        [[r.mean(), *(r.mean(attack, e) for e in radii)] for r in seeds] for _, seeds in ordered
-    ]
-    if mean:
-        shares = [[[*one, float(np.prod(one) ** (1 / len(one)))] for one in s] for s in shares]
+
+    def left(seeds: Seeds) -> list[list[float]]:
+        each = [[r.mean(), *(r.mean(attack, e) for e in radii)] for r in seeds]
+        return [[*one, float(np.prod(one) ** (1 / len(one)))] if mean else one for one in each]
+
+    shares, beside = [left(seeds) for _, seeds in ordered], left(level)
     labels = [CLEAN, *(f"at {e:g}" for e in radii), *(["geometric mean"] if mean else [])]
     found: list[Series] = []
     for number, label in enumerate(labels):
@@ -64,6 +68,7 @@ def sweep_lines(rows: Sequence[tuple[float, Seeds]], attack: str, *, mean: bool)
                 np.array([value for value, _ in ordered]),
                 np.array([share for share, _ in points]),
                 np.array([std for _, std in points], dtype=float) if known else None,
+                mean_and_std(one[number] for one in beside)[0] if beside else math.nan,
             )
         )
     return found
