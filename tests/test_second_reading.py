@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import ima
 from ima import Classification, Segmentation, evaluate, minimal
+from ima.attacks.tangent import nearer
 from ima.data import load
 from ima.evaluation import autoattack, bench, finders
 from ima.evaluation.checks import run_checks
@@ -463,6 +464,67 @@ def test_samples_without_channels_are_told_what_to_do(call: Any, form: str, kind
     net, x, y, task = flat_images(1, kind)
     with pytest.raises(ValueError, match=LACKING):
         call(net, FORMS[form](x, y), 0.1, task=task)
+
+
+ATTACKS: dict[str, Callable[..., Any]] = {
+    "pgd": lambda net, x, y, task: ima.pgd(net, x, y, 0.1, task=task),
+    "ifgsm": lambda net, x, y, task: ima.ifgsm(net, x, y, 0.1, task=task),
+    "bpgd": lambda net, x, y, task: ima.bpgd(net, x, y, 0.1, task=task),
+    "ddn": lambda net, x, y, task: ima.ddn(net, x, y, task=task),
+    "nearer": lambda net, x, y, task: nearer(net, x, y, x, task=task),
+    "trades": lambda net, x, y, task: ima.TRADES(eps=0.1, task=task)(net, x, y, torch.arange(4)),
+}
+
+
+@pytest.mark.parametrize("kind", ["classes", "masks"])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_without_channels_are_told_what_to_do(name: str, kind: str) -> None:
+    net, x, y, task = flat_images(1, kind)
+    with pytest.raises(ValueError, match=LACKING):
+        ATTACKS[name](net, x, y, task)
+    net, x, y, task = flat_images(3, kind)
+    with pytest.raises(RuntimeError, match=r"stops at samples of shape \(1, 6, 6\): Given"):
+        ATTACKS[name](net, x[:, None], y, task)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_refuses_one_sample_without_a_batch(name: str) -> None:
+    net, x, task = nn.Conv2d(4, 4, 1), torch.rand(4, 5, 5), Segmentation(regions=True)
+    with pytest.raises(ValueError, match="for one sample without a batch"):
+        ATTACKS[name](net, x, (x > 0.5).float(), task)
+
+
+class Unsqueezing(nn.Module):
+    """Takes images without channels, as an honest network may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(1, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.reshape(-1, 1, *x.shape[-2:]))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_a_network_that_adds_the_channels_itself_is_taken(size: int) -> None:
+    x, task = torch.rand(size, 5, 5), Segmentation()
+    y = (x > 0.5).long()
+    found = ima.pgd(Unsqueezing(), x, y, 0.1, steps=2, task=task)
+    assert found.x.shape == x.shape
+    data = TensorDataset(x, y)
+    assert len(evaluate(Unsqueezing(), data, 0.1, "ifgsm-2", task=task).rows) == 2 * size
+    step = ima.Standard(task=task)(Unsqueezing(), x, y, torch.arange(size))
+    assert math.isfinite(float(step.loss.detach()))
+
+
+def test_no_pass_is_made_to_explain_an_error_that_is_another() -> None:
+    passes: list[int] = []
+    net, (x, y) = half(), halves(8).tensors
+    net.register_forward_hook(lambda *_: passes.append(1))
+    ima.ddn(net, x, y, steps=3)
+    assert len(passes) == 4
+    with pytest.raises(ValueError, match="label 5"):
+        ima.ddn(net, x, y + 5, steps=3)
 
 
 @pytest.mark.parametrize("method", ["standard", "sat", "ima"])
