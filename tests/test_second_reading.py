@@ -323,6 +323,50 @@ def test_outputs_on_one_side_of_0_are_remarked(name: str, size: int) -> None:
         run_checks(make(), halves(), 0.05, bounds=(0, 1), steps=2)
 
 
+def clamped(layer: nn.Module) -> nn.Module:
+    return Around(layer, lambda z: (z / 4 + 0.5).clamp(0, 1))
+
+
+@pytest.mark.parametrize("call", [evaluate, minimal, run_checks])
+@pytest.mark.parametrize("kind", ["one", "regions", "findings"])
+def test_a_clamp_makes_a_probability_of_a_linear_output(kind: str, call: Any) -> None:
+    x, _ = halves().tensors
+    if kind == "one":
+        layer, y, task = nn.Linear(4, 1), (x[:, 0] > 0.5).long(), None
+    elif kind == "findings":
+        layer, y, task = nn.Linear(4, 4), (x > 0.5).long(), ima.MultiLabel()
+    else:
+        x = x.reshape(-1, 1, 2, 2)
+        layer, y, task = nn.Conv2d(1, 1, 1), (x > 0.5).float(), Segmentation(regions=True)
+    with torch.no_grad():
+        rows = torch.eye(*layer.weight.flatten(1).shape)
+        layer.weight.copy_(10 * rows.reshape(layer.weight.shape))
+        layer.get_parameter("bias").fill_(-5)
+    data = TensorDataset(x, y)
+    with pytest.raises(ValueError, match=r"probabilit.*decisions at 0\.5 fit the labels better"):
+        call(clamped(layer), data, 0.1, bounds=(0, 1), task=task)
+    honest = Around(layer, lambda z: z.clamp(-20, 20))
+    found = call(honest, data, 0.1, bounds=(0, 1), task=task)
+    assert found.settings.remarks == ()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_checks_see_a_softmax_in_half_precision(dtype: torch.dtype) -> None:
+    net = Around(nn.Linear(4, 9), lambda z: (7 * z).to(dtype).softmax(1))
+    x, _ = halves(40).tensors
+    data = TensorDataset(x, net(x).argmax(1))
+    with pytest.warns(Doubt, match="sum to 1, as after a softmax"):
+        found = run_checks(net, data, 0.01, bounds=(0, 1), steps=2)
+    tripped = {check.name: check.tripped for check in found.checks}
+    assert tripped["probabilities"] and not tripped["deterministic"]
+
+
+def test_a_batch_norm_of_one_sample_is_explained_as_such() -> None:
+    net = Around(half(), lambda z: nn.functional.batch_norm(z, None, None, training=True))
+    with pytest.raises(ValueError, match="BatchNorm layer takes its statistics from the batch"):
+        evaluate(net, halves(), 0.1, "ifgsm-2", bounds=(0, 1), batch_size=1)
+
+
 def test_regions_on_one_side_of_0_are_remarked() -> None:
     x = torch.rand(6, 1, 5, 5, generator=torch.Generator().manual_seed(0))
     data, task = TensorDataset(x, (x > 0.5).float()), Segmentation(regions=True)
