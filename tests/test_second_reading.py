@@ -488,7 +488,7 @@ def test_a_convolution_that_takes_a_sample_for_a_batch_is_seen(method: str) -> N
 LACKING = r"of shape \(4, 6, 6\).*samples of shape \(6, 6\) lack the dimension of channels"
 FORMS: dict[str, Any] = {
     "data set": TensorDataset,
-    "samples": lambda x, y: list(TensorDataset(x, y)),
+    "samples": lambda x, y: list(zip(x, y, strict=True)),
     "batches": lambda x, y: [(x, y)],
 }
 
