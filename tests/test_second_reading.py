@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import ima
 from ima import Classification, Segmentation, evaluate, minimal
+from ima.attacks.tangent import nearer
 from ima.data import load
 from ima.evaluation import autoattack, bench, finders
 from ima.evaluation.checks import run_checks
@@ -322,6 +323,50 @@ def test_outputs_on_one_side_of_0_are_remarked(name: str, size: int) -> None:
         run_checks(make(), halves(), 0.05, bounds=(0, 1), steps=2)
 
 
+def clamped(layer: nn.Module) -> nn.Module:
+    return Around(layer, lambda z: (z / 4 + 0.5).clamp(0, 1))
+
+
+@pytest.mark.parametrize("call", [evaluate, minimal, run_checks])
+@pytest.mark.parametrize("kind", ["one", "regions", "findings"])
+def test_a_clamp_makes_a_probability_of_a_linear_output(kind: str, call: Any) -> None:
+    x, _ = halves().tensors
+    if kind == "one":
+        layer, y, task = nn.Linear(4, 1), (x[:, 0] > 0.5).long(), None
+    elif kind == "findings":
+        layer, y, task = nn.Linear(4, 4), (x > 0.5).long(), ima.MultiLabel()
+    else:
+        x = x.reshape(-1, 1, 2, 2)
+        layer, y, task = nn.Conv2d(1, 1, 1), (x > 0.5).float(), Segmentation(regions=True)
+    with torch.no_grad():
+        rows = torch.eye(*layer.weight.flatten(1).shape)
+        layer.weight.copy_(10 * rows.reshape(layer.weight.shape))
+        layer.get_parameter("bias").fill_(-5)
+    data = TensorDataset(x, y)
+    with pytest.raises(ValueError, match=r"probabilit.*decisions at 0\.5 fit the labels better"):
+        call(clamped(layer), data, 0.1, bounds=(0, 1), task=task)
+    honest = Around(layer, lambda z: z.clamp(-20, 20))
+    found = call(honest, data, 0.1, bounds=(0, 1), task=task)
+    assert found.settings.remarks == ()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_checks_see_a_softmax_in_half_precision(dtype: torch.dtype) -> None:
+    net = Around(nn.Linear(4, 9), lambda z: (7 * z).to(dtype).softmax(1))
+    x, _ = halves(40).tensors
+    data = TensorDataset(x, net(x).argmax(1))
+    with pytest.warns(Doubt, match="sum to 1, as after a softmax"):
+        found = run_checks(net, data, 0.01, bounds=(0, 1), steps=2)
+    tripped = {check.name: check.tripped for check in found.checks}
+    assert tripped["probabilities"] and not tripped["deterministic"]
+
+
+def test_a_batch_norm_of_one_sample_is_explained_as_such() -> None:
+    net = Around(half(), lambda z: nn.functional.batch_norm(z, None, None, training=True))
+    with pytest.raises(ValueError, match="BatchNorm layer takes its statistics from the batch"):
+        evaluate(net, halves(), 0.1, "ifgsm-2", bounds=(0, 1), batch_size=1)
+
+
 def test_regions_on_one_side_of_0_are_remarked() -> None:
     x = torch.rand(6, 1, 5, 5, generator=torch.Generator().manual_seed(0))
     data, task = TensorDataset(x, (x > 0.5).float()), Segmentation(regions=True)
@@ -443,7 +488,7 @@ def test_a_convolution_that_takes_a_sample_for_a_batch_is_seen(method: str) -> N
 LACKING = r"of shape \(4, 6, 6\).*samples of shape \(6, 6\) lack the dimension of channels"
 FORMS: dict[str, Any] = {
     "data set": TensorDataset,
-    "samples": lambda x, y: list(TensorDataset(x, y)),
+    "samples": lambda x, y: list(zip(x, y, strict=True)),
     "batches": lambda x, y: [(x, y)],
 }
 
@@ -463,6 +508,67 @@ def test_samples_without_channels_are_told_what_to_do(call: Any, form: str, kind
     net, x, y, task = flat_images(1, kind)
     with pytest.raises(ValueError, match=LACKING):
         call(net, FORMS[form](x, y), 0.1, task=task)
+
+
+ATTACKS: dict[str, Callable[..., Any]] = {
+    "pgd": lambda net, x, y, task: ima.pgd(net, x, y, 0.1, task=task),
+    "ifgsm": lambda net, x, y, task: ima.ifgsm(net, x, y, 0.1, task=task),
+    "bpgd": lambda net, x, y, task: ima.bpgd(net, x, y, 0.1, task=task),
+    "ddn": lambda net, x, y, task: ima.ddn(net, x, y, task=task),
+    "nearer": lambda net, x, y, task: nearer(net, x, y, x, task=task),
+    "trades": lambda net, x, y, task: ima.TRADES(eps=0.1, task=task)(net, x, y, torch.arange(4)),
+}
+
+
+@pytest.mark.parametrize("kind", ["classes", "masks"])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_without_channels_are_told_what_to_do(name: str, kind: str) -> None:
+    net, x, y, task = flat_images(1, kind)
+    with pytest.raises(ValueError, match=LACKING):
+        ATTACKS[name](net, x, y, task)
+    net, x, y, task = flat_images(3, kind)
+    with pytest.raises(RuntimeError, match=r"stops at samples of shape \(1, 6, 6\): Given"):
+        ATTACKS[name](net, x[:, None], y, task)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_refuses_one_sample_without_a_batch(name: str) -> None:
+    net, x, task = nn.Conv2d(4, 4, 1), torch.rand(4, 5, 5), Segmentation(regions=True)
+    with pytest.raises(ValueError, match="for one sample without a batch"):
+        ATTACKS[name](net, x, (x > 0.5).float(), task)
+
+
+class Unsqueezing(nn.Module):
+    """Takes images without channels, as an honest network may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(1, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.reshape(-1, 1, *x.shape[-2:]))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_a_network_that_adds_the_channels_itself_is_taken(size: int) -> None:
+    x, task = torch.rand(size, 5, 5), Segmentation()
+    y = (x > 0.5).long()
+    found = ima.pgd(Unsqueezing(), x, y, 0.1, steps=2, task=task)
+    assert found.x.shape == x.shape
+    data = TensorDataset(x, y)
+    assert len(evaluate(Unsqueezing(), data, 0.1, "ifgsm-2", task=task).rows) == 2 * size
+    step = ima.Standard(task=task)(Unsqueezing(), x, y, torch.arange(size))
+    assert math.isfinite(float(step.loss.detach()))
+
+
+def test_no_pass_is_made_to_explain_an_error_that_is_another() -> None:
+    passes: list[int] = []
+    net, (x, y) = half(), halves(8).tensors
+    net.register_forward_hook(lambda *_: passes.append(1))
+    ima.ddn(net, x, y, steps=3)
+    assert len(passes) == 4
+    with pytest.raises(ValueError, match="label 5"):
+        ima.ddn(net, x, y + 5, steps=3)
 
 
 @pytest.mark.parametrize("method", ["standard", "sat", "ima"])

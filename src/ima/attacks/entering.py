@@ -6,6 +6,7 @@ what enters = x + noise on the network's grid: the next value on the way to x
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,14 @@ import torch
 import torch.utils.checkpoint as checkpointing
 from torch import Tensor, nn
 
+from ima.attacks.lockstep import processes
+from ima.attacks.statistics import TORCH_SAYS
 from ima.tasks.trees import leaves, tree_map
+
+LACKS = (
+    "samples of shape {0} lack the dimension of channels, which x[:, None] adds to a batch and "
+    "x[None] to a sample"
+)
 
 Model = Callable[[Tensor], Any]
 
@@ -92,6 +100,62 @@ def handed(model: Model, x: Tensor, dtype: torch.dtype) -> Any:
     except TypeError:
         return output
     return tree_map(lambda leaf: leaf.to(x.device), output) if away else output
+
+
+@contextmanager
+def explained(run: Model, x: Tensor, dtype: torch.dtype) -> Generator[None]:
+    """Within: an error of a network that takes no batch like x, (B, *dims), says what x lacks.
+
+    Looked at after an error only: no pass is made before.
+    """
+    try:
+        yield
+    except Exception as error:  # Whatever a network of a user's raises on what it does not take.
+        # Of several processes, others would wait for these passes.
+        if processes() > 1 or TORCH_SAYS in str(error) or takes(run, x, dtype):
+            raise
+        shape, own = tuple(x.shape), tuple(x.shape[1:])
+        if takes(run, x[:, None], dtype):
+            raise ValueError(
+                f"the network takes no batch of shape {shape}: {LACKS.format(own)}"
+            ) from error
+        # Where memory is short, another class says so; of other errors their own words tell.
+        if type(error) is not RuntimeError:
+            raise
+        raise RuntimeError(f"the network stops at samples of shape {own}: {error}") from error
+
+
+def refuse_sample(module: Any, run: Model, x: Tensor, dtype: torch.dtype) -> None:
+    """Raise ValueError where convolutions take x, (B, *dims), for one sample without a batch.
+
+    Passes are made only where weights are of one dimension more than x.
+    """
+    weights = module.parameters() if isinstance(module, nn.Module) else ()
+    if processes() > 1 or all(weight.ndim != x.ndim + 1 for weight in weights):
+        return
+    try:
+        with torch.no_grad():
+            alone, within = (leaves(handed(run, part, dtype))[0] for part in (x, x[None]))
+    except Exception:  # What comes after says what the network does not take.
+        return
+    if alone.shape == within.shape[1:] and torch.allclose(alone, within[0], equal_nan=True):
+        raise ValueError(
+            f"the network takes a batch of shape {tuple(x.shape)} for one sample without a batch: "
+            f"{LACKS.format(tuple(x.shape[1:]))}; a sample without a batch gets one by x[None], "
+            "y[None]"
+        )
+
+
+def takes(run: Model, x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a network takes x (n, ...) as a batch of n samples."""
+    try:
+        # Of layers that doubt what they are given, as this does.
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            found = leaves(handed(run, x, dtype))
+    except Exception:  # As above.
+        return False
+    return bool(found) and all(leaf.ndim and len(leaf) == len(x) for leaf in found)
 
 
 def by_sample(output: Any, n: int) -> Any:

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from ima.attacks.entering import Model, Network, by_sample, differentiable, handed, taken_by
+from ima.attacks.entering import (
+    Model,
+    Network,
+    by_sample,
+    differentiable,
+    explained,
+    handed,
+    refuse_sample,
+    taken_by,
+)
 from ima.attacks.lockstep import in_step, processes, sharded
 from ima.attacks.statistics import told_apart
 from ima.tasks.pixels import precise
@@ -171,7 +180,9 @@ def call(model: Any, x: Tensor) -> Any:
 
     The model gets a copy that it may write to, in a precision that it takes.
     """
-    return by_sample(handed(model, x, taken_by(inside(model), x)), len(x))
+    taken = taken_by(inside(model), x)
+    with told_apart(model), explained(model, x, taken):
+        return by_sample(handed(model, x, taken), len(x))
 
 
 @contextmanager
@@ -184,6 +195,9 @@ def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -
     autocast's cache are as before. Parameter gradients and running statistics are never touched.
     mode: `"train"` leaves the modules' flags alone, so running statistics do move and samples
     meet in batch statistics; for methods whose published code attacks like that.
+
+    An error of the network says what x lacks, see `explained`; ValueError where it takes x for one
+    sample, see `refuse_sample`.
 
     All processes of a distributed run must enter equally often where FSDP shards the model; see
     `in_step`. Raises ValueError where processes would wait for each other for ever.
@@ -210,7 +224,13 @@ def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -
                 m.training = False
             # Whether a sharded module takes x is not tried: all processes would have to.
             taken = x.dtype if sharded(module) else taken_by(module, x)
-            with in_step(module, in_precision(model, module), x.to(taken), mode) as run:
+            with (
+                in_step(module, in_precision(model, module), x.to(taken), mode) as run,
+                explained(run, x, taken),
+            ):
+                # To an evaluation's watcher `check_entrance` brings the samples first.
+                if mode == "eval" and not hasattr(module, "watched"):
+                    refuse_sample(module, run, x, taken)
                 yield Network(run, x.dtype, taken)
     finally:
         for m, training in flags:
@@ -218,6 +238,13 @@ def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -
         # Weights cast without a graph must not serve the training pass that follows.
         if torch.is_autocast_enabled(x.device.type):
             torch.clear_autocast_cache()
+
+
+def check_entrance(model: Model, x: Tensor) -> None:
+    """Raise ValueError where the network takes x, (B, *dims), for one sample; see `no_trace`."""
+    if processes() == 1:
+        with no_trace(model, x):
+            pass
 
 
 def _refuse(module: Any, mode: str) -> None:

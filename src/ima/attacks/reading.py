@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from ima.attacks.entering import Network, handed
 from ima.attacks.inputs import no_trace
-from ima.attacks.lockstep import processes
-from ima.tasks import Classification, Tree, leaves, tree_map
+from ima.tasks import Tree, leaves, tree_map
 
 
 class CanCheck(Protocol):
@@ -36,53 +35,6 @@ def fits(model: nn.Module | Network, task: CanCheck, x: Tensor, y: Tree) -> int:
     except (ValueError, TypeError, IndexError, RuntimeError):
         return 1
     return 2
-
-
-def check_batch(model: nn.Module, task: CanCheck, x: Tensor, y: Tree) -> None:
-    """Raise ValueError where samples lack a dimension, or the network takes x for one sample.
-
-    Convolutions take a batch for a sample without one where samples lack the dimension of
-    channels; labels of pixels may fit. RuntimeError where the network raises it for another reason.
-    """
-    # Of several processes, one may have no samples of labels: their passes would not match.
-    if isinstance(task, Classification) and processes() > 1:
-        return
-    x = x.to(_place(model, x))
-    with no_trace(model, x) as network:
-        assert isinstance(network, Network)
-        _check(network, task, x, y)
-
-
-def _check(model: Network, task: CanCheck, x: Tensor, y: Tree) -> None:
-    shape, own = tuple(x.shape), tuple(x.shape[1:])
-    lacks = (
-        f"samples of shape {own} lack the dimension of channels, which x[:, None] adds to a batch "
-        "and x[None] to a sample"
-    )
-    try:
-        output = _look(model, x)
-    except Exception as error:  # Whatever a network of a user's raises on what it does not take.
-        if fits(model, task, x[:, None], y):
-            raise ValueError(f"the network takes no batch of shape {shape}: {lacks}") from error
-        # Where memory is short, another class says so. Of other errors what comes after tells, and
-        # of those of another process.
-        if type(error) is not RuntimeError or processes() > 1:
-            return
-        raise RuntimeError(f"the network stops at samples of shape {own}: {error}") from error
-    if isinstance(task, Classification):
-        return
-    one, two = tree_map(lambda t: t[None], y), tree_map(lambda t: t[None, None], y)
-    if fits(model, task, x[None], one) == 0 or fits(model, task, x[None, None], two) > 0:
-        return
-    try:
-        alone, within = leaves(output)[0], leaves(_look(model, x[None]))[0]
-    except Exception:  # What comes after says what the network does not take.
-        return
-    if alone.shape == within.shape[1:] and torch.allclose(alone, within[0], equal_nan=True):
-        raise ValueError(
-            f"the network takes a batch of shape {shape} for one sample without a batch: {lacks}; "
-            "a sample without a batch gets one by x[None], y[None]"
-        )
 
 
 def _place(model: nn.Module, x: Tensor) -> torch.device:

@@ -139,12 +139,12 @@ class Bench:
         return (~right).cpu()
 
     def outputs(self, passes: int = 1) -> list[list[Tensor]]:
-        """For each batch what the model gives at the clean samples, in so many passes."""
+        """For each batch what the model gives at the clean samples, as it is, in so many passes."""
         found: list[list[Tensor]] = []
         for _, x, _ in self.parts():
             # In one context: the global random state goes on from pass to pass.
-            with no_trace(self.model, x) as inner:
-                found.append([_flat(forward(inner, x)) for _ in range(passes)])
+            with no_trace(self.model, x) as inner, torch.no_grad():
+                found.append([_flat(inner(x)) for _ in range(passes)])
         return found
 
 

@@ -15,7 +15,14 @@ from typing import Any
 
 from torch import Generator, Tensor, nn
 
-from ima.attacks.inputs import Bounds, Model, check_samples, in_company, no_trace
+from ima.attacks.inputs import (
+    Bounds,
+    Model,
+    check_entrance,
+    check_samples,
+    in_company,
+    no_trace,
+)
 from ima.budget import Budget, OutOfTime, Progress
 from ima.evaluation.batch import Batch, ColumnLists
 from ima.evaluation.batches import Batches, device_of
@@ -125,6 +132,8 @@ def by_batch(
         x, y = part.x, part.y
         total = total if number < total else 0
         naming.add(offset, len(x), part.cases)
+        if number == 0:
+            check_entrance(model, x.to(device=device))
         if number == 0 and before is not None:
             before(x.to(device=device), tree_map(lambda t: t.to(device=device), y))
         places = range(offset, offset + len(x))

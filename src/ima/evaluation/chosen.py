@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from ima.attacks.inputs import Bounds, check_samples
+from ima.attacks.inputs import Bounds, check_entrance, check_samples
 from ima.attacks.walk import eval_forward
 from ima.evaluation.batches import Batches, device_of
 from ima.evaluation.decisions import decide
 from ima.evaluation.mates import Met, meet
 from ima.evaluation.reading import Reader
 from ima.evaluation.verdict import refuse_end, verdict
-from ima.evaluation.watch import Counts, OutputWatcher
+from ima.evaluation.watch import Counts, OutputWatcher, Watched
 from ima.tasks import Task, Tree, check_fit, leaves, sound, take, tree_map
 
 BATCH = 250
@@ -56,6 +56,7 @@ def choose_samples(
     `ima.evaluate` does for samples, labels and outputs that do not fit.
     """
     watcher = OutputWatcher() if watcher is None else watcher
+    watched = Watched(model, watcher)
     met, counts = None, Counts()
     device = device_of(model)
     source = Generator().manual_seed(seed)
@@ -72,7 +73,13 @@ def choose_samples(
                 "checks out"
             )
         check_samples(x, bounds)
-        output = eval_forward(model, x)
+        if met is None or met.open:
+            check_entrance(model, x)
+            met = meet(model, x)
+            watcher.start(task, met)
+            refuse_end(watcher.kind, met.end)
+        watcher.begin(x)
+        output = eval_forward(watched, x)
         check_fit(task, output, y, len(x))
         if not sound(output):
             raise FloatingPointError(
@@ -80,12 +87,6 @@ def choose_samples(
                 f"{total + len(x) - 1}; its weights or its inputs are damaged, and nothing can be "
                 "said about its accuracy"
             )
-        if met is None or met.open:
-            met = meet(model, x)
-            watcher.start(task, met)
-            refuse_end(watcher.kind, met.end)
-        watcher.begin(x)
-        watcher.output(output)
         watcher.clean(output, y, task)
         counts += watcher.counts()
         _, correct = decide(task, output, y, len(x))

@@ -15,6 +15,7 @@ from ima.evaluation.chosen import LEAST
 from ima.evaluation.mates import SIZE, meet
 from ima.evaluation.remarks import capital
 from ima.evaluation.square import why_not
+from ima.evaluation.watch import sums_to_one
 from ima.tasks import Classification
 from ima.tasks.checked import one_each, task_name
 from ima.tasks.pixels import wide
@@ -148,9 +149,9 @@ def probabilities(bench: Bench) -> Probed:
     """Whether the outputs are between 0 and 1 and sum to 1."""
     if not isinstance(bench.task, Classification):
         raise NotRun("this task has no logits of classes")
-    output = torch.cat([first.cpu() for (first,) in bench.outputs()]).double()
+    output = torch.cat([first.cpu() for (first,) in bench.outputs()])
     inside = ((output >= -1e-6) & (output <= 1 + 1e-6)).all(1)
-    alike = inside & ((output.sum(1) - 1).abs() < 1e-4) if output.shape[1] > 1 else inside
+    alike = inside & sums_to_one(output) if output.shape[1] > 1 else inside
     # Logits of a linear layer may lie there by chance.
     count = 0 if bench.chosen.met.end == "linear" else int(alike.sum())
     return Probed(
@@ -168,7 +169,7 @@ def probabilities(bench: Bench) -> Probed:
 def deterministic(bench: Bench) -> Probed:
     """Two passes over the same samples."""
     differences: list[Tensor] = []
-    for first, second in bench.outputs(passes=2):
+    for first, second in (map(wide, pair) for pair in bench.outputs(passes=2)):
         both, same = torch.maximum(first.abs(), second.abs()), first == second
         # Logits that are masked with -inf, in both passes, are the same.
         size = torch.where(same & both.isinf(), 0, both).amax(1).clamp_min(1e-30)

@@ -259,5 +259,10 @@ def _beyond(logits: Tensor, kind: Decision) -> Tensor:
     out = ((logits < -slack) | (logits > 1 + slack)).any()
     if kind in ("one", "regions"):
         return torch.stack((out, torch.ones_like(out)))
-    uneven = ((logits.float().sum(1) - 1).abs() > max(1e-4, step * logits.shape[1])).any()
-    return torch.stack((out, uneven))
+    return torch.stack((out, (~sums_to_one(logits)).any()))
+
+
+def sums_to_one(logits: Tensor) -> Tensor:
+    """Whether outputs (B, K) sum to 1 but for the rounding of their own precision, (B,) bool."""
+    slack = max(1e-4, torch.finfo(logits.dtype).eps * logits.shape[1])
+    return ~((logits.float().sum(1) - 1).abs() > slack)

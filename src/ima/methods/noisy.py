@@ -228,9 +228,7 @@ class Noisy:
     def right(self, model: nn.Module, x: Tensor, y: Tree) -> Tensor:
         """Whether the model is right at x in evaluation mode, (B,) bool; checks its output."""
         task = self.setting.task
-        self.outputs.meet(model, x, y)
-        with self.outputs.explained(model, x, y):
-            output = eval_forward(model, x)
+        output = eval_forward(model, x)
         task.check(output, y)
         return right_each(task.correct(output, y), len(x), f"{task_name(task)}.correct")
 

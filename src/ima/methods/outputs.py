@@ -7,16 +7,12 @@ BatchNorm that takes statistics of an attack's samples, are warned of, once a me
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from ima.attacks.inputs import call
-from ima.attacks.lockstep import processes
-from ima.attacks.reading import check_batch
-from ima.attacks.statistics import list_layers, told_apart, without_statistics
+from ima.attacks.inputs import call, check_entrance
+from ima.attacks.statistics import list_layers, without_statistics
 from ima.tasks import Classification, MultiLabel, Segmentation, Task, Tree, full, leaves
 from ima.tasks.checked import check_trained
 from ima.tasks.ends import end_of
@@ -39,7 +35,7 @@ class Outputs:
 
     def __init__(self, task: Task, *, attacks: bool = True) -> None:
         self.task, self.attacks = task, attacks
-        self.batches, self.met = 0, False
+        self.batches = 0
         self.outside: Tensor | None = None
         self.done = not isinstance(task, Classification | MultiLabel | Segmentation)
 
@@ -51,10 +47,9 @@ class Outputs:
         """
         if self.batches == 0 and self.attacks:
             _meet(model)
-        if y is not None:
-            self.meet(model, x, y)
-        with told_apart(model), self.explained(model, x, y):
-            output = call(model, x)
+        if self.batches == 0:
+            check_entrance(model, x)
+        output = call(model, x)
         self.batches += 1
         if y is not None:
             self._check(output, y, getattr(model, "training", False))
@@ -65,23 +60,6 @@ class Outputs:
         if not self.done:
             self._look(output)
         return output
-
-    def meet(self, model: nn.Module, x: Tensor, y: Tree) -> None:
-        """Raise ValueError where the network takes the first batch for one sample."""
-        # In several processes all would have to make the same passes.
-        if not self.met and processes() == 1 and not isinstance(self.task, Classification):
-            check_batch(model, self.task, x, y)
-        self.met = True
-
-    @contextmanager
-    def explained(self, model: nn.Module, x: Tensor, y: Tree | None) -> Generator[None]:
-        """Within: an error of the network says what the samples lack, where that is known."""
-        try:
-            yield
-        except Exception:
-            if y is not None and processes() == 1:
-                check_batch(model, self.task, x, y)
-            raise
 
     def _check(self, output: Tree, y: Tree, training: bool) -> None:
         try:

@@ -22,10 +22,13 @@ LINEAR = (
 _SAME = (
     *("View", "UnsafeView", "Reshape", "ReshapeAlias", "Squeeze", "Unsqueeze", "Select", "Slice"),
     *("Transpose", "Permute", "T", "Clone", "ToCopy", "Expand", "Alias", "Index", "Copy"),
-    *("AsStrided", "Narrow", "Split", "SplitWithSizes", "Unbind", "Clamp", "ClampMin", "ClampMax"),
+    *("AsStrided", "Narrow", "Split", "SplitWithSizes", "Unbind"),
     *("UpsampleBilinear2D", "UpsampleNearest2D", "UpsampleTrilinear3D", "UpsampleNearest3D"),
 )
 """What neither makes a probability of a logit nor a logit of a probability."""
+
+CUT = ("Clamp", "ClampMin", "ClampMax", "Hardtanh")
+"""What leaves a probability one, and may make one of a linear layer's output."""
 
 SUMS = ("Add", "Sub", "Rsub", "Mul", "Div", "Neg", "Sum", "Mean", "Stack", "Cat")
 
@@ -50,6 +53,9 @@ def _end(node: Any, left: int) -> End:
         return "linear"
     if name in _SAME:
         return _end(parents[0] if parents else None, left - 1)
+    if name in CUT:
+        end = _end(parents[0] if parents else None, left - 1)
+        return "unknown" if end == "linear" else end
     if name in SUMS:
         parts = {_end(parent, left - 1) for parent in parents}
         # A probability minus a threshold is decided at 0: sums of them are not.
