@@ -1,0 +1,54 @@
+"""The bench: `make bench`, or `python -m benchmarks --quick`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks import autoattack, checks, distances, growth, ima_step, memory, page, pgd, steps
+from benchmarks.base import Answer, World, world
+
+QUESTIONS: dict[str, Callable[[World], Answer]] = {
+    "steps": steps.run,
+    "ima": ima_step.run,
+    "pgd": pgd.run,
+    "distances": distances.run,
+    "autoattack": autoattack.run,
+    "checks": checks.run,
+    "memory": memory.run,
+    "growth": growth.run,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Ask the questions, and write the page."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
+    parser.add_argument("--only", nargs="+", choices=list(QUESTIONS), metavar="NAME", default=[])
+    parser.add_argument("--authors", type=Path, help="a checkout of the IMA authors' code")
+    parser.add_argument("--out", type=Path, help="a folder for the page; benchmarks/results if none")
+    asked = parser.parse_args(arguments)
+    told = list(sys.argv[1:] if arguments is None else arguments)
+    torch.set_num_threads(1)
+    begun = time.monotonic()
+    found = world(quick=asked.quick, authors=asked.authors)
+    answers: list[Answer] = []
+    for name, ask in QUESTIONS.items():
+        if name in (asked.only or QUESTIONS):
+            print(f"{time.monotonic() - begun:5.0f} s  {name}", file=sys.stderr, flush=True)
+            answers.append(ask(found))
+    # Where a checkout lies is nobody's business.
+    shown = ["CHECKOUT" if word == str(asked.authors) else word for word in told]
+    folder = asked.out or Path(__file__).parent / "results"
+    command = " ".join(["python -m benchmarks", *shown])
+    page.write(folder, answers, found, command, time.monotonic() - begun)
+    print(folder / page.PAGE)
+
+
+if __name__ == "__main__":
+    main()
