@@ -31,7 +31,8 @@ def run(world: World) -> Answer:
         ("aim", "ima", "authors", "authors over ima", "seconds, ima", "seconds, authors"),
         unit="times the cost of ours",
     )
-    for aim in AIMS if not world.quick else (0.15,):
+    # Where all samples fall to the first part, little is left to do.
+    for aim in AIMS if not world.quick else (0.0,):
         eps = float(on.distances[:count].quantile(1 - aim))
         said: dict[str, float] = {}
 

@@ -51,14 +51,13 @@ class Trained:
 class World:
     """What is measured on.
 
-    large, small: the paper's CNN, and a network of a fifth of its cost; data: what they learned;
-    rounds: turns of each side; steps: of a training walk; samples: of an evaluation; authors:
+    large, small: the paper's CNN, and a network of a fifth of its cost; rounds:
+    turns of each side; steps: of a training walk; samples: of an evaluation; authors:
     their checkout, or None.
     """
 
     large: Trained
     small: Trained
-    data: str
     rounds: int
     steps: int
     attack_steps: int
@@ -208,22 +207,17 @@ def train(name: str, data: Part, test: Part, *, epochs: int, keep: int, **option
 
 
 def world(*, quick: bool, authors: Path | None) -> World:
-    """Train the networks; CIFAR-10 where it is at hand, else enlarged digits."""
+    """Train the networks, on data that everyone has: scikit-learn's scans of digits."""
     digits = load("digits")
-    parts, data = (digits.train, digits.test), "scans of digits (scikit-learn's)"
+    parts = (digits.train, digits.test)
     if quick:
         tiny = train("small_cnn", *parts, epochs=3, keep=32, width=8)
-        return World(tiny, tiny, data, 1, 3, 5, 16, True, authors)
-    try:
-        images = load("cifar10")
-        chosen = torch.arange(4096)
-        parts, data = (Part(*images.train[chosen]), images.test), "CIFAR-10 (4096 images)"
-    except FileNotFoundError:
-        large = [
-            Part(F.interpolate(part.images, (32, 32), mode="bilinear").repeat(1, 3, 1, 1), part.targets)
-            for part in parts
-        ]
-        parts, data = (large[0], large[1]), f"{data}, enlarged to 32x32"
-    paper = train("paper_cnn", *parts, epochs=5, keep=128)
-    small = train("small_resnet", *parts, epochs=10, keep=128)
-    return World(paper, small, data, 3, 20, 100, 64, False, authors)
+        return World(tiny, tiny, 1, 3, 5, 16, True, authors)
+    # The size of the paper's images.
+    large = [
+        Part(F.interpolate(part.images, (32, 32), mode="bilinear").repeat(1, 3, 1, 1), part.targets)
+        for part in parts
+    ]
+    paper = train("paper_cnn", large[0], large[1], epochs=5, keep=128)
+    small = train("small_resnet", large[0], large[1], epochs=5, keep=128)
+    return World(paper, small, 3, 20, 100, 64, False, authors)

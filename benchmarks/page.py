@@ -38,7 +38,7 @@ def text(answers: Sequence[Answer], world: World, command: str, seconds: float) 
         f"Made by `{command}` at commit {here['commit'] or 'unknown'}, torch {here['torch']}, "
         f"Python {here['python']}, on {here['processor'] or 'an unknown processor'} with "
         f"{here['cores']} cores, in {seconds / 60:.1f} minutes. Networks were trained on "
-        f"{world.data}.{quick}",
+        f"scans of digits, {_size(world)}.{quick}",
         "All times are processor time of one process with one thread, so that others on the "
         "machine count less; what is compared takes turns in one run, and figures are medians of "
         f"{world.rounds} rounds after a first that does not count. Attacks and evaluations, which "
@@ -51,6 +51,11 @@ def text(answers: Sequence[Answer], world: World, command: str, seconds: float) 
     for answer in answers:
         parts += [f"## {answer.title}", answer.text, _table(answer.columns, answer.rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def _size(world: World) -> str:
+    channels, high, wide = world.large.x.shape[1:]
+    return f"{wide}x{high} pixels of {channels} channel{'s' if channels > 1 else ''}"
 
 
 def _row(target: Target) -> list[str]:
