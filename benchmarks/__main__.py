@@ -31,22 +31,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
     parser.add_argument("--only", nargs="+", choices=list(QUESTIONS), metavar="NAME", default=[])
     parser.add_argument("--authors", type=Path, help="a checkout of the IMA authors' code")
-    parser.add_argument("--out", type=Path, help="a folder for the page; benchmarks/results if none")
+    parser.add_argument(
+        "--out", type=Path, help="a folder for the page; benchmarks/results if none"
+    )
     asked = parser.parse_args(arguments)
     told = list(sys.argv[1:] if arguments is None else arguments)
     torch.set_num_threads(1)
     begun = time.monotonic()
     found = world(quick=asked.quick, authors=asked.authors)
+    # Where a checkout lies is nobody's business.
+    shown = ["CHECKOUT" if word == str(asked.authors) else word for word in told]
+    command = " ".join(["python -m benchmarks", *shown])
+    folder = asked.out or Path(__file__).parent / "results"
     answers: list[Answer] = []
     for name, ask in QUESTIONS.items():
         if name in (asked.only or QUESTIONS):
             print(f"{time.monotonic() - begun:5.0f} s  {name}", file=sys.stderr, flush=True)
             answers.append(ask(found))
-    # Where a checkout lies is nobody's business.
-    shown = ["CHECKOUT" if word == str(asked.authors) else word for word in told]
-    folder = asked.out or Path(__file__).parent / "results"
-    command = " ".join(["python -m benchmarks", *shown])
-    page.write(folder, answers, found, command, time.monotonic() - begun)
+            page.write(folder, answers, found, command, time.monotonic() - begun)
     print(folder / page.PAGE)
 
 

@@ -83,7 +83,9 @@ class Target:
         """In one word."""
         if self.found is None:
             return "not measured"
-        return "met" if (self.found <= self.aim if self.most else self.found >= self.aim) else "missed"
+        return (
+            "met" if (self.found <= self.aim if self.most else self.found >= self.aim) else "missed"
+        )
 
 
 @dataclass
@@ -111,9 +113,7 @@ class Call:
     before: Callable[[], object] = lambda: None
 
 
-def interleaved(
-    calls: Mapping[str, Call], rounds: int, *, warm: bool = True
-) -> dict[str, float]:
+def interleaved(calls: Mapping[str, Call], rounds: int, *, warm: bool = True) -> dict[str, float]:
     """The median of each call's processor time in seconds; they take turns.
 
     Time of this process, so that others on the machine count less. warm: whether a first round,
@@ -141,6 +141,10 @@ class Counted(nn.Module):
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from 0."""
         self.passes: dict[Kind, int] = dict.fromkeys(KINDS, 0)
 
     def forward(self, x: Tensor) -> Any:
@@ -152,10 +156,11 @@ class Counted(nn.Module):
         return self.inner(x)
 
 
-def counted(inner: nn.Module, run: Callable[[nn.Module], object]) -> dict[Kind, int]:
-    """The passes that a run makes, in samples."""
-    network = Counted(inner)
-    run(network)
+def counted(network: Counted, call: Call) -> dict[Kind, int]:
+    """The passes that a call makes, in samples."""
+    call.before()
+    network.begin()
+    call.run()
     return network.passes
 
 

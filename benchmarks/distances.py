@@ -51,9 +51,7 @@ def run(world: World) -> Answer:
     calls["ima.minimal"] = Call(
         lambda: found.__setitem__(
             "ima.minimal",
-            torch.tensor(
-                [row.distance for row in minimal(net, few, radius, bounds=BOUNDS).rows]
-            ),
+            torch.tensor([row.distance for row in minimal(net, few, radius, bounds=BOUNDS).rows]),
         )
     )
     units = interleaved(unit_calls(on.copy(), x, y), 5)

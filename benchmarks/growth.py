@@ -20,6 +20,7 @@ from torch import Tensor
 from benchmarks.base import BOUNDS, Answer, Call, Trained, World, interleaved
 from benchmarks.steps import method_step
 from ima import IMA, SAT, Method, Standard
+from ima.cores import keep_freed
 from ima.networks import build
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,8 +51,9 @@ def run(world: World) -> Answer:
     batch = len(on.x)
     answer = Answer(
         "Growth",
-        f"Milliseconds of processor time a sample on {on.name}; IMA is the default. In steps: SAT "
-        "with so many. In processes: the sum over them, with the gradients' exchange.",
+        f"Milliseconds of processor time a sample on {on.name}; IMA is the default. Steps: SAT "
+        "with so many. In processes: the sum over them, with the gradients' exchange. Freed "
+        "memory: the command line keeps it (`ima.cores.keep_freed`); this bench else does not.",
         ("what", "how much", "standard", "method", "method over standard"),
         unit="method over standard",
     )
@@ -77,15 +79,19 @@ def run(world: World) -> Answer:
         add("pixels", f"{size}x{size}", *timed(world, some, method))
     for count in (2,) if world.quick else (1, 2):
         add("processes", str(count), *together(world, on, count))
+    for keep in () if world.quick else (False, True):
+        much = "kept" if keep else "given back"
+        add(f"{world.large.name}, freed memory", much, *together(world, world.large, 1, keep=keep))
     return answer
 
 
-def together(world: World, on: Trained, count: int) -> tuple[float, float]:
-    """Milliseconds a sample in so many processes, summed over them."""
+def together(world: World, on: Trained, count: int, *, keep: bool = False) -> tuple[float, float]:
+    """Milliseconds a sample in so many processes, summed over them; keep: see `keep_freed`."""
     with TemporaryDirectory() as folder:
         torch.save((on.x, on.y), Path(folder) / "samples.pt")
         command = [sys.executable, "-m", "benchmarks.growth", folder, on.name, str(world.rounds)]
         options = ["--width", "8"] if world.quick else []
+        options += ["--keep"] if keep else []
         asked = [[*command, str(rank), str(count), *options] for rank in range(count)]
         started = [
             subprocess.Popen(one, cwd=ROOT, stdout=subprocess.PIPE, text=True) for one in asked
@@ -107,7 +113,10 @@ def _one_of_several() -> None:
     parser.add_argument("rank", type=int)
     parser.add_argument("count", type=int)
     parser.add_argument("--width", type=int)
+    parser.add_argument("--keep", action="store_true")
     asked = parser.parse_args()
+    if asked.keep and not keep_freed():
+        print("this C library cannot keep memory", file=sys.stderr)
     torch.set_num_threads(1)
     x, y = torch.load(asked.folder / "samples.pt", weights_only=True)
     share: list[Tensor] = [one[asked.rank :: asked.count] for one in (x, y)]

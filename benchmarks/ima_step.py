@@ -64,8 +64,10 @@ def run(world: World) -> Answer:
         "halvings, `benchmarks/textbook.py`. Authors: their released code, with the options of "
         f"its scripts, where `--authors` names a checkout. {world.steps} gradient steps; the "
         f"default takes its own, and costs {taken['default'] / unit:.2f} standard steps.",
-        ("margins at", "algorithm", "ima", "textbook", "authors", "ima over textbook")
-        + ("ima over authors", "default over textbook"),
+        (
+            *("margins at", "algorithm", "ima", "textbook", "authors"),
+            *("ima over textbook", "ima over authors", "default over textbook"),
+        ),
         unit="over the textbook",
     )
     for place, (share, algorithm) in places.items():

@@ -64,9 +64,7 @@ def authors(world: World, module: str) -> Any:
     return import_module(module)
 
 
-def attack(
-    name: str, module: str, run: Callable[..., Any]
-) -> Peer:
+def attack(name: str, module: str, run: Callable[..., Any]) -> Peer:
     """run(library, ...), where the library is installed."""
     found = library(module)
     return Peer(name, None, INSTALL) if found is None else Peer(name, partial(run, found))

@@ -26,9 +26,7 @@ def pgd(
     point = start
     for _ in range(steps):
         point = point.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(
-            F.cross_entropy(model(point), y, reduction="sum"), point
-        )
+        (gradient,) = torch.autograd.grad(F.cross_entropy(model(point), y, reduction="sum"), point)
         point = move(x, point.detach(), gradient, size, radius)
     return point
 
@@ -62,7 +60,13 @@ def trades(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int) -> Te
 
 
 def ima(
-    model: nn.Module, x: Tensor, y: Tensor, margins: Tensor, delta: float, steps: int, algorithm: int
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    margins: Tensor,
+    delta: float,
+    steps: int,
+    algorithm: int,
 ) -> tuple[Tensor, Tensor]:
     """A step of IMA (Algorithm 1, by Algorithm 2 or 3): its loss, and the new margins."""
     output = model(x)

@@ -77,11 +77,12 @@ def test_textbook_step_is_the_paper_s(algorithm: int) -> None:
 def test_passes_are_counted_by_kind_and_sample() -> None:
     model, x, y = batch()
     base = module("base")
-    found = base.counted(model, lambda net: bpgd(net, x, y, 0.0, steps=3))
+    net = base.Counted(model)
+    found = base.counted(net, base.Call(lambda: bpgd(net, x, y, 0.0, steps=3)))
     # Nobody moves: three gradients, and one look at the end.
     assert found == {"forward": 24, "gradient": 72, "training": 0}
-    model.train()
-    found = base.counted(model, lambda net: F.cross_entropy(net(x), y).backward())
+    net.train()
+    found = base.counted(net, base.Call(lambda: F.cross_entropy(net(x), y).backward()))
     assert found == {"forward": 0, "gradient": 0, "training": 24}
 
 
