@@ -35,13 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--out", type=Path, help="a folder for the page; benchmarks/results if none"
     )
     asked = parser.parse_args(arguments)
-    told = list(sys.argv[1:] if arguments is None else arguments)
     torch.set_num_threads(1)
     begun = time.monotonic()
     found = world(quick=asked.quick, authors=asked.authors)
-    # Where a checkout lies is nobody's business.
-    shown = ["CHECKOUT" if word == str(asked.authors) else word for word in told]
-    command = " ".join(["python -m benchmarks", *shown])
+    # Where folders lie is nobody's business.
+    shown = ["python -m benchmarks", *(["--quick"] if asked.quick else [])]
+    shown += [*(["--only"] if asked.only else []), *asked.only]
+    command = " ".join([*shown, *(["--authors CHECKOUT"] if asked.authors else [])])
     folder = asked.out or Path(__file__).parent / "results"
     answers: list[Answer] = []
     for name, ask in QUESTIONS.items():

@@ -225,4 +225,4 @@ def world(*, quick: bool, authors: Path | None) -> World:
     ]
     paper = train("paper_cnn", large[0], large[1], epochs=5, keep=128)
     small = train("small_resnet", large[0], large[1], epochs=5, keep=128)
-    return World(paper, small, 3, 20, 100, 64, False, authors)
+    return World(paper, small, 2, 20, 100, 48, False, authors)

@@ -40,9 +40,9 @@ def text(answers: Sequence[Answer], world: World, command: str, seconds: float) 
         f"{here['cores']} cores, in {seconds / 60:.1f} minutes. Networks were trained on "
         f"scans of digits, {_size(world)}.{quick}",
         "All times are processor time of one process with one thread, so that others on the "
-        "machine count less; what is compared takes turns in one run, and figures are medians of "
-        f"{world.rounds} rounds after a first that does not count. Attacks and evaluations, which "
-        "take hundreds of passes each, run once.",
+        "machine count less; what is compared takes turns in one run, and the figures of steps are "
+        f"medians of {world.rounds} rounds. Attacks and evaluations, which take hundreds of passes "
+        "each, run once.",
         f"![All ratios at a glance]({CHART})",
     ]
     targets = [target for answer in answers for target in answer.targets]
