@@ -53,7 +53,7 @@ def run(world: World) -> Answer:
         "Growth",
         f"Milliseconds of processor time a sample on {on.name}; IMA is the default. Steps: SAT "
         "with so many. In processes: the sum over them, with the gradients' exchange. Freed "
-        "memory: the command line keeps it (`ima.cores.keep_freed`); this bench else does not.",
+        "memory: kept by the command line and by this bench (`ima.cores.keep_freed`).",
         ("what", "how much", "standard", "method", "method over standard"),
         unit="method over standard",
     )
