@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -35,18 +36,16 @@ class Peer:
 
 def library(name: str) -> Any:
     """A library, or None where it is not installed."""
+    if find_spec(name.partition(".")[0]) is None:
+        return None
     mend_torchvision()
-    if name.startswith("adv_lib"):
+    if name.startswith("adv_lib") and "visdom" not in sys.modules and find_spec("visdom") is None:
         # Its curves are drawn by visdom, which cannot be built any more and is not used here.
-        stand_in = ModuleType("visdom")
-        vars(stand_in)["Visdom"] = object
-        sys.modules.setdefault("visdom", stand_in)
+        sys.modules["visdom"] = ModuleType("visdom")
+        vars(sys.modules["visdom"])["Visdom"] = object
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            return import_module(name)
-        except ImportError:
-            return None
+        return import_module(name)
 
 
 def authors(world: World, module: str) -> Any:
