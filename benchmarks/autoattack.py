@@ -1,7 +1,7 @@
 """(c): AutoAttack at 80, 50 and 15 % robust accuracy, over the authors' code.
 
-All parts here are the authors' too; ours attacks only what stands, and stops a sample in the middle
-of a part where it broke.
+The parts are the authors' on both sides. Ours hands each the samples that stand, watches every
+point on the way, and looks again at what was found.
 """
 
 from __future__ import annotations
