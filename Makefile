@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := $(VENV)/.peers
 JOBS ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count() or 1)")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format covid clean
+.PHONY: help demo test check format covid bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +38,16 @@ format: $(STAMP) ## bring the code into the project's form
 
 covid: $(STAMP) ## the CT experiment at 64x64 (needs the data set; see README)
 	$(BIN)/ima compare table5_small --jobs $(JOBS)
+
+# Those two ask for what does not go with the rest: requests 2.25, and a visdom that no longer builds.
+$(PEERS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--no-deps torchattacks adv-lib
+	@touch $(PEERS)
+
+bench: $(PEERS) ## how fast ima is, beside others: benchmarks/results in twenty minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
 
 clean: ## remove the environment and caches, keep runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ima import Attacked, Classification, bpgd, ifgsm, pgd
 from ima.attacks.boundary import CELLS, search_boundary
+from ima.attacks.inputs import check_samples
 from ima.norms import get_norm
 
 Attack = Callable[..., Attacked]
@@ -912,3 +913,16 @@ def test_any_scores_end_in_a_cell_with_a_right_and_a_wrong_end(seed: int) -> Non
     assert cells[1] - cells[0] == 1
     assert bool(right[cells[0]])
     assert not bool(right[cells[1]])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("bounds", [None, (0, 1)])
+def test_inputs_that_are_not_finite_are_refused(
+    value: float, dtype: torch.dtype, bounds: tuple[float, float] | None
+) -> None:
+    x = torch.full((3, 2, 4), 0.5, dtype=dtype)
+    check_samples(x, bounds)
+    x[1, 1, 2] = value
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        check_samples(x, bounds)

@@ -9,6 +9,7 @@ from cyclopts import App
 
 from ima import __version__
 from ima.cli.streams import CLOSED, drop_output, print_anywhere
+from ima.cores import keep_freed
 from ima.parent import watch_parent
 
 app = App(
@@ -96,6 +97,7 @@ def main() -> None:
     """Run the command line; errors that say what to do are printed without a traceback."""
     watch_parent()
     print_anywhere()
+    keep_freed()
     try:
         try:
             app()

@@ -1,0 +1,1 @@
+"""How fast ima is, measured against floors and peers: `make bench`, or `python -m benchmarks`."""
