@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ima.budget import Budget, OutOfTime, Progress
 from ima.evaluation.batch import Batch, ColumnLists
 from ima.evaluation.batches import Batches, device_of
 from ima.evaluation.decisions import copied
+from ima.evaluation.digest import DataDigest
 from ima.evaluation.mates import meet
 from ima.evaluation.naming import Naming
 from ima.evaluation.partial import Finished, Partial, batch_mark, fingerprint, kept
@@ -65,6 +67,7 @@ class Asked:
             measure=given(self.task, "measure"),
             task=self.record["task"],
             seed=self.seed,
+            made=datetime.now(UTC).date().isoformat(),
             **more,
         )
 
@@ -73,7 +76,7 @@ class Asked:
 class Done:
     """The rows of all batches, in order, as columns; first: the first sample, (1, *dims).
 
-    told: settings that are known now: the weights' digest, samples, seconds, remarks.
+    told: settings that are known now: digests of weights and data, samples, seconds, remarks.
     """
 
     columns: ColumnLists
@@ -115,7 +118,7 @@ def by_batch(
     known = [] if record is None else record.batches
     slowest = max((one.seconds for one in known), default=0.0)
     columns: ColumnLists = {}
-    seconds, offset, first, met = 0.0, 0, None, None
+    seconds, offset, first, met, digest = 0.0, 0, None, None, DataDigest()
     watcher, counts, budget = OutputWatcher(), Counts(), asked.progress.budget
     watched = Watched(model, watcher)
     parts = Batches(data, asked.batch_size, asked.keys, Reader(model, task), naming.key)
@@ -125,6 +128,7 @@ def by_batch(
         x, y = part.x, part.y
         total = total if number < total else 0
         naming.add(offset, len(x), part.cases)
+        digest.add([naming.id(offset + i) for i in range(len(x))], x, y)
         if number == 0 and before is not None:
             before(x.to(device=device), tree_map(lambda t: t.to(device=device), y))
         places = range(offset, offset + len(x))
@@ -171,6 +175,8 @@ def by_batch(
     naming.end(offset)
     told = {
         "network": network,
+        "data_sha256": digest.hex(),
+        "entries": digest.entries,
         "samples": offset,
         "total": offset,
         "seconds": round(seconds, 1),

@@ -27,6 +27,7 @@ from ima.evaluation.partial import batch_mark
 from ima.evaluation.reading import Reader, sample_shapes
 from ima.evaluation.settings import Settings
 from ima.evaluation.subject import Subject
+from ima.files import file_digest
 from ima.imported import import_named
 from ima.networks import build
 from ima.tasks import (
@@ -94,6 +95,8 @@ def foreign_subject(
     not fit the network, and for a network that does not take the data.
     """
     check_file(checkpoint)
+    # Before it is read: what replaces it meanwhile is not what was evaluated.
+    file = file_digest(checkpoint)
     named = None if task is None else _named_task(task, ignore_label, regions)
     splits = None if ":" in data else load(data)
     samples = _imported(data) if splits is None else splits.test
@@ -134,6 +137,7 @@ def foreign_subject(
         f"results_{checkpoint.stem}" if labelled else "results",
         Settings(
             label=checkpoint.stem,
+            file=file,
             data=data,
             data_digest=data_digest(samples),
             about={name: words for name, words in about.items() if words},

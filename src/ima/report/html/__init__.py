@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ima.evaluation.stated import NOTHING, Stated
 from ima.files import write_text
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 FORMS = (".html", ".md", ".json")
 
 
-def write_report(runs: Sequence[Path], out: Path) -> None:
-    """Write the page of run folders, folders of runs, and results files.
+def write_report(runs: Sequence[Path], out: Path, stated: Stated = NOTHING) -> list[PageEntry]:
+    """Write the page of run folders, folders of runs, and results files, and return what is on it.
+
+    stated: goes before what their results say.
 
     Raises FileNotFoundError for runs without results; ValueError for damaged files, for runs that
     differ in what was measured, norm or data, and for a name that does not end in .html, .md or
@@ -32,7 +35,9 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
     from ima.report.entries import read_entries
 
     _check(out)
-    _save(read_entries(runs), out)
+    entries = read_entries(runs, stated)
+    _save(entries, out)
+    return entries
 
 
 def write_sources(out: Path, sources: Sequence[Source]) -> None:

@@ -1,0 +1,118 @@
+"""Sizes of noise that a reader can feel: beside a radius, what it is for a single value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ima.evaluation.settings import Settings
+from ima.norm_names import known_norm
+
+GREY = 255
+
+
+@dataclass(frozen=True)
+class NoiseSize:
+    """Noise of at most a radius, for a single value of a sample.
+
+    rms: the root of the mean square of its values, of the largest and of the smallest sample; None
+    where it is not known; largest: that of one value; width: of the bounds, None without; unit,
+    scale: what values are in outside the network.
+    """
+
+    eps: float
+    rms: tuple[float, float] | None
+    largest: float
+    width: float | None
+    unit: str
+    scale: float
+
+    @property
+    def root(self) -> str:
+        """The root mean square."""
+        return _range(self.rms, 1)
+
+    @property
+    def grey(self) -> str:
+        """The same in grey levels of 255."""
+        return "" if not self.width else _range(self.rms, GREY / self.width)
+
+    @property
+    def own(self) -> str:
+        """The same in the data's own unit."""
+        return f"{told} {self.unit}" if self.unit and (told := _range(self.rms, self.scale)) else ""
+
+    @property
+    def psnr(self) -> str:
+        """How far the bounds' width is above it, in decibels."""
+        if not self.width or self.rms is None:
+            return ""
+        ends = {f"{20 * math.log10(self.width / rms):.1f}" for rms in self.rms if rms > 0}
+        return " to ".join(sorted(ends, key=float)) + " dB"
+
+    @property
+    def single(self) -> str:
+        """The largest change of a single value, in the most telling unit."""
+        own = f" ({self.largest * self.scale:.3g} {self.unit})" if self.unit else ""
+        return f"{self.largest:.3g}{own}"
+
+    @property
+    def brief(self) -> str:
+        """The root mean square in the most telling unit; empty where it is not known."""
+        if self.rms is None:
+            return ""
+        grey = f"{self.grey} of {GREY} grey levels" if self.grey else ""
+        return f"{self.own or grey or self.root} a value, root mean square"
+
+
+def size_of(eps: float, settings: Settings) -> NoiseSize | None:
+    """The size of noise of a radius; None for a norm of a user's own."""
+    norm = known_norm(settings.norm)
+    if norm is None:
+        return None
+    width = settings.width
+    rms = None
+    if math.isinf(norm.order):
+        rms = (eps, eps)
+    elif settings.entries is not None and settings.entries[0] > 0:
+        # Of the L1 norm this is the most: all of it in one value.
+        few, most = settings.entries
+        rms = (eps / math.sqrt(most), eps / math.sqrt(few))
+    if width is not None:
+        rms = rms and (min(rms[0], width), min(rms[1], width))
+    largest = eps if width is None else min(eps, width)
+    return NoiseSize(eps, rms, largest, width, settings.unit, settings.scale or 1.0)
+
+
+def brief(eps: float, settings: Settings) -> str:
+    """A radius in a unit that a reader can feel, in brackets behind it; empty if unknown."""
+    size = size_of(eps, settings)
+    return size.brief if size is not None else ""
+
+
+COLUMNS = (
+    ("root mean square", lambda one: one.root),
+    ("grey levels of 255", lambda one: one.grey),
+    ("PSNR", lambda one: one.psnr),
+    ("in the data's unit", lambda one: one.own),
+    ("largest single value", lambda one: one.single),
+)
+
+
+def size_rows(
+    radii: Sequence[float], settings: Settings
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Heads and rows of a table of sizes, without columns that say nothing; no rows if unknown."""
+    sizes = [size for eps in radii if (size := size_of(eps, settings)) is not None]
+    columns = [(head, [get(size) for size in sizes]) for head, get in COLUMNS]
+    columns = [(head, cells) for head, cells in columns if any(cells)]
+    rows = zip([f"{size.eps:g}" for size in sizes], *(cells for _, cells in columns), strict=True)
+    return ("size of noise", *(head for head, _ in columns)), tuple(rows)
+
+
+def _range(rms: tuple[float, float] | None, factor: float) -> str:
+    if rms is None:
+        return ""
+    ends = dict.fromkeys(f"{factor * one:.3g}" for one in rms)
+    return " to ".join(ends)
