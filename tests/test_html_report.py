@@ -596,10 +596,9 @@ def test_a_network_has_one_look_in_all_pictures(tmp_path: Path) -> None:
             DISTANCES.to_csv(made / "evaluation" / "distances.csv")
     write_report([tmp_path], tmp_path / "page.html")
     first, second = list(tree(tmp_path / "page.html").all("svg"))[:2]
-    colours = [
-        set(re.findall(r"stroke: ?(#[0-9a-f]{6})", " ".join(one.attributes.get("style", "")
-            for one in svg.all("path")))) for svg in (first, second)
-    ]  # fmt: skip
+    styles = [" ".join(p.attributes.get("style", "") for p in svg.all("path"))
+              for svg in (first, second)]  # fmt: skip
+    colours = [set(re.findall(r"stroke: ?var\(--line\d, (#[0-9a-f]{6})", one)) for one in styles]
     lines = [colour.lower() for colour in COLOURS[:3]]
     assert [[one in found for one in lines] for found in colours] == [
         [True, True, True], [False, True, True]

@@ -206,6 +206,9 @@ def missing(subject: Subject, results: Results) -> bool:
 
 def show(subject: Subject, results: Results, note: str) -> None:
     """Print where the results are, their tables, and what is said beside them."""
+    from ima.evaluation.results import CLEAN
+    from ima.report.classes import sensitivity
+    from ima.report.sizes import felt
     from ima.report.summary import tables_of
     from ima.report.tables import to_text
     from ima.report.words import epoch_told, white_told
@@ -216,6 +219,12 @@ def show(subject: Subject, results: Results, note: str) -> None:
     for table in tables_of([(label, [results])], notes):
         print(to_text(table))
     masks = results.settings.about.get("masks")
-    said = (white_told(results), f"masks: {masks}" if masks else "")
+    noise = [key for key in results.keys if results.kind(key[0]) not in ("clean", "white")]
+    said = (
+        felt(results),
+        sensitivity([results], [(CLEAN, 0.0), *noise]).replace("\u00a0", " "),
+        white_told(results),
+        f"masks: {masks}" if masks else "",
+    )
     for line in filter(None, said):
         print(line)

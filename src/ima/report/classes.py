@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ima.evaluation.results import Results
+from ima.measures import ACCURACY
 from ima.report.scores import NoiseKey, Seeds, part_scores
 from ima.report.words import listed
 
@@ -96,13 +97,11 @@ def calibration(seeds: Seeds, keys: Sequence[NoiseKey]) -> str:
         if len(found) < len(seeds):
             return ""
         sure, right = np.mean(found, axis=0).tolist()
-        apart = 100 * (sure - right)
-        more = "more" if apart > 0 else "less"
-        said = f"{abs(apart):.1f} points {more} than is right" if abs(apart) >= 0.05 else "as right"
-        told.append(f"{100 * sure:.1f}\u00a0% {with_noise(key)}, {said} ({100 * right:.1f}\u00a0%)")
-    if not told:
-        return ""
-    return f"Its mean confidence in its decisions is {'; '.join(told)}."
+        off = 100 * (sure - right)
+        said = f"{abs(off):.1f} points too {'high' if off > 0 else 'low'}"
+        share, of_right = ACCURACY.said(sure), ACCURACY.said(right)
+        told.append(f"{share} {with_noise(key)}, where {of_right} are right ({said})")
+    return f"Its mean confidence in its decisions is {'; '.join(told)}." if told else ""
 
 
 def _sure(results: Results, key: NoiseKey) -> tuple[float, float] | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ima.evaluation.results import Results
 from ima.evaluation.settings import Settings
 from ima.norm_names import known_norm
 
@@ -54,8 +55,8 @@ class NoiseSize:
     @property
     def single(self) -> str:
         """The largest change of a single value, in the most telling unit."""
-        own = f" ({self.largest * self.scale:.3g} {self.unit})" if self.unit else ""
-        return f"{self.largest:.3g}{own}"
+        own = f" ({_number(self.largest * self.scale)} {self.unit})" if self.unit else ""
+        return f"{_number(self.largest)}{own}"
 
     @property
     def brief(self) -> str:
@@ -91,10 +92,17 @@ def brief(eps: float, settings: Settings) -> str:
     return size.brief if size is not None else ""
 
 
-COLUMNS = (
+def felt(results: Results) -> str:
+    """A line that says of every radius what it is for a single value; empty if unknown."""
+    told = [(eps, brief(eps, results.settings)) for eps in results.eps]
+    said = "; ".join(f"{eps:g} is {text}" for eps, text in told if text)
+    return f"size of noise: {said}" if said else ""
+
+
+COLUMNS: Sequence[tuple[str, Callable[[NoiseSize], str]]] = (
     ("root mean square", lambda one: one.root),
     ("grey levels of 255", lambda one: one.grey),
-    ("PSNR", lambda one: one.psnr),
+    ("PSNR, at least", lambda one: one.psnr),
     ("in the data's unit", lambda one: one.own),
     ("largest single value", lambda one: one.single),
 )
@@ -114,5 +122,9 @@ def size_rows(
 def _range(rms: tuple[float, float] | None, factor: float) -> str:
     if rms is None:
         return ""
-    ends = dict.fromkeys(f"{factor * one:.3g}" for one in rms)
-    return " to ".join(ends)
+    return " to ".join(dict.fromkeys(_number(factor * one) for one in rms))
+
+
+def _number(value: float) -> str:
+    """A number with three digits, or all before the point."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"

@@ -261,9 +261,8 @@ def _classes(task: Task, output: Tree, target: Tree, data: Any) -> tuple[str, ..
     count: int | None = given(task, "classes")(output, target)
     if count is None:
         return None
-    inside = data.dataset if isinstance(data, DataLoader) else None
-    own = getattr(data, "classes", None) or getattr(inside, "classes", None)
-    if isinstance(own, list | tuple) and all(isinstance(name, str) for name in own):
+    own = _own_classes(data)
+    if own:
         labels = isinstance(task, Segmentation) and not task.regions
         fits = tuple(own[1:] if labels and len(own) == count + 1 else own)
         if len(fits) == count == len(set(fits)):
@@ -271,6 +270,23 @@ def _classes(task: Task, output: Tree, target: Tree, data: Any) -> tuple[str, ..
     if not isinstance(task, Segmentation):
         return tuple(map(str, range(count)))
     return tuple(f"{'region' if task.regions else 'class'} {n}" for n in range(1, count + 1))
+
+
+def _own_classes(data: Any) -> list[str]:
+    """What data call their classes; none where they do not say.
+
+    A loader or a part asks the data set in it. MedMNIST's tell names by number in `info["label"]`.
+    """
+    while data is not None:
+        info = getattr(data, "info", None)
+        named = info.get("label") if isinstance(info, dict) else None
+        if isinstance(named, dict) and all(str(key).isdigit() for key in named):
+            return [str(named[key]) for key in sorted(named, key=int)]
+        own = getattr(data, "classes", None)
+        if isinstance(own, list | tuple) and all(isinstance(name, str) for name in own):
+            return list(own)
+        data = getattr(data, "dataset", None)
+    return []
 
 
 def _cases(data: Any, asked: str | None) -> Names | None:

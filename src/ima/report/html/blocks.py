@@ -174,13 +174,13 @@ class LimitItem:
 class Page:
     """The whole page.
 
-    limits: said first; verdict: in plain sentences, after them; tiles: the most important numbers.
+    limits: said first; verdict: paragraphs, after them; tiles: the most important numbers.
     """
 
     title: str
     identity: Identity
     limits: tuple[LimitItem, ...]
-    verdict: str
+    verdict: tuple[str, ...]
     tiles: tuple[Tile, ...]
     sections: tuple[Section, ...]
 

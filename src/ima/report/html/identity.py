@@ -10,6 +10,7 @@ from ima.evaluation.settings import Settings
 from ima.report.entries import PageEntry, data_name
 from ima.report.html.blocks import Identity
 from ima.report.scrub import scrub
+from ima.report.style import norm_name
 from ima.report.words import counted, listed
 
 HOW = (
@@ -32,7 +33,10 @@ def identity_of(entries: Sequence[PageEntry]) -> Identity:
         *_each("Network", entries, _network),
         *_each("Data", entries, _data),
         ("Made on", _stated(entries, lambda told: told.made)),
-        ("Noise", " ".join(filter(None, [first.norm, _bounds(first)]))),
+        (
+            "Noise",
+            ", ".join(filter(None, [f"measured in {norm_name(first.norm)}", _bounds(first)])),
+        ),
     ]
     return Identity(tuple((name, text) for name, text in lines if text))
 
@@ -84,7 +88,7 @@ def _data(entry: PageEntry, results: Results) -> str:
     name = data_name(entry.config) or str(scrub(told.data))
     parts = [
         ", ".join(filter(None, [name, counted(results)])),
-        f"SHA-256 of images, targets and ids: {told.data_sha256}" if told.data_sha256 else "",
+        f"SHA-256 of inputs, targets and ids: {told.data_sha256}" if told.data_sha256 else "",
     ]
     return "; ".join(filter(None, parts))
 
@@ -92,5 +96,5 @@ def _data(entry: PageEntry, results: Results) -> str:
 def _bounds(settings: Settings) -> str:
     told = settings.bounds_told
     if told in ("", "none"):
-        return "without bounds" if told else ""
-    return f"within {told}"
+        return "values without bounds" if told else ""
+    return f"values {told}"

@@ -56,7 +56,7 @@ def page_json(entries: Sequence[PageEntry]) -> str:
         "title": title_of(entries),
         "about": dict(identity_of(entries).lines),
         "requirements": [_limit(one) for one in decided(entries)],
-        "verdict": verdict_of(entries).replace("\u00a0", " "),
+        "verdict": " ".join(verdict_of(entries)).replace("\u00a0", " "),
         "noise_sizes": [_size(eps, results[0].settings) for eps in _radii(entries)],
         "convention": convention(results[0]),
         "intervals": told_cases(results),

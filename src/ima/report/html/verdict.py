@@ -31,15 +31,16 @@ from ima.report.style import norm_name
 from ima.report.words import attack_name, listed, under, unit_of
 
 
-def verdict_of(entries: Sequence[PageEntry]) -> str:
-    """The paragraph."""
+def verdict_of(entries: Sequence[PageEntry]) -> tuple[str, ...]:
+    """The paragraphs: what noise breaks, of which classes, and how far that is to be trusted."""
     all_scores = [one.scores for one in entries]
     attack = headline(all_scores)
     # First: it is said of all that follows.
     parts = remarks_on(entries)
     parts.append(_of_one(entries[0], attack) if len(entries) == 1 else _of_many(entries, attack))
-    parts += [_caution(entries, attack), _checked(entries)]
-    return " ".join(part for part in parts if part)
+    doubts = [_caution(entries, attack), _checked(entries)]
+    found = (parts, _of_classes(entries, attack), doubts)
+    return tuple(text for part in found if (text := " ".join(filter(None, part))))
 
 
 def tiles(entries: Sequence[PageEntry]) -> tuple[Tile, ...]:
@@ -127,9 +128,21 @@ def _of_one(one: PageEntry, attack: str) -> str:
         noise = _noise(size, [one.scores], attack, "the network")
         parts.append(f"{noise} {words.taken(found)}.")
     parts += words.smallest(one, attack)
-    keys = [WITHOUT, *((attack, eps) for eps, *_ in found[-1:])]
-    parts += [sensitivity(one.main, keys), *never_right(one.main, keys)]
-    return " ".join([*filter(None, parts), calibration(one.main, keys)]).rstrip()
+    return " ".join(parts)
+
+
+def _of_classes(entries: Sequence[PageEntry], attack: str) -> list[str]:
+    """Sensitivity, classes that are never right, and how sure one network is."""
+    if len(entries) > 1:
+        named = [(one.label, never_right(one.main, [WITHOUT])) for one in entries]
+        return [f"With {label}: {text}" for label, told in named for text in told]
+    (one,) = entries
+    radii = radii_told([one.scores], attack)
+    keys = [WITHOUT, *((attack, eps) for eps in radii[-1:] if (attack, eps) in one.scores)]
+    seeds = [results for results in one.main if all(len(results.at(*key)) for key in keys)]
+    if not seeds:
+        return []
+    return [sensitivity(seeds, keys), *never_right(seeds, keys), calibration(seeds, keys)]
 
 
 def _whence(lead: Lead) -> str:
@@ -163,8 +176,6 @@ def _of_many(entries: Sequence[PageEntry], attack: str) -> str:
             left = words.left(found, everyone)
             others = f"; it was not tried on {listed(missing)}" if missing else ""
             parts.append(f"{noise} leaves {left}{others}.")
-    for one in entries:
-        parts += [f"With {one.label}: {text}" for text in never_right(one.main, [WITHOUT])]
     return " ".join(parts)
 
 
