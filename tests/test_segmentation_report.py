@@ -460,7 +460,7 @@ def test_the_verdict_says_which_networks_were_not_measured() -> None:
     fewer = {key: share for key, share in NOISE.items() if key[1] != 6}
     two, others = results("STD", fewer), results("SAT5", clean=0.8)
     runs = {"STD": two, "SAT5": others, "IMA": results()}
-    said = verdict_of(group([source(*run) for run in runs.items()]))
+    said = " ".join(verdict_of(group([source(*run) for run in runs.items()])))
     assert "mean Dice of between 0.28 with SAT5 and 0.35 with STD. Noise" in said
     assert "mean Dice of 0.14 with IMA and 0.11 with SAT5; it was not tried on STD." in said
     said = verdict_of(group([source(*run) for run in (("STD", two), ("IMA", results()))]))

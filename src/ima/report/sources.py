@@ -104,13 +104,17 @@ class Source:
 
         Raises ValueError for what does not fit them.
         """
-        before = self.main.classes
         found = {which: _stating(results, stated) for which, results in self.results.items()}
         if not stated.classes:
             return replace(self, results=found)
-        renamed = dict(zip(before, stated.classes, strict=False))
+        olds = (self.main.classes, map(str, self.examples.get("classes", ())))
+        renamed = {a: b for names in olds for a, b in zip(names, stated.classes, strict=False)}
+
+        def said(text: str) -> str:
+            return " + ".join(renamed.get(one, one) for one in text.split(" + "))
+
         words = {
-            name: np.array([renamed.get(one, one) for one in column.tolist()])
+            name: np.array(list(map(said, column.tolist())))
             for name, column in self.examples.items()
             if name in SAID
         }
