@@ -25,6 +25,7 @@ from ima import Classification, MultiLabel, Results, Segmentation, evaluate
 from ima.data import load
 from ima.evaluation.checks_results import Check, Checks, share
 from ima.evaluation.digest import DataDigest
+from ima.evaluation.naming import own_classes
 from ima.evaluation.settings import Settings
 from ima.evaluation.stated import NOTHING, Stated, limit
 from ima.evaluation.statistics import needed, planned, wilson
@@ -35,7 +36,6 @@ from ima.report.html import write_report, write_sources
 from ima.report.limits import decided
 from ima.report.sizes import felt, size_of, size_rows
 from ima.report.sources import Source, read_source
-from ima.training.foreign import _own_classes
 
 
 def linear(inputs: int = 4, outputs: int = 2, seed: int = 0) -> nn.Module:
@@ -187,10 +187,10 @@ class Info:
 def test_data_name_their_classes_themselves(tmp_path: Path) -> None:
     data: Any = vectors()
     data.classes = ["cat", "dog"]
-    assert _own_classes(data) == ["cat", "dog"]
-    assert _own_classes(DataLoader(Subset(data, [0, 1]), 2)) == ["cat", "dog"]
-    assert _own_classes(Info()) == ["normal", "pneumonia"]
-    assert _own_classes(vectors()) == []
+    assert own_classes(data) == ["cat", "dog"]
+    assert own_classes(DataLoader(Subset(data, [0, 1]), 2)) == ["cat", "dog"]
+    assert own_classes(Info()) == ["normal", "pneumonia"]
+    assert own_classes(vectors()) == []
     images = np.random.default_rng(0).integers(0, 256, (36, 8, 8), dtype=np.uint8)
     parts = {"train": images[:12], "val": images[12:24], "test": images[24:]}
     arrays = {f"{role}_images": part for role, part in parts.items()}
@@ -296,7 +296,9 @@ def test_the_command_states_decides_and_the_report_says_the_same(elsewhere: list
     said = call(*asked, "--require", "1:50", "0:90")
     assert said.code == 4 and "ima: a limit is missed" not in said.out
     assert "Limit missed" in said.out and "Limit met" in said.out
-    assert "Sensitivity" in said.out and "size of noise: 1 is 1000 HU a value" in said.out
+    assert (
+        "Sensitivity" in said.out and "noise, root mean square of a value: 1 is 1000 HU" in said.out
+    )
     assert call(*asked, "--require", "0:90").code == 0
     told = Results.from_csv("w.pt-evaluation/results.csv").settings
     assert told.file == hashlib.sha256(Path("w.pt").read_bytes()).hexdigest()
@@ -329,9 +331,9 @@ def test_sizes_of_noise_are_those_of_hand() -> None:
     assert one is not None and one.rms == (0.0625, 0.0625)
     assert (one.root, one.grey, one.own) == ("0.0625", "15.9", "125 HU")
     assert one.psnr == f"{20 * math.log10(16):.1f} dB" and one.single == "0.5 (1000 HU)"
-    assert one.brief == "125 HU a value, root mean square"
+    assert one.short == "125 HU"
     wide = size_of(8 / 255, sized("Linf", bounds=(0, 1)))
-    assert wide is not None and (wide.grey, wide.brief[:24]) == ("8", "8 of 255 grey levels a v")
+    assert wide is not None and (wide.grey, wide.short) == ("8", "8 of 255 grey levels")
     signed = size_of(2, sized("Linf", bounds=(-1, 1)))
     assert signed is not None and (signed.grey, signed.psnr) == ("255", "0.0 dB")
     several = size_of(1, sized(entries=(4, 16), bounds=(0, 1)))
@@ -339,7 +341,7 @@ def test_sizes_of_noise_are_those_of_hand() -> None:
         several is not None and several.root == "0.25 to 0.5" and several.psnr == "6.0 to 12.0 dB"
     )
     bare = size_of(3, sized(bounds="none"))
-    assert bare is not None and (bare.brief, bare.psnr, bare.single) == ("", "", "3")
+    assert bare is not None and (bare.short, bare.psnr, bare.single) == ("", "", "3")
     assert size_of(1, sized("my norm")) is None
     heads, rows = size_rows([0.5], sized(entries=(64, 64)))
     assert heads == ("size of noise", "root mean square", "largest single value")
@@ -348,7 +350,7 @@ def test_sizes_of_noise_are_those_of_hand() -> None:
 
 def test_sizes_stand_beside_radii_where_they_lead(tmp_path: Path) -> None:
     found = evaluate(linear(), vectors(), 0.5, "pgd-2", bounds=(0, 1))
-    assert felt(found) == "size of noise: 0.5 is 63.8 of 255 grey levels a value, root mean square"
+    assert felt(found) == "noise, root mean square of a value: 0.5 is 63.8 of 255 grey levels"
     ima.write_page(found, tmp_path / "p.html")
     text = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert text.count("0.5 (L₂; 63.8 of 255 grey levels a value, root mean square)") == 2
@@ -395,7 +397,7 @@ def test_a_raised_check_leads_where_it_broke_more() -> None:
     assert lead.score.mean == pytest.approx(0.9 * 0.4)
     low, high = wilson(0.4, 100)
     assert lead.score.interval == pytest.approx((0.9 * low, 0.9 * high))
-    assert lead.whence == "Square, in a trust check"
+    assert lead.whence == "the trust check with Square"
     assert entry(found, checks=beaten(False)).lead("pgd-100", 0.5).whence == ""
     lower = results(10, 9, {0.5: 2})
     assert entry(lower, checks=beaten(True)).lead("pgd-100", 0.5).score.mean == pytest.approx(0.2)
@@ -406,13 +408,13 @@ def test_tiles_and_curve_lead_with_the_lower_number(tmp_path: Path) -> None:
     write_sources(tmp_path / "p.html", [source])
     text = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert 'class="value">36.0\u00a0%' in text and 'class="value">60.0' not in text
-    assert "counting what Square, in a trust check found" in text
+    assert "counting what the trust check with Square found" in text
     assert ">lowest found<" in text
     other = Source("SAT", {"results": results(10, 9, {0.5: 5})})
     write_sources(tmp_path / "two.json", [source, other])
     first, second = json.loads((tmp_path / "two.json").read_text(encoding="utf-8"))["networks"]
     assert first["leading"][0]["accuracy"] == pytest.approx(0.36)
-    assert first["leading"][0]["found_by"] == "Square, in a trust check"
+    assert first["leading"][0]["found_by"] == "the trust check with Square"
     assert second["leading"][0] | {"found_by": None} == second["leading"][0]
 
 

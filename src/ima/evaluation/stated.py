@@ -17,25 +17,31 @@ from ima.measures import Measure
 class Stated:
     """What is stated; empty or None: nothing.
 
+    >>> import ima
+    >>> from ima.measures import ACCURACY
+    >>> stated = ima.Stated(author="J. Doe", require=("0.5:70",))
+    >>> stated.settings(ACCURACY, ("cat", "dog"), [0.5])
+    {'author': 'J. Doe', 'require': ((0.5, 0.7),)}
+
     Parameters
     ----------
-    title:
+    title: text
         For the page: its title.
-    author:
+    author: text
         For the page: who answers for it.
-    purpose:
+    purpose: text
         For the page: what the network is for, and who is to read this.
-    classes:
+    classes: texts
         Names of the classes in the order of their numbers, such as cat dog; in segmentation without
         the background. Default: the data's.
-    positive:
+    positive: text
         Of two classes the one that is looked for: its accuracy is the sensitivity.
-    require:
+    require: texts
         Limits, such as 0.5:70: at least 70 % right with noise of size 0.5; 0:95 without noise.
         Where one is missed, the exit code is 4. A Dice is 0 to 1, as in 0.5:0.8.
-    unit:
+    unit: text
         What values of the data are in outside the network, such as HU.
-    scale:
+    scale: number above 0
         How many of that unit are 1 in the network's inputs. Default: 1.
 
     """

@@ -56,12 +56,18 @@ def never_right(seeds: Seeds, keys: Sequence[NoiseKey]) -> list[str]:
         if not new or len(parts) < 2:
             continue
         when = with_noise(key)
+        graded = measure.over == "parts"
         if len(wrong) == len(parts):
-            said.append(f"No {measure.part} is ever right {when}.")
+            said.append(
+                f"The {measure.name} of every {measure.part} is 0 {when}."
+                if graded
+                else f"No {measure.part} is ever right {when}."
+            )
             continue
         each = [f"“{name}” ({_taken(seeds, key, name, parts[name].n)})" for name in new[:MOST]]
         more = f" and {len(new) - MOST} more" if len(new) > MOST else ""
-        said.append(f"Never right {when}: {listed(each)}{more}.")
+        start = f"A {measure.name} of 0" if graded else "Never right"
+        said.append(f"{start} {when}: {listed(each)}{more}.")
     return said
 
 

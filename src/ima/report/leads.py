@@ -127,4 +127,4 @@ def _checked(checks: Checks, eps: float) -> Iterator[tuple[float, int, str]]:
             base = next((check.evidence[k] for k in against if k.endswith(at)), None)
             if base is not None and base["n"]:
                 left = (base["count"] - new["count"]) / base["n"]
-                yield max(0.0, left), base["n"], f"{told['name']}, in a trust check"
+                yield max(0.0, left), base["n"], f"the trust check with {told['name']}"

@@ -10,8 +10,7 @@ from ima.evaluation.results import same_radius
 from ima.report.entries import PageEntry
 from ima.report.leads import Lead
 from ima.report.scores import WITHOUT, attacks_of, drawn
-from ima.report.sizes import brief
-from ima.report.style import norm_name
+from ima.report.sizes import radius_told
 from ima.report.words import under
 
 
@@ -102,8 +101,7 @@ def _decide(entry: PageEntry, eps: float, least: float, alone: bool) -> Decided:
     found = {key: entry.lead(*key) for key in keys}
     attack, radius = min(keys, key=lambda key: (found[key].score.mean, keys.index(key)))
     lead, settings = found[attack, radius], entry.main[0].settings
-    size = brief(eps, settings)
-    noise = f"with noise of size {eps:g} ({norm_name(settings.norm)}{f'; {size}' if size else ''})"
+    noise = f"with noise of size {radius_told(eps, settings)}"
     made = Decided(
         entry.label, eps, least, lead, attack, (), noise if eps else "without noise", alone
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ima.evaluation.results import Results
 from ima.evaluation.settings import Settings
 from ima.norm_names import known_norm
+from ima.report.style import norm_name
 
 GREY = 255
 
@@ -59,12 +60,10 @@ class NoiseSize:
         return f"{_number(self.largest)}{own}"
 
     @property
-    def brief(self) -> str:
+    def short(self) -> str:
         """The root mean square in the most telling unit; empty where it is not known."""
-        if self.rms is None:
-            return ""
         grey = f"{self.grey} of {GREY} grey levels" if self.grey else ""
-        return f"{self.own or grey or self.root} a value, root mean square"
+        return self.own or grey or self.root
 
 
 def size_of(eps: float, settings: Settings) -> NoiseSize | None:
@@ -86,17 +85,30 @@ def size_of(eps: float, settings: Settings) -> NoiseSize | None:
     return NoiseSize(eps, rms, largest, width, settings.unit, settings.scale or 1.0)
 
 
-def brief(eps: float, settings: Settings) -> str:
-    """A radius in a unit that a reader can feel, in brackets behind it; empty if unknown."""
+def short(eps: float, settings: Settings) -> str:
+    """A radius in a unit that a reader can feel; empty if unknown."""
     size = size_of(eps, settings)
-    return size.brief if size is not None else ""
+    return size.short if size is not None else ""
+
+
+def with_short(eps: float, settings: Settings) -> str:
+    """A radius, and behind it what it is in a unit that a reader can feel."""
+    felt = short(eps, settings)
+    return f"{eps:.3g}" + (f" ({felt})" if felt else "")
+
+
+def radius_told(eps: float, settings: Settings, more: str = " a value, root mean square") -> str:
+    """A radius, in brackets its norm and what it is in a unit that a reader can feel."""
+    felt = short(eps, settings)
+    told = [norm_name(settings.norm), felt + more if felt else ""]
+    return f"{eps:g} ({'; '.join(filter(None, told))})"
 
 
 def felt(results: Results) -> str:
     """A line that says of every radius what it is for a single value; empty if unknown."""
-    told = [(eps, brief(eps, results.settings)) for eps in results.eps]
+    told = [(eps, short(eps, results.settings)) for eps in results.eps]
     said = "; ".join(f"{eps:g} is {text}" for eps, text in told if text)
-    return f"size of noise: {said}" if said else ""
+    return f"noise, root mean square of a value: {said}" if said else ""
 
 
 COLUMNS: Sequence[tuple[str, Callable[[NoiseSize], str]]] = (

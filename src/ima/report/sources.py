@@ -104,7 +104,8 @@ class Source:
 
         Raises ValueError for what does not fit them.
         """
-        found = {which: _stating(results, stated) for which, results in self.results.items()}
+        eps = self.main.eps
+        found = {which: _stating(results, stated, eps) for which, results in self.results.items()}
         if not stated.classes:
             return replace(self, results=found)
         olds = (self.main.classes, map(str, self.examples.get("classes", ())))
@@ -127,12 +128,12 @@ class Source:
         )
 
 
-def _stating(results: Results, stated: Stated) -> Results:
+def _stating(results: Results, stated: Stated, eps: Sequence[float]) -> Results:
     measure, classes = results.settings.measure, results.classes
     # The last ones of a network's classes may be in no label.
     if not results.settings.classes and len(stated.classes) > len(classes):
         classes = stated.classes
-    changes = stated.settings(measure, classes, results.eps)
+    changes = stated.settings(measure, classes, eps)
     prefix = measure.column
     renamed = {prefix + a: prefix + b for a, b in zip(classes, stated.classes, strict=False)}
     columns = {

@@ -22,7 +22,7 @@ from ima.attacks.walk import eval_forward
 from ima.data import Part, Splits, load
 from ima.evaluation.attacks import default_attacks
 from ima.evaluation.batches import Batches, few, first_batch
-from ima.evaluation.naming import Names
+from ima.evaluation.naming import Names, own_classes
 from ima.evaluation.partial import batch_mark
 from ima.evaluation.reading import Reader, sample_shapes
 from ima.evaluation.settings import Settings
@@ -261,7 +261,7 @@ def _classes(task: Task, output: Tree, target: Tree, data: Any) -> tuple[str, ..
     count: int | None = given(task, "classes")(output, target)
     if count is None:
         return None
-    own = _own_classes(data)
+    own = own_classes(data)
     if own:
         labels = isinstance(task, Segmentation) and not task.regions
         fits = tuple(own[1:] if labels and len(own) == count + 1 else own)
@@ -270,23 +270,6 @@ def _classes(task: Task, output: Tree, target: Tree, data: Any) -> tuple[str, ..
     if not isinstance(task, Segmentation):
         return tuple(map(str, range(count)))
     return tuple(f"{'region' if task.regions else 'class'} {n}" for n in range(1, count + 1))
-
-
-def _own_classes(data: Any) -> list[str]:
-    """What data call their classes; none where they do not say.
-
-    A loader or a part asks the data set in it. MedMNIST's tell names by number in `info["label"]`.
-    """
-    while data is not None:
-        info = getattr(data, "info", None)
-        named = info.get("label") if isinstance(info, dict) else None
-        if isinstance(named, dict) and all(str(key).isdigit() for key in named):
-            return [str(named[key]) for key in sorted(named, key=int)]
-        own = getattr(data, "classes", None)
-        if isinstance(own, list | tuple) and all(isinstance(name, str) for name in own):
-            return list(own)
-        data = getattr(data, "dataset", None)
-    return []
 
 
 def _cases(data: Any, asked: str | None) -> Names | None:

@@ -48,14 +48,18 @@ def write_sources(out: Path, sources: Sequence[Source]) -> None:
     _save(group(sources), out)
 
 
-def write_page(results: Results, path: str | Path, *, title: str = "") -> None:
+def write_page(
+    results: Results, path: str | Path, *, title: str = "", stated: Stated = NOTHING
+) -> None:
     """Write the page of one evaluation: what noise breaks the network, whole in one file.
 
     results: of `ima.evaluate`, whatever the task.
     path: its name ends in .html, or in .md or .json for the same content in those forms.
     title: what the network is called; empty: what the results say, or "the network".
+    stated: whose page it is, names of classes, limits, the data's unit; before what results say.
 
-    Raises ValueError for another name, and for results without a clean pass.
+    Raises ValueError for another name, for results without a clean pass, and for what is stated and
+    does not fit them.
 
     >>> import ima, pathlib, tempfile, torch
     >>> x, y = torch.rand(6, 2), torch.arange(6) % 3
@@ -69,7 +73,7 @@ def write_page(results: Results, path: str | Path, *, title: str = "") -> None:
     from ima.report.sources import TRAINER, Source
 
     label = title or results.settings.label.removeprefix(TRAINER) or "the network"
-    write_sources(Path(path), [Source(label, {"results": results})])
+    write_sources(Path(path), [Source(label, {"results": results}).stating(stated)])
 
 
 def _check(out: Path) -> None:

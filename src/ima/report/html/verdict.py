@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from ima.evaluation.remarks import united
 from ima.evaluation.results import CLEAN, WORST
-from ima.evaluation.settings import Settings
 from ima.report.classes import calibration, never_right, sensitivity
 from ima.report.entries import PageEntry
 from ima.report.html.blocks import Tile
@@ -26,8 +25,7 @@ from ima.report.scores import (
     radii_told,
     seeds_of,
 )
-from ima.report.sizes import brief
-from ima.report.style import norm_name
+from ima.report.sizes import radius_told, with_short
 from ima.report.words import attack_name, listed, under, unit_of
 
 
@@ -58,7 +56,11 @@ def tiles(entries: Sequence[PageEntry]) -> tuple[Tile, ...]:
         if key in one.scores:
             lead = one.lead(*key)
             score = lead.score
-            where = f"with {noise} of size {_size(key[1], settings)}" if key[1] else "without noise"
+            where = (
+                f"with {noise} of size {radius_told(key[1], settings)}"
+                if key[1]
+                else "without noise"
+            )
             small = f"95 % interval {score.within}{_lacking(score, one)}{doubt}"
             small += f"; counting what {lead.whence} found" if lead.whence else ""
             found.append(Tile(score.text, f"{words_of(measure).tile} {where}", small))
@@ -81,11 +83,6 @@ def found_less(entries: Sequence[PageEntry], attack: str) -> str:
     if not told:
         return ""
     return f" The numbers count what was found beside {under(attack)}: {listed(told)}."
-
-
-def _size(eps: float, settings: Settings) -> str:
-    """A radius with its norm, and in a unit that a reader can feel."""
-    return f"{eps:g} ({'; '.join(filter(None, [norm_name(settings.norm), brief(eps, settings)]))})"
 
 
 def remarks_on(entries: Sequence[PageEntry]) -> list[str]:
@@ -117,14 +114,14 @@ def _of_one(one: PageEntry, attack: str) -> str:
     parts = [words.clean(one)]
     radii = radii_told([one.scores], attack)
     tried = [(eps, one.lead(attack, eps)) for eps in radii if (attack, eps) in one.scores]
-    found = [
-        (eps, lead.score, _lacking(lead.score, one) + _whence(lead))
-        for eps, lead in tried
-        if lead.score.clean > 0
-    ]
+    tried = [(eps, lead) for eps, lead in tried if lead.score.clean > 0]
     settings = one.main[0].settings
+    found = [
+        (with_short(eps, settings), lead.score, _lacking(lead.score, one) + _whence(lead))
+        for eps, lead in tried
+    ]
     if found:
-        size = _size(found[0][0], settings)
+        size = radius_told(tried[0][0], settings)
         noise = _noise(size, [one.scores], attack, "the network")
         parts.append(f"{noise} {words.taken(found)}.")
     parts += words.smallest(one, attack)
@@ -170,7 +167,7 @@ def _of_many(entries: Sequence[PageEntry], attack: str) -> str:
             if lead.score.mean >= 0
         ]
         if found:
-            noise = _noise(_size(eps, settings), all_scores, attack, "each network")
+            noise = _noise(radius_told(eps, settings), all_scores, attack, "each network")
             missing = [one.label for one in entries if (attack, eps) not in one.scores]
             everyone = len(found) == len(entries) and not any(_lacking(s, e) for e, s in tried)
             left = words.left(found, everyone)
