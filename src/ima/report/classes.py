@@ -77,18 +77,17 @@ def _taken(seeds: Seeds, key: NoiseKey, name: str, n: int) -> str:
     first = seeds[0]
     if first.settings.measure.column or "prediction" not in first.columns:
         return told
-    taken: Counter[str] = Counter()
+    taken: list[int] = []
     for results in seeds:
         rows = results.of_attack(*key)
         labels, said = rows["label"], rows["prediction"]
         if labels.dtype.kind != "i" or said.dtype.kind != "i":
             return told
-        taken.update(map(int, said[labels == results.classes.index(name)].tolist()))
-    number, count = taken.most_common(1)[0]
+        taken += said[labels == results.classes.index(name)].tolist()
+    number, count = Counter(taken).most_common(1)[0]
     names = first.classes
     other = names[number] if 0 <= number < len(names) else f"class {number}"
-    total = sum(taken.values())
-    share = "all" if count == total else f"{count} of {total}"
+    share = "all" if count == len(taken) else f"{count} of {len(taken)}"
     return f"{told}; {share} taken for “{other}”"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ima.evaluation.results import same_radius
 from ima.report.entries import PageEntry
@@ -111,4 +111,4 @@ def _decide(entry: PageEntry, eps: float, least: float, alone: bool) -> Decided:
     if eps and (raised := sum(len(source.raised) for source in entry.sources)):
         checks = "trust check is" if raised == 1 else "trust checks are"
         notes.append(f"{raised} {checks} raised: the number is probably too high.")
-    return Decided(**{**vars(made), "notes": tuple(notes)})
+    return replace(made, notes=tuple(notes))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
 
 from ima.evaluation.results import Results
 from ima.evaluation.settings import Settings
@@ -21,8 +20,6 @@ HOW = (
 )
 """How digests are checked."""
 
-Told: TypeAlias = Callable[[PageEntry, Results], str]
-
 
 def identity_of(entries: Sequence[PageEntry]) -> Identity:
     """The lines of the box, without those that nothing is known of."""
@@ -30,7 +27,7 @@ def identity_of(entries: Sequence[PageEntry]) -> Identity:
     lines = [
         ("Purpose", _stated(entries, lambda told: told.purpose)),
         ("Author", _stated(entries, lambda told: told.author)),
-        *_each("Network", entries, _network),
+        *_networks(entries),
         *_each("Data", entries, _data),
         ("Made on", _stated(entries, lambda told: told.made)),
         (
@@ -58,25 +55,35 @@ def _stated(entries: Sequence[PageEntry], get: Callable[[Settings], str]) -> str
     return listed([text for text in found if text])
 
 
-def _each(name: str, entries: Sequence[PageEntry], told: Told) -> list[tuple[str, str]]:
+def _each(
+    name: str, entries: Sequence[PageEntry], told: Callable[[PageEntry, Results], str]
+) -> list[tuple[str, str]]:
     """A line for each network and seed, or one where they are alike."""
-    found = [
-        (one.named(source), told(one, source.results[one.which]))
+    found = {
+        one.named(source): told(one, source.results[one.which])
         for one in entries
         for source in one.sources
         if one.which in source.results
-    ]
-    texts = dict.fromkeys(text for _, text in found)
-    if len(texts) == 1:
-        return [(name, text) for text in texts]
-    return [(f"{name}: {label}" if len(found) > 1 else name, text) for label, text in found]
+    }
+    if len(set(found.values())) == 1:
+        return [(name, next(iter(found.values())))]
+    return [(f"{name}: {label}", text) for label, text in found.items()]
+
+
+def _networks(entries: Sequence[PageEntry]) -> list[tuple[str, str]]:
+    """A line for each network and seed; one with their names where no more is known."""
+    lines = _each("Network", entries, _network)
+    if len(lines) > 1:
+        return lines
+    labels = listed([one.label for one in entries])
+    return [(name, "; ".join(filter(None, [labels, text]))) for name, text in lines]
 
 
 def _network(entry: PageEntry, results: Results) -> str:
     told = results.settings
     weights = scrub(told.about.get("weights", "")) or (told.weights and f"{told.weights} weights")
     parts = [
-        entry.label + (f" ({weights})" if weights else ""),
+        str(weights),
         f"SHA-256 of the file of weights: {told.file}" if told.file else "",
         f"digest of the weights in memory: {told.network}" if told.network else "",
     ]
