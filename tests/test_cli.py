@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import inspect
 import io
 import json
@@ -39,6 +40,7 @@ from ima.cli.tables import show_table
 from ima.cli.train import train
 from ima.data import DATASETS
 from ima.evaluation.attacks import ATTACKS
+from ima.evaluation.stated import Stated
 from ima.methods import METHODS
 from ima.networks import NETWORKS
 from ima.networks.small_cnn import small_cnn
@@ -162,10 +164,17 @@ def test_help_names_every_command_and_says_what_it_does(words: list[str]) -> Non
 def test_help_of_a_command_explains_every_parameter(name: str) -> None:
     said = call(name, "--help")
     assert (said.code, said.err) == (0, "")
+    shown_as: list[str] = []
     for parameter, about in inspect.signature(COMMANDS[name]).parameters.items():
-        shown = parameter.upper()
-        if about.kind is inspect.Parameter.KEYWORD_ONLY:
-            shown = f"--{parameter.replace('_', '-')}"
+        option = f"--{parameter.replace('_', '-')}"
+        if parameter == "stated":
+            # Each field of it is an option.
+            shown_as += [f"--{one.name}" for one in dataclasses.fields(Stated)]
+        elif about.kind is inspect.Parameter.KEYWORD_ONLY:
+            shown_as.append(option)
+        else:
+            shown_as.append(parameter.upper())
+    for shown in shown_as:
         # The name, its type or its other names, and then text.
         assert re.search(rf"{shown}\b(?: +[A-Z]+| --\S+)* +\w+", said.out), f"{shown}: {said.out}"
 

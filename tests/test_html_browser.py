@@ -166,16 +166,35 @@ def test_the_policy_stops_what_a_page_must_not_do(pages: dict[str, Path], tmp_pa
     assert "CONSOLE" in logged and "Content Security Policy" in logged
 
 
-def test_it_is_dark_where_dark_is_wanted_with_figures_on_a_light_card(
+def test_it_is_dark_where_dark_is_wanted_and_so_are_its_figures(
     pages: dict[str, Path], tmp_path: Path
 ) -> None:
     shares: list[float] = []
+    bright: list[float] = []
     for options in ((), ("--force-dark-mode",)):
         shot = tmp_path / f"shot{len(shares)}.png"
         browse(pages["one"], tmp_path, f"--screenshot={shot}", *options)
         gray = np.asarray(Image.open(shot).convert("L"))
         assert gray.shape[1] == 1400
         shares.append(float((gray < 60).mean()))
+        bright.append(float((gray > 200).mean()))
     light, dark = shares
-    assert light < 0.1
-    assert 0.5 < dark < 0.97  # not all: the chart
+    assert light < 0.1 < bright[0]
+    assert 0.5 < dark < 0.97  # not all: text and lines
+    # A chart on a light card would be a tenth of what is seen.
+    assert bright[1] < 0.05
+
+
+def test_print_opens_what_is_folded(pages: dict[str, Path], tmp_path: Path) -> None:
+    text = pages["one"].read_text(encoding="utf-8")
+    folded = tmp_path / "folded.html"
+    folded.write_text(text.replace("details::details-content", "nothing"), encoding="utf-8")
+    opened = tmp_path / "opened.html"
+    opened.write_text(text.replace("<details>", "<details open>"), encoding="utf-8")
+    sheets: list[int] = []
+    for page in (pages["one"], folded, opened):
+        out = tmp_path / f"{page.stem}.pdf"
+        browse(page, tmp_path, f"--print-to-pdf={out}", "--no-pdf-header-footer")
+        sheets.append(len(re.findall(rb"/Type\s*/Page\b", out.read_bytes())))
+    printed, without, whole = sheets
+    assert 0 < without < printed == whole

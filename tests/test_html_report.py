@@ -230,8 +230,9 @@ def test_the_page_of_one_run_says_its_numbers(pages: dict[str, Path]) -> None:
     verdict = next(s for s in page.all("section") if s.attributes["id"] == "verdict").text
     assert "IMA is right on 90.0 % of 10 test samples without noise" in verdict
     assert "95 % interval 59.6 to 98.2 %" in verdict
-    # 3 of the 9 that were right fall at 0.5.
-    assert "Noise of size 0.5 (L₂), chosen against the network, breaks 33.3 % of those" in verdict
+    # 3 of the 9 that were right fall at 0.5 under the attacks, 7 under these and all else.
+    assert "Noise of size 0.5 (L₂), chosen against the network, breaks 77.8 % of those" in verdict
+    assert "counting what white noise and the search for the smallest noise found" in verdict
     assert "noise of size 1 breaks 100.0 %" in verdict
     assert "found by PGD-100 and AutoAttack" in verdict
     assert "1 of 2 trust checks is raised" in verdict
@@ -595,10 +596,9 @@ def test_a_network_has_one_look_in_all_pictures(tmp_path: Path) -> None:
             DISTANCES.to_csv(made / "evaluation" / "distances.csv")
     write_report([tmp_path], tmp_path / "page.html")
     first, second = list(tree(tmp_path / "page.html").all("svg"))[:2]
-    colours = [
-        set(re.findall(r"stroke: ?(#[0-9a-f]{6})", " ".join(one.attributes.get("style", "")
-            for one in svg.all("path")))) for svg in (first, second)
-    ]  # fmt: skip
+    styles = [" ".join(p.attributes.get("style", "") for p in svg.all("path"))
+              for svg in (first, second)]  # fmt: skip
+    colours = [set(re.findall(r"stroke: ?var\(--line\d, (#[0-9a-f]{6})", one)) for one in styles]
     lines = [colour.lower() for colour in COLOURS[:3]]
     assert [[one in found for one in lines] for found in colours] == [
         [True, True, True], [False, True, True]
@@ -707,7 +707,7 @@ def test_markdown_has_the_same_tables(pages: dict[str, Path]) -> None:
     assert "<script" not in text.replace("\\<script", "").split("```yaml")[0]
     html = tree(pages["one.html"])
     for heading in (*html.all("h1"), *html.all("h2")):
-        assert heading.text == "Verdict" or heading.text in text
+        assert heading.text in text
 
 
 def test_json_has_robustbench_names_and_shares(pages: dict[str, Path]) -> None:

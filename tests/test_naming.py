@@ -301,9 +301,9 @@ def test_cases_and_classes_survive_the_file(tmp_path: Path) -> None:
         tmp_path / "plain.csv"
     )
     head = (tmp_path / "plain.csv").read_text().splitlines()[0]
-    assert head == "id,attack,eps,quality,size,kind,label,prediction"
+    assert head == "id,attack,eps,quality,size,kind,label,prediction,confidence"
     head = (tmp_path / "results.csv").read_text(encoding="utf-8").splitlines()[0]
-    assert head == "id,attack,eps,quality,size,kind,case,slice,label,prediction"
+    assert head == "id,attack,eps,quality,size,kind,case,slice,label,prediction,confidence"
 
 
 def test_the_page_says_over_what_intervals_are(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def _attack(attack: Callable[..., Any], *args: Any, **more: Any) -> Entrance:
 def _values(rows: Sequence[Any]) -> list[Any]:
     """All that rows say, those of `more` one by one."""
     listed = [dataclasses.asdict(row) for row in rows]
-    flat = [{**row, **row.pop("more", {})} for row in listed]
+    flat = [{**row.pop("more", {}), **row} for row in listed]
     return [value for row in flat for value in row.values()]
 
 

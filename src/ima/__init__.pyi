@@ -16,6 +16,7 @@ from ima.evaluation.distances import Distances as Distances
 from ima.evaluation.evaluate import evaluate as evaluate
 from ima.evaluation.minimal import minimal as minimal
 from ima.evaluation.results import Results as Results
+from ima.evaluation.stated import Stated as Stated
 from ima.margins import Margins as Margins
 from ima.methods import ATES as ATES
 from ima.methods import DAT as DAT

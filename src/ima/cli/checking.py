@@ -16,8 +16,8 @@ _STATES = {True: "TRIPPED:", False: "ok: no sign that", None: "unknown: whether"
 """What goes before a check's title, a clause, on the command line."""
 
 
-def tell(found: Checks, path: Path, *, strict: bool) -> None:
-    """Print every check, and what to do about those that tripped; exit where `strict` says so."""
+def tell(found: Checks, path: Path, *, strict: bool) -> bool:
+    """Print every check, and what to do about those that tripped; whether `strict` is not met."""
     from ima.evaluation.remarks import united
 
     print(f"{path}")
@@ -34,7 +34,7 @@ def tell(found: Checks, path: Path, *, strict: bool) -> None:
             print(f"  {check.means}\n  {check.do}")
     if strict and found.tripped:
         print(f"ima: checks tripped: {', '.join(found.tripped)}", file=sys.stderr)
-        sys.exit(TRIPPED)
+    return strict and bool(found.tripped)
 
 
 def _made(found: Checks) -> dict[str, str]:

@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from ima.cli.limits import STATED
+from ima.evaluation.stated import NOTHING, Stated
+
 RUN, ELSEWHERE, NNUNET = "a run", "a network from elsewhere", "a trained nnU-Net"
 
 WHOSE: Mapping[str, tuple[str, ...]] = {
@@ -61,6 +64,8 @@ def evaluate(
     seed: int = 0,
     time_budget: str | None = None,
     trust: Annotated[bool, Parameter(negative="")] = False,
+    plan: float | None = None,
+    stated: Annotated[Stated, STATED] = NOTHING,
 ) -> None:
     """Attack a trained network on test data, and write what was found.
 
@@ -146,11 +151,22 @@ def evaluate(
     trust:
         Run the code of a network that a run's config names as module:function. Without it such a
         run is refused, unless --model repeats the same path.
+    plan:
+        Such as 0.02: print how many samples make 95 % intervals of ± 0.02, and attack nothing. With
+        a run that is evaluated, or a results file: at its accuracies, its cases counted.
+    stated:
+        What the page says of it, as of `ima report`.
 
     """
     # First, before there are other names.
     given = dict(locals())
     from ima.budget import Budget
+
+    if plan is not None:
+        from ima.cli.planning import tell_plan
+
+        tell_plan(plan, run)
+        return
 
     # Before the imports below, so that what they take counts too.
     budget = None if time_budget is None else Budget.parse(time_budget)

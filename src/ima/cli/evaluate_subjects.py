@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,27 +124,30 @@ def work(plan: SubjectPlan, given: Given, budget: Budget | None) -> None:
     """Attack, measure and check; tables are printed, files go into the folder."""
     from ima.budget import OUT_OF_TIME, OutOfTime, Progress
     from ima.cli.batches import lines
-    from ima.cli.checking import tell
+    from ima.cli.checking import TRIPPED, tell
+    from ima.cli.limits import MISSED
     from ima.evaluation import subject as evaluation
     from ima.report.words import distances_told, told_cases
     from ima.training.lock import Lock
 
     eps, attacks, seed = given["eps"], given["attacks"], given["seed"]
     doing, verdict, done, rows = "", None, list[Path](), list[Any]()
+    first: Subject | None = None
     with Lock(plan.folder, "evaluate") as lock:
         lock.take()
         try:
             for doing, make in plan.subjects.items():
-                subject, progress = make(), Progress(lines(doing), budget)
+                subject, progress = stating(make(), given), Progress(lines(doing), budget)
                 results = evaluation.evaluate_subject(
                     subject, eps, attacks, seed=seed, progress=progress
                 )
                 done.append(subject.results)
                 rows.append(results)
+                first = first or subject
                 show(subject, results, plan.note)
             print(told_cases(rows))
             if given["distances"]:
-                doing, subject = "smallest noise", plan.nearest()
+                doing, subject = "smallest noise", stating(plan.nearest(), given)
                 found = evaluation.measure_distances(
                     subject, seed=seed, progress=Progress(lines(doing), budget)
                 )
@@ -154,7 +157,7 @@ def work(plan: SubjectPlan, given: Given, budget: Budget | None) -> None:
                 if not (measure := found.settings.measure).binary:
                     print(f"broken: a {measure.name} of at most {measure.threshold:g}")
             if given["checks"] or given["strict"]:
-                doing, subject = "checks", plan.checked()
+                doing, subject = "checks", stating(plan.checked(), given)
                 verdict = evaluation.check_subject(
                     subject,
                     eps,
@@ -169,12 +172,43 @@ def work(plan: SubjectPlan, given: Given, budget: Budget | None) -> None:
             sys.exit(OUT_OF_TIME)
         # Not before all are done: a command that is stopped at the last finds the first finished.
         evaluation.forget(done)
-    if verdict is not None:
-        tell(verdict, done[-1], strict=given["strict"])
+    tripped = verdict is not None and tell(verdict, done[-1], strict=given["strict"])
+    missed = first is not None and bool(given["stated"].require) and missing(first, rows[0])
+    if missed or tripped:
+        # A missed limit goes before: no stronger attack would mend it.
+        sys.exit(MISSED if missed else TRIPPED)
+
+
+def stating(subject: Subject, given: Given) -> Subject:
+    """The subject with what is stated of it; ValueError, before all work, for what does not fit."""
+    from ima.tasks import given as of_task
+
+    stated = given["stated"]
+    measure, eps = of_task(subject.task, "measure"), given["eps"] or subject.eps
+    said = stated.settings(measure, subject.classes or (), eps)
+    settings = subject.settings.but(**said)
+    return replace(subject, settings=settings, classes=stated.classes or subject.classes)
+
+
+def missing(subject: Subject, results: Results) -> bool:
+    """Print whether limits are met, by all that lies beside the results; whether one is missed."""
+    from ima.cli.limits import tell_limits
+    from ima.report.entries import group
+    from ima.report.sources import Source, read_source
+
+    try:
+        source = read_source(subject.results)
+    except ValueError:
+        # What lies beside them is of another evaluation.
+        source = Source(subject.name, {"results": results})
+    return tell_limits(group([source]))
 
 
 def show(subject: Subject, results: Results, note: str) -> None:
     """Print where the results are, their tables, and what is said beside them."""
+    from ima.evaluation.results import CLEAN
+    from ima.report.classes import sensitivity
+    from ima.report.sizes import felt
     from ima.report.summary import tables_of
     from ima.report.tables import to_text
     from ima.report.words import epoch_told, white_told
@@ -185,6 +219,12 @@ def show(subject: Subject, results: Results, note: str) -> None:
     for table in tables_of([(label, [results])], notes):
         print(to_text(table))
     masks = results.settings.about.get("masks")
-    said = (white_told(results), f"masks: {masks}" if masks else "")
+    noise = [key for key in results.keys if results.kind(key[0]) not in ("clean", "white")]
+    said = (
+        felt(results),
+        sensitivity([results], [(CLEAN, 0.0), *noise]).replace("\u00a0", " "),
+        white_told(results),
+        f"masks: {masks}" if masks else "",
+    )
     for line in filter(None, said):
         print(line)

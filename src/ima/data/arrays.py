@@ -14,7 +14,7 @@ from ima.data.base import Sample, Splits
 from ima.data.download import DOWNLOADS
 from ima.data.find import locate, missing
 from ima.data.held_out import as_part, three_parts
-from ima.data.npz import read_parts
+from ima.data.npz import read_classes, read_parts
 from ima.data.subset import SUBSETS
 
 SOURCE = "the layout of MedMNIST v2, Yang et al. 2023, https://doi.org/10.1038/s41597-022-01721-8"
@@ -29,10 +29,11 @@ WHERE = (
 def load(path: str | Path | None = None, *, size: int | None = None, seed: int = 0) -> Splits:
     """Load an .npz file; `path` is the file, or a folder with exactly one.
 
-    Samples are (C, H, W) or (C, D, H, W), uint8 or float32 in [0, 1]; classes are named "0", "1",
-    ... Training images that are equal, pixel by pixel, to a validation or test image are left out
-    of training. A file without validation has 10 % of its training images held out for it, by
-    `seed`, with classes in proportion; the test part is never touched.
+    Samples are (C, H, W) or (C, D, H, W), uint8 or float32 in [0, 1]; classes are named as the
+    file's `classes` says, or "0", "1", ... Training images that are equal, pixel by pixel, to a
+    validation or test image are left out of training. A file without validation has 10 % of its
+    training images held out for it, by `seed`, with classes in proportion; the test part is never
+    touched.
 
     Raises `ValueError`, naming file and key, for arrays that are absent, damaged, empty, of another
     layout or out of range, for a class without training images, and for a `size` that differs from
@@ -56,7 +57,7 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
         train=as_part(train),
         val=as_part(val),
         test=as_part(test),
-        classes=tuple(str(number) for number in range(highest + 1)),
+        classes=read_classes(file, highest + 1),
         note=note,
     )
 

@@ -1,8 +1,9 @@
 """Reading and checking .npz files in MedMNIST's layout.
 
 The file holds `train_images`, `train_labels`, `test_images`, `test_labels` and, if there is one,
-`val_images`, `val_labels`. Labels are whole numbers from 0 up, (N,) or (N, 1), each of which the
-training part has. Images are uint8, or floats in [0, 1], channels last:
+`val_images`, `val_labels`; where classes have names, `classes`, a text for each. Labels are whole
+numbers from 0 up, (N,) or (N, 1), each of which the training part has. Images are uint8, or floats
+in [0, 1], channels last:
 
     (N, H, W)                           gray images
     (N, H, W, 1), (N, H, W, 3)          gray and colour images: of four dimensions, a last one of 1
@@ -44,6 +45,21 @@ def read_parts(file: Path, *, where: str) -> tuple[Sample, Sample | None, Sample
         if other is not None:
             _same_layout(file, train[0], other[0], role)
     return train, val, test
+
+
+def read_classes(file: Path, count: int) -> tuple[str, ...]:
+    """The names of so many classes: those in `classes`, or their numbers; ValueError for others."""
+    stored = read_arrays(file, ["classes"]).get("classes")
+    if stored is None or stored.dtype.kind != "U":
+        return tuple(map(str, range(count)))
+    # Of the last ones there may be no sample.
+    names = tuple(map(str, stored.reshape(-1)[:count].tolist()))
+    if len(set(names)) < count:
+        raise ValueError(
+            f"'classes' of {file} holds {', '.join(names)}; expected {count} different names, in "
+            "the order of the labels' numbers"
+        )
+    return names
 
 
 def _sample(file: Path, stored: Mapping[str, NDArray[Any]], role: str, where: str) -> Sample | None:

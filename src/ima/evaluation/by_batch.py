@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from ima.budget import Budget, OutOfTime, Progress
 from ima.evaluation.batch import Batch, ColumnLists
 from ima.evaluation.batches import Batches, device_of
 from ima.evaluation.decisions import copied
+from ima.evaluation.digest import DataDigest
 from ima.evaluation.mates import meet
 from ima.evaluation.naming import Naming
 from ima.evaluation.partial import Finished, Partial, batch_mark, fingerprint, kept
@@ -72,6 +74,7 @@ class Asked:
             measure=given(self.task, "measure"),
             task=self.record["task"],
             seed=self.seed,
+            made=datetime.now(UTC).date().isoformat(),
             **more,
         )
 
@@ -80,7 +83,7 @@ class Asked:
 class Done:
     """The rows of all batches, in order, as columns; first: the first sample, (1, *dims).
 
-    told: settings that are known now: the weights' digest, samples, seconds, remarks.
+    told: settings that are known now: digests of weights and data, samples, seconds, remarks.
     """
 
     columns: ColumnLists
@@ -122,7 +125,7 @@ def by_batch(
     known = [] if record is None else record.batches
     slowest = max((one.seconds for one in known), default=0.0)
     columns: ColumnLists = {}
-    seconds, offset, first, met = 0.0, 0, None, None
+    seconds, offset, first, met, digest = 0.0, 0, None, None, DataDigest()
     watcher, counts, budget = OutputWatcher(), Counts(), asked.progress.budget
     watched = Watched(model, watcher)
     parts = Batches(data, asked.batch_size, asked.keys, Reader(model, task), naming.key)
@@ -134,6 +137,7 @@ def by_batch(
         naming.add(offset, len(x), part.cases)
         if number == 0:
             check_entrance(model, x.to(device=device))
+        digest.add([naming.id(offset + i) for i in range(len(x))], x, y)
         if number == 0 and before is not None:
             before(x.to(device=device), tree_map(lambda t: t.to(device=device), y))
         places = range(offset, offset + len(x))
@@ -180,6 +184,8 @@ def by_batch(
     naming.end(offset)
     told = {
         "network": network,
+        "data_sha256": digest.hex(),
+        "entries": digest.entries,
         "samples": offset,
         "total": offset,
         "seconds": round(seconds, 1),

@@ -117,6 +117,23 @@ def numbered(cases: Sequence[str]) -> list[tuple[str, int]]:
     return found
 
 
+def own_classes(data: Any) -> list[str]:
+    """What data call their classes; none where they do not say.
+
+    A loader or a part asks the data set in it. MedMNIST's tell names by number in `info["label"]`.
+    """
+    while data is not None:
+        info = getattr(data, "info", None)
+        named = info.get("label") if isinstance(info, dict) else None
+        if isinstance(named, dict) and all(str(key).isdigit() for key in named):
+            return [str(named[key]) for key in sorted(named, key=int)]
+        own = getattr(data, "classes", None)
+        if isinstance(own, list | tuple) and all(isinstance(name, str) for name in own):
+            return list(own)
+        data = getattr(data, "dataset", None)
+    return []
+
+
 def check_classes(classes: Sequence[str] | None) -> tuple[str, ...]:
     """The names of classes, none if None; TypeError or ValueError for what are none."""
     if classes is None:

@@ -22,9 +22,9 @@ from ima.tasks import Tree, leaves
 
 T = TypeVar("T")
 
-_FORMAT = "evaluation under way, 3"
+_FORMAT = "evaluation under way, 4"
 
-EARLIER = ("evaluation under way, 1", "evaluation under way, 2")
+EARLIER = tuple(f"evaluation under way, {number}" for number in (1, 2, 3))
 """Formats whose batches lack what is recorded now; they are done again."""
 
 

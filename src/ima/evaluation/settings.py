@@ -29,6 +29,10 @@ class Settings(BaseModel):
     is called; weights: which of a run's; epoch: such as `7 of 30`, and picked: what picked it;
     data: its name; data_digest: tells samples and labels from others; cases: where a trained
     nnU-Net's test cases lay; cap: the largest margin.
+    made: the day, such as `2026-12-01`, UTC; data_sha256: of all samples, targets and ids in order;
+    entries: how many values the smallest and the largest sample hold.
+    title, author, purpose, positive, require, unit, scale: what people state, see `Stated`; limits
+    as pairs of a radius and the least quality, 0 to 1.
     remarks: what leaves the figures in doubt, as sentences; about: what else is said, in words.
     """
 
@@ -57,8 +61,18 @@ class Settings(BaseModel):
     picked: str = ""
     data: str = ""
     data_digest: str = ""
+    data_sha256: str = ""
+    entries: tuple[int, int] | None = None
+    made: str = ""
     cases: str = ""
     cap: float | None = None
+    title: str = ""
+    author: str = ""
+    purpose: str = ""
+    positive: str = ""
+    require: tuple[tuple[float, float], ...] = ()
+    unit: str = ""
+    scale: float | None = None
     remarks: tuple[str, ...] = ()
     about: dict[str, str] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -122,6 +123,54 @@ def mean_interval(values: Array, cases: NDArray[np.str_]) -> tuple[float, float]
     error = math.sqrt(_variance(sums, sizes, float(((each - (sums / sizes)[of_case]) ** 2).sum())))
     mean = mean_of(values)
     return max(0.0, mean - 1.96 * error), min(1.0, mean + 1.96 * error)
+
+
+def needed(share: float, half: float) -> int:
+    """How many independent samples make a Wilson interval at a share no wider than ± half.
+
+    Raises ValueError for a half width that is not above 0 and below 0.5.
+    """
+    if not 0 < half < 0.5:
+        raise ValueError(
+            f"the interval is to be ± {half:g}; expected above 0 and below 0.5, such as 0.02 for "
+            "± 2 points"
+        )
+
+    def wide(n: int) -> bool:
+        low, high = wilson(share, n)
+        return high - low > 2 * half
+
+    most = 1
+    while wide(most):
+        most *= 2
+    # The interval narrows with every sample.
+    return bisect_left(range(most), True, lo=1, key=lambda n: not wide(n))
+
+
+def planned(
+    values: Array, standing: NDArray[np.bool_], cases: NDArray[np.str_], half: float
+) -> tuple[int, int]:
+    """How many samples like these, of how many cases, make intervals of ± half; 0: not known.
+
+    values: (n, K) as of `mean_of`, where qualities fall by degrees; (n, 0) for shares, of which
+    `standing` tells; cases: as their names, empty where nobody said.
+    """
+    n, named = len(standing), not (cases == "").any()
+    count = len(np.unique(cases)) if named else 0
+    if values.shape[1]:
+        own = cases if named else np.arange(n).astype(str)
+        low, high = mean_interval(values, own)
+        mean = mean_of(values)
+        # An end may be cut at 0 or 1.
+        ratio = (max(mean - low, high - mean) / half) ** 2
+    else:
+        samples = worth(standing, cases)
+        independent = n if samples is None else samples
+        least = needed(float(standing.mean()), half)
+        ratio = least / independent if independent >= 1 else math.nan
+    if not ratio > 0:
+        return 0, 0
+    return math.ceil(ratio * n), math.ceil(ratio * count)
 
 
 def mean_and_std(values: Iterable[float]) -> tuple[float, float | None]:

@@ -10,7 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ima.evaluation.results import CLEAN, Results
-from ima.report.scores import Scores, scores
+from ima.evaluation.stated import NOTHING, Stated
+from ima.report.leads import Lead, lead_of
+from ima.report.scores import NoiseKey, Scores, scores
 from ima.report.sources import Source, find_sources, read_source
 
 OWN_DATA = ("arrays", "folder")
@@ -43,6 +45,16 @@ class PageEntry:
         """What noise leaves with the main weights."""
         return scores(self.main)
 
+    def lead(self, attack: str, eps: float) -> Lead:
+        """The lowest that all evidence leaves it with noise of this size."""
+        if (attack, eps) not in self._leads:
+            self._leads[attack, eps] = lead_of(self, attack, eps)
+        return self._leads[attack, eps]
+
+    @cached_property
+    def _leads(self) -> dict[NoiseKey, Lead]:
+        return {}
+
     @property
     def config(self) -> Mapping[str, Any]:
         """The config of the first seed."""
@@ -64,11 +76,11 @@ class PageEntry:
         return self.label + (f", seed {source.seed}" if len(self.sources) > 1 else "")
 
 
-def read_entries(paths: Sequence[Path]) -> list[PageEntry]:
+def read_entries(paths: Sequence[Path], stated: Stated = NOTHING) -> list[PageEntry]:
     """The entries of runs, of folders that hold runs, and of results files, in this order.
 
-    Raises FileNotFoundError for what holds no results, ValueError for damaged files and for
-    results that do not belong on one page.
+    stated: goes before what their results say. Raises FileNotFoundError for what holds no results,
+    ValueError for damaged files and for results that do not belong on one page.
     """
     if not paths:
         raise ValueError("no runs are given; name run folders, as in `ima report runs/digits`")
@@ -77,7 +89,7 @@ def read_entries(paths: Sequence[Path]) -> list[PageEntry]:
         found = {one.resolve(): read_source(one) for one in find_sources(path)}
         for place in sorted(found, key=lambda place: _order(found[place], place)):
             sources.setdefault(place, found[place])
-    return group(list(sources.values()))
+    return group([source.stating(stated) for source in sources.values()])
 
 
 def _order(source: Source, place: Path) -> tuple[Any, ...]:

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ima.environments import read_environment
 from ima.epochs import read_epochs
 from ima.evaluation import checks_results
@@ -15,9 +17,10 @@ from ima.evaluation.checks_results import Checks
 from ima.evaluation.distances import Distances
 from ima.evaluation.results import CLEAN, Results
 from ima.evaluation.settings import Settings, check_same_evaluation
+from ima.evaluation.stated import Stated
 from ima.plain_yaml import YamlError, read_mapping
 from ima.report import overlays
-from ima.report.examples import read_examples
+from ima.report.examples import SAID, read_examples
 from ima.report.scrub import scrub
 
 WEIGHTS = ("best", "last")
@@ -95,6 +98,49 @@ class Source:
             for which, r in self.results.items()
         }
         return replace(self, results=found)
+
+    def stating(self, stated: Stated) -> Source:
+        """The same with what is stated in place of what its results say.
+
+        Raises ValueError for what does not fit them.
+        """
+        eps = self.main.eps
+        found = {which: _stating(results, stated, eps) for which, results in self.results.items()}
+        if not stated.classes:
+            return replace(self, results=found)
+        olds = (self.main.classes, map(str, self.examples.get("classes", ())))
+        renamed = {a: b for names in olds for a, b in zip(names, stated.classes, strict=False)}
+
+        def said(text: str) -> str:
+            return " + ".join(renamed.get(one, one) for one in text.split(" + "))
+
+        words = {
+            name: np.array(list(map(said, column.tolist())))
+            for name, column in self.examples.items()
+            if name in SAID
+        }
+        slices = {"classes": np.array(stated.classes)} if self.overlays else {}
+        return replace(
+            self,
+            results=found,
+            examples={**self.examples, **words},
+            overlays={**self.overlays, **slices},
+        )
+
+
+def _stating(results: Results, stated: Stated, eps: Sequence[float]) -> Results:
+    measure, classes = results.settings.measure, results.classes
+    # The last ones of a network's classes may be in no label.
+    if not results.settings.classes and len(stated.classes) > len(classes):
+        classes = stated.classes
+    changes = stated.settings(measure, classes, eps)
+    prefix = measure.column
+    renamed = {prefix + a: prefix + b for a, b in zip(classes, stated.classes, strict=False)}
+    columns = {
+        renamed.get(name, name) if prefix else name: column
+        for name, column in results.columns.items()
+    }
+    return Results(columns, results.settings.but(**changes))
 
 
 def find_sources(path: Path) -> list[Path]:

@@ -139,6 +139,11 @@ class Classification(Task):
         logits = self.logits(output)
         return _true(logits, target) - _without(logits, target).logsumexp(1)
 
+    def columns(self, output: Tree, target: Tree) -> dict[str, Tree]:
+        """Label, prediction, and the probability that the network gives to its prediction."""
+        confidence = self.logits(output).softmax(1).amax(1)
+        return {**super().columns(output, target), "confidence": confidence}
+
     def divergence(self, clean: Tree, noisy: Tree, target: Tree = None) -> Tensor:
         """KL(p || q) of the class probabilities of two outputs, (B,), in nats; no target needed."""
         return kl(*(log_probabilities(self.logits(output)) for output in (clean, noisy)))

@@ -143,6 +143,11 @@ class MultiLabel(Task):
         """How many findings there are."""
         return output.shape[1]
 
+    def columns(self, output: Tree, target: Tree) -> dict[str, Tree]:
+        """Label, prediction, and the mean probability that the network gives to what it decides."""
+        confidence = torch.sigmoid(wide(output).abs()).mean(1)
+        return {**super().columns(output, target), "confidence": confidence}
+
     def words(self, value: Any, classes: Sequence[str]) -> str:
         """The findings of a label or prediction by their names."""
         there = [name for name, found in zip(classes, value, strict=True) if found]

@@ -22,11 +22,12 @@ from ima.attacks.walk import eval_forward
 from ima.data import Part, Splits, load
 from ima.evaluation.attacks import default_attacks
 from ima.evaluation.batches import Batches, few, first_batch
-from ima.evaluation.naming import Names
+from ima.evaluation.naming import Names, own_classes
 from ima.evaluation.partial import batch_mark
 from ima.evaluation.reading import Reader, sample_shapes
 from ima.evaluation.settings import Settings
 from ima.evaluation.subject import Subject
+from ima.files import file_digest
 from ima.imported import import_named
 from ima.networks import build
 from ima.tasks import (
@@ -94,6 +95,8 @@ def foreign_subject(
     not fit the network, and for a network that does not take the data.
     """
     check_file(checkpoint)
+    # Before it is read: what replaces it meanwhile is not what was evaluated.
+    file = file_digest(checkpoint)
     named = None if task is None else _named_task(task, ignore_label, regions)
     splits = None if ":" in data else load(data)
     samples = _imported(data) if splits is None else splits.test
@@ -134,6 +137,7 @@ def foreign_subject(
         f"results_{checkpoint.stem}" if labelled else "results",
         Settings(
             label=checkpoint.stem,
+            file=file,
             data=data,
             data_digest=data_digest(samples),
             about={name: words for name, words in about.items() if words},
@@ -257,9 +261,8 @@ def _classes(task: Task, output: Tree, target: Tree, data: Any) -> tuple[str, ..
     count: int | None = given(task, "classes")(output, target)
     if count is None:
         return None
-    inside = data.dataset if isinstance(data, DataLoader) else None
-    own = getattr(data, "classes", None) or getattr(inside, "classes", None)
-    if isinstance(own, list | tuple) and all(isinstance(name, str) for name in own):
+    own = own_classes(data)
+    if own:
         labels = isinstance(task, Segmentation) and not task.regions
         fits = tuple(own[1:] if labels and len(own) == count + 1 else own)
         if len(fits) == count == len(set(fits)):

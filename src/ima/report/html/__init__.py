@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ima.evaluation.stated import NOTHING, Stated
 from ima.files import write_text
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 FORMS = (".html", ".md", ".json")
 
 
-def write_report(runs: Sequence[Path], out: Path) -> None:
-    """Write the page of run folders, folders of runs, and results files.
+def write_report(runs: Sequence[Path], out: Path, stated: Stated = NOTHING) -> list[PageEntry]:
+    """Write the page of run folders, folders of runs, and results files, and return what is on it.
+
+    stated: goes before what their results say.
 
     Raises FileNotFoundError for runs without results; ValueError for damaged files, for runs that
     differ in what was measured, norm or data, and for a name that does not end in .html, .md or
@@ -32,7 +35,9 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
     from ima.report.entries import read_entries
 
     _check(out)
-    _save(read_entries(runs), out)
+    entries = read_entries(runs, stated)
+    _save(entries, out)
+    return entries
 
 
 def write_sources(out: Path, sources: Sequence[Source]) -> None:
@@ -43,14 +48,18 @@ def write_sources(out: Path, sources: Sequence[Source]) -> None:
     _save(group(sources), out)
 
 
-def write_page(results: Results, path: str | Path, *, title: str = "") -> None:
+def write_page(
+    results: Results, path: str | Path, *, title: str = "", stated: Stated = NOTHING
+) -> None:
     """Write the page of one evaluation: what noise breaks the network, whole in one file.
 
     results: of `ima.evaluate`, whatever the task.
     path: its name ends in .html, or in .md or .json for the same content in those forms.
     title: what the network is called; empty: what the results say, or "the network".
+    stated: whose page it is, names of classes, limits, the data's unit; before what results say.
 
-    Raises ValueError for another name, and for results without a clean pass.
+    Raises ValueError for another name, for results without a clean pass, and for what is stated and
+    does not fit them.
 
     >>> import ima, pathlib, tempfile, torch
     >>> x, y = torch.rand(6, 2), torch.arange(6) % 3
@@ -64,7 +73,7 @@ def write_page(results: Results, path: str | Path, *, title: str = "") -> None:
     from ima.report.sources import TRAINER, Source
 
     label = title or results.settings.label.removeprefix(TRAINER) or "the network"
-    write_sources(Path(path), [Source(label, {"results": results})])
+    write_sources(Path(path), [Source(label, {"results": results}).stating(stated)])
 
 
 def _check(out: Path) -> None:

@@ -155,10 +155,36 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """What the page is about, to be signed: names and texts."""
+
+    title: ClassVar[str] = "What this page is about"
+    lines: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class LimitItem:
+    """One limit that was required: met, missed or not measured; in a sentence."""
+
+    state: str
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Page:
-    """The whole page: title, verdict in plain sentences, the most important numbers, sections."""
+    """The whole page.
+
+    limits: said first; verdict: paragraphs, after them; tiles: the most important numbers.
+    """
 
     title: str
-    verdict: str
+    identity: Identity
+    limits: tuple[LimitItem, ...]
+    verdict: tuple[str, ...]
     tiles: tuple[Tile, ...]
     sections: tuple[Section, ...]
+
+    @property
+    def heading(self) -> str:
+        """What the first part is: a verdict only where something was required."""
+        return "Verdict" if self.limits else "Summary"

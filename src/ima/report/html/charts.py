@@ -25,6 +25,19 @@ LINE = 0.178  # inches: of a legend's row
 LONGEST = 38  # characters of a label in a legend
 
 
+_NAMES: dict[str, str] = {
+    colour.lower(): name
+    for name, colour in (
+        *(("card", "#ffffff"), ("ink", style.INK), ("soft", style.SOFT), ("line", style.FAINT)),
+        *(("right", style.RIGHT), ("wrong", style.WRONG)),
+        *((f"line{number}", colour) for number, colour in enumerate(style.COLOURS)),
+    )
+}
+"""The colours that the page's own colours stand for, which follow the dark mode."""
+
+_COLOUR = re.compile("|".join(_NAMES), re.IGNORECASE)
+
+
 @dataclass(frozen=True, eq=False)
 class Line:
     """A line of a chart: x and y (N,), y 0..1, and, where known, how far it may be off.
@@ -152,6 +165,7 @@ def inline(svg: str, prefix: str, title: str, about: str) -> str:
     assert box is not None
     body = re.sub(r"<style[^>]*>.*?</style>|<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)
+    body = re.sub(r' style="[^"]*"', lambda m: _COLOUR.sub(_named, m[0]), body)
     used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", body))
     body = re.sub(
         r' id="([^"]+)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else "", body
@@ -164,6 +178,11 @@ def inline(svg: str, prefix: str, title: str, about: str) -> str:
         f'<title id="{prefix}-title">{escape(title)}</title>'
         f'<desc id="{prefix}-about">{escape(about)}</desc>{body.rstrip()}'
     )
+
+
+def _named(colour: re.Match[str]) -> str:
+    """A colour as the page's own, where it has one."""
+    return f"var(--{_NAMES[colour[0].lower()]}, {colour[0]})"
 
 
 def steps_of(values: Array, end: float) -> tuple[Array, Array]:

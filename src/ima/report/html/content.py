@@ -13,16 +13,19 @@ from ima.evaluation.results import CLEAN
 from ima.measures import ABSENT, ACCURACY
 from ima.report.entries import PageEntry, data_name
 from ima.report.html import charts
-from ima.report.html.blocks import Chart, Grid, Page, PageBlock, Prose, Section
+from ima.report.html.blocks import Chart, Grid, LimitItem, Page, PageBlock, Prose, Section
 from ima.report.html.checks import checks_of, left_out
 from ima.report.html.grids import class_tables, measure_of, score_tables
+from ima.report.html.identity import identity_of, title_of
 from ima.report.html.provenance import how_measured
 from ima.report.html.slices import slices_of
 from ima.report.html.strips import strips_of
-from ima.report.html.verdict import remarks_on, tiles, verdict_of
+from ima.report.html.verdict import found_less, led, remarks_on, tiles, verdict_of
+from ima.report.limits import decided
 from ima.report.scores import SHARES, WITHOUT, attacks_of, enough, headline, radii_of
 from ima.report.scrub import scrub
 from ima.report.series import margin_history
+from ima.report.sizes import size_rows
 from ima.report.style import norm_name
 from ima.report.words import attack_name, under
 
@@ -43,7 +46,9 @@ def build_page(entries: Sequence[PageEntry]) -> Page:
         Section("method", "How this was measured", how_measured(entries)),
     ]
     return Page(
-        _title(entries),
+        title_of(entries) or _title(entries),
+        identity_of(entries),
+        tuple(LimitItem(one.state, one.sentence) for one in decided(entries)),
         verdict_of(entries),
         tiles(entries),
         tuple(section for section in sections if section.blocks),
@@ -80,6 +85,7 @@ def _accuracy(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
     return (
         *map(Prose, remarks_on(entries)),
         *curves,
+        *sizes_of(entries),
         *score_tables(entries),
         *class_tables(entries),
     )
@@ -88,12 +94,15 @@ def _accuracy(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
 def _curves(entries: Sequence[PageEntry]) -> Chart:
     all_scores, measure = [one.scores for one in entries], measure_of(entries)
     norm = entries[0].main[0].norm
+    attack = headline(all_scores)
     if len(entries) == 1:
-        drawn = [(attack_name(a), entries[0].scores, a) for a in attacks_of(all_scores)]
+        (one,), first = entries, ("lowest found", led(entries[0], attack), attack)
+        drawn = [(attack_name(a), one.scores, a) for a in attacks_of(all_scores)]
+        # What more was found than by the attack goes before all attacks.
+        drawn = [first, *drawn] if first[1] != one.scores else drawn
         what, radii = "one line an attack", radii_of(all_scores)
     else:
-        attack = headline(all_scores)
-        drawn = [(one.label, one.scores, attack) for one in entries]
+        drawn = [(one.label, led(one, attack), attack) for one in entries]
         what, radii = f"one line a network, under {under(attack)}", radii_of(all_scores, attack)
     lines: list[charts.Line] = []
     rows: list[tuple[str, ...]] = []
@@ -110,8 +119,19 @@ def _curves(entries: Sequence[PageEntry]) -> Chart:
     about = f"Noise in {norm_name(norm)}, {what}; upright strokes are 95 % intervals. " + " ".join(
         f"{label}: from {row[0]} to {row[-1]}." for label, *row in rows
     )
+    about += found_less(entries, attack)
     svg = charts.over_noise(lines, norm, measure)
     return Chart(title, about, svg, Grid(title, columns, tuple(rows)))
+
+
+def sizes_of(entries: Sequence[PageEntry]) -> tuple[Grid, ...]:
+    """What the radii are for a single value, for a reader who thinks in grey levels or units."""
+    settings, radii = entries[0].main[0].settings, radii_of([one.scores for one in entries])
+    heads, rows = size_rows(radii, settings)
+    if not rows or len(heads) < 3:
+        return ()
+    told = "How large the noise is for a single value of a sample, at most"
+    return (Grid(f"{told} (size in {norm_name(settings.norm)})", heads, rows),)
 
 
 def _distances(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:

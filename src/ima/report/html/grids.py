@@ -9,6 +9,7 @@ from ima.evaluation.remarks import capital
 from ima.evaluation.results import CLEAN
 from ima.measures import ABSENT, Measure
 from ima.report.cells import Average, Cell, best_of
+from ima.report.classes import sensitivity
 from ima.report.entries import PageEntry
 from ima.report.html.blocks import Grid, PageBlock, Prose, Two
 from ima.report.scores import (
@@ -78,8 +79,12 @@ def class_tables(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
         measure.column or not measure.binary
     ):
         return (grid,)
+    said = [sensitivity(one.main, keys) for one in entries]
+    if all(said):
+        named = zip(entries, said, strict=True)
+        return (grid, *(Prose(f"{one.label}: {text}") for one, text in named))
     said = "Of two classes, the accuracy of one is the sensitivity, of the other the specificity."
-    return (grid, Prose(said))
+    return (grid, Prose(f"{said} Say which one is looked for with `--positive NAME`."))
 
 
 def _two(cell: Cell, best: bool = False) -> str | Two:

@@ -14,17 +14,21 @@ from ima import __version__
 from ima.evaluation.results import CLEAN
 from ima.evaluation.settings import Settings
 from ima.report.entries import PageEntry, data_name
+from ima.report.html.identity import identity_of, title_of
 from ima.report.html.verdict import remarks_on, verdict_of
+from ima.report.limits import Decided, decided
 from ima.report.scores import (
     SHARES,
     WITHOUT,
     Score,
     enough,
+    headline,
     part_scores,
     radii_of,
     scores,
 )
 from ima.report.scrub import scrub
+from ima.report.sizes import size_of
 from ima.report.sources import Source
 from ima.report.words import convention, sized, told_cases
 
@@ -49,13 +53,47 @@ def page_json(entries: Sequence[PageEntry]) -> str:
         "format": "ima report 2",
         "ima": __version__,
         "measure": results[0].settings.measure.name,
-        "verdict": verdict_of(entries).replace("\u00a0", " "),
+        "title": title_of(entries),
+        "about": dict(identity_of(entries).lines),
+        "requirements": [_limit(one) for one in decided(entries)],
+        "verdict": " ".join(verdict_of(entries)).replace("\u00a0", " "),
+        "noise_sizes": [_size(eps, results[0].settings) for eps in _radii(entries)],
         "convention": convention(results[0]),
         "intervals": told_cases(results),
         "networks": [_network(one) for one in entries],
     }
-    kept = {key: value for key, value in found.items() if value != ""}
+    kept = {key: value for key, value in found.items() if value not in ("", [], {})}
     return json.dumps(_plain(kept), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _limit(one: Decided) -> dict[str, Any]:
+    low, high = one.lead.score.interval
+    return {
+        "network": one.network,
+        "eps": one.eps,
+        "least": one.least,
+        "found": one.lead.score.mean,
+        "low": low,
+        "high": high,
+        "attack": one.under,
+        "found_by": one.lead.whence or None,
+        "state": one.state,
+        "interval_holds_the_limit": one.open,
+        "sentence": one.sentence.replace("\u00a0", " "),
+    }
+
+
+def _radii(entries: Sequence[PageEntry]) -> list[float]:
+    return radii_of([one.scores for one in entries])
+
+
+def _size(eps: float, settings: Settings) -> dict[str, Any]:
+    size = size_of(eps, settings)
+    if size is None:
+        return {"eps": eps}
+    told = {"psnr": size.psnr, "grey_levels": size.grey, settings.unit or "unit": size.own}
+    numbers = {"root_mean_square": size.rms, "largest_value": size.largest}
+    return {"eps": eps, **numbers, **{name: text for name, text in told.items() if text}}
 
 
 def _network(entry: PageEntry) -> dict[str, Any]:
@@ -68,6 +106,13 @@ def _network(entry: PageEntry) -> dict[str, Any]:
         "name": entry.label,
         "Linf/L2": first.norm,
         "classes": list(first.settings.classes),
+        **({"positive": first.settings.positive} if first.settings.positive else {}),
+        "leading": [
+            {"found_by": lead.whence or None, **_numbers(key, lead.score, first.settings)}
+            for key in entry.scores
+            if key[0] == headline([entry.scores])
+            for lead in [entry.lead(*key)]
+        ],
         "n": len(first.at(CLEAN)),
         "cases": len(first.cases) or None,
         **pixels,

@@ -11,6 +11,7 @@ from ima.evaluation.remarks import capital
 from ima.measures import Measure
 from ima.report.entries import PageEntry
 from ima.report.scores import WITHOUT, Score, radii_told
+from ima.report.sizes import with_short
 from ima.report.words import called, counted, listed
 
 VISIBLE = 0.005
@@ -60,13 +61,13 @@ class Right:
             f"(95 % interval {score.within}{unit}{_seeds(score)})."
         )
 
-    def taken(self, found: Sequence[tuple[float, Score, str]]) -> str:
+    def taken(self, found: Sequence[tuple[str, Score, str]]) -> str:
         """What noise breaks, by its size."""
         # Of those that were right with the same seeds: others may not have been attacked so.
         broken = [(eps, self.measure.said(1 - s.mean / s.clean), note) for eps, s, note in found]
         (_, share, note), *more = broken
         return f"breaks {share} of those that were right{note}" + "".join(
-            f"; noise of size {eps:g} breaks {share}{note}" for eps, share, note in more
+            f"; noise of size {eps} breaks {share}{note}" for eps, share, note in more
         )
 
     def smallest(self, one: PageEntry, attack: str) -> list[str]:
@@ -76,7 +77,8 @@ class Right:
             return []
         half, told = distances.median(), list[str]()
         if math.isfinite(half):
-            told.append(f"Noise of size {half:.3g} is enough to break half of them.")
+            size = with_short(half, one.main[0].settings)
+            told.append(f"Noise of size {size} is enough to break half of them.")
         fewer = [
             f"{self.measure.said(found)} at {eps:g}"
             for eps in radii_told([one.scores], attack)
@@ -127,7 +129,7 @@ class Graded(Right):
         within += f"{_seeds(score)})" if within else ""
         return f"{tested}. Without noise its {called(self.measure)} is {score.text}{within}."
 
-    def taken(self, found: Sequence[tuple[float, Score, str]]) -> str:
+    def taken(self, found: Sequence[tuple[str, Score, str]]) -> str:
         """How far noise takes it down, by its size."""
         name = self.measure.name
         (_, first, note), *more = found
@@ -135,7 +137,7 @@ class Graded(Right):
         same = f"leaves the {name} at {before}"
         to = f"takes the {name} from {before} to {first.text}" if before != first.text else same
         return f"{to}{note}" + "".join(
-            f"; noise of size {eps:g}, to {score.text}{note}" for eps, score, note in more
+            f"; noise of size {eps}, to {score.text}{note}" for eps, score, note in more
         )
 
     def span(self, found: LabelledScores, everyone: bool) -> str:

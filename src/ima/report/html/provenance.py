@@ -12,6 +12,7 @@ from ima.evaluation.results import WORST
 from ima.measures import ABSENT
 from ima.report.entries import PageEntry
 from ima.report.html.blocks import Code, Grid, PageBlock, Prose
+from ima.report.html.identity import HOW, told_digests
 from ima.report.scores import attacks_of
 from ima.report.words import about, attack_name, counted, norm_told
 
@@ -50,7 +51,7 @@ def how_measured(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
     if ran:
         blocks.append(Grid("What the attacks ran", ("attack", "what it ran"), tuple(ran), False))
     blocks += _epochs(entries)
-    blocks.append(_evaluations(entries))
+    blocks += [_evaluations(entries), *([Prose(HOW)] if told_digests(entries) else [])]
     trained = [(one.label, [s.environment for s in one.sources]) for one in entries]
     blocks += _grid("Where it was trained", PLACE, trained)
     rest = [(one.label, [about(r.settings) for r in one.main]) for one in entries]

@@ -67,7 +67,12 @@ def _code(text: str) -> str:
 
 def page_markdown(page: Page) -> str:
     """The same content in GitHub's Markdown; figures as their numbers."""
-    lines = [f"# {_text(page.title)}", _text(page.verdict)]
+    lines = [f"# {_text(page.title)}", f"## {page.heading}"]
+    lines += [f"**{_text(limit.sentence)}**" for limit in page.limits]
+    lines += map(_text, page.verdict)
+    signed = (f"- **{_text(name)}:** {_text(text)}" for name, text in page.identity.lines)
+    lines += [f"## {page.identity.title}"]
+    lines.append("\n".join([*signed, "- **Name, date and signature:** ..."]))
     for section in page.sections:
         lines.append(f"## {_text(section.title)}")
         for block in section.blocks:

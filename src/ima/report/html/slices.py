@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ima.evaluation.settings import Settings
 from ima.report.entries import PageEntry
 from ima.report.html.blocks import Grid, Overlay, OverlayPart, PageBlock, PageImage, Prose
 from ima.report.html.png import png
@@ -22,7 +23,7 @@ from ima.report.overlays import (
     swatch,
 )
 from ima.report.scores import few_radii
-from ima.report.style import norm_name
+from ima.report.sizes import radius_told
 from ima.report.words import of_whole, under, within_told
 
 
@@ -43,7 +44,7 @@ def slices_of(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
         slices = pick_slices(networks, eps, within_told(first))
         one = next((one for one in slices if one.name not in taken), slices[0])
         taken.add(one.name)
-        blocks.append(_overlay(one, norm_name(first.norm)))
+        blocks.append(_overlay(one, first.settings))
     whose = " and ".join(one.label for one in chosen)
     some_of = f" of {whose}, the first and the last of the networks" if len(entries) > 2 else ""
     text = (
@@ -55,7 +56,7 @@ def slices_of(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
     return (Prose(text), *blocks)
 
 
-def _overlay(one: Slice, norm: str) -> Overlay:
+def _overlay(one: Slice, settings: Settings) -> Overlay:
     clean = one.gray(one.clean)
     whole = PageImage(png(compose(clean)), f"{one.name}: the image without noise", "", head="image")
     truth = PageImage(
@@ -79,7 +80,7 @@ def _overlay(one: Slice, norm: str) -> Overlay:
         ):
             sizes = map(str, _sizes(labels, one.classes))
             rows.append((f"{view.label}, {when}", dice_told(dice), *sizes))
-    title = f"{one.name}: noise of size at most {one.eps:g} ({norm})"
+    title = f"{one.name}: noise of size at most {radius_told(one.eps, settings, '')}"
     # The file of slices does not tell whether classes are regions.
     overlap = "of classes that overlap, a pixel shows the last"
     grid = Grid(f"{title}: what is predicted; {overlap}", heads, tuple(rows))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ima.evaluation.settings import Settings
 from ima.norm_names import known_norm
 from ima.report.entries import PageEntry
 from ima.report.examples import ExampleView, drawable, example_radii, pick_example
@@ -13,6 +14,7 @@ from ima.report.html.blocks import Grid, PageBlock, PageImage, Prose, Strip
 from ima.report.html.png import png
 from ima.report.inputs import Array
 from ima.report.scores import chosen, few_radii
+from ima.report.sizes import radius_told
 from ima.report.strip import noise_factor
 from ima.report.style import norm_name
 from ima.report.words import attack_name
@@ -40,7 +42,7 @@ def strips_of(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
     wanted = next(iter(chosen([one.scores for one in entries])), "")
     attack = wanted if wanted in attacks else next(iter(attacks), "")
     threshold = entries[0].main[0].settings.measure.threshold
-    norm = entries[0].main[0].norm
+    settings = entries[0].main[0].settings
     shown: list[PageBlock] = []
     taken: list[int] = []
     for eps in few_radii(example_radii(networks, attack), MOST if len(networks) <= 4 else FEW):
@@ -50,7 +52,7 @@ def strips_of(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
         if apart is not None:
             sample, views = apart
             taken.append(sample)
-            shown.append(_strip(sample, views, eps, norm))
+            shown.append(_strip(sample, views, eps, settings))
     if not shown:
         return (Prose(NO_PICTURES),)
     text = (
@@ -61,8 +63,8 @@ def strips_of(entries: Sequence[PageEntry]) -> tuple[PageBlock, ...]:
     return (Prose(text), *shown)
 
 
-def _strip(sample: int, views: Sequence[ExampleView], eps: float, norm: str) -> Strip:
-    unit, known = norm_name(norm), known_norm(norm)
+def _strip(sample: int, views: Sequence[ExampleView], eps: float, settings: Settings) -> Strip:
+    unit, known = norm_name(settings.norm), known_norm(settings.norm)
     factor = noise_factor([view.noisy - view.clean for view in views])
     truth = views[0].truth
     drawn: list[tuple[str, tuple[PageImage, ...]]] = []
@@ -84,7 +86,7 @@ def _strip(sample: int, views: Sequence[ExampleView], eps: float, norm: str) -> 
     columns = ("network", f"radius ({unit})", *measured, "before", "after")
     caption = f"Sample {sample}, true class {truth}: predictions before and after"
     return Strip(
-        f"Noise of size at most {eps:g} ({unit}); true class:\u00a0{truth}",
+        f"Noise of size at most {radius_told(eps, settings, '')}; true class:\u00a0{truth}",
         ("without noise", f"noise × {factor:g}", "with noise"),
         tuple(drawn),
         max(views[0].clean.shape[:2]) <= 64,

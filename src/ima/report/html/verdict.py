@@ -9,9 +9,11 @@ from collections.abc import Sequence
 
 from ima.evaluation.remarks import united
 from ima.evaluation.results import CLEAN, WORST
+from ima.report.classes import calibration, never_right, sensitivity
 from ima.report.entries import PageEntry
 from ima.report.html.blocks import Tile
 from ima.report.html.prose import words_of
+from ima.report.leads import Lead
 from ima.report.scores import (
     WITHOUT,
     Score,
@@ -23,19 +25,20 @@ from ima.report.scores import (
     radii_told,
     seeds_of,
 )
-from ima.report.style import norm_name
-from ima.report.words import attack_name, listed, unit_of
+from ima.report.sizes import radius_told, with_short
+from ima.report.words import attack_name, listed, under, unit_of
 
 
-def verdict_of(entries: Sequence[PageEntry]) -> str:
-    """The paragraph."""
+def verdict_of(entries: Sequence[PageEntry]) -> tuple[str, ...]:
+    """The paragraphs: what noise breaks, of which classes, and how far that is to be trusted."""
     all_scores = [one.scores for one in entries]
     attack = headline(all_scores)
     # First: it is said of all that follows.
     parts = remarks_on(entries)
     parts.append(_of_one(entries[0], attack) if len(entries) == 1 else _of_many(entries, attack))
-    parts += [_caution(entries, attack), _checked(entries)]
-    return " ".join(part for part in parts if part)
+    doubts = [_caution(entries, attack), _checked(entries)]
+    found = (parts, _of_classes(entries, attack), doubts)
+    return tuple(text for part in found if (text := " ".join(filter(None, part))))
 
 
 def tiles(entries: Sequence[PageEntry]) -> tuple[Tile, ...]:
@@ -45,16 +48,41 @@ def tiles(entries: Sequence[PageEntry]) -> tuple[Tile, ...]:
     one = entries[0]
     measure = one.main[0].settings.measure
     attack = headline([one.scores])
-    unit = norm_name(one.main[0].norm)
+    settings = one.main[0].settings
     noise = "random noise" if drawn(attack, [one.scores]) else "noise"
     doubt = "; in doubt, see the remark" if remarks_on(entries) else ""
     found: list[Tile] = []
     for key in [WITHOUT, *((attack, eps) for eps in radii_told([one.scores], attack))]:
-        if (score := one.scores.get(key)) is not None:
-            where = f"with {noise} of size {key[1]:g} ({unit})" if key[1] else "without noise"
+        if key in one.scores:
+            lead = one.lead(*key)
+            score = lead.score
+            where = (
+                f"with {noise} of size {radius_told(key[1], settings)}"
+                if key[1]
+                else "without noise"
+            )
             small = f"95 % interval {score.within}{_lacking(score, one)}{doubt}"
+            small += f"; counting what {lead.whence} found" if lead.whence else ""
             found.append(Tile(score.text, f"{words_of(measure).tile} {where}", small))
     return tuple(found)
+
+
+def led(one: PageEntry, attack: str) -> Scores:
+    """What is left, under this attack the lowest that all evidence leaves."""
+    return {key: one.lead(*key).score if key[0] == attack else s for key, s in one.scores.items()}
+
+
+def found_less(entries: Sequence[PageEntry], attack: str) -> str:
+    """What leaves less than the attack and stands in its place, behind a sentence; or nothing."""
+    told = [
+        f"{f'{one.label}, ' if len(entries) > 1 else ''}{lead.whence} at {key[1]:g}"
+        for one in entries
+        for key in one.scores
+        if key[0] == attack and (lead := one.lead(*key)).whence
+    ]
+    if not told:
+        return ""
+    return f" The numbers count what was found beside {under(attack)}: {listed(told)}."
 
 
 def remarks_on(entries: Sequence[PageEntry]) -> list[str]:
@@ -74,28 +102,48 @@ def _lacking(score: Score, one: PageEntry) -> str:
     return f" ({told})" if told else ""
 
 
-def _noise(eps: float, unit: str, all_scores: Sequence[Scores], attack: str, whom: str) -> str:
+def _noise(size: str, all_scores: Sequence[Scores], attack: str, whom: str) -> str:
     """The noise as the subject of a sentence."""
     if drawn(attack, all_scores):
-        return f"Random noise of size {eps:g} ({unit})"
-    return f"Noise of size {eps:g} ({unit}), chosen against {whom},"
+        return f"Random noise of size {size}"
+    return f"Noise of size {size}, chosen against {whom},"
 
 
 def _of_one(one: PageEntry, attack: str) -> str:
     words = words_of(one.main[0].settings.measure)
     parts = [words.clean(one)]
+    radii = radii_told([one.scores], attack)
+    tried = [(eps, one.lead(attack, eps)) for eps in radii if (attack, eps) in one.scores]
+    tried = [(eps, lead) for eps, lead in tried if lead.score.clean > 0]
+    settings = one.main[0].settings
     found = [
-        (eps, score, _lacking(score, one))
-        for eps in radii_told([one.scores], attack)
-        if (score := one.scores.get((attack, eps))) is not None and score.clean > 0
+        (with_short(eps, settings), lead.score, _lacking(lead.score, one) + _whence(lead))
+        for eps, lead in tried
     ]
     if found:
-        noise = _noise(
-            found[0][0], norm_name(one.main[0].norm), [one.scores], attack, "the network"
-        )
+        size = radius_told(tried[0][0], settings)
+        noise = _noise(size, [one.scores], attack, "the network")
         parts.append(f"{noise} {words.taken(found)}.")
     parts += words.smallest(one, attack)
     return " ".join(parts)
+
+
+def _of_classes(entries: Sequence[PageEntry], attack: str) -> list[str]:
+    """Sensitivity, classes that are never right, and how sure one network is."""
+    if len(entries) > 1:
+        named = [(one.label, never_right(one.main, [WITHOUT])) for one in entries]
+        return [f"With {label}: {text}" for label, told in named for text in told]
+    (one,) = entries
+    radii = radii_told([one.scores], attack)
+    keys = [WITHOUT, *((attack, eps) for eps in radii[-1:] if (attack, eps) in one.scores)]
+    seeds = [results for results in one.main if all(len(results.at(*key)) for key in keys)]
+    if not seeds:
+        return []
+    return [sensitivity(seeds, keys), *never_right(seeds, keys), calibration(seeds, keys)]
+
+
+def _whence(lead: Lead) -> str:
+    return f" (counting what {lead.whence} found)" if lead.whence else ""
 
 
 def _of_many(entries: Sequence[PageEntry], attack: str) -> str:
@@ -108,13 +156,18 @@ def _of_many(entries: Sequence[PageEntry], attack: str) -> str:
     parts.append(
         f"Without noise, {words.subject} is {words.span(known, len(known) == len(entries))}."
     )
-    unit = norm_name(entries[0].main[0].norm)
+    settings = entries[0].main[0].settings
     all_scores = [one.scores for one in entries]
     for eps in radii_told(all_scores, attack):
-        tried = [(one, one.scores[attack, eps]) for one in entries if (attack, eps) in one.scores]
-        found = [(e.label + _lacking(score, e), score) for e, score in tried if score.mean >= 0]
+        leads = [(one, one.lead(attack, eps)) for one in entries if (attack, eps) in one.scores]
+        tried = [(one, lead.score) for one, lead in leads]
+        found = [
+            (e.label + _lacking(lead.score, e) + _whence(lead), lead.score)
+            for e, lead in leads
+            if lead.score.mean >= 0
+        ]
         if found:
-            noise = _noise(eps, unit, all_scores, attack, "each network")
+            noise = _noise(radius_told(eps, settings), all_scores, attack, "each network")
             missing = [one.label for one in entries if (attack, eps) not in one.scores]
             everyone = len(found) == len(entries) and not any(_lacking(s, e) for e, s in tried)
             left = words.left(found, everyone)
