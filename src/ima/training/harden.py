@@ -54,7 +54,7 @@ class Hardened:
     >>> x = torch.rand(40, 2)
     >>> data = torch.utils.data.TensorDataset(x, (x[:, 0] > 0.5).long())
     >>> found = ima.harden(torch.nn.Linear(2, 2), data, bounds=(0, 1), time_budget="10s")
-    >>> found.after.mean("pgd-20", found.after.eps[0]) <= found.after.mean()
+    >>> found.after.mean("pgd-10", found.after.eps[0]) <= found.after.mean()
     True
     """
 
@@ -112,7 +112,7 @@ def harden(
     task: what outputs mean, classification if None.
     clean_drop: how much quality without noise may fall, 0 to 1, such as 0.01; None: no limit.
     held_out: a data set that decides and was not trained on; None: one sample in five of `data`,
-        1000 at most. Where the network was trained on those, it looks better before than it is.
+        500 at most. Where the network was trained on those, it looks better before than it is.
     names: the case (patient) of every sample of `held_out`, or of `data` where there is none: see
         `evaluate`. Samples of one case are held out together.
     classes: their names, for the page.

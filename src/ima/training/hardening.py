@@ -34,7 +34,7 @@ from ima.training.epoch_progress import EpochProgress, summary
 from ima.training.held import Judged, Samples
 from ima.training.signals import held_back
 
-ATTACK = "pgd-20"
+ATTACK = "pgd-10"
 """What looks at the network."""
 
 MOST_EPOCHS = 30

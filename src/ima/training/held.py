@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -20,7 +21,7 @@ from ima.tasks import Tree, leaves
 SHARE = 5
 """One sample in so many is held out..."""
 
-MOST = 1000
+MOST = 500
 """...and no more than these."""
 
 FEW = 16
@@ -86,13 +87,14 @@ def split(
         raise ValueError(
             f"names are {len(cases)} for {len(named)} samples; expected one for every sample"
         )
-    if held_out is not None:
-        judged = Samples(held_out, tuple(range(len(held_out))), keys)
-        return Samples(data, tuple(range(len(data))), keys), _judged(judged, cases, own=False)
-    held = _held(targets, None if cases is None else [case for case, _ in cases], seed)
+    own = held_out is None
+    held = np.ones(len(named), dtype=np.bool_)
+    if own or len(named) > MOST:
+        held = _held(targets, None if cases is None else [case for case, _ in cases], seed, own=own)
     kept, aside = (tuple(np.flatnonzero(mask).tolist()) for mask in (~held, held))
     some = None if cases is None else [cases[at] for at in aside]
-    return Samples(data, kept, keys), _judged(Samples(data, aside, keys), some, own=True)
+    train = Samples(data, kept if own else tuple(range(len(data))), keys)
+    return train, _judged(Samples(named, aside, keys), some, own=own)
 
 
 def _judged(samples: Samples, names: Sequence[tuple[str, int]] | None, *, own: bool) -> Judged:
@@ -102,10 +104,12 @@ def _judged(samples: Samples, names: Sequence[tuple[str, int]] | None, *, own: b
     return Judged(data, names, own, len(read))
 
 
-def _held(targets: Sequence[Tree], cases: Sequence[str] | None, seed: int) -> Any:
-    """Which samples are held out, (N,) bool."""
+def _held(
+    targets: Sequence[Tree], cases: Sequence[str] | None, seed: int, *, own: bool
+) -> NDArray[np.bool_]:
+    """Which samples are held out, (N,) bool. own: of those that are trained on."""
     n = len(targets)
-    count = min(MOST, max(1, n // SHARE))
+    count = min(MOST, max(1, n // SHARE) if own else n)
     if cases is None:
         label = all(len(leaves(y)) == 1 and _label(leaves(y)[0]) for y in targets)
         kinds = [int(leaves(y)[0]) if label else 0 for y in targets]
@@ -114,6 +118,8 @@ def _held(targets: Sequence[Tree], cases: Sequence[str] | None, seed: int) -> An
         return stratified(np.array(kinds), count, seed)
     names = sorted(set(cases))
     if len(names) < 2:
+        if not own:
+            return np.ones(n, dtype=np.bool_)
         raise ValueError(
             f"all samples are of one case, {names[0]!r}, so that none can be held out; pass "
             "held_out=, of other cases"
