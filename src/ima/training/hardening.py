@@ -19,9 +19,10 @@ from ima.attacks import ddn
 from ima.attacks.inputs import Bounds
 from ima.attacks.walk import eval_forward
 from ima.budget import Budget
+from ima.doubt import Doubt
 from ima.evaluation.batches import device_of
 from ima.evaluation.evaluate import evaluate
-from ima.evaluation.remarks import Doubt, said_beside
+from ima.evaluation.remarks import said_beside
 from ima.evaluation.results import Results
 from ima.evaluation.settings import VALIDATION
 from ima.methods import IMA
