@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 NOTHING_BETTER = 3
 """Exit code where nothing better was found, and no weights were written."""
@@ -90,8 +87,8 @@ def harden(
 
     # Before the imports below, so that what they take counts too.
     budget = Budget.parse(time_budget)
-    from ima.training.hardening import STATE
     from ima.training.harden_file import harden_file
+    from ima.training.hardening import STATE
     from ima.training.lock import Lock
 
     folder = weights.with_name(f"{weights.name}-hardened") if out is None else out

@@ -17,14 +17,18 @@ WORDS = (
 )
 DROP = ", and that without noise it fell by no more than {:g} points"
 
+NOTHING = "nothing better was found, and the network stays as it was"
+
 _SLACK = 1e-9
 """What sums of floating-point numbers may miss."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What changed. mean, low, high: of the mean over all levels, and its 95 % interval; drop: how
-    far the quality without noise fell; allowed: by how much it may fall, None for any.
+    """What changed.
+
+    mean, low, high: of the mean over all levels, and its 95 % interval; drop: how far the quality
+    without noise fell; allowed: by how much it may fall, None for any.
     """
 
     mean: float
@@ -65,13 +69,16 @@ def told(found: Gain, before: Results) -> str:
     """What was decided, and by what, in two sentences."""
     measure = before.settings.measure
     name = f"mean {measure.name} over no noise and {len(before.eps)} sizes of noise"
+    low, mean, high = (f"{100 * value:+.1f}" for value in (found.low, found.mean, found.high))
     changed = (
-        f"the {name} changed by {100 * found.mean:+.1f} points (95 % interval {100 * found.low:+.1f} "
-        f"to {100 * found.high:+.1f}), and that without noise by {-100 * found.drop:+.1f}"
+        f"the {name} changed by {mean} points (95 % interval {low} to {high}), and that without "
+        f"noise by {-100 * found.drop:+.1f}"
     )
     words = WORDS.format(name=measure.name, levels=len(before.eps))
     words += "" if found.allowed is None else DROP.format(100 * found.allowed)
-    start = "better" if found.better else "nothing better was found, and the network stays as it was"
+    start = (
+        "better" if found.better else "nothing better was found, and the network stays as it was"
+    )
     return f"{start}: {changed}; {words}"
 
 

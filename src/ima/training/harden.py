@@ -30,10 +30,12 @@ from ima.evaluation.results import Results
 from ima.methods import IMA
 from ima.norms import Norm, get_norm
 from ima.tasks import Task, check_task, given
-from ima.training.better import told
+from ima.training.better import NOTHING, told
 from ima.training.build import copyable
-from ima.training.hardening import LR, Hardening, Look, mode_of
+from ima.training.hardening import LR, Hardening
 from ima.training.held import split
+from ima.training.look import Look
+from ima.training.modes import mode_of
 
 _FEW = 16
 """So many samples show whether the network takes them."""
@@ -150,9 +152,11 @@ def harden(
         seed=seed,
     )
     first = train.batch(range(min(_FEW, len(train))))
+    seen = torch.stack([judged.data[at][0] for at in range(min(_FEW, judged.count))])
     mark = {
         "weights": fingerprint(network),
-        "data": [batch_mark(first.x, first.y), len(train), judged.count],
+        "data": [batch_mark(first.x, first.y), len(train)],
+        "held-out samples": [batch_mark(seen, 0), judged.count],
         "norm": norm.name,
         "task": repr(task).partition(" at 0x")[0],
         "clean_drop": clean_drop,
@@ -182,7 +186,7 @@ def _found(run: Hardening, model: nn.Module) -> Hardened:
     """What came of it, with what is to be said beside the figures."""
     network, best, own = run.network.eval(), run.best, run.look.judged.own
     if best is None:
-        said = f"nothing better was found, and the network stays as it was: {run.stopped}"
+        said = f"{NOTHING}: {run.stopped}"
         return Hardened(model, run.before, run.before, False, said, tuple(run.rows))
     network.load_state_dict(dict(best.weights))
     said = told(best.gain, run.before)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -13,30 +12,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
-from ima.attacks import ddn
-from ima.attacks.inputs import Bounds
-from ima.attacks.walk import eval_forward
 from ima.budget import Budget
 from ima.doubt import Doubt
 from ima.evaluation.batches import device_of
-from ima.evaluation.evaluate import evaluate
-from ima.evaluation.remarks import said_beside
 from ima.evaluation.results import Results
-from ima.evaluation.settings import VALIDATION
 from ima.methods import IMA
-from ima.norms import Norm
-from ima.tasks import Task, Tree, tree_map
+from ima.tasks import tree_map
 from ima.training.batches import batches, epoch_seed
 from ima.training.better import Gain, gain
 from ima.training.checkpoint import load_state, save_state
 from ima.training.epoch_progress import EpochProgress, summary
-from ima.training.held import Judged, Samples
+from ima.training.held import Samples
+from ima.training.look import Look, line_of
 from ima.training.signals import held_back
-
-ATTACK = "pgd-10"
-"""What looks at the network."""
 
 MOST_EPOCHS = 30
 """No more are trained, however much time there is."""
@@ -53,66 +42,8 @@ DEAR = 0.5
 RESERVE = 1.5
 """So many times what the first look took the later ones may: what withstands takes longer."""
 
-SIZES = (0.5, 1.0, 2.0)
-"""Sizes of noise, in medians of the smallest that breaks the network as it came."""
-
-FEW = 64
-"""So many samples tell that median."""
-
 STATE = "harden.state.safetensors"
 """What a killed hardening continues from."""
-
-
-@dataclass(frozen=True, eq=False)
-class Look:
-    """How a network is judged: on what, and what its outputs mean."""
-
-    judged: Judged
-    norm: Norm
-    bounds: Bounds
-    task: Task
-    classes: tuple[str, ...] | None
-    seed: int
-
-    def radii(self, network: nn.Module) -> tuple[float, ...]:
-        """Sizes of noise to try, from the smallest noise that breaks the network.
-
-        Raises ValueError where it has no sample right: no noise has to be small for it.
-        """
-        data: Any = self.judged.data
-        items = [data[at] for at in range(min(FEW, len(data)))]
-        x = torch.stack([x for x, _ in items])
-        y: Tree = torch.utils.data.default_collate([y for _, y in items])
-        place = device_of(network)
-        x, y = x.to(place), tree_map(lambda t: t.to(place), y)
-        self.task.check(eval_forward(network, x), y)
-        scale = max(float(self.norm.size((x - x.mean(0)).double()).mean()) / 10, 1e-6)
-        setting = {"norm": self.norm, "task": self.task, "bounds": self.bounds}
-        found = ddn(network, x, y, steps=50, radius=scale, **setting)
-        known = found.distance[found.correct & (found.distance > 0)]
-        if not len(known):
-            raise ValueError(
-                f"the network has none of {len(x)} held-out samples right that noise could make "
-                "wrong, so nothing tells how large noise is to be; train it first"
-            )
-        return tuple(float(f"{size * float(known.median()):.2g}") for size in SIZES)
-
-    def __call__(self, network: nn.Module, radii: tuple[float, ...]) -> Results:
-        """The network's quality without noise and under it."""
-        with said_beside():
-            found = evaluate(
-                network,
-                self.judged.data,
-                radii,
-                ATTACK,
-                norm=self.norm,
-                bounds=self.bounds,
-                task=self.task,
-                seed=self.seed,
-                names=self.judged.names,
-                classes=self.classes,
-            )
-        return Results(found.columns, found.settings.but(part=VALIDATION))
 
 
 @dataclass(eq=False)
@@ -169,7 +100,7 @@ class Hardening:
             # From above, as for a network that knows nothing, the first epochs would undo it.
             self.method.measured.radius.value = self.before.eps[-1]
             self._save()
-        self.tell(f"before: {_line(self.before)}")
+        self.tell(f"before: {line_of(self.before)}")
         total = self._plan()
         while len(self.rows) < total and not self.stopped:
             try:
@@ -199,7 +130,7 @@ class Hardening:
 
     def _epoch(self, total: int) -> None:
         """One epoch, or what of it the time permits."""
-        epoch, progress, started = len(self.rows), EpochProgress(), monotonic()
+        epoch, progress, started, rate = len(self.rows), EpochProgress(), monotonic(), 0.0
         place = device_of(self.network)
         order = list(batches(len(self.train), self.batch_size, seed=self.seed, epoch=epoch))
         if len(order) > 1 and len(order[-1]) < self.batch_size:
@@ -240,7 +171,7 @@ class Hardening:
         self.look_seconds = max(self.look_seconds, (monotonic() - started) / RESERVE)
         self.looks += 1
         changed = gain(self.before, found, self.clean_drop)
-        self.tell(f"after {len(self.rows)} epochs: {_line(found)}")
+        self.tell(f"after {len(self.rows)} epochs: {line_of(found)}")
         if self.best is None or changed.order >= self.best.gain.order:
             weights = {name: t.detach().clone() for name, t in self.network.state_dict().items()}
             self.best = Best(changed, found, weights, len(self.rows))
@@ -297,47 +228,8 @@ class Hardening:
         return True
 
 
-def mode_of(network: nn.Module, task: Task, x: Tensor, y: Tree) -> Callable[[], None]:
-    """What puts the network into the mode of training.
-
-    As it came, where it came in that mode. Else all of it, but for layers of normalisation whose
-    parameters are all frozen; and none of it, where outputs fit the task in evaluation mode alone,
-    as of networks with further heads in training.
-    """
-    came = {module: module.training for module in network.modules()} if network.training else {}
-
-    def train() -> None:
-        network.train()
-        for module in network.modules():
-            own = list(module.parameters(recurse=False))
-            frozen = isinstance(module, _NormBase) and own and not any(p.requires_grad for p in own)
-            module.training = came.get(module, module.training and not frozen)
-
-    place = device_of(network)
-    x, y = x.to(place), tree_map(lambda t: t.to(place), y)
-    # On a copy: it changes running statistics.
-    state = deepcopy(network.state_dict())
-    with torch.random.fork_rng(), torch.no_grad():
-        train()
-        try:
-            task.check(network(x.clone()), y)
-            fits = True
-        except (TypeError, ValueError, RuntimeError, AttributeError):
-            fits = False
-    network.load_state_dict(state)
-    network.eval()
-    return train if fits else lambda: None if network.eval() else None
-
-
 def _rate(epoch: int, total: int, share: float) -> float:
     """The learning rate: up over the first epoch, then down along a cosine."""
     if epoch == 0:
         return LR * share
     return LR * (1 + math.cos(math.pi * (epoch - 1) / max(total - 1, 1))) / 2
-
-
-def _line(found: Results) -> str:
-    """The mean qualities in one line."""
-    write = found.settings.measure.said
-    levels = (f"{write(found.mean(ATTACK, eps))} at {eps:g}" for eps in found.eps)
-    return f"{write(found.mean())} without noise, {', '.join(levels)}".replace("\u00a0", " ")
