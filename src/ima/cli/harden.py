@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 NOTHING_BETTER = 3
@@ -100,12 +101,17 @@ def harden(
     def tell(line: str) -> None:
         print(line, flush=True)
 
-    with Lock(folder, "harden") as lock:
-        found, written = harden_file(
-            weights, folder, budget=budget, tell=tell, ready=lock.take, **words
-        )
-        found.to_html(page)
-        (folder / STATE).unlink(missing_ok=True)
+    try:
+        with Lock(folder, "harden") as lock:
+            found, written = harden_file(
+                weights, folder, budget=budget, tell=tell, ready=lock.take, **words
+            )
+            found.to_html(page)
+            (folder / STATE).unlink(missing_ok=True)
+    finally:
+        # What was refused leaves no folder; one that holds anything stays.
+        with suppress(OSError):
+            folder.rmdir()
     print(found.said)
     print(page)
     if written is None:
