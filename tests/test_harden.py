@@ -1,4 +1,4 @@
-"""`ima harden` and `ima.harden`: from a trained network to a better one, or the word that none is."""
+"""`ima harden` and `ima.harden`: a better network, or the word that none was found."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ima.evaluation.results import Results, Row
 from ima.evaluation.settings import Settings
 from ima.training import hardening
 from ima.training.better import gain, told
-from ima.training.held import MOST, split
 from ima.training.hardening import STATE
+from ima.training.held import MOST, split
 from ima.training.modes import mode_of
 
 KEYS = ("image", "label")
@@ -76,12 +76,12 @@ def small(count: int = 40, dims: tuple[int, ...] = (4,), classes: int = 2) -> Te
 
 def linear(outputs: int = 2, inputs: int = 4) -> nn.Module:
     """A network that is right about `small`."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(inputs, outputs))
+    last = nn.Linear(inputs, outputs)
     with torch.no_grad():
         ramp = torch.linspace(-1, 1, outputs) if outputs > 1 else torch.ones(1)
-        model[1].weight.copy_(ramp[:, None].expand(outputs, inputs))
-        model[1].bias.copy_(-0.5 * inputs * ramp)
-    return model.eval()
+        last.weight.copy_(ramp[:, None].expand(outputs, inputs))
+        last.bias.copy_(-0.5 * inputs * ramp)
+    return nn.Sequential(nn.Flatten(), last).eval()
 
 
 # --- The one call ---------------------------------------------------------------------------------
@@ -153,7 +153,9 @@ def test_the_same_call_gives_the_same(honest: nn.Module) -> None:
         for _ in range(2)
     )
     assert one.after == other.after
-    for a, b in zip(one.model.state_dict().values(), other.model.state_dict().values(), strict=True):
+    for a, b in zip(
+        one.model.state_dict().values(), other.model.state_dict().values(), strict=True
+    ):
         assert torch.equal(a, b)
 
 
@@ -173,7 +175,8 @@ def test_a_killed_hardening_continues_to_the_bit(
     with pytest.raises(KeyboardInterrupt):
         ima.harden(honest, data, tell=kill, **asked)
     found = ima.harden(honest, data, **asked)
-    whole = ima.harden(honest, data, **{**asked, "folder": None})
+    alone: dict[str, Any] = {**asked, "folder": None}
+    whole = ima.harden(honest, data, **alone)
     assert (found.before, found.after, found.said) == (whole.before, whole.after, whole.said)
     assert [row["loss"] for row in found.epochs] == [row["loss"] for row in whole.epochs]
     for name, value in whole.model.state_dict().items():
@@ -184,9 +187,11 @@ def test_a_killed_hardening_continues_to_the_bit(
 def test_another_hardening_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     asked: dict[str, Any] = {"bounds": (0, 1), "time_budget": "1h", "folder": tmp_path}
     ima.harden(linear(), small(), **asked)
-    for change, word in (({"seed": 1}, "seed"), ({"clean_drop": 0.1}, "clean_drop")):
+    changes: dict[str, Any] = {"seed": 1, "clean_drop": 0.1}
+    for word, value in changes.items():
         with pytest.raises(ValueError, match=f"other .*{word}.*name another folder"):
-            ima.harden(linear(), small(), **{**asked, **change})
+            changed: dict[str, Any] = {**asked, word: value}
+            ima.harden(linear(), small(), **changed)
     with pytest.raises(ValueError, match="other data, held-out samples"):
         ima.harden(linear(), small(60), **asked)
 
@@ -265,7 +270,7 @@ def test_samples_of_one_case_stay_together() -> None:
     train, held = held_ids(data, names=names)
     assert len(held) == 12
     assert not {names[at] for at in train} & {names[at] for at in held}
-    within = [(x, y, name) for (x, y), name in zip(data, names, strict=True)]
+    within = [(*data[at], name) for at, name in enumerate(names)]
     assert held_ids(within, names=2) == (train, held)
     with pytest.raises(ValueError, match="of one case, 'x', so that none can be held out"):
         held_ids(data, names=["x"] * 60)
@@ -323,7 +328,7 @@ def test_a_network_that_cannot_be_trained_or_knows_nothing_is_refused() -> None:
     with torch.no_grad():
         for parameter in wrong.parameters():
             parameter.neg_()
-    with pytest.raises(ValueError, match="none of 8 held-out samples right.*train it first"):
+    with pytest.raises(ValueError, match=r"none of 8 held-out samples right.*train it first"):
         ima.harden(wrong, small(), bounds=(0, 1), time_budget="1m")
 
 
@@ -437,7 +442,14 @@ def test_the_command_writes_weights_of_the_same_layout_and_a_page(package: Path)
     assert "better: the mean accuracy" in said.out and "before: " in said.out
     assert (package / "net.pt").read_bytes() == old
     names = sorted(path.name for path in (package / "new").iterdir())
-    assert names == ["after.csv", "after.json", "before.csv", "before.json", "net.pt", "report.html"]
+    assert names == [
+        "after.csv",
+        "after.json",
+        "before.csv",
+        "before.json",
+        "net.pt",
+        "report.html",
+    ]
     new: dict[str, Any] = torch.load(package / "new" / "net.pt")
     assert new["epoch"] == 8 and all(key.startswith("module.") for key in new["state_dict"])
     # What was measured is what the file gives.
@@ -463,7 +475,11 @@ def test_data_by_name_gives_its_training_part(package: Path) -> None:
     words = ("--model", "mine:net", "--data", "digits", "--time-budget", "1h", "--out", "named")
     assert call("harden", "net.pt", *words).code == 3
     settings = Results.from_csv(package / "named" / "before.csv").settings
-    assert (settings.data, settings.bounds_told, settings.samples) == ("digits", "0 to 1", len(load("digits").train) // 5)
+    assert (settings.data, settings.bounds_told, settings.samples) == (
+        "digits",
+        "0 to 1",
+        len(load("digits").train) // 5,
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,12 +16,13 @@ from ima.doubt import Doubt
 N = 8
 X, Y, IDS = torch.rand(N, 4), torch.arange(N) % 3, torch.arange(N)
 
+PAPER: dict[str, Any] = {"eps": 0.5, "delta": 0.1}
+OTHERS: dict[str, Any] = {"mma": ima.MMA, "iaat": ima.IAAT, "customized": ima.CustomizedAT}
+
 WITH_MARGINS: dict[str, Any] = {
-    "ima": lambda **more: ima.IMA(num_samples=N, **more),
-    "paper": lambda **more: ima.IMA(num_samples=N, **{"eps": 0.5, "delta": 0.1, **more}),
-    "mma": lambda **more: ima.MMA(num_samples=N, **{"eps": 0.5, **more}),
-    "iaat": lambda **more: ima.IAAT(num_samples=N, **{"eps": 0.5, **more}),
-    "customized": lambda **more: ima.CustomizedAT(num_samples=N, **{"eps": 0.5, **more}),
+    "ima": partial(ima.IMA, num_samples=N),
+    "paper": partial(ima.IMA, num_samples=N, **PAPER),
+    **{name: partial(method, num_samples=N, eps=0.5) for name, method in OTHERS.items()},
 }
 
 
@@ -89,7 +91,7 @@ def test_methods_without_margins_need_no_ids() -> None:
 
 # --- Modes ----------------------------------------------------------------------------------------
 
-WAITING = {
+WAITING: dict[str, Any] = {
     "BatchNorm1d": lambda: nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)),
     "Dropout": lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 3)),
 }
@@ -99,7 +101,9 @@ WAITING = {
 @pytest.mark.parametrize("method", [lambda: ima.IMA(num_samples=N), ima.Standard])
 def test_evaluation_mode_is_named_once(kind: str, method: Any) -> None:
     model, step = WAITING[kind]().eval(), method()
-    with pytest.warns(Doubt, match=rf"evaluation mode, where \d \({kind}\) does not do.*\.train\(\)"):
+    with pytest.warns(
+        Doubt, match=rf"evaluation mode, where \d \({kind}\) does not do.*\.train\(\)"
+    ):
         step(model, X, Y, IDS)
     step(model, X, Y, IDS)
 

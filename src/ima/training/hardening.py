@@ -97,8 +97,9 @@ class Hardening:
             self.look_seconds = monotonic() - started
             self._write("before", self.before)
             assert self.method.measured is not None
-            # From above, as for a network that knows nothing, the first epochs would undo it.
-            self.method.measured.radius.value = self.before.eps[-1]
+            # From the median, where half is kept: from far above, as for a network that knows
+            # nothing, the first epochs would undo what it has learned.
+            self.method.measured.radius.value = self.before.eps[1]
             self._save()
         self.tell(f"before: {line_of(self.before)}")
         total = self._plan()
