@@ -189,8 +189,8 @@ def test_another_hardening_in_the_same_folder_is_refused(tmp_path: Path) -> None
     ima.harden(linear(), small(), **asked)
     changes: dict[str, Any] = {"seed": 1, "clean_drop": 0.1}
     for word, value in changes.items():
+        changed: dict[str, Any] = {**asked, word: value}
         with pytest.raises(ValueError, match=f"other .*{word}.*name another folder"):
-            changed: dict[str, Any] = {**asked, word: value}
             ima.harden(linear(), small(), **changed)
     with pytest.raises(ValueError, match="other data, held-out samples"):
         ima.harden(linear(), small(60), **asked)
