@@ -34,6 +34,7 @@ from ima.cli import main
 from ima.cli.compare import compare
 from ima.cli.equilibrium import equilibrium
 from ima.cli.evaluate import evaluate
+from ima.cli.harden import harden
 from ima.cli.margins import margins
 from ima.cli.report import report
 from ima.cli.tables import show_table
@@ -52,6 +53,7 @@ from ima.training.run import Run
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
+    "harden": harden,
     "compare": compare,
     "list": show_table,
     "equilibrium": equilibrium,

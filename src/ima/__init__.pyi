@@ -42,5 +42,7 @@ from ima.tasks import Classification as Classification
 from ima.tasks import MultiLabel as MultiLabel
 from ima.tasks import Segmentation as Segmentation
 from ima.tasks import Task as Task
+from ima.training.harden import Hardened as Hardened
+from ima.training.harden import harden as harden
 
 __version__: str

@@ -55,7 +55,7 @@ class Margins:
         Raises TypeError or ValueError for unusable ids, or more or fewer ids than samples.
         """
         if not isinstance(ids, Tensor):
-            raise TypeError(f"ids are {type(ids).__name__}; expected a tensor of integers")
+            self._check(ids)
         if len(ids) != len(x):
             raise ValueError(f"{len(ids)} ids came with {len(x)} samples; expected one for each")
         return self[ids.to(x.device)]
@@ -109,7 +109,9 @@ class Margins:
         if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
             came = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
             raise TypeError(
-                f"ids are {came}; expected a tensor of integers, as `Indexed` yields them"
+                f"ids are {came}; expected a tensor of integers, which samples these are: wrap the "
+                "training set, DataLoader(ima.Indexed(train_set), ...), whose batches are (x, y, "
+                "ids), and pass these on"
             )
         if ids.ndim != 1:
             raise ValueError(f"ids have shape {tuple(ids.shape)}; expected (batch,)")

@@ -28,6 +28,17 @@ app.command(
     "Finished batches are kept: after a stop, the same command continues.",
 )
 app.command(
+    "ima.cli.harden:harden",
+    name="harden",
+    help="Make a trained network harder to fool, and say whether it worked.\n\n"
+    "Trains it by the library's default method, with nothing to tune. Held-out samples decide: "
+    "better means that the mean accuracy over no noise and three sizes of noise rose beyond the "
+    "95 % interval of the paired differences and, with --clean-drop, that accuracy without noise "
+    "fell by no more than that. Writes weights in the layout of the old ones, and a page of before "
+    "and after. Where nothing better was found it says so, writes no weights, and ends with exit "
+    "code 3. After a kill, the same command continues.",
+)
+app.command(
     "ima.cli.margins:margins",
     name="margins",
     help="Draw a run's margins, and measure how true they are.\n\n"

@@ -9,9 +9,7 @@ import warnings
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 
-
-class Doubt(UserWarning):
-    """The figures of an evaluation are in doubt."""
+from ima.doubt import Doubt
 
 
 def united(each: Iterable[tuple[str, Sequence[str]]]) -> list[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,10 +43,13 @@ Call = TypeVar("Call", bound=Callable[..., Step])
 
 
 def or_absent(call: Call) -> Call:
-    """A method's `__call__`, which in a run of several processes takes a batch without samples."""
+    """A method's `__call__`, which in a run of several processes takes a batch without samples.
+
+    Without ids too: methods that need some say how to get them.
+    """
 
     @wraps(call)
-    def step(method: Takes, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
+    def step(method: Takes, model: nn.Module, x: Tensor, y: Tree, ids: Any = None) -> Step:
         if processes() == 1 or not isinstance(x, Tensor) or x.ndim == 0 or len(x) > 0:
             return call(method, model, x, y, ids)
         x, y = _made_up(x, method.bounds), tree_map(_zeros, y)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from ima.attacks.lockstep import processes
+from ima.doubt import Doubt
 from ima.margins import Margins
 from ima.methods.noisy import Noisy
 from ima.tasks.pixels import precise
@@ -33,11 +35,41 @@ class Adaptive(Noisy):
         return processes() > 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The margins, and where schedules and noise stand."""
-        return {"margins": self.margins.state_dict(), **super().state_dict()}
+        """The margins and what they are measured in; where schedules and noise stand."""
+        margins, units = self.margins.state_dict(), self._units()
+        return {"margins": margins, "units": units, **super().state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue with saved margins; ValueError when they belong to another training set."""
+        """Continue with saved margins.
+
+        ValueError where they belong to another training set, or are measured in another norm; a
+        `Doubt` where `eps` or `delta` was another one: those may be changed on the way.
+        """
         self._claim(state)
+        self._compare(state.get("units", {}))
         self.margins.load_state_dict(state["margins"])
         super().load_state_dict(state)
+
+    def _units(self) -> dict[str, Any]:
+        delta = getattr(self, "delta", None)
+        return {"norm": self.setting.norm.name, "eps": self.eps, "delta": delta}
+
+    def _compare(self, saved: Mapping[str, Any]) -> None:
+        """Raise or warn where a state was saved with other settings; earlier ones do not say."""
+        own = self._units()
+        other = {name: had for name, had in saved.items() if had != own[name]}
+        if "norm" in other:
+            raise ValueError(
+                f"the saved margins are measured in {other['norm']}, but this "
+                f"{type(self).__name__} measures noise in {own['norm']}, where they mean nothing; "
+                "build it with the same norm before loading, or begin with new margins"
+            )
+        if other:
+            told = " and ".join(f"{name} {had}, and now {own[name]}" for name, had in other.items())
+            warnings.warn(
+                f"the saved state is of a {type(self).__name__} with {told}: its margins go on "
+                "from where they are, within the new eps. If that is not meant, build it with the "
+                "same options",
+                Doubt,
+                stacklevel=3,
+            )

@@ -10,9 +10,12 @@ import warnings
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from ima.attacks.inputs import call, check_entrance
 from ima.attacks.statistics import list_layers, without_statistics
+from ima.doubt import Doubt
 from ima.tasks import Classification, MultiLabel, Segmentation, Task, Tree, full, leaves
 from ima.tasks.checked import check_trained
 from ima.tasks.ends import end_of
@@ -45,9 +48,10 @@ class Outputs:
         y: targets that it must fit. Raises ValueError where it has no graph, and ValueError or
         TypeError where output and targets do not fit together.
         """
-        if self.batches == 0 and self.attacks:
-            _meet(model)
         if self.batches == 0:
+            _meet_mode(model)
+            if self.attacks:
+                _meet(model)
             check_entrance(model, x)
         output = call(model, x)
         self.batches += 1
@@ -108,6 +112,32 @@ def _meet(model: nn.Module) -> None:
             "layer running statistics, or use GroupNorm or LayerNorm",
             stacklevel=4,
         )
+
+
+def _meet_mode(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module) or model.training:
+        return
+    if layers := [(name or "it", m) for name, m in model.named_modules() if _waits(m)]:
+        name, layer = layers[0]
+        more = f", and {len(layers) - 1} more layers," if len(layers) > 1 else ""
+        warnings.warn(
+            f"the model is in evaluation mode, where {name} ({type(layer).__name__}){more} does "
+            "not do what it does in training: call model.train() before the steps of each epoch; "
+            "layers that are to stay in evaluation mode can be put into it after that",
+            Doubt,
+            stacklevel=4,
+        )
+
+
+def _waits(module: nn.Module) -> bool:
+    """Whether a layer does something else in training; not one of statistics that is frozen."""
+    if module.training:
+        return False
+    if isinstance(module, _DropoutNd):
+        return module.p > 0
+    own = list(module.parameters(recurse=False))
+    frozen = bool(own) and not any(p.requires_grad for p in own)
+    return isinstance(module, _NormBase) and module.running_mean is not None and not frozen
 
 
 def _warn(seen: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,7 @@ def foreign_subject(
     regions: bool | None = None,
     cases: str | None = None,
     device: str = "auto",
+    part: Literal["train", "test"] = "test",
 ) -> Subject:
     """The network and its data.
 
@@ -80,7 +81,7 @@ def foreign_subject(
     model: `module:function`, called without arguments, or with numbers of channels and classes
     where these are given or known; or of a module itself, of which a copy is taken; or a name of
     `ima list networks`. data: `module:function`, which returns a data set of (x, y) or a list of
-    batches; or a name of `ima list data`, of which the test part is taken. attacks: the task's
+    batches; or a name of `ima list data`, of which this part is taken. attacks: the task's
     usual ones if None. task: a name of `ima list tasks`, or `module:name` of a task's class or of a
     function that gives one; if None, the network's answer tells. bounds: (0, 1) for data by name,
     none else.
@@ -99,7 +100,7 @@ def foreign_subject(
     file = file_digest(checkpoint)
     named = None if task is None else _named_task(task, ignore_label, regions)
     splits = None if ":" in data else load(data)
-    samples = _imported(data) if splits is None else splits.test
+    samples = imported_data(data) if splits is None else getattr(splits, part)
     x, y = first_batch(samples, KEYS)
     network, taken = _loaded(checkpoint, model, sample_shapes(x, y), splits, channels, num_classes)
     network = build_fabric(device).to_device(network).eval()
@@ -144,7 +145,7 @@ def foreign_subject(
         ),
         eps=tuple(eps),
         attacks=default_attacks(kind) if attacks is None else tuple(attacks),
-        names=_cases(samples, cases),
+        names=cases_of(samples, cases),
         batch_size=16 if labelled else 256,
         classes=_classes(kind, output, y, samples if splits is None else splits),
     )
@@ -272,7 +273,7 @@ def _classes(task: Task, output: Tree, target: Tree, data: Any) -> tuple[str, ..
     return tuple(f"{'region' if task.regions else 'class'} {n}" for n in range(1, count + 1))
 
 
-def _cases(data: Any, asked: str | None) -> Names | None:
+def cases_of(data: Any, asked: str | None) -> Names | None:
     """What names the samples' cases: what was asked for, or what the data say themselves."""
     if asked is None:
         own: Any = getattr(data, "cases", None)
@@ -336,7 +337,7 @@ def _called(name: str, function: Any, signature: inspect.Signature) -> nn.Module
     return network
 
 
-def _imported(name: str) -> Any:
+def imported_data(name: str) -> Any:
     """The data at an import path: what the function returns, or the object itself."""
     found = import_named("data", name)
     data = found() if inspect.isroutine(found) or inspect.isclass(found) else found

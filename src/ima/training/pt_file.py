@@ -6,8 +6,9 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -24,6 +25,11 @@ DAMAGED = (
     *(zipfile.BadZipFile, zlib.error),
 )
 """What reading a damaged file raises: zipfile's, zlib's and torch's errors too."""
+
+_HEADER = 30
+"""Bytes before the name of a file in a .zip."""
+
+_ALIGNED = 64
 
 _OTHERS = {
     "constants.pkl": "a TorchScript archive, which holds code: where you trust it, load it with "
@@ -85,7 +91,8 @@ def _archive(archive: zipfile.ZipFile, size: int) -> Any:
         if kind != "storage" or not isinstance(key, str) or type(numel) is not int:
             return MadeObject("persistent", told)
         name = f"{folder}data/{key}"
-        return _storage(dtype, numel, archive.getinfo(name).file_size, lambda: read(name))
+        held = archive.getinfo(name).file_size
+        return _storage(dtype, numel, held, lambda: read(name), lambda: name)
 
     with archive.open(pickle) as stream:
         return read_pickle(io.BytesIO(stream.read()), _rules(nested=True), persistent)
@@ -107,9 +114,10 @@ def _stream(file: IO[bytes], *, nested: bool) -> Any:
             return MadeObject("persistent", told)
         _, dtype, key, _, numel, *view = told
         types[key] = storage_type(dtype)
-        storage = _storage(dtype, numel, None, lambda: numbers(key))
+        where = (lambda: found[key][0]) if nested else None
+        storage = _storage(dtype, numel, None, lambda: numbers(key), where)
         if view and view[0] is not None:
-            return Storage(storage.dtype, view[0][2], storage.read, view[0][1])
+            return replace(storage, numel=view[0][2], at=view[0][1])
         return storage
 
     first = read_pickle(file, _rules(nested=nested), persistent)
@@ -143,10 +151,32 @@ def _rules(*, nested: bool) -> dict[str, PickleRule]:
     return rules(inner)
 
 
-def _storage(dtype: Any, numel: Any, held: int | None, read: Any) -> Storage:
+def _storage(dtype: Any, numel: Any, held: int | None, read: Any, where: Any) -> Storage:
     kind = storage_type(dtype)
     if type(numel) is not int or numel < 0:
         raise PickleError("it is damaged: a tensor's number of values is none")
     if held is not None and numel * kind.itemsize > held:
         raise PickleError(f"it is damaged: {held} bytes stand where {numel} numbers should")
-    return Storage(kind, numel, read)
+    return Storage(kind, numel, read, where=where)
+
+
+def write_pt(path: Path, raws: Mapping[str | int, bytearray], out: Path) -> None:
+    """Write a copy of a file in which the bytes of some storages are others.
+
+    raws: by `Storage.where`, each as long as it was. All else is as in the file, to the byte.
+    """
+    if not zipfile.is_zipfile(path):
+        content = bytearray(path.read_bytes())
+        for place, raw in raws.items():
+            content[int(place) : int(place) + len(raw)] = raw
+        out.write_bytes(content)
+        return
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(out, "w") as copy:
+        for info in archive.infolist():
+            assert copy.fp is not None
+            begin = copy.fp.tell() + _HEADER + len(info.filename.encode())
+            entry = zipfile.ZipInfo(info.filename, info.date_time)
+            # As torch.save does: numbers begin at multiples of 64, which mmap=True needs.
+            padding = -(begin + 4) % _ALIGNED
+            entry.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding
+            copy.writestr(entry, raws.get(info.filename) or archive.read(info.filename))

@@ -37,21 +37,31 @@ DTYPES = {name: kind for name, kind in vars(torch).items() if isinstance(kind, t
 
 @dataclass(frozen=True)
 class Storage:
-    """Numbers in a row, in a file: `read()` gives their bytes. at: the first that counts."""
+    """Numbers in a row, in a file: `read()` gives their bytes. at: the first that counts.
+
+    where: tells, once the file is read, where these bytes are: a name in a .zip, or a place in the
+    file; None where they are within others.
+    """
 
     dtype: torch.dtype
     numel: int
     read: Callable[[], bytearray]
     at: int = 0
+    where: Callable[[], str | int] | None = None
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a file: what it is, and `load()`, which reads it."""
+    """A tensor in a file: what it is, and `load()`, which reads it.
+
+    storage: the numbers that it is a `view` of, None where it is not a part of others.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     load: Callable[[], Tensor]
+    storage: Storage | None = None
+    view: Callable[[bytearray], Tensor] | None = None
 
 
 def rules(nested: Callable[[bytes], Any]) -> dict[str, PickleRule]:
@@ -143,14 +153,17 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any) -> Any:
         raise PickleError(f"it is damaged: a tensor of shape {shape} ends behind its numbers")
     first = storage.at + offset
 
-    def load() -> Tensor:
+    def view(raw: bytearray) -> Tensor:
         if not math.prod(shape):
             return torch.empty(shape, dtype=storage.dtype)
         count = storage.at + storage.numel
-        flat = torch.frombuffer(storage.read(), dtype=storage.dtype, count=count)
+        flat = torch.frombuffer(raw, dtype=storage.dtype, count=count)
         return flat.as_strided(shape, stride, first)
 
-    return Stored(tuple(shape), storage.dtype, load)
+    def load() -> Tensor:
+        return view(storage.read() if math.prod(shape) else bytearray())
+
+    return Stored(tuple(shape), storage.dtype, load, storage, view)
 
 
 def _array(made: MadeObject) -> Any:

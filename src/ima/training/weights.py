@@ -78,7 +78,7 @@ def opened_weights(path: Path) -> Generator[Any]:
 
     Raises CheckpointError, which says what the file is, for one that is damaged or no such file.
     """
-    if path.suffix == ".safetensors" or _is_safetensors(path):
+    if is_safetensors(path):
         tensors, metadata = read_tensors(path)
         state = "tree" in metadata
         yield TrainingState(tree_of(path, metadata["tree"], tensors)) if state else tensors
@@ -164,7 +164,10 @@ def _said(error: Exception) -> str:
     return str(error).removeprefix("it ")
 
 
-def _is_safetensors(path: Path) -> bool:
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is called one, or is one by its first bytes."""
+    if path.suffix == ".safetensors":
+        return True
     head = check_header(path)
     size = int.from_bytes(head[:8], "little")
     return head[8:9] == b"{" and 8 + size <= path.stat().st_size
