@@ -56,7 +56,10 @@ def test_its_columns_and_methods_are_those_of_the_config(name: str) -> None:
         wanted = [f"{a} at {e:g}" for a in config.evaluate.attacks for e in config.evaluate.eps]
         assert list(table.columns) == ["method", CLEAN, *wanted]
     theirs = {str(row[0]).partition(" (")[0] for row in table.rows}
-    assert theirs == {row.label.partition(" (")[0] for row in rows(config)} - {"SAT tuned", "IMA, nothing set"}
+    assert theirs == {row.label.partition(" (")[0] for row in rows(config)} - {
+        "SAT tuned",
+        "IMA, nothing set",
+    }
 
 
 def test_a_page_has_them_below_its_own_tables_and_others_have_none(tmp_path: Path) -> None:
