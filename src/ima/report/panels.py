@@ -113,8 +113,7 @@ def draw_sweep(
     lines = [_draw_curve(axes, one, n, measure.top) for n, one in enumerate(series)]
     for one, line in zip(series, lines, strict=True):
         if not math.isnan(one.level):
-            look = {**LEVEL, "color": line.get_color()}
-            axes.axhline(measure.top * one.level, **look)
+            axes.axhline(measure.top * one.level, color=line.get_color(), **LEVEL)
     axes.set_xticks(_apart(axes, values))
     axes.minorticks_off()
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -125,7 +124,7 @@ def level_line(label: str) -> Line2D:
     """The key of the level lines."""
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], label=label, **{**LEVEL, "color": style.SOFT})
+    return Line2D([], [], label=label, color=style.SOFT, **LEVEL)
 
 
 def _apart(axes: Axes, values: Array) -> list[float]:
