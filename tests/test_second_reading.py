@@ -697,7 +697,7 @@ def test_smoothed_masks_are_told_what_to_do(low: float, high: float, middle: str
 
 
 def test_cases_may_be_a_method() -> None:
-    from ima.training.foreign import _cases  # pyright: ignore[reportPrivateUsage]
+    from ima.training.foreign import cases_of
 
     class Own(Dataset[Any]):
         def __len__(self) -> int:
@@ -706,5 +706,5 @@ def test_cases_may_be_a_method() -> None:
         def cases(self) -> list[str]:
             return ["a", "b"]
 
-    assert _cases(Own(), None) == ["a", "b"]
-    assert _cases(DataLoader(Own()), None) == ["a", "b"]
+    assert cases_of(Own(), None) == ["a", "b"]
+    assert cases_of(DataLoader(Own()), None) == ["a", "b"]

@@ -115,7 +115,8 @@ def _meet(model: nn.Module) -> None:
 
 
 def _meet_mode(model: nn.Module) -> None:
-    if not isinstance(model, nn.Module) or model.training:
+    # A network that `torch.jit.freeze` made has no mode.
+    if not isinstance(model, nn.Module) or getattr(model, "training", True):
         return
     if layers := [(name or "it", m) for name, m in model.named_modules() if _waits(m)]:
         name, layer = layers[0]
@@ -131,7 +132,7 @@ def _meet_mode(model: nn.Module) -> None:
 
 def _waits(module: nn.Module) -> bool:
     """Whether a layer does something else in training; not one of statistics that is frozen."""
-    if module.training:
+    if getattr(module, "training", True):
         return False
     if isinstance(module, _DropoutNd):
         return module.p > 0
