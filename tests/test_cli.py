@@ -344,7 +344,7 @@ def test_a_schedule_too_short_for_the_margins_is_noted(elsewhere: Path) -> None:
     )
     assert said.code == 0
     assert said.out.startswith("note: ")
-    assert "raise delta" in said.out.split("\n")[0]
+    assert "method.delta" in said.out.split("\n")[0]
 
 
 # --- What is refused ------------------------------------------------------------------------------

@@ -97,11 +97,11 @@ def test_a_method_gets_only_what_it_takes() -> None:
 
 def test_a_schedule_too_short_for_the_margins_is_told() -> None:
     short = load_config("digits", ["train.epochs=5"])
-    assert "raise delta to 0.6" in warnings(short)[0]
+    assert "raise method.delta to 0.6" in warnings(short)[0]
     assert not warnings(load_config("digits"))
     assert "in 1 epoch a margin" in warnings(load_config("digits", ["train.epochs=1"]))[0]
     # YAML takes a number without a point for a text.
-    assert "raise delta" in warnings(load_config("digits", ["method.delta=1e-2"]))[0]
+    assert "method.delta" in warnings(load_config("digits", ["method.delta=1e-2"]))[0]
 
 
 def test_a_config_is_immutable() -> None:

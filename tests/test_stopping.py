@@ -11,7 +11,8 @@ from test_training import new, same, train, untimed
 import ima
 from ima.methods.ima import Unreached
 from ima.training.checkpoint import load_state
-from ima.training.compare import finished
+from ima.training.compare import finished, plan_runs
+from ima.training.config import load_config
 from ima.training.config_errors import ConfigError
 from ima.training.run import Run
 
@@ -52,10 +53,23 @@ def test_moving_margins_train_to_the_last_epoch(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_end_early_is_refused(tmp_path: Path, overrides: list[str], word: str) -> None:
-    run = new(tmp_path / "run", *STILL, "train.stop=equilibrium", *overrides)
+    wanted = load_config("digits", [*STILL, "train.stop=equilibrium", *overrides])
+    run = Run.planned(tmp_path / "run", wanted)
     with pytest.raises(ConfigError, match=word):
         train(run)
-    assert not run.state.exists()
+    assert not run.folder.exists()
+
+
+def test_a_comparison_names_the_row_that_cannot_end_early(tmp_path: Path) -> None:
+    constant = "optimizer.schedule=constant"
+    with pytest.raises(ConfigError, match=r"compare\.0\.train\.stop.*standard keeps no margins"):
+        plan_runs(load_config("digits", ["train.stop=equilibrium", constant]), [0], tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    own = "{label: IMA, method: {name: ima}, train: {stop: equilibrium}}"
+    rows = f"compare=[{{label: Standard, method: {{name: standard}}}}, {own}]"
+    plans = plan_runs(load_config("digits", [rows, constant]), [0], tmp_path / "b")
+    stops = [plan.candidates[0].runs[0].config().train.stop for plan in plans]
+    assert stops == [None, "equilibrium"]
 
 
 def test_a_loop_is_told_once_that_margins_cannot_reach_their_cap() -> None:

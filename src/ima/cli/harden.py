@@ -33,6 +33,8 @@ def harden(
 ) -> None:
     """Make a trained network harder to fool, and say whether it worked.
 
+    Exit code 3: nothing better was found. Then there is a page, and no weights are written.
+
     Parameters
     ----------
     weights:

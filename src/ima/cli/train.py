@@ -105,7 +105,7 @@ def train(
     if not leads():
         return
     rows = run.epochs()
-    if len(rows) < loaded.train.epochs:
+    if loaded.train.stop is not None and len(rows) < loaded.train.epochs:
         print(f"margins stand still: ended after {len(rows)} of {loaded.train.epochs} epochs")
     best, told = run.picked(), picked(run)
     for which, row in (("best", best), ("last", rows[-1])):

@@ -97,14 +97,17 @@ class Unreached(UserWarning):
     """Margins cannot grow to their cap in the epochs that there are."""
 
 
-def unreached(eps: float | None, delta: float | None, epochs: int) -> str:
-    """What to say where margins cannot grow to `eps` in so many epochs; "" elsewhere."""
+def unreached(eps: float | None, delta: float | None, epochs: int, place: str = "") -> str:
+    """What to say where margins cannot grow to `eps` in so many epochs; "" elsewhere.
+
+    place: what stands before the names of both, such as "method." in a config.
+    """
     # Sums of floats: 10 times 0.3 may lie below 3.
     if eps is None or delta is None or delta * epochs >= eps * (1 - 1e-6):
         return ""
     return (
         f"in {epochs} epoch{'s' * (epochs > 1)} a margin grows to {delta * epochs:g} at most, "
-        f"below eps = {eps:g}: raise delta to {eps / epochs:.3g}, or train longer"
+        f"below {place}eps = {eps:g}: raise {place}delta to {eps / epochs:.3g}, or train longer"
     )
 
 

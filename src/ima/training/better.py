@@ -76,10 +76,7 @@ def told(found: Gain, before: Results) -> str:
     )
     words = WORDS.format(name=measure.name, levels=len(before.eps))
     words += "" if found.allowed is None else DROP.format(100 * found.allowed)
-    start = (
-        "better" if found.better else "nothing better was found, and the network stays as it was"
-    )
-    return f"{start}: {changed}; {words}"
+    return f"{'better' if found.better else NOTHING}: {changed}; {words}"
 
 
 def _levels(results: Results) -> NDArray[np.float64]:

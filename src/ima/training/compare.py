@@ -24,7 +24,7 @@ from ima.training.asked import answers_what_was_asked
 from ima.training.build import load_splits
 from ima.training.checkpoint import peek_state
 from ima.training.children import ChildReport, Work, print_done, work_off
-from ima.training.config import parse_config
+from ima.training.config import check_stop, parse_config
 from ima.training.config_errors import ConfigError
 from ima.training.ending import ended
 from ima.training.picking import rule
@@ -153,6 +153,9 @@ def plan_runs(
             "compare: [{label: SAT, method: {name: sat, eps: 3.0}}]"
         )
     wanted = rows(config)
+    for row in wanted:
+        for one in row.candidates:
+            check_stop(f"{row.place}.train", one)
     places = [
         folder / slug(one.method, row.differs) / f"seed{seed}" / "config.yaml"
         for row in wanted

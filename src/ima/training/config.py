@@ -9,6 +9,7 @@ from typing import Any
 
 from ima.data import find_loader
 from ima.evaluation.attacks import find_attack
+from ima.margins import Margins
 from ima.methods import Method, find_method
 from ima.methods.ima import unreached
 from ima.networks import NETWORKS, find_builder
@@ -148,7 +149,7 @@ def warnings(config: Config) -> list[str]:
     """What can be run, but hardly as meant."""
     options = method_options(config)
     epochs = config.train.epochs - config.train.standard_epochs
-    said = unreached(options.get("eps"), options.get("delta"), epochs)
+    said = unreached(options.get("eps"), options.get("delta"), epochs, "method.")
     return [said] if said else []
 
 
@@ -157,6 +158,27 @@ def _check_epochs(place: str, train: Train) -> None:
         raise ConfigError(
             f"{place}.standard_epochs is {train.standard_epochs}; expected less than "
             f"{place}.epochs, {train.epochs}: the method trains in what is left of them"
+        )
+
+
+def check_stop(place: str, config: Config) -> None:
+    """Raise ConfigError where the config's run cannot end before its last epoch as it is told to.
+
+    place: of its `train`, for the error.
+    """
+    stop = config.train.stop
+    if stop is None:
+        return
+    method = make_method(place, config.method, num_samples=1, task=build_task(config))
+    if not isinstance(getattr(method, "margins", None), Margins):
+        raise ConfigError(
+            f"{place}.stop is {stop!r}, and {config.method.name} keeps no margins; leave it out, "
+            "set it in the rows of methods with margins, or train by one, such as ima"
+        )
+    if config.optimizer.schedule == "cosine":
+        raise ConfigError(
+            f"{place}.stop is {stop!r}, and optimizer.schedule is 'cosine', whose rate is low at "
+            "the last epoch only; expected 'constant' or 'steps'"
         )
 
 

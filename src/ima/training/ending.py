@@ -8,12 +8,7 @@ read from the run's table of epochs, so a run that is continued ends where it wo
 
 from __future__ import annotations
 
-from typing import Any
-
-from ima.margins import Margins
-from ima.training.config_errors import ConfigError
 from ima.training.run import Run
-from ima.training.settings import Config
 
 SPAN = 10
 """So many epochs are compared."""
@@ -30,19 +25,3 @@ def ended(run: Run, done: int) -> bool:
     first = max(train.standard_epochs, done - SPAN)
     margins = [row["margin"] for row in run.epochs()[first:done] if "margin" in row]
     return len(margins) == SPAN and max(margins) - min(margins) <= STILL * max(margins)
-
-
-def check_stop(config: Config, method: Any) -> None:
-    """Raise ConfigError where a run cannot end before its last epoch as it was told to."""
-    if config.train.stop is None:
-        return
-    if not isinstance(getattr(method, "margins", None), Margins):
-        raise ConfigError(
-            f"train.stop is {config.train.stop!r}, and {config.method.name} keeps no margins; "
-            "leave it out, or train by ima"
-        )
-    if config.optimizer.schedule == "cosine":
-        raise ConfigError(
-            f"train.stop is {config.train.stop!r}, and optimizer.schedule is 'cosine', whose rate "
-            "is low at the last epoch only; expected 'constant' or 'steps'"
-        )

@@ -49,8 +49,8 @@ from ima.training.build import (
     learning_rate,
 )
 from ima.training.checkpoint import note_of, save_weights
-from ima.training.config import build_task
-from ima.training.ending import check_stop, ended
+from ima.training.config import build_task, check_stop
+from ima.training.ending import ended
 from ima.training.epoch_progress import EpochProgress, summary
 from ima.training.events import Events
 from ima.training.lock import Lock
@@ -131,8 +131,8 @@ def _prepared(
         told = load_file(model, init)
         known = init == run.initial
         started = note_of(init) if known else f"Started from the weights {init.name}: {told}."
+    check_stop("train", config)
     method = build_method(config, len(splits.train), augmented=bool(config.data.augment))
-    check_stop(config, method)
     spans = lengths.lengths(run, config, method)
     said = (splits.note, started, lengths.describe_lengths(spans, config, method))
     if any(said[1:]):
