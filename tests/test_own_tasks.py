@@ -127,7 +127,7 @@ def test_samples_for_pictures_are_kept(name: str, tmp_path: Path) -> None:
     examples = Worded(tmp_path / "record", "mark", 1, words)
     evaluate(model, data, [0.4], ["pgd-4"], norm="linf", task=task, keep=examples.keep)
     kept = list(examples.new)
-    examples.save()
+    examples.save(1)
     again = Worded(tmp_path / "record", "mark", 1, words)
     assert len(kept) == 23
     for key in ("id", "label", "prediction", "clean_prediction", "quality", "clean_quality"):

@@ -564,7 +564,7 @@ def test_a_killed_evaluation_continues_to_the_same_result(case: str, tmp_path: P
         overlays = collector(task, record, "data", attacks, RADII)
 
         def progress(done: int, total: int) -> None:
-            overlays.save()
+            overlays.save(1)
             if done == until:
                 raise KilledError
 
@@ -707,7 +707,7 @@ def test_the_largest_slices_of_different_cases_are_kept(tmp_path: Path) -> None:
             case = f"case {i // 6}"
             overlays.keep(example(i, case, pixels[i], (3, 4 + i // 6)))
             overlays.keep(replace(example(i, case, 9, (3, 4 + i // 6)), attack="other"))
-        overlays.save()
+        overlays.save(1)
     best = {c: max(range(6 * c, 6 * c + 6), key=lambda i: (pixels[i], -i)) for c in range(10)}
     wanted = sorted(sorted(best.values(), key=lambda i: (-pixels[i], i))[:COUNT])
     overlays.write(tmp_path, ("a", "b"), "nnUNetTrainerX")
@@ -763,7 +763,7 @@ def test_volumes_regions_and_ignored_pixels_as_pictures(tmp_path: Path) -> None:
 def test_no_file_where_nothing_is_foreground(tmp_path: Path) -> None:
     overlays = Labelled(tmp_path / "r", "", "pgd-3", None)
     overlays.keep(example(0, "a", 0, (2, 2)))
-    overlays.save()
+    overlays.save(1)
     (tmp_path / "overlays.npz").write_bytes(b"of an earlier evaluation")
     overlays.write(tmp_path, ("a",), "")
     assert list(tmp_path.iterdir()) == []

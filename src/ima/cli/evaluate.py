@@ -69,6 +69,8 @@ def evaluate(
 ) -> None:
     """Attack a trained network on test data, and write what was found.
 
+    Processes that torchrun or srun starts share the batches out; the rows are those of one.
+
     Parameters
     ----------
     run:
@@ -179,9 +181,11 @@ def evaluate(
     if transfer_from is not None and not (checks or strict):
         raise ValueError("--transfer-from belongs to the checks; give --checks too")
     from ima.cli import evaluate_subjects as subjects
+    from ima.cli.processes import joined
 
     make = {RUN: subjects.of_run, ELSEWHERE: subjects.of_foreign, NNUNET: subjects.of_nnunet}
-    subjects.work(make[kind](given), given, budget)
+    with joined() as first:
+        subjects.work(make[kind](given), given, budget, first=first)
 
 
 def subject_kind(given: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -120,10 +121,13 @@ def _other(given: Given, trust: Any) -> Callable[[], Subject] | None:
     return lambda: run_subject(run, "best", given["device"])
 
 
-def work(plan: SubjectPlan, given: Given, budget: Budget | None) -> None:
-    """Attack, measure and check; tables are printed, files go into the folder."""
+def work(plan: SubjectPlan, given: Given, budget: Budget | None, *, first: bool = True) -> None:
+    """Attack, measure and check; tables are printed, files go into the folder.
+
+    first: whether this is the first of the processes that share the batches, which writes.
+    """
     from ima.budget import OUT_OF_TIME, OutOfTime, Progress
-    from ima.cli.batches import lines
+    from ima.cli.batches import lines, unsaid
     from ima.cli.checking import TRIPPED, tell
     from ima.cli.limits import MISSED
     from ima.evaluation import subject as evaluation
@@ -132,31 +136,35 @@ def work(plan: SubjectPlan, given: Given, budget: Budget | None) -> None:
 
     eps, attacks, seed = given["eps"], given["attacks"], given["seed"]
     doing, verdict, done, rows = "", None, list[Path](), list[Any]()
-    first: Subject | None = None
-    with Lock(plan.folder, "evaluate") as lock:
-        lock.take()
+    judged: Subject | None = None
+    told = lines if first else unsaid
+    with Lock(plan.folder, "evaluate") if first else nullcontext() as lock:
+        if lock is not None:
+            lock.take()
         try:
             for doing, make in plan.subjects.items():
-                subject, progress = stating(make(), given), Progress(lines(doing), budget)
+                subject, progress = stating(make(), given), Progress(told(doing), budget)
                 results = evaluation.evaluate_subject(
-                    subject, eps, attacks, seed=seed, progress=progress
+                    subject, eps, attacks, seed=seed, progress=progress, distributed=True
                 )
                 done.append(subject.results)
                 rows.append(results)
-                first = first or subject
-                show(subject, results, plan.note)
+                judged = judged or subject
+                if first:
+                    show(subject, results, plan.note)
             print(told_cases(rows))
             if given["distances"]:
                 doing, subject = "smallest noise", stating(plan.nearest(), given)
                 found = evaluation.measure_distances(
-                    subject, seed=seed, progress=Progress(lines(doing), budget)
+                    subject, seed=seed, progress=Progress(told(doing), budget), distributed=True
                 )
                 done.append(subject.distances)
                 print(f"{subject.distances}")
                 print(distances_told(found, subject.eps))
                 if not (measure := found.settings.measure).binary:
                     print(f"broken: a {measure.name} of at most {measure.threshold:g}")
-            if given["checks"] or given["strict"]:
+            # One process alone: checks hold what one attack found against another.
+            if first and (given["checks"] or given["strict"]):
                 doing, subject = "checks", stating(plan.checked(), given)
                 verdict = evaluation.check_subject(
                     subject,
@@ -168,12 +176,15 @@ def work(plan: SubjectPlan, given: Given, budget: Budget | None) -> None:
                 )
                 done.append(subject.checks)
         except OutOfTime as stop:
-            print(f"ima: {doing}: {stop}", file=sys.stderr)
+            if first:
+                print(f"ima: {doing}: {stop}", file=sys.stderr)
             sys.exit(OUT_OF_TIME)
+        if not first:
+            return
         # Not before all are done: a command that is stopped at the last finds the first finished.
         evaluation.forget(done)
     tripped = verdict is not None and tell(verdict, done[-1], strict=given["strict"])
-    missed = first is not None and bool(given["stated"].require) and missing(first, rows[0])
+    missed = judged is not None and bool(given["stated"].require) and missing(judged, rows[0])
     if missed or tripped:
         # A missed limit goes before: no stronger attack would mend it.
         sys.exit(MISSED if missed else TRIPPED)

@@ -1,8 +1,9 @@
 """The work on a data set, batch by batch: read, recorded, within a budget, with noise of its own.
 
 for each batch:
-    on record? take its rows
+    on record? take its rows; of another process's share? leave it
     else: the work, on the model as `no_trace` gives it, with a generator seeded by the number
+the rows of all batches, of all processes, in order
 """
 
 from __future__ import annotations
@@ -29,16 +30,18 @@ from ima.evaluation.batch import Batch, ColumnLists
 from ima.evaluation.batches import Batches, device_of
 from ima.evaluation.decisions import copied
 from ima.evaluation.digest import DataDigest
-from ima.evaluation.mates import meet
+from ima.evaluation.mates import Met, meet
 from ima.evaluation.naming import Naming
 from ima.evaluation.partial import Finished, Partial, batch_mark, fingerprint, kept
 from ima.evaluation.reading import Reader
 from ima.evaluation.setting import Setting
 from ima.evaluation.settings import EVERY_ENTRY, Settings
+from ima.evaluation.share import Share
 from ima.evaluation.verdict import refuse_end, verdict
 from ima.evaluation.watch import Counts, OutputWatcher, Watched
 from ima.norms import Norm
 from ima.tasks import Task, Tree, given, tree_map
+from ima.tasks.task import Decision
 
 BatchWork = Callable[[Model, Batch], ColumnLists]
 """work(model, batch): the rows of one batch, as columns."""
@@ -57,6 +60,7 @@ class Asked:
     naming: Naming
     progress: Progress
     partial: str | Path | None
+    distributed: bool = False
 
     @property
     def record(self) -> dict[str, Any]:
@@ -118,15 +122,58 @@ def by_batch(
     Raises ValueError for an empty data set, and for outputs that the task takes wrong decisions on;
     OutOfTime when the budget is spent.
     """
-    device, task, naming = device_of(model), asked.task, asked.naming
-    record, network = None, fingerprint(model)
+    share, record, network = Share.of(asked.distributed, model), None, fingerprint(model)
     if asked.partial is not None:
-        record = Partial(asked.partial, {**settings, **asked.record, "weights": network})
-    known = [] if record is None else record.batches
-    slowest = max((one.seconds for one in known), default=0.0)
-    columns: ColumnLists = {}
-    seconds, offset, first, met, digest = 0.0, 0, None, None, DataDigest()
-    watcher, counts, budget = OutputWatcher(), Counts(), asked.progress.budget
+        record = Partial(asked.partial, {**settings, **asked.record, "weights": network}, share)
+    # Before anyone writes, all must have read.
+    share.gather(None)
+    with share.together():
+        read = _here(model, data, work, asked, before, share, record)
+    columns, counts, seconds = _joined(share, read)
+    if record is not None:
+        record.end(read.batches)
+    told = {
+        "network": network,
+        "data_sha256": read.digest.hex(),
+        "entries": read.digest.entries,
+        "samples": read.samples,
+        "total": read.samples,
+        "seconds": round(seconds, 1),
+        "remarks": verdict(counts, read.kind, read.met),
+    }
+    return Done(columns, read.first, told)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a process has read, and the batches that it has worked on or found on record.
+
+    first: the first sample, (1, *dims); kind, met: of the model, see `OutputWatcher` and `meet`.
+    """
+
+    batches: dict[int, Finished]
+    first: Tensor
+    digest: DataDigest
+    samples: int
+    kind: Decision
+    met: Met
+
+
+def _here(
+    model: nn.Module,
+    data: Any,
+    work: BatchWork,
+    asked: Asked,
+    before: Callable[[Tensor, Tree], None] | None,
+    share: Share,
+    record: Partial | None,
+) -> _Read:
+    device, task, naming = device_of(model), asked.task, asked.naming
+    known = {} if record is None else record.batches
+    slowest = max((one.seconds for one in known.values()), default=0.0)
+    here: dict[int, Finished] = {}
+    offset, first, met, digest = 0, None, None, DataDigest()
+    watcher, budget = OutputWatcher(), asked.progress.budget
     watched = Watched(model, watcher)
     parts = Batches(data, asked.batch_size, asked.keys, Reader(model, task), naming.key)
     naming.check(parts)
@@ -142,13 +189,14 @@ def by_batch(
             before(x.to(device=device), tree_map(lambda t: t.to(device=device), y))
         places = range(offset, offset + len(x))
         offset += len(x)
+        first = x[:1].to(device=device) if first is None else first
         sign = "" if record is None else batch_mark(x, y)
         finished = None if record is None else record.find(number, sign)
         if met is None or met.open:
             met = meet(model, x.to(device=device))
             watcher.start(task, met)
             refuse_end(watcher.kind, met.end)
-        if finished is None:
+        if finished is None and share.mine(number):
             if budget is not None and not budget.admits(slowest):
                 raise OutOfTime(_out_of_time(number, total, budget, slowest, asked.partial))
             started = time.monotonic()
@@ -166,32 +214,44 @@ def by_batch(
             slowest = max(slowest, finished.seconds)
             asked.progress.tell(number + 1, total)
             if record is not None:
-                record.add(finished)
+                record.add(number, finished)
             if budget is not None:
                 budget.did()
         else:
             asked.progress.tell(number + 1, total)
-        for name, cells in finished.columns.items():
-            columns.setdefault(name, []).extend(cells)
-        counts += finished.counts
-        seconds += finished.seconds
-        first = x[:1].to(device=device) if first is None else first
-    if first is None or met is None or not columns:
+        if finished is not None:
+            here[number] = finished
+    if first is None or met is None:
         raise ValueError(
             "the data set is empty; there is nothing to evaluate (what was read before and gives "
             "its samples once, such as a generator, is empty too)"
         )
     naming.end(offset)
-    told = {
-        "network": network,
-        "data_sha256": digest.hex(),
-        "entries": digest.entries,
-        "samples": offset,
-        "total": offset,
-        "seconds": round(seconds, 1),
-        "remarks": verdict(counts, watcher.kind, met),
-    }
-    return Done(columns, first, told)
+    return _Read(here, first, digest, offset, watcher.kind, met)
+
+
+def _joined(share: Share, read: _Read) -> tuple[ColumnLists, Counts, float]:
+    """Columns, counts and seconds of all batches; `read` gets those of the other processes.
+
+    Raises ValueError where processes have read other data.
+    """
+    here = read.batches
+    everyone = share.gather((read.digest.hex(), here))
+    if len({data for data, _ in everyone}) > 1:
+        raise ValueError(
+            "the processes have read different data; each must get all of it, in the same order: "
+            "pass the data set itself, without a DistributedSampler"
+        )
+    for _, found in everyone:
+        here |= found
+    columns: ColumnLists = {}
+    counts, seconds = Counts(), 0.0
+    for _, finished in sorted(here.items()):
+        for name, cells in finished.columns.items():
+            columns.setdefault(name, []).extend(cells)
+        counts += finished.counts
+        seconds += finished.seconds
+    return columns, counts, seconds
 
 
 def _out_of_time(

@@ -60,7 +60,7 @@ class Record:
             known = Finished(mark, time.monotonic() - started, columns, self.watcher.counts())
             self.began += 1
             if self.partial is not None:
-                self.partial.add(known)
+                self.partial.add(number, known)
             if self.budget is not None:
                 self.budget.did()
         # The last part of a batch's name is its number.

@@ -50,6 +50,7 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     partial: str | Path | None = None,
     budget: Budget | None = None,
+    distributed: bool = False,
 ) -> Results:
     """The quality of every sample: clean, and the lowest that each attack finds at each eps.
 
@@ -81,6 +82,9 @@ def evaluate(
         results; keep is not called for finished batches again. The file stays; delete it when done.
     budget: no batch is begun that may not fit into it, judged by the slowest so far; but the first
         of a call always is.
+    distributed: True: the processes of `torch.distributed` share the batches out. All of them must
+        call this with the same arguments and all the data, and each gets all the rows, the same as
+        one process finds alone; keep is called in the process that did the batch.
 
     Raises ValueError for an empty data set, unknown attacks, inputs outside bounds, outputs that do
     not fit the labels, an item that may be one sample or a batch of several, and ids, names or
@@ -103,7 +107,7 @@ def evaluate(
     if batch_size is None:
         batch_size = 16 if given(task, "drawn") == "labels" else 256
     shown = Progress.of(progress, budget)
-    asked = Asked(norm, task, bounds, batch_size, seed, keys, naming, shown, partial)
+    asked = Asked(norm, task, bounds, batch_size, seed, keys, naming, shown, partial, distributed)
     told = [name for name, *_ in found]
     about: dict[str, Any] = {}
 

@@ -61,6 +61,7 @@ def minimal(
     progress: Callable[[int, int], None] | None = None,
     partial: str | Path | None = None,
     budget: Budget | None = None,
+    distributed: bool = False,
 ) -> Distances:
     """The smallest noise that makes each sample wrong, as far as it was found.
 
@@ -78,6 +79,7 @@ def minimal(
     progress: is called with (batches done, batches, 0 where unknown).
     partial: a file that takes finished batches, so that the same call continues.
     budget: no batch is begun that may not fit into it, but for the first.
+    distributed: True: the processes of `torch.distributed` share the batches, as in `ima.evaluate`.
 
     Returns `Distances`, upper bounds all. Raises as `ima.evaluate`.
 
@@ -95,7 +97,7 @@ def minimal(
     lacking = {finder.name: finder.lacks(task, norm, bounds) for finder in FINDERS}
     ran = [finder for finder in FINDERS if not lacking[finder.name]]
     shown = Progress.of(progress, budget)
-    asked = Asked(norm, task, bounds, batch_size, seed, keys, naming, shown, partial)
+    asked = Asked(norm, task, bounds, batch_size, seed, keys, naming, shown, partial, distributed)
 
     def work(model: Model, batch: Batch) -> ColumnLists:
         return _of_batch(model, batch, sizes, ran)

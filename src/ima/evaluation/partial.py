@@ -1,7 +1,8 @@
 """The batches of an evaluation that are finished, on disk, so that a killed one continues.
 
 JSON lines: the settings, then one line a batch. Every batch has noise of its own, so the batches
-that are left come out as if nothing had happened.
+that are left come out as if nothing had happened. Of several processes each writes a file of its
+own and reads all, so that another number of them can go on.
 """
 
 from __future__ import annotations
@@ -16,15 +17,19 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ima.evaluation.share import ALONE, Share, all_files
 from ima.evaluation.watch import Counts
 from ima.files import read_arrays, unwritable, write_text
 from ima.tasks import Tree, leaves
 
 T = TypeVar("T")
 
-_FORMAT = "evaluation under way, 4"
+_FORMAT = "evaluation under way, 5"
 
-EARLIER = tuple(f"evaluation under way, {number}" for number in (1, 2, 3))
+PICTURES = ".npz"
+"""What the name of a file of pictures beside a record ends in."""
+
+EARLIER = tuple(f"evaluation under way, {number}" for number in (1, 2, 3, 4))
 """Formats whose batches lack what is recorded now; they are done again."""
 
 
@@ -44,40 +49,55 @@ class Finished:
 class Partial:
     """The record in the file `path` of an evaluation with these settings.
 
-    Batches of other settings are dropped, and so are those after a line that was cut. Raises
-    ValueError for a file that is no such record.
+    share: of the process that writes. batches: by number; those of other settings are dropped, and
+    so are those after a line that was cut. Raises ValueError for a file that is no such record.
     """
 
-    def __init__(self, path: str | Path, settings: Mapping[str, Any]) -> None:
-        self.path, self.batches = Path(path), list[Finished]()
-        header = json.dumps({"format": _FORMAT, **settings})
-        lines = _lines(self.path)
-        if lines[:1] == [header]:
-            for line in lines[1:]:
+    def __init__(self, path: str | Path, settings: Mapping[str, Any], share: Share = ALONE) -> None:
+        self.first, self.share = Path(path), share
+        self.path = share.file(self.first)
+        self.batches = dict[int, Finished]()
+        self.header = json.dumps({"format": _FORMAT, **settings})
+        for file in all_files(self.first):
+            lines = _lines(file)
+            for line in lines[1:] if lines[:1] == [self.header] else ():
                 batch = _batch(line)
                 if batch is None:
                     break
-                self.batches.append(batch)
-        self._rewrite(header)
+                self.batches.setdefault(*batch)
+        self._rewrite()
 
     def find(self, number: int, mark: str) -> Finished | None:
         """Batch number `number`, where it is there; without it and all later ones if it differs."""
-        if number < len(self.batches) and self.batches[number].mark != mark:
-            del self.batches[number:]
-            self._rewrite(_lines(self.path)[0])
-        return self.batches[number] if number < len(self.batches) else None
+        known = self.batches.get(number)
+        if known is not None and known.mark != mark:
+            self.batches = {at: one for at, one in self.batches.items() if at < number}
+            self._rewrite()
+        return self.batches.get(number)
 
-    def add(self, batch: Finished) -> None:
+    def add(self, number: int, batch: Finished) -> None:
         """Write one more batch; a line that is cut by a kill is not read again."""
-        self.batches.append(batch)
+        self.batches[number] = batch
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(_line(batch))
+                file.write(_line(number, batch))
         except OSError as error:
             raise unwritable(self.path, error) from error
 
-    def _rewrite(self, header: str) -> None:
-        write_text(self.path, header + "\n" + "".join(map(_line, self.batches)))
+    def end(self, batches: Mapping[int, Finished]) -> None:
+        """Leave one file with the batches of all processes; all of them must come here."""
+        if self.share.leads and self.share.world > 1:
+            self.batches = dict(batches)
+            self._rewrite()
+        self.share.gather(None)
+        if self.share.leads:
+            for file in all_files(self.first)[1:]:
+                file.unlink(missing_ok=True)
+        self.share.gather(None)
+
+    def _rewrite(self) -> None:
+        lines = (_line(number, self.batches[number]) for number in sorted(self.batches))
+        write_text(self.path, self.header + "\n" + "".join(lines))
 
 
 def key_of(path: Path) -> str:
@@ -112,7 +132,7 @@ def read_beside(
 
 def discard(record: Path) -> None:
     """Delete a record, and the samples for pictures beside it."""
-    for path in (record, record.with_name(record.name + ".npz")):
+    for path in (*all_files(record), *all_files(record, PICTURES)):
         path.unlink(missing_ok=True)
 
 
@@ -164,15 +184,16 @@ def _lines(path: Path) -> list[str]:
     return lines[:-1]  # What follows the last line break was cut.
 
 
-def _line(batch: Finished) -> str:
-    return json.dumps(asdict(batch)) + "\n"
+def _line(number: int, batch: Finished) -> str:
+    return json.dumps({"number": number, **asdict(batch)}) + "\n"
 
 
-def _batch(line: str) -> Finished | None:
+def _batch(line: str) -> tuple[int, Finished] | None:
     try:
         found = json.loads(line)
         columns = {str(name): list(cells) for name, cells in found["columns"].items()}
         counts = Counts.of(found["counts"])
-        return Finished(str(found["mark"]), float(found["seconds"]), columns, counts)
+        batch = Finished(str(found["mark"]), float(found["seconds"]), columns, counts)
+        return int(found["number"]), batch
     except (ValueError, TypeError, LookupError, AttributeError):
         return None

@@ -7,7 +7,8 @@ pixels the slices with the largest foreground, each from another case, under the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -19,8 +20,9 @@ from torch import Tensor
 from ima.evaluation.attacks import find_attack
 from ima.evaluation.batch import Example
 from ima.evaluation.decisions import values
-from ima.evaluation.partial import key_of, read_beside
+from ima.evaluation.partial import PICTURES, key_of, read_beside
 from ima.evaluation.results import WORST
+from ima.evaluation.share import ALONE, Share, all_files
 from ima.evaluation.values import from_cell, to_cell
 from ima.files import write_arrays
 from ima.tasks import Task, full, given, tree_map
@@ -34,6 +36,9 @@ MEMORY = 128_000_000
 
 _FEW = 8
 """So many are kept, however large."""
+
+LAST = 10**9
+"""The batch of samples whose batch is not over."""
 
 COUNT = 6
 """So many slices are kept."""
@@ -49,16 +54,20 @@ class Pictures(ABC):
     """The pictures of an evaluation.
 
     record: the evaluation's, see `partial`. In a file beside it lie the pictures of the batches
-    that it holds; they count only as long as the record's settings and `data` are the same.
+    that it holds; they count only as long as the record's settings and `data` are the same. share:
+    of the process that collects; each has a file of its own, as the record has.
     """
 
     name: ClassVar[str]
     """Of the file that is left at the end, beside the results."""
 
-    def __init__(self, record: Path, data: str) -> None:
-        self.record, self.data = record, data
-        self.beside = record.with_name(record.name + ".npz")
-        self.key, self.old = read_beside(self.beside, lambda f: (str(f["key"]), self.read(f)))
+    def __init__(self, record: Path, data: str, share: Share) -> None:
+        self.record, self.data, self.share = share.file(record), data, share
+        self.known = [
+            read_beside(file, lambda f: (str(f["key"]), self.read(f)))
+            for file in all_files(record, PICTURES)
+        ]
+        self.old: list[Picture] = []
         self.begun = False
         self.new: list[Picture] = []
 
@@ -84,22 +93,27 @@ class Pictures(ABC):
 
     def begin(self) -> None:
         """Drop those of another record; not before evaluation has begun its own."""
-        if not self.begun and self.key != self._key():
-            self.old = []
-        self.begun = True
+        if not self.begun:
+            key = self._key()
+            self.old = _once(chain(*(pictures for of, pictures in self.known if of == key)))
+            self.begun, self.known = True, []
 
-    def save(self) -> None:
-        """Write them, before the batch is recorded."""
+    def save(self, batch: int) -> None:
+        """Write them, before batch number `batch` is recorded."""
+        self.new = [{**picture, "batch": batch} for picture in self.new]
         found = self.all()
         if self.new and found:
-            write_arrays(self.beside, {**self.arrays(found), "key": np.array(self._key())})
+            write_arrays(_beside(self.record), {**self.arrays(found), "key": np.array(self._key())})
         self.old, self.new = found, []
 
     def all(self) -> list[Picture]:
         """Those of the batches that were finished before, and of those since."""
         self.begin()
-        again = set(map(_place, self.new))
-        return self.picked([*(p for p in self.old if _place(p) not in again), *self.new])
+        return self.picked(_once([*self.new, *self.old]))
+
+    def join(self) -> None:
+        """Take those of all processes; all of them must come here."""
+        self.old, self.new = _once(chain(*self.share.gather(self.all()))), []
 
     def write(self, folder: Path, classes: Sequence[str], label: str) -> None:
         """Leave them in a folder; no file where there are none. label: of the network."""
@@ -121,11 +135,16 @@ class Worded(Pictures):
     name = "examples.npz"
 
     def __init__(
-        self, record: Path, data: str, tries: int, words: Callable[[Any, Sequence[str]], str]
+        self,
+        record: Path,
+        data: str,
+        tries: int,
+        words: Callable[[Any, Sequence[str]], str],
+        share: Share = ALONE,
     ) -> None:
         self.tries, self.words = tries, words
         self.ids = set[int]()
-        super().__init__(record, data)
+        super().__init__(record, data, share)
 
     def begin(self) -> None:
         """Drop those of another record; count the samples of this one."""
@@ -136,9 +155,7 @@ class Worded(Pictures):
     def keep(self, example: Example) -> None:
         """Take one sample under one attack, if it is among the first."""
         self.begin()
-        size = (example.clean.nbytes + example.noisy.nbytes) * max(1, self.tries)
-        room = len(self.ids) < min(LIMIT, max(_FEW, MEMORY // max(1, size)))
-        if example.id not in self.ids and not room:
+        if example.id not in self.ids and len(self.ids) >= self._room(wide(example.clean).nbytes):
             return
         # Samples of several sizes stand in no one array: the first size is kept.
         earlier = [*self.old[:1], *self.new[:1]]
@@ -158,6 +175,20 @@ class Worded(Pictures):
         own = {name: getattr(example, name) for name in ("id", "attack", "eps", "quality")}
         self.new.append({**own, "clean_quality": example.quality_clean, **cells, **images})
 
+    def picked(self, pictures: list[Picture]) -> list[Picture]:
+        """Those of the first samples, in the order of the batches."""
+        pictures = sorted(pictures, key=lambda picture: picture.get("batch", LAST))
+        if not pictures:
+            return []
+        first = pictures[0]["clean"]
+        ids = list(dict.fromkeys(picture["id"] for picture in pictures))
+        kept = set(ids[: self._room(first.nbytes)])
+        return [p for p in pictures if p["id"] in kept and p["clean"].shape == first.shape]
+
+    def _room(self, image: int) -> int:
+        """How many samples are kept whose image takes so many bytes."""
+        return min(LIMIT, max(_FEW, MEMORY // max(1, 2 * image * max(1, self.tries))))
+
     def arrays(self, pictures: Sequence[Picture]) -> dict[str, NDArray[Any]]:
         """Pictures as the arrays of a file, a row each."""
         return {name: np.array([picture[name] for picture in pictures]) for name in pictures[0]}
@@ -175,7 +206,7 @@ class Worded(Pictures):
             name: np.array([self.words(from_cell(cell), classes) for cell in arrays[name].tolist()])
             for name in ("label", "prediction", "clean_prediction")
         }
-        return {**arrays, **said}
+        return {name: found for name, found in {**arrays, **said}.items() if name != "batch"}
 
 
 class Labelled(Pictures):
@@ -191,9 +222,16 @@ class Labelled(Pictures):
     IMAGES = ("clean", "noisy")
     LABELS = ("truth", "predicted_clean", "predicted_noisy")
 
-    def __init__(self, record: Path, data: str, attack: str, ignore_label: int | None) -> None:
+    def __init__(
+        self,
+        record: Path,
+        data: str,
+        attack: str,
+        ignore_label: int | None,
+        share: Share = ALONE,
+    ) -> None:
         self.attack, self.ignore_label = attack, ignore_label
-        super().__init__(record, data)
+        super().__init__(record, data, share)
 
     def keep(self, example: Example) -> None:
         """Take one sample, if it is under the attack that is shown."""
@@ -268,7 +306,12 @@ class Labelled(Pictures):
 
 
 def collector(
-    task: Task, record: Path, data: str, attacks: Sequence[str], radii: Sequence[float]
+    task: Task,
+    record: Path,
+    data: str,
+    attacks: Sequence[str],
+    radii: Sequence[float],
+    share: Share = ALONE,
 ) -> Pictures:
     """What collects the pictures of an evaluation of this task.
 
@@ -277,12 +320,20 @@ def collector(
     aimed = [name for name in attacks if find_attack(name)[0].amplitude is None]
     if given(task, "drawn") == "labels":
         strongest = WORST if len(aimed) > 1 else next(iter(aimed), "")
-        return Labelled(record, data, strongest, getattr(task, "ignore_label", None))
-    return Worded(record, data, len(aimed) * len(radii), given(task, "words"))
+        return Labelled(record, data, strongest, getattr(task, "ignore_label", None), share)
+    return Worded(record, data, len(aimed) * len(radii), given(task, "words"), share)
 
 
-def _place(picture: Picture) -> tuple[Any, ...]:
-    return picture["id"], picture["attack"], picture["eps"]
+def _once(pictures: Iterable[Picture]) -> list[Picture]:
+    """Of those of one sample under one attack the first."""
+    found: dict[tuple[Any, ...], Picture] = {}
+    for picture in pictures:
+        found.setdefault((picture["id"], picture["attack"], picture["eps"]), picture)
+    return list(found.values())
+
+
+def _beside(record: Path) -> Path:
+    return record.with_name(record.name + PICTURES)
 
 
 def _labels(found: Tensor) -> NDArray[np.uint8]:

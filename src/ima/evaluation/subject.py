@@ -27,6 +27,7 @@ from ima.evaluation.pictures import collector
 from ima.evaluation.remarks import said_beside
 from ima.evaluation.results import Results
 from ima.evaluation.settings import TEST, Settings
+from ima.evaluation.share import Share
 from ima.norms import Norm
 from ima.tasks import Task
 
@@ -98,8 +99,9 @@ def evaluate_subject(
     *,
     seed: int = 0,
     progress: Progress = Progress(),  # noqa: B008  # it is frozen
+    distributed: bool = False,
 ) -> Results:
-    """Attack the network; rows and pictures are written into the folder.
+    """Attack the network; rows and pictures are written into the folder, by the first process.
 
     eps, attacks: the subject's own if None. White noise comes with any attack on the test part.
     The record of finished batches stays; `forget` deletes it. Raises as `ima.evaluate`.
@@ -107,15 +109,15 @@ def evaluate_subject(
     eps = subject.eps if eps is None else eps
     attacks = list(subject.attacks if attacks is None else attacks)
     white = WHITE_NOISE if attacks and subject.settings.part == TEST else ()
-    part = record(subject.results)
+    part, share = record(subject.results), Share.of(distributed, subject.model)
     pictures = None
     if subject.pictures:
         digest = subject.settings.data_digest
-        pictures = collector(subject.task, part, digest, attacks, sorted(set(eps)))
+        pictures = collector(subject.task, part, digest, attacks, sorted(set(eps)), share)
 
     def after_batch(done: int, total: int) -> None:
         if pictures is not None:
-            pictures.save()
+            pictures.save(done)
         progress.tell(done, total)
 
     found = evaluate(
@@ -128,13 +130,17 @@ def evaluate_subject(
         names=subject.names,
         classes=subject.classes,
         keep=None if pictures is None else pictures.keep,
+        distributed=distributed,
         **_asked(subject, subject.results, seed, replace(progress, tell=after_batch)),
     )
     found = Results(found.columns, subject.describe(found.settings))
     if pictures is not None:
+        pictures.join()
+    if pictures is not None and share.leads:
         pictures.write(subject.folder, found.classes, subject.settings.label)
-    # Written last: it says that all is done.
-    found.to_csv(subject.results)
+    if share.leads:
+        # Written last: it says that all is done.
+        found.to_csv(subject.results)
     return found
 
 
@@ -144,6 +150,7 @@ def measure_distances(
     *,
     seed: int = 0,
     progress: Progress = Progress(),  # noqa: B008
+    distributed: bool = False,
 ) -> Distances:
     """Find the smallest noise that breaks each sample, and write it into the folder.
 
@@ -155,10 +162,12 @@ def measure_distances(
         subject.eps,
         batch_size=subject.batch_size,
         ids=subject.ids,
+        distributed=distributed,
         **_asked(subject, subject.distances, seed, progress),
     )
     found = replace(found, settings=subject.describe(found.settings))
-    found.to_csv(subject.distances)
+    if Share.of(distributed, subject.model).leads:
+        found.to_csv(subject.distances)
     return found
 
 

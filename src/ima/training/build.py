@@ -10,6 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from ima.attacks.lockstep import processes
 from ima.attacks.walk import eval_forward
 from ima.data import Splits, load
 from ima.data.flip import flip_labels
@@ -29,8 +30,12 @@ def build_fabric(
     device: str, *, devices: int = 1, nodes: int = 1, precision: Any = "32-true"
 ) -> Fabric:
     """Lightning Fabric on a device; ValueError that says which there are."""
+    which: Any = devices
+    if devices == 1 and processes() > 1 and device in ("auto", "cuda", "gpu"):
+        # Each of the processes that share an evaluation has one of its own.
+        which = [torch.cuda.current_device()] if torch.cuda.is_available() else devices
     try:
-        return Fabric(accelerator=device, devices=devices, num_nodes=nodes, precision=precision)
+        return Fabric(accelerator=device, devices=which, num_nodes=nodes, precision=precision)
     except Exception as error:
         raise ValueError(
             f"device {device!r} with --devices {devices} cannot be used: {error}"
