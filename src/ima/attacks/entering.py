@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -35,16 +35,20 @@ PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 class Network:
     """A network as attacks call it: on samples of any precision, of which it sees its own.
 
-    given: the precision of the caller's samples; taken: that of what the network takes.
+    given: the precision of the caller's samples; taken: that of what the network takes; short: that
+    of passes for a gradient, by autocast, None where it is the same.
     """
 
     run: Model
     given: torch.dtype
     taken: torch.dtype
+    short: torch.dtype | None = None
 
     def __call__(self, x: Tensor) -> Any:
         """The output at x, (B, *dims); x stays as it is."""
-        return by_sample(handed(self.run, x.to(self.given), self.taken), len(x))
+        shorter = self.short is not None and torch.is_grad_enabled() and x.requires_grad
+        with torch.autocast(x.device.type, self.short) if shorter else nullcontext():
+            return by_sample(handed(self.run, x.to(self.given), self.taken), len(x))
 
 
 def taken_by(module: Any, x: Tensor) -> torch.dtype:

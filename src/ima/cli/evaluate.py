@@ -62,6 +62,7 @@ def evaluate(
     out: Path | None = None,
     device: str = "auto",
     seed: int = 0,
+    precision: Literal["float32", "bfloat16", "auto"] = "float32",
     time_budget: str | None = None,
     trust: Annotated[bool, Parameter(negative="")] = False,
     plan: float | None = None,
@@ -147,6 +148,9 @@ def evaluate(
         cpu, cuda, mps or auto.
     seed:
         Seed of the attacks' random starts.
+    precision:
+        Of the gradients that pgd and ifgsm follow, for labels: bfloat16 may be faster, auto tries.
+        What is broken is decided in float32.
     time_budget:
         Such as 540s, 9m or 1h30m. Stop, with exit code 75, before a batch that may take too long;
         the same command continues. Each call does at least one batch.

@@ -145,7 +145,13 @@ def work(plan: SubjectPlan, given: Given, budget: Budget | None, *, first: bool 
             for doing, make in plan.subjects.items():
                 subject, progress = stating(make(), given), Progress(told(doing), budget)
                 results = evaluation.evaluate_subject(
-                    subject, eps, attacks, seed=seed, progress=progress, distributed=True
+                    subject,
+                    eps,
+                    attacks,
+                    seed=seed,
+                    progress=progress,
+                    distributed=True,
+                    precision=given["precision"],
                 )
                 done.append(subject.results)
                 rows.append(results)

@@ -43,7 +43,8 @@ class AttackRow:
 
     steps: None where the attack has no such number. lacks: whom it does not serve; kind: of noise,
     see `ima.evaluation.results.KINDS`; amplitude: of white noise, which has a size of its own in
-    place of eps; parts: the parts that run, for the record, of an attack that is made of some.
+    place of eps; walks: its gradients may be short, see `ima.evaluation.short`; parts: the parts
+    that run, for the record, of an attack that is made of some.
     """
 
     name: str
@@ -54,6 +55,7 @@ class AttackRow:
     lacks: Lacks = lambda *_: ""
     kind: str = "chosen"
     amplitude: float | None = None
+    walks: bool = False
     parts: Callable[[int, Sequence[int], Norm], str] | None = None
 
     @property
@@ -61,11 +63,14 @@ class AttackRow:
         """The name as a person writes it, with the default steps: `pgd-100`, `autoattack`."""
         return self.name if self.steps is None else f"{self.name}-{self.steps}"
 
-    def describe(self, steps: int, shape: Sequence[int], classes: int, norm: Norm) -> str:
+    def describe(
+        self, steps: int, shape: Sequence[int], classes: int, norm: Norm, *, short: bool = False
+    ) -> str:
         """What it does, its N being `steps`, or the parts that ran; for the record."""
         if self.parts is not None:
             return self.parts(classes, shape, norm)
-        return re.sub(r"\bN\b", str(steps), self.summary).rstrip(".")
+        more = "; gradients in bfloat16" if short and self.walks else ""
+        return re.sub(r"\bN\b", str(steps), self.summary).rstrip(".") + more
 
 
 def _pgd(
@@ -104,6 +109,7 @@ ATTACKS = {
             "Madry et al., ICLR 2018",
             "N steps of 10 eps / N, with the loss and for labels also with the margin to the next "
             "class, each from the sample and from a random start; the worst iterate counts.",
+            walks=True,
         ),
         AttackRow(
             "ifgsm",
@@ -111,6 +117,7 @@ ATTACKS = {
             10,
             "Kurakin et al., ICLR 2017, as in Ma & Liang's tables",
             "N steps of eps / 4 from the sample; the last iterate counts.",
+            walks=True,
         ),
         AttackRow(
             "autoattack",

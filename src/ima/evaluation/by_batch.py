@@ -37,6 +37,7 @@ from ima.evaluation.reading import Reader
 from ima.evaluation.setting import Setting
 from ima.evaluation.settings import EVERY_ENTRY, Settings
 from ima.evaluation.share import Share
+from ima.evaluation.short import Precision, check_precision, pays
 from ima.evaluation.verdict import refuse_end, verdict
 from ima.evaluation.watch import Counts, OutputWatcher, Watched
 from ima.norms import Norm
@@ -45,6 +46,10 @@ from ima.tasks.task import Decision
 
 BatchWork = Callable[[Model, Batch], ColumnLists]
 """work(model, batch): the rows of one batch, as columns."""
+
+
+TRIAL = -1
+"""The number, on record, of what a trial has found."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,15 @@ class Asked:
     progress: Progress
     partial: str | Path | None
     distributed: bool = False
+    precision: Precision = "float32"
 
     @property
     def record(self) -> dict[str, Any]:
         """What decides rows, beside the attacks, for the record of what is under way."""
         bounds = None if self.bounds is None else [batch_mark(bound, 0) for bound in self.bounds]
         task = repr(self.task).partition(" at 0x")[0]
-        own = {"seed": self.seed, "batch size": self.batch_size}
+        own: dict[str, Any] = {"seed": self.seed, "batch size": self.batch_size}
+        own |= {} if self.precision == "float32" else {"precision": self.precision}
         return {"norm": self.norm.name, "bounds": bounds, "task": task, **own}
 
     def settings(self, **more: Any) -> Settings:
@@ -122,7 +129,13 @@ def by_batch(
     Raises ValueError for an empty data set, and for outputs that the task takes wrong decisions on;
     OutOfTime when the budget is spent.
     """
+    check_precision(asked.precision)
     share, record, network = Share.of(asked.distributed, model), None, fingerprint(model)
+    if asked.precision == "auto" and share.world > 1:
+        raise ValueError(
+            "precision='auto' times one process, and several must do the same; say 'bfloat16' or "
+            "'float32'"
+        )
     if asked.partial is not None:
         record = Partial(asked.partial, {**settings, **asked.record, "weights": network}, share)
     # Before anyone writes, all must have read.
@@ -141,6 +154,7 @@ def by_batch(
         "seconds": round(seconds, 1),
         "remarks": verdict(counts, read.kind, read.met),
     }
+    told |= {"short": read.short}
     return Done(columns, read.first, told)
 
 
@@ -148,7 +162,8 @@ def by_batch(
 class _Read:
     """What a process has read, and the batches that it has worked on or found on record.
 
-    first: the first sample, (1, *dims); kind, met: of the model, see `OutputWatcher` and `meet`.
+    first: the first sample, (1, *dims); kind, met: of the model, see `OutputWatcher` and `meet`;
+    short: whether gradients were short.
     """
 
     batches: dict[int, Finished]
@@ -157,6 +172,7 @@ class _Read:
     samples: int
     kind: Decision
     met: Met
+    short: bool
 
 
 def _here(
@@ -172,6 +188,13 @@ def _here(
     known = {} if record is None else record.batches
     slowest = max((one.seconds for one in known.values()), default=0.0)
     here: dict[int, Finished] = {}
+    tried = known.get(TRIAL)
+    short = {"float32": False, "bfloat16": True, "auto": None}[asked.precision]
+    if not given(task, "measure").binary:
+        # Of a quality between 0 and 1 every point counts, and would need a second pass.
+        short = False
+    if short is None and tried is not None:
+        short, here[TRIAL] = tried.mark == str(True), tried
     offset, first, met, digest = 0, None, None, DataDigest()
     watcher, budget = OutputWatcher(), asked.progress.budget
     watched = Watched(model, watcher)
@@ -196,6 +219,12 @@ def _here(
             met = meet(model, x.to(device=device))
             watcher.start(task, met)
             refuse_end(watcher.kind, met.end)
+        if short is None:
+            short = _tried(
+                watched, x.to(device=device), tree_map(lambda t: t.to(device=device), y), task
+            )
+            if record is not None:
+                record.add(TRIAL, Finished(str(short), 0.0, {}))
         if finished is None and share.mine(number):
             if budget is not None and not budget.admits(slowest):
                 raise OutOfTime(_out_of_time(number, total, budget, slowest, asked.partial))
@@ -205,11 +234,11 @@ def _here(
             watcher.begin(x)
             x, y = x.to(device=device), tree_map(lambda t: t.to(device=device), y)
             box = check_samples(x, asked.bounds)
-            setting = Setting(asked.norm, task, box, source, watcher)
             with no_trace(watched, x) as inner:
                 # Copies, because tensors of inference mode cannot take part in gradients.
-                batch = Batch(x.detach().clone(), copied(y), places, setting)
-                new = work(inner, batch)
+                x, y = x.detach().clone(), copied(y)
+                setting = Setting(asked.norm, task, box, source, watcher, short)
+                new = work(inner, Batch(x, y, places, setting))
             finished = Finished(sign, time.monotonic() - started, new, watcher.counts())
             slowest = max(slowest, finished.seconds)
             asked.progress.tell(number + 1, total)
@@ -227,7 +256,13 @@ def _here(
             "its samples once, such as a generator, is empty too)"
         )
     naming.end(offset)
-    return _Read(here, first, digest, offset, watcher.kind, met)
+    return _Read(here, first, digest, offset, watcher.kind, met, bool(short))
+
+
+def _tried(model: nn.Module, x: Tensor, y: Tree, task: Task) -> bool:
+    """Whether gradients are short, from a trial on the first batch."""
+    with no_trace(model, x) as inner:
+        return pays(inner, x.detach().clone(), copied(y), task)
 
 
 def _joined(share: Share, read: _Read) -> tuple[ColumnLists, Counts, float]:
@@ -246,7 +281,9 @@ def _joined(share: Share, read: _Read) -> tuple[ColumnLists, Counts, float]:
         here |= found
     columns: ColumnLists = {}
     counts, seconds = Counts(), 0.0
-    for _, finished in sorted(here.items()):
+    for number, finished in sorted(here.items()):
+        if number == TRIAL:
+            continue
         for name, cells in finished.columns.items():
             columns.setdefault(name, []).extend(cells)
         counts += finished.counts

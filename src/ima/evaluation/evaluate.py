@@ -24,6 +24,7 @@ from ima.evaluation.naming import Names, Naming, check_classes, fit_classes, fit
 from ima.evaluation.remarks import warn
 from ima.evaluation.results import BASE, CLEAN, WORST, Results
 from ima.evaluation.settings import Settings
+from ima.evaluation.short import Precision
 from ima.norms import Norm, get_norm
 from ima.tasks import Task, Tree, check_task, given, tree_map
 
@@ -51,6 +52,7 @@ def evaluate(
     partial: str | Path | None = None,
     budget: Budget | None = None,
     distributed: bool = False,
+    precision: Precision = "float32",
 ) -> Results:
     """The quality of every sample: clean, and the lowest that each attack finds at each eps.
 
@@ -85,6 +87,10 @@ def evaluate(
     distributed: True: the processes of `torch.distributed` share the batches out. All of them must
         call this with the same arguments and all the data, and each gets all the rows, the same as
         one process finds alone; keep is called in the process that did the batch.
+    precision: of the gradients that PGD and I-FGSM follow to change labels. "bfloat16" may be
+        faster; what is broken is still decided in float32. "auto" takes what a trial of at most a
+        second finds faster, so that rows may differ from machine to machine; which one it was
+        stands in the settings.
 
     Raises ValueError for an empty data set, unknown attacks, inputs outside bounds, outputs that do
     not fit the labels, an item that may be one sample or a batch of several, and ids, names or
@@ -107,7 +113,9 @@ def evaluate(
     if batch_size is None:
         batch_size = 16 if given(task, "drawn") == "labels" else 256
     shown = Progress.of(progress, budget)
-    asked = Asked(norm, task, bounds, batch_size, seed, keys, naming, shown, partial, distributed)
+    asked = Asked(
+        norm, task, bounds, batch_size, seed, keys, naming, shown, partial, distributed, precision
+    )
     told = [name for name, *_ in found]
     about: dict[str, Any] = {}
 
@@ -132,8 +140,13 @@ def evaluate(
     warn(done.told["remarks"], stacklevel=2)
     shape = tuple(done.first.shape[1:])
     measure = given(task, "measure")
+    short = done.told.pop("short")
+    described = {
+        name: row.describe(steps, shape, count or 2, norm, short=short)
+        for name, row, steps in found
+    }
     settings = asked.settings(
-        attacks={name: row.describe(steps, shape, count or 2, norm) for name, row, steps in found},
+        attacks=described,
         eps=tuple(radii),
         classes=named or tuple(f"class {n + 1}" for n in range(count or 0) if measure.column),
         dimensions=max(0, len(shape) - 1),

@@ -20,6 +20,7 @@ from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Model
 from ima.attacks.walk import Here, Objective, clamp, forward, walk
 from ima.evaluation.setting import Setting
+from ima.evaluation.short import shortened
 from ima.tasks import Tree, take
 from ima.tasks.pixels import wide
 
@@ -103,12 +104,19 @@ def walk_from(
     x, y, box = x[left], take(y, left), setting.box
 
     def look(here: Here) -> Tensor:
-        noisy = wide(x)[here.index] + here.offset
-        found = lowest.look(left[here.index], noisy, here.output, here.target, last=False)
-        return found == 0
+        index, noisy = left[here.index], wide(x)[here.index] + here.offset
+        if not setting.short:
+            return lowest.look(index, noisy, here.output, here.target, last=False) == 0
+        # What a short pass takes for wrong, a full one decides.
+        broken = lowest.judge(here.output, here.target) == 0
+        (at,) = broken.nonzero(as_tuple=True)
+        if len(at):
+            output, target = forward(model, noisy[at].to(x.dtype)), take(here.target, at)
+            broken[at] = lowest.look(index[at], noisy[at], output, target, last=False) == 0
+        return broken
 
     walked = walk(
-        model,
+        shortened(model) if setting.short else model,
         x,
         y,
         radius(eps, x),

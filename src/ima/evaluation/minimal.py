@@ -105,6 +105,7 @@ def minimal(
     names = [finder.name for finder in ran]
     done = by_batch(model, data, work, {"distances": names, "radii": sizes}, asked)
     warn(done.told["remarks"], stacklevel=2)
+    del done.told["short"]
     settings = asked.settings(
         attacks=dict.fromkeys(names, ""),
         eps=tuple(sizes),

@@ -16,7 +16,7 @@ class Setting:
     """Norm and task; box: the bounds as tensors, checked for the batch at hand, or None.
 
     generator: the source of all noise, seeded for each batch anew; watcher: sees what the model
-    gives.
+    gives; short: whether walks take their gradients in bfloat16.
     """
 
     norm: Norm
@@ -24,3 +24,4 @@ class Setting:
     box: tuple[Tensor, Tensor] | None
     generator: Generator
     watcher: OutputWatcher = field(default_factory=OutputWatcher)
+    short: bool = False

@@ -28,6 +28,7 @@ from ima.evaluation.remarks import said_beside
 from ima.evaluation.results import Results
 from ima.evaluation.settings import TEST, Settings
 from ima.evaluation.share import Share
+from ima.evaluation.short import Precision
 from ima.norms import Norm
 from ima.tasks import Task
 
@@ -100,6 +101,7 @@ def evaluate_subject(
     seed: int = 0,
     progress: Progress = Progress(),  # noqa: B008  # it is frozen
     distributed: bool = False,
+    precision: Precision = "float32",
 ) -> Results:
     """Attack the network; rows and pictures are written into the folder, by the first process.
 
@@ -131,6 +133,7 @@ def evaluate_subject(
         classes=subject.classes,
         keep=None if pictures is None else pictures.keep,
         distributed=distributed,
+        precision=precision,
         **_asked(subject, subject.results, seed, replace(progress, tell=after_batch)),
     )
     found = Results(found.columns, subject.describe(found.settings))
