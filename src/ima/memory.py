@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -25,22 +26,26 @@ class TooLargeError(ValueError):
     """A file that would become too large in memory."""
 
 
-def check_memory(what: str, need: int, stored: int, *, advice: str = ADVICE) -> None:
-    """Raise TooLargeError where a file would become too large in memory.
+def check_memory(
+    what: str, need: int, stored: int, *, advice: str = ADVICE, folder: Path | None = None
+) -> None:
+    """Raise TooLargeError where a file would become too large in memory, or in a folder.
 
-    need: bytes in memory; stored: bytes of the file. Refused is what this machine does not have,
-    and a file that becomes a multiple of itself, as one made to fill the memory does.
+    need: bytes that it becomes; stored: bytes of the file; folder: where it goes, memory if None.
+    Refused is what this machine does not have, and a file that becomes a multiple of itself, as one
+    made to fill the memory does.
     """
-    has = _physical()
+    has, where = (_physical(), "memory") if folder is None else (_room(folder), str(folder))
     if need > _FREE and need > RATIO * stored:
         raise TooLargeError(
-            f"{what}: {human_size(stored)} would become {human_size(need)} in memory, "
+            f"{what}: {human_size(stored)} would become {human_size(need)} in {where}, "
             f"{need // max(stored, 1)} times as much, as no usual file does; {advice}"
         )
     if has is not None and need > has:
         raise TooLargeError(
-            f"{what}: {human_size(stored)} would become {human_size(need)} in memory, "
-            f"and this machine has {human_size(has)}; {advice}"
+            f"{what}: {human_size(stored)} would become {human_size(need)} in {where}, "
+            f"and this machine has {human_size(has)}{'' if folder is None else ' left there'}; "
+            f"{advice}"
         )
 
 
@@ -80,6 +85,14 @@ def human_size(count: float) -> str:
             return f"{count:.4g} {unit}"
         count /= 1000
     return f"{count:.4g} GB"
+
+
+def _room(folder: Path) -> int | None:
+    """What is free on the disk of a folder, which need not be there yet."""
+    there = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    with suppress(OSError):
+        return None if there is None else shutil.disk_usage(there).free
+    return None
 
 
 def _physical() -> int | None:

@@ -1,4 +1,4 @@
-"""What every data set is once loaded: three parts in memory, and a row in the table."""
+"""What every data set is once loaded: three parts, and a row in the table."""
 
 import operator
 from collections.abc import Callable, Mapping
@@ -11,25 +11,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ima.data.stored import Images
+
 # Of one part, as loaders read it: images (N, C, *dims), uint8 or float32, and labels (N,).
 Sample = tuple[NDArray[Any], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)  # comparing tensors gives no bool, so parts compare by identity
 class Part(Dataset[tuple[Tensor, Tensor]]):
-    """One part of a data set, in memory.
+    """One part of a data set, in memory, or its images in a file.
 
-    `images` (N, C, *dims), uint8 (255 means 1.0) or float32 in [0, 1]; `targets` (N,), int64, from
-    0 up, or with `labels=False` what another task trains on, (N, ...). `part[i]` gives `x`
-    (C, *dims), float32 in [0, 1], and `y`, for labels an int64 scalar; `part[[i, j, ...]]`, or a
-    tensor of indices, gives a whole batch (B, C, *dims) and (B,) or (B, ...) with one indexing
+    `images` (N, C, *dims), uint8 (255 means 1.0) or float32 in [0, 1], or `Stored`; `targets` (N,),
+    int64, from 0 up, or with `labels=False` what another task trains on, (N, ...). `part[i]` gives
+    `x` (C, *dims), float32 in [0, 1], and `y`, for labels an int64 scalar; `part[[i, j, ...]]`, or
+    a tensor of indices, gives a whole batch (B, C, *dims) and (B,) or (B, ...) with one indexing
     operation. What is given is a copy: writing to it leaves the part as it is.
 
     Raises `TypeError` for other dtypes, `ValueError` for no samples, unequal lengths or values out
     of range, `IndexError` for an index out of range.
     """
 
-    images: Tensor
+    images: Images
     targets: Tensor
     labels: bool = True
 
@@ -57,7 +59,7 @@ class Part(Dataset[tuple[Tensor, Tensor]]):
             raise ValueError(
                 f"the smallest target is {int(targets.min())}, expected class numbers from 0 up"
             )
-        if images.dtype == torch.float32:
+        if isinstance(images, Tensor) and images.dtype == torch.float32:
             low, high = float(images.min()), float(images.max())
             if not (low >= 0 and high <= 1):  # written so that NaN fails too
                 raise ValueError(

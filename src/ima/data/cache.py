@@ -19,21 +19,17 @@ def cache_root() -> Path:
     return Path(os.environ.get("IMA_CACHE") or "~/.cache/ima").expanduser()
 
 
-def cached(name: str, build: Callable[[], Arrays], *, fits: Callable[[Arrays], bool]) -> Arrays:
-    """The arrays stored under `name`, else those of `build()`, which are then stored.
+def in_cache(name: str, *, fits: Callable[[Arrays], bool]) -> Arrays | None:
+    """The arrays stored under `name`; None where they cannot be read, or `fits` refuses them."""
+    stored = _read(cache_root() / f"{name}.npz")
+    return stored if stored is not None and fits(stored) else None
 
-    Stored arrays that cannot be read, or that `fits` refuses, are made anew. A folder that cannot
-    be written to only means that nothing is kept.
-    """
-    file = cache_root() / f"{name}.npz"
-    stored = _read(file)
-    if stored is not None and fits(stored):
-        return stored
-    made = build()
-    with suppress(OSError), whole(file) as beside, beside.open("wb") as out:
+
+def cache(name: str, arrays: Arrays) -> None:
+    """Store arrays under `name`; in a folder that cannot be written to nothing is kept."""
+    with suppress(OSError), whole(cache_root() / f"{name}.npz") as beside, beside.open("wb") as out:
         # Not compressed: reading back has to be faster than decoding the images.
-        np.savez(out, **made)  # pyright: ignore[reportArgumentType]
-    return made
+        np.savez(out, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def _read(file: Path) -> Arrays | None:

@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from ima.data import split
-from ima.data.base import Part, Splits
+from ima.data.base import Splits
 from ima.data.find import locate
 from ima.data.folders import ImageFile
+from ima.data.held_out import as_part
 from ima.data.layout import class_layout
-from ima.data.pictures import decode, pictures
+from ima.data.pictures import Pictures, decode, pictures
 from ima.data.split import fingerprints
+from ima.data.stored import chosen_of
 
 SOURCE = "Soares et al. 2020, https://doi.org/10.1101/2020.04.24.20078584"
 SUMMARY = "2481 chest CT slices, COVID-19 or not, gray, resized to 224x224."
@@ -73,9 +73,11 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
         )
     roles = assign(files, images, prints, seed, found)
     parts = {
-        role: Part(
-            torch.as_tensor(images[chosen]),
-            torch.tensor([files[position].label for position in chosen]),
+        role: as_part(
+            (
+                chosen_of(images, np.array(chosen)),
+                np.array([files[position].label for position in chosen]),
+            )
         )
         for role, chosen in roles.items()
     }
@@ -112,7 +114,7 @@ def check_enough(files: Sequence[ImageFile], found: Path) -> None:
 
 def assign(
     files: Sequence[ImageFile],
-    images: NDArray[np.uint8],
+    images: Pictures,
     prints: Sequence[str],
     seed: int,
     found: Path,

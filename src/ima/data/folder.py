@@ -13,8 +13,9 @@ from ima.data.base import Sample, Splits
 from ima.data.find import locate
 from ima.data.held_out import as_part, three_parts
 from ima.data.layout import Layout, class_layout
-from ima.data.pictures import decode, pictures
+from ima.data.pictures import Pictures, decode, pictures
 from ima.data.split import assign, fingerprints
+from ima.data.stored import chosen_of
 
 SOURCE = "your own"
 SUMMARY = "Any folder or .zip of images, one folder a class, gray or colour."
@@ -38,7 +39,8 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
     images equal to a validation or test image are left out, and that 10 % of training become
     validation where there is none. Without parts, `seed` and the file names decide: of each class
     20 % test and 10 % validation, training the rest, equal images in one part. Decoded images are
-    kept in the cache folder (IMA_CACHE, else ~/.cache/ima).
+    kept in the cache folder (IMA_CACHE, else ~/.cache/ima); those of more than 1 GiB stay there and
+    are read batch by batch.
 
     Files beside the images are told in the note. Raises `FileNotFoundError` when there is no such
     folder, `ValueError` for another layout, a class with too few images, images of several sizes,
@@ -63,13 +65,13 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
 def _as_stored(
     found: Path,
     layout: Layout,
-    images: NDArray[np.uint8],
+    images: Pictures,
     labels: NDArray[np.int64],
     seed: int,
 ) -> tuple[Sample, Sample, Sample, str]:
     def part(role: str) -> Sample:
         chosen = np.array([own == role for own in layout.roles])
-        return images[chosen], labels[chosen]
+        return chosen_of(images, chosen), labels[chosen]
 
     train, val, test, note = three_parts(
         part("train"),
@@ -91,7 +93,7 @@ def _as_stored(
 def _at_random(
     found: Path,
     layout: Layout,
-    images: NDArray[np.uint8],
+    images: Pictures,
     prints: Sequence[str],
     labels: NDArray[np.int64],
     seed: int,
@@ -118,7 +120,8 @@ def _at_random(
     except ValueError as error:
         raise ValueError(f"{found}: {error}") from error
     train, val, test = (
-        (images[roles[role]], labels[roles[role]]) for role in ("train", "val", "test")
+        (chosen_of(images, np.array(roles[role])), labels[roles[role]])
+        for role in ("train", "val", "test")
     )
     note = (
         f"Random split with seed {seed}: {TEST} % test and {VAL} % validation of each class, equal "

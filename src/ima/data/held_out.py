@@ -8,6 +8,7 @@ import torch
 
 from ima.data.base import Part, Sample, Splits
 from ima.data.split import fingerprints, stratified
+from ima.data.stored import Stored, chosen_of
 
 
 def three_parts(
@@ -61,7 +62,9 @@ def published(
 
 def as_part(sample: Sample) -> Part:
     """A part of arrays."""
-    return Part(torch.as_tensor(sample[0]), torch.as_tensor(sample[1]))
+    images, labels = sample
+    kept = images if isinstance(images, Stored) else torch.as_tensor(images)
+    return Part(kept, torch.as_tensor(labels))
 
 
 def _every_class(train: Sample, classes: Sequence[str], what: str) -> None:
@@ -81,7 +84,7 @@ def _without(train: Sample, others: Sample, training: str) -> Sample:
         raise ValueError(
             f"every image of {training} is also in another part; expected images of its own"
         )
-    return train if kept.all() else (train[0][kept], train[1][kept])
+    return train if kept.all() else (chosen_of(train[0], kept), train[1][kept])
 
 
 def _hold_out(train: Sample, seed: int, training: str) -> tuple[Sample, Sample]:
@@ -92,4 +95,4 @@ def _hold_out(train: Sample, seed: int, training: str) -> tuple[Sample, Sample]:
             "some from; expected at least 2"
         )
     held = stratified(labels, max(1, round(len(labels) / 10)), seed)
-    return (images[~held], labels[~held]), (images[held], labels[held])
+    return (chosen_of(images, ~held), labels[~held]), (chosen_of(images, held), labels[held])

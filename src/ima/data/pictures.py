@@ -3,18 +3,18 @@
 import hashlib
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ima.data.cache import Arrays, cached
+from ima.data import stored
+from ima.data.cache import Arrays, cache, cache_root, in_cache
 from ima.data.folders import ImageFile
 from ima.memory import check_memory, human_size
 
@@ -41,6 +41,12 @@ STRIP = 256
 # An image (C, H, W) and a fingerprint of it before resizing.
 Decoded = tuple[NDArray[np.uint8], str]
 
+Pictures: TypeAlias = NDArray[np.uint8] | stored.Stored
+"""Decoded images (N, C, H, W), in memory or in a file."""
+
+_AT_ONCE = 256
+"""So many files are decoded ahead."""
+
 
 def pictures(
     name: str,
@@ -48,20 +54,43 @@ def pictures(
     root: Path,
     side: int | None,
     decoder: Callable[[ImageFile], Decoded],
-) -> tuple[NDArray[np.uint8], list[str]]:
+) -> tuple[Pictures, list[str]]:
     """The images (N, C, H, W), and one fingerprint each, of the files of data set `name` in `root`.
 
     `decoder` is called for each file unless the cache has them all. C is 1 when all images are gray
     (equal in all channels), whatever their files' modes. `side` is that of the resized images, None
     for images as they are.
 
-    Raises `ValueError` when the decoded images differ in size.
+    Images that need more than `IN_MEMORY` stay in a file of the cache folder.
+    Raises `ValueError` when the decoded images differ in size, OSError where the folder has no room
+    for those.
     """
-    arrays = cached(
-        f"{name}-{side or 'own'}-{_key(files, root)}",
-        lambda: _decode_all(files, root, decoder),
-        fits=lambda stored: _fits(stored, len(files), side),
-    )
+    key = f"{name}-{side or 'own'}-{_key(files, root)}"
+    file = cache_root() / f"{key}.images"
+    if (kept := stored.opened(file, len(files))) is not None:
+        return kept
+    arrays = in_cache(key, fits=lambda found: _fits(found, len(files), side))
+    if arrays is None:
+        first, _ = decoder(files[0])
+        need = len(files) * first.nbytes
+        large = need > stored.IN_MEMORY
+        check_memory(
+            str(root),
+            need,
+            sum(one.size for one in files),
+            advice=f"{files[0].shown} has {_size(first.shape)} pixels (width x height), and there "
+            f"are {len(files)}: resize all with data.size, such as data.size=64"
+            + ", or name another cache folder, IMA_CACHE"
+            * large,
+            folder=file.parent if large else None,
+        )
+        if large:
+            stored.write(file, _decoded_files(files, root, decoder))
+            if (kept := stored.opened(file, len(files))) is not None:
+                return kept
+            raise ValueError(f"{file} was taken away while it was in use; start again")
+        arrays = _decode_all(files, root, decoder)
+        cache(key, arrays)
     return arrays["images"], [str(text) for text in arrays["prints"]]
 
 
@@ -199,45 +228,44 @@ def _fits(stored: Arrays, count: int, side: int | None) -> bool:
 def _decode_all(
     files: Sequence[ImageFile], root: Path, decoder: Callable[[ImageFile], Decoded]
 ) -> Arrays:
+
+    images, prints, channels = np.empty(0, dtype=np.uint8), list[str](), 1
+    for at, (image, fingerprint, own) in enumerate(_decoded_files(files, root, decoder)):
+        if at == 0:
+            images = np.empty((len(files), *image.shape), dtype=np.uint8)
+        images[at], channels = image, max(channels, own)
+        prints.append(fingerprint)
+    return {"images": np.ascontiguousarray(images[:, :channels]), "prints": np.array(prints)}
+
+
+def _decoded_files(
+    files: Sequence[ImageFile], root: Path, decoder: Callable[[ImageFile], Decoded]
+) -> Iterator[tuple[NDArray[np.uint8], str, int]]:
+    """Every image in its order, its fingerprint, and its channels: 1 where all are equal."""
     from PIL import Image
 
     Image.init()  # once and here: loading the formats is not made for several threads
-    first, print_of_first = decoder(files[0])
-    check_memory(
-        str(root),
-        len(files) * first.nbytes,
-        sum(file.size for file in files),
-        advice=f"{files[0].shown} has {_size(first)} pixels (width x height), and there are "
-        f"{len(files)}: resize all with data.size, such as data.size=64",
-    )
-    images = np.empty((len(files), *first.shape), dtype=np.uint8)
-    prints = [print_of_first]
-    images[0], gray = first, _is_gray(first)
+    shape: tuple[int, ...] = ()
     # Threads, because Pillow decodes and resizes outside Python's lock; the order stays.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         try:
-            rest = zip(count(1), files[1:], pool.map(decoder, files[1:]), strict=False)
-            for at, file, (image, fingerprint) in rest:
-                if image.shape != first.shape:
-                    raise ValueError(
-                        f"the images of {root} differ in size: {files[0].shown} has "
-                        f"{_size(first)} pixels (width x height), {file.shown} {_size(image)}; "
-                        "resize all with data.size, such as data.size=64"
-                    )
-                images[at], gray = image, gray and _is_gray(image)
-                prints.append(fingerprint)
+            for start in range(0, len(files), _AT_ONCE):
+                some = files[start : start + _AT_ONCE]
+                for file, (image, fingerprint) in zip(some, pool.map(decoder, some), strict=True):
+                    shape = shape or image.shape
+                    if image.shape != shape:
+                        raise ValueError(
+                            f"the images of {root} differ in size: {files[0].shown} has "
+                            f"{_size(shape)} pixels (width x height), {file.shown} "
+                            f"{_size(image.shape)}; resize all with data.size, such as data.size=64"
+                        )
+                    gray = bool((image == image[:1]).all())
+                    yield image, fingerprint, 1 if gray else len(image)
         except BaseException:
             # What was not begun would only take time and memory.
             pool.shutdown(cancel_futures=True)
             raise
-    if gray:
-        images = np.ascontiguousarray(images[:, :1])
-    return {"images": images, "prints": np.array(prints)}
 
 
-def _is_gray(image: NDArray[np.uint8]) -> bool:
-    return bool((image == image[:1]).all())
-
-
-def _size(image: NDArray[np.uint8]) -> str:
-    return f"{image.shape[2]}x{image.shape[1]}"
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[2]}x{shape[1]}"

@@ -1,7 +1,7 @@
 """Deciding which samples go where: pure functions of labels, sizes and fingerprints."""
 
 import hashlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def stratified(targets: NDArray[Any], count: int, seed: int) -> NDArray[np.bool_
     return chosen
 
 
-def fingerprints(images: NDArray[Any]) -> list[bytes]:
+def fingerprints(images: Iterable[NDArray[Any]]) -> list[bytes]:
     """One digest (16 bytes) an image; equal exactly for equal pixels, chance collisions aside."""
     return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
 

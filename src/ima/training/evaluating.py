@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ima.data.stored import bytes_or_digests, chosen_of
 from ima.evaluation.partial import batch_mark
 from ima.evaluation.settings import TEST, VALIDATION, Settings
 from ima.evaluation.subject import Subject
@@ -48,14 +49,14 @@ def run_subject(run: Run, which: str = "best", device: str = "auto") -> Subject:
     chosen = choose(whole, None if tuning else asked.samples)
     part = whole
     if len(chosen) < len(whole):
-        images, targets = whole.images[chosen], whole.targets[chosen]
+        images, targets = chosen_of(whole.images, chosen), whole.targets[chosen]
         part = replace(whole, images=images, targets=targets)
     settings = Settings(
         part=VALIDATION if tuning else TEST,
         weights=weights.stem,
         file=file,
         total=len(whole),
-        data_digest=batch_mark(part.images, part.targets),
+        data_digest=batch_mark(bytes_or_digests(part.images), part.targets),
     )
     return Subject(
         fabric.to_device(model),

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ima.attacks.walk import eval_forward
 from ima.data import Part, Splits, load
+from ima.data.stored import bytes_or_digests
 from ima.evaluation.attacks import default_attacks
 from ima.evaluation.batches import Batches, few, first_batch
 from ima.evaluation.naming import Names, own_classes
@@ -158,7 +159,7 @@ def data_digest(data: Any) -> str:
     whole data set once more may take as long as to evaluate it.
     """
     if isinstance(data, Part):
-        return batch_mark(data.images, data.targets)
+        return batch_mark(bytes_or_digests(data.images), data.targets)
     if isinstance(data, TensorDataset) and len(data.tensors) > 1:
         return batch_mark(*data.tensors[:2])
     return " ".join(batch_mark(x, y) for x, y in few(data, KEYS, FEW))

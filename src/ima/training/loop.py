@@ -29,6 +29,7 @@ from ima.attacks.inputs import inside
 from ima.budget import Budget, OutOfTime
 from ima.data import Part, Splits
 from ima.data.augment import augment_share
+from ima.data.stored import Images, Stored
 from ima.files import write_text
 from ima.margins import Margins
 from ima.methods import Method, Standard
@@ -159,7 +160,7 @@ def _prepared(
         )
     train = replace(
         splits.train,
-        images=fabric.to_device(splits.train.images),
+        images=_on_device(fabric, splits.train.images),
         targets=fabric.to_device(splits.train.targets),
     )
     timed = [row["val_seconds"] for row in run.epochs() if "val_seconds" in row]
@@ -170,6 +171,11 @@ def _prepared(
     return _Trainer(
         fabric, run, config, task, splits, train, state, watcher, pace, data_mark(config, splits)
     )
+
+
+def _on_device(fabric: Fabric, images: Images) -> Images:
+    # What is in a file comes batch by batch.
+    return images if isinstance(images, Stored) else fabric.to_device(images)
 
 
 @dataclass
@@ -287,7 +293,7 @@ class _Trainer:
     def _step(self, epoch: int, number: int, ids: Tensor, method: Method) -> dict[str, Tensor]:
         """Train on one batch; the metrics of the method's step."""
         fabric, config, state = self.fabric, self.config.train, self.state
-        x, y = self.train[ids]
+        x, y = fabric.to_device(self.train[ids])
         x = augment_share(
             x,
             self.config.data.augment,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ima.attacks.walk import eval_forward
 from ima.data import Part, Splits
+from ima.data.stored import chosen_of
 from ima.evaluation.estimates import Estimate, Estimates
 from ima.evaluation.minimal import minimal
 from ima.evaluation.remarks import said_beside
@@ -94,7 +95,7 @@ def measure_margins(
     train = splits.train
     found = minimal(
         model,
-        replace(train, images=train.images[chosen], targets=train.targets[chosen]),
+        replace(train, images=chosen_of(train.images, chosen), targets=train.targets[chosen]),
         config.evaluate.eps,
         norm=config.norm,
         bounds=BOUNDS,

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ima.data import Part, Splits
+from ima.data.stored import row_digests
 from ima.methods import find_method
 from ima.networks import find_builder
 from ima.tasks import Classification, find_task
@@ -115,7 +116,7 @@ def check_same_samples(run: Run, known: Mapping[str, Any], now: Mapping[str, Any
 def data_mark(config: Config, splits: Splits) -> str:
     """What a file of weights tells of the run that wrote it: its settings and training labels."""
     # Not of the images, which may be stored otherwise elsewhere.
-    labels = _bytes(splits.train.targets.detach().cpu().contiguous())
+    labels = splits.train.targets.detach().cpu().contiguous().numpy().tobytes()
     told = {"config": fixed_settings(config), "labels": hashlib.sha256(labels).hexdigest()}
     return json.dumps(told, sort_keys=True, default=str)
 
@@ -206,23 +207,10 @@ def _samples(part: Part) -> dict[str, Tensor]:
     """
     targets = part.targets.detach().cpu().clone()
     return {
-        "labels": targets if part.labels else _digests(targets),
-        "bytes": _digests(part.images.detach().cpu()),
+        "labels": targets if part.labels else row_digests(targets),
+        "bytes": row_digests(part.images),
         "afar": torch.cat([_afar(part[ids][0]) for ids in torch.arange(len(part)).split(1024)]),
     }
-
-
-def _digests(tensors: Tensor) -> Tensor:
-    """A digest of the bytes of each of N tensors, (N,), int64."""
-    found = [
-        hashlib.blake2b(_bytes(tensor), digest_size=8).digest() for tensor in tensors.contiguous()
-    ]
-    whole = [int.from_bytes(digest, "little", signed=True) for digest in found]
-    return torch.tensor(whole, dtype=torch.int64)
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _afar(images: Tensor) -> Tensor:
