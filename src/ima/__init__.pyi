@@ -10,6 +10,7 @@ from ima.attacks.walk import walk as walk
 from ima.budget import Budget as Budget
 from ima.budget import OutOfTime as OutOfTime
 from ima.data.indexed import Indexed as Indexed
+from ima.data.sample_ids import SampleIds as SampleIds
 from ima.evaluation.checks import run_checks as run_checks
 from ima.evaluation.checks_results import Checks as Checks
 from ima.evaluation.distances import Distances as Distances
