@@ -220,8 +220,8 @@ def world(*, quick: bool, authors: Path | None) -> World:
         return World(tiny, tiny, 1, 3, 5, 16, True, authors)
     # The size of the paper's images.
     large = [
-        Part(F.interpolate(part.images, (32, 32), mode="bilinear").repeat(1, 3, 1, 1), part.targets)
-        for part in parts
+        Part(F.interpolate(x, (32, 32), mode="bilinear").repeat(1, 3, 1, 1), y)
+        for x, y in (part[list(range(len(part)))] for part in parts)
     ]
     paper = train("paper_cnn", large[0], large[1], epochs=5, keep=128)
     small = train("small_resnet", large[0], large[1], epochs=5, keep=128)

@@ -51,6 +51,16 @@ def test_quick_run_writes_its_page(
     assert all(len(width) == 1 for width in widths)
 
 
+def test_a_folder_trains_and_says_what_it_held(tmp_path: Path) -> None:
+    large = module("large_folder")
+    large.make(tmp_path / "images", 200, 16)
+    found = large.train(tmp_path / "images", tmp_path, side=16)
+    assert found.decoded == 200 * 3 * 16 * 16
+    assert 50 * 2**20 < found.peak < large.LIMIT
+    assert "epoch   1/1" in found.said
+    assert "200 images of 16x16 pixels" in large.told(found, 200, 16)
+
+
 def batch() -> tuple[nn.Module, Tensor, Tensor]:
     model = cnn(channels=1).eval()
     x = torch.rand(24, 1, 8, 8, generator=seeded(1))

@@ -39,7 +39,7 @@ def joined() -> Generator[bool]:
 
     address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
     if address is None or port is None:
-        from lightning_fabric.plugins.environments import SLURMEnvironment
+        from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
         slurm = SLURMEnvironment(auto_requeue=False)
         address, port = slurm.main_address, str(slurm.main_port)

@@ -89,7 +89,8 @@ def measure_run(run: Run) -> Path:
 
         labels, points = crossings(predict)
         found = predict(x)
-        clean = predict(splits.test.images) == splits.test.targets
+        tested, truth = splits.test[list(range(len(splits.test)))]
+        clean = predict(tested) == truth
     arrays: dict[str, Array] = {
         "x": x.numpy(),
         "y": y.numpy(),
