@@ -40,6 +40,9 @@ MIDDLE = "evaluate.eps (the middle one)"
 _SLACK = 0.02
 """By so much an image that is stored as JPEG, or resized, elsewhere may differ seen from afar."""
 
+_AT_ONCE = 256
+"""So many images are read together."""
+
 _SIDE = 4
 """An image from afar: so many cells along each side, each with its mean over all channels."""
 
@@ -209,8 +212,17 @@ def _samples(part: Part) -> dict[str, Tensor]:
     return {
         "labels": targets if part.labels else row_digests(targets),
         "bytes": row_digests(part.images),
-        "afar": torch.cat([_afar(part[ids][0]) for ids in torch.arange(len(part)).split(1024)]),
+        "afar": _all_afar(part),
     }
+
+
+def _all_afar(part: Part) -> Tensor:
+    # In one block from the start: small ones between large images would keep their memory apart.
+    first = _afar(part[[0]][0])
+    found = first.new_empty((len(part), first.shape[1]))
+    for ids in torch.arange(len(part)).split(_AT_ONCE):
+        found[ids] = _afar(part[ids][0])
+    return found
 
 
 def _afar(images: Tensor) -> Tensor:
