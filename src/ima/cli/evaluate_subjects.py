@@ -127,7 +127,7 @@ def work(plan: SubjectPlan, given: Given, budget: Budget | None, *, first: bool 
     first: whether this is the first of the processes that share the batches, which writes.
     """
     from ima.budget import OUT_OF_TIME, OutOfTime, Progress
-    from ima.cli.batches import lines, unsaid
+    from ima.cli.batches import announce, lines, unsaid
     from ima.cli.checking import TRIPPED, tell
     from ima.cli.limits import MISSED
     from ima.evaluation import subject as evaluation
@@ -144,6 +144,8 @@ def work(plan: SubjectPlan, given: Given, budget: Budget | None, *, first: bool 
         try:
             for doing, make in plan.subjects.items():
                 subject, progress = stating(make(), given), Progress(told(doing), budget)
+                if first:
+                    announce(doing, subject, eps, attacks)
                 results = evaluation.evaluate_subject(
                     subject,
                     eps,

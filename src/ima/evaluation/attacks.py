@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ima.attacks.inputs import Bounds, Model
 from ima.attacks.walk import forward
-from ima.evaluation.autoattack import autoattack, describe_parts, lacks_autoattack
+from ima.evaluation.autoattack import autoattack, count_passes, describe_parts, lacks_autoattack
 from ima.evaluation.hopskipjump import hopskipjump
 from ima.evaluation.lowest import Lowest, climb, walk_from
 from ima.evaluation.noise import AMPLITUDE, noise_in_ball, white_noise
@@ -44,7 +44,8 @@ class AttackRow:
     steps: None where the attack has no such number. lacks: whom it does not serve; kind: of noise,
     see `ima.evaluation.results.KINDS`; amplitude: of white noise, which has a size of its own in
     place of eps; walks: its gradients may be short, see `ima.evaluation.short`; parts: the parts
-    that run, for the record, of an attack that is made of some.
+    that run, for the record, of an attack that is made of some; passes(steps, classes): gradients
+    of the input that it needs at most, of forward passes two for one.
     """
 
     name: str
@@ -56,6 +57,7 @@ class AttackRow:
     kind: str = "chosen"
     amplitude: float | None = None
     walks: bool = False
+    passes: Callable[[int, int], float] = lambda steps, _: steps
     parts: Callable[[int, Sequence[int], Norm], str] | None = None
 
     @property
@@ -110,6 +112,7 @@ ATTACKS = {
             "N steps of 10 eps / N, with the loss and for labels also with the margin to the next "
             "class, each from the sample and from a random start; the worst iterate counts.",
             walks=True,
+            passes=lambda steps, _: 4 * steps,
         ),
         AttackRow(
             "ifgsm",
@@ -127,6 +130,7 @@ ATTACKS = {
             "APGD, FAB and Square with standard budgets, as far as the number of classes permits: "
             "for two classes APGD and Square, as in the IMA paper. For classifiers with bounds.",
             lacks_autoattack,
+            passes=lambda _, classes: count_passes("autoattack", classes),
             parts=partial(describe_parts, "autoattack"),
         ),
         AttackRow(
@@ -136,6 +140,7 @@ ATTACKS = {
             "Croce & Hein, ICML 2020",
             "AutoAttack, then APGD on the margin, and FAB for two classes too.",
             lacks_autoattack,
+            passes=lambda _, classes: count_passes("autoattack+", classes),
             parts=partial(describe_parts, "autoattack+"),
         ),
         AttackRow(
@@ -146,6 +151,7 @@ ATTACKS = {
             "pgd-N with Dice, with cross-entropy and with both; the point of lowest Dice counts. "
             "For segmentation.",
             _lacks_masks,
+            passes=lambda steps, _: 6 * steps,
         ),
         AttackRow(
             "hopskipjump",
@@ -154,6 +160,7 @@ ATTACKS = {
             "Chen et al., S&P 2020",
             "N steps along the boundary from a wrong point, by decisions alone: it tells whether "
             "gradients mislead. Some 150 passes a step.",
+            passes=lambda steps, _: 75 * steps,
         ),
         AttackRow(
             "noise",
@@ -162,6 +169,7 @@ ATTACKS = {
             "-",
             "The worst of N random points, uniform in the ball: what noise does without any aim.",
             kind="drawn",
+            passes=lambda steps, _: steps / 2,
         ),
         AttackRow(
             "white",
@@ -173,6 +181,7 @@ ATTACKS = {
             "white-1 and white-100.",
             kind="white",
             amplitude=AMPLITUDE,
+            passes=lambda steps, _: steps / 2,
         ),
     )
 }

@@ -84,6 +84,13 @@ def describe_parts(name: str, classes: int, shape: Sequence[int], norm: Norm) ->
     return f"{text}; left out, samples too small: {', '.join(missing)}" if missing else text
 
 
+def count_passes(name: str, classes: int) -> float:
+    """Gradients of the input that the parts need at most; a forward pass is half of one."""
+    targets = min(TARGETS, max(classes - 1, 1))
+    needs = {"apgd-t": targets * ITERATIONS, "fab-t": targets * ITERATIONS, "square": _QUERIES / 2}
+    return sum(needs.get(part, ITERATIONS) for part in attack_parts(name, classes))
+
+
 def lacks_autoattack(task: Task, norm: Norm, bounds: Bounds) -> str:
     """Why AutoAttack cannot run, or nothing: it needs a classifier, bounds and a known norm."""
     if not isinstance(task, Classification):
