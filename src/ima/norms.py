@@ -97,10 +97,11 @@ def _largest(d: Tensor) -> Tensor:
 def _unit_scale(g: Tensor) -> Tensor:
     # Squares of float32 entries below 1e-19 underflow and above 1e19 overflow: a gradient is
     # brought to largest entry 1 before its L2 norm is taken.
-    # A gradient that is not finite has no direction, like a zero one.
+    # A gradient that is not finite has no direction, like a zero one: over infinity it is 0, or no
+    # number, which is cheaper to put right than to choose for every entry.
     largest = per_sample(_largest(g), g)
     usable = (largest > 0) & torch.isfinite(largest)
-    return torch.where(usable, g / torch.where(usable, largest, 1), torch.zeros_like(g))
+    return (g / torch.where(usable, largest, torch.inf)).nan_to_num_(nan=0.0)
 
 
 def _l2_size(d: Tensor) -> Tensor:
