@@ -7,7 +7,7 @@ PEERS := $(VENV)/.peers
 JOBS ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count() or 1)")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format covid bench clean
+.PHONY: help demo test check format covid bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ $(PEERS): $(STAMP)
 
 bench: $(PEERS) ## how fast ima is, beside others: benchmarks/results in twenty minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
+
+docs: $(STAMP) ## the handbook, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean: ## remove the environment and caches, keep runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
