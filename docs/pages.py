@@ -63,6 +63,16 @@ def methods() -> str:
     return head + "\n".join(rows)
 
 
+def keys() -> str:
+    """Every key of a config."""
+    from ima.training.keys import config_keys
+
+    rows = [
+        f"| `{one.name}` | {one.kind} | {one.default} | {one.meaning} |" for one in config_keys()
+    ]
+    return "| key | takes | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows)
+
+
 def reference() -> str:
     """Every public name: how it is called, and what its docstring says."""
     import ima
@@ -134,5 +144,6 @@ def _terms(lines: list[str]) -> str:
 MADE: dict[str, Callable[[], str]] = {
     "<!-- checks -->": checks,
     "<!-- methods -->": methods,
+    "<!-- keys -->": keys,
     "<!-- reference -->": reference,
 }

@@ -63,6 +63,19 @@ app.command(
     "It has accuracies, curves, samples with noise, margins and checks; for segmentation Dice, "
     "curves and slices with the predictions on them.",
 )
+app.command(
+    "ima.cli.runs:runs",
+    name="runs",
+    help="List the runs in a folder: what each is, how far, how large; make room.",
+)
+config = App(name="config", help="Show a config whole, or what a config can say.")
+config.command(
+    "ima.cli.config:show", name="show", help="Print a config with all that it leaves to defaults."
+)
+config.command(
+    "ima.cli.config:keys", name="keys", help="Print every key, its default and its meaning."
+)
+app.command(config)
 app.command("ima.cli.tables:show_table", name="list", help="List methods, attacks, data, ...")
 data = App(name="data", help="Fetch, cut and pack public data sets.")
 data.command("ima.cli.data:get", name="get", help="Fetch a public data set and check it.")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from ima.training.settings import Config
 
 
 def compare(
@@ -19,6 +23,7 @@ def compare(
     device: str = "auto",
     time_budget: str | None = None,
     trust: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Train and test the methods of a config under one recipe, and make one table.
 
@@ -42,6 +47,9 @@ def compare(
     trust:
         Run the code of what a config in a run's folder names as module:name. A config of your own
         may always name methods, networks, data and a task of your own.
+    dry_run:
+        Only say which runs there would be, in which folders, how far they are, and about how long
+        the trainings take, from a trial step of each method.
 
     """
     from ima.budget import OUT_OF_TIME, Budget, OutOfTime
@@ -70,6 +78,9 @@ def compare(
     refuse_rows_own(overrides)
     loaded = load_config(config, overrides, trust)
     folder = Path("runs") / loaded.name if out is None else out
+    if dry_run:
+        tell_runs(loaded, chosen_seeds, folder, device, jobs)
+        return
     plans = plan_runs(loaded, chosen_seeds, folder, check_buildable)
     for one in plans:
         for candidate in one.candidates:
@@ -122,3 +133,16 @@ def compare(
     )
     print("\n" + write_comparison(folder, entries, frame))
     print(f"{folder / 'table.md'}: the tables with their pictures")
+
+
+def tell_runs(config: Config, seeds: Sequence[int], folder: Path, device: str, jobs: int) -> None:
+    """Print what `--dry-run` asks for."""
+    from ima.cli.batches import told
+    from ima.training.dry_run import foresee_runs
+
+    seconds = 0.0
+    for one in foresee_runs(config, seeds, folder, device):
+        left = f", about {told(one.seconds)} of training" if one.seconds else ""
+        print(f"{one.folder}  {one.label}  {one.state}{left}", flush=True)
+        seconds += one.seconds
+    print(f"about {told(seconds / jobs)} of training with --jobs {jobs}; evaluations come after it")

@@ -182,6 +182,8 @@ def evaluate(
             f"{run} is a file and no run; give a run's folder, or say how to build the network of "
             "these weights: --model module:function --data ... --eps ..."
         )
+    if kind == RUN and run is not None:
+        name_runs(run)
     if transfer_from is not None and not (checks or strict):
         raise ValueError("--transfer-from belongs to the checks; give --checks too")
     from ima.cli import evaluate_subjects as subjects
@@ -190,6 +192,21 @@ def evaluate(
     make = {RUN: subjects.of_run, ELSEWHERE: subjects.of_foreign, NNUNET: subjects.of_nnunet}
     with joined() as first:
         subjects.work(make[kind](given), given, budget, first=first)
+
+
+def name_runs(folder: Path) -> None:
+    """Raise ValueError for the folder of a comparison, which names the runs inside."""
+    if (folder / "config.yaml").exists() or not folder.is_dir():
+        return
+    from ima.training.found_runs import runs_inside
+
+    if inside := runs_inside(folder):
+        listed = ", ".join(map(str, inside[:6])) + (", ..." if len(inside) > 6 else "")
+        raise ValueError(
+            f"{folder} is a comparison of {len(inside)} runs; evaluate one of them, such as "
+            f"{listed}; or give the command `ima compare` again, which evaluates those that its "
+            "table shows"
+        )
 
 
 def subject_kind(given: Mapping[str, Any]) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from typing import Any, Literal
+from json import dumps
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 TABLES: Mapping[str, tuple[str, Callable[[Any], tuple[str, str, str]]]] = {
     "methods": ("ima.methods:METHODS", lambda r: (r.name, _method(r), r.paper)),
@@ -22,6 +25,8 @@ TABLES: Mapping[str, tuple[str, Callable[[Any], tuple[str, str, str]]]] = {
 
 def show_table(
     what: Literal["methods", "attacks", "data", "networks", "tasks", "checks", "configs"],
+    *,
+    json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """List what there is, one line each.
 
@@ -29,6 +34,8 @@ def show_table(
     ----------
     what:
         What to list.
+    json:
+        As JSON, for programs: a list of objects with name, summary and source.
 
     """
     if what == "configs":
@@ -37,6 +44,10 @@ def show_table(
         place, told = TABLES[what]
         module, _, name = place.partition(":")
         rows = list(map(told, getattr(import_module(module), name).values()))
+    if json:
+        keys = ("name", "summary", "source")
+        print(dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2))
+        return
     width = max(len(name) for name, _, _ in rows)
     for name, summary, source in rows:
         print(f"{name:<{width}}  {summary}" + (f" ({source})" if source not in ("", "-") else ""))

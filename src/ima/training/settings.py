@@ -69,8 +69,10 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Data(Strict):
-    """Which data set. path: its folder or file; size: side of the images in pixels; seed: split.
+    """Which data set.
 
+    name: of `ima list data`, or module:function; path: its folder or file; size: side of the images
+    in pixels; seed: of what the data set does not decide itself, such as its split.
     augment: random changes of the training images, in this order; none if empty.
     flip: share of the training labels that become another class, chosen by the seed; to see what
     margins make of them.
@@ -85,7 +87,12 @@ class Data(Strict):
 
 
 class Optimizer(Strict):
-    """The optimiser, and how its learning rate falls. milestones: epochs after which steps drop."""
+    """The optimiser, and how its learning rate falls.
+
+    name: which; lr: its learning rate at the start; weight_decay: as the optimiser has it;
+    momentum: of sgd; schedule: steps drop the rate after the milestones, cosine ends at 0;
+    milestones: epochs after which steps drop; gamma: by what steps multiply the rate.
+    """
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = Field(1e-3, gt=0)
@@ -99,9 +106,11 @@ class Optimizer(Strict):
 class Train(Strict):
     """The loop.
 
-    standard_epochs: of the epochs, how many at the start train by the clean loss only;
-    ema: decay per step of averaged weights, none if null; stop: end before the last epoch where
-    the mean margin stands still; never if null.
+    epochs: how often every sample is seen; batch_size: samples a step, over all devices; seed: of
+    weights, order and noise; precision: of the training passes, as Lightning Fabric names it;
+    standard_epochs: of the epochs, how many at the start train by the clean loss only; ema: decay
+    per step of averaged weights, none if null; stop: end before the last epoch where the mean
+    margin stands still; never if null.
     """
 
     epochs: int = Field(100, ge=1)
@@ -116,8 +125,9 @@ class Train(Strict):
 class Evaluate(Strict):
     """The attacks on the test part, and the noise radii. The middle radius selects epochs.
 
-    last_attacks: those on the weights of the last epoch; as on the best ones if null, none but the
-    clean pass if empty. samples: so many of the test part only; all if null.
+    attacks: on the best weights, by name; eps: noise radii, in the data's units; batch_size: of
+    evaluations; last_attacks: those on the weights of the last epoch; as on the best ones if null,
+    none but the clean pass if empty. samples: so many of the test part only; all if null.
     """
 
     attacks: tuple[str, ...] = Field(("pgd-100", "ifgsm-10"), min_length=1)
@@ -140,8 +150,9 @@ class Evaluate(Strict):
 class Comparison(Strict):
     """One row of `ima compare`, or with `sweep` a row for each of its values.
 
-    tune: values to try for options of the method, by validation; sweep: values for options of the
-    method, each in a row of its own; train, optimizer: where this row leaves the shared recipe.
+    label: in tables and pictures; method: as in the config; tune: values to try for options of the
+    method, by validation; sweep: values for options of the method, each in a row of its own; train,
+    optimizer: where this row leaves the shared recipe.
     """
 
     label: str
@@ -161,8 +172,9 @@ def _norm_name(value: object) -> object:
 class Config(Strict):
     """One run, or with `compare` several that differ in the method only.
 
-    name: of the experiment; note: on the data, under the table; norm: of all noise, L2 or Linf;
-    task: what the network's outputs mean.
+    name: of the experiment; note: on the data, under the table; norm: of all noise;
+    task: what the network's outputs mean; network: of `ima list networks`, or module:function;
+    method: of `ima list methods`, or module:class.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
