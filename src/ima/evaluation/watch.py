@@ -145,11 +145,15 @@ class OutputWatcher:
     @torch.no_grad()
     def output(self, output: Tree) -> None:
         """See what one pass gave."""
+        try:
+            logits = full(output) if self.open else None
+        except TypeError:
+            logits = None
         # What is no tensor of logits, the task refuses by name.
-        if not self.open or not full(output).is_floating_point():
+        if logits is None or not logits.is_floating_point():
             return
         # Passes add flags without waiting for the device; a few are folded into one.
-        self.beyond.append(_beyond(full(output), self.kind))
+        self.beyond.append(_beyond(logits, self.kind))
         if len(self.beyond) > 64:
             self.beyond = [torch.stack(self.beyond).any(0)]
 
