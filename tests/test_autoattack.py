@@ -105,6 +105,14 @@ def test_autoattack_takes_no_number_of_steps() -> None:
     assert find_attack("pgd")[0].label == "pgd-100"
 
 
+def test_budgets_are_read_when_an_attack_begins(short: None) -> None:
+    budgets = {SQUARE: ("n_queries", 40), CE: ("n_iter", 12), FAB: ("n_iter", 12)}
+    for part, (name, budget) in budgets.items():
+        lifted: Any = lambda x: x  # noqa: E731
+        lifted.classes = 3
+        assert getattr(module._BUILD[part](lifted, eps=0.1), name) == budget
+
+
 # --- Every kind of classifier ---------------------------------------------------------------------
 
 

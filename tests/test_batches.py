@@ -321,6 +321,9 @@ def test_labels_that_count_from_1_are_said() -> None:
         evaluate(
             identity(2, 1, 2), TensorDataset(X, Y[:, 0] + 1), 0.3, ["ifgsm-2"], task=Segmentation()
         )
+    # Of which one less would be out of range too.
+    with pytest.raises(ValueError, match=r"so labels must be 0 to 2$"):
+        evaluate(linear(), TensorDataset(x, y + 7), 0.3, ["ifgsm-2"])
 
 
 @pytest.mark.parametrize("n", [1, 4])

@@ -279,6 +279,17 @@ def test_segmentation_names_a_dict_of_heads(name: str) -> None:
         method(Heads().train(), x, torch.zeros(10, 5, 5).long(), torch.arange(10))
 
 
+@pytest.mark.parametrize("call", [evaluate, minimal, run_checks])
+def test_evaluations_of_masks_name_a_dict_of_heads(call: Any) -> None:
+    class Heads(nn.Conv2d):
+        def forward(self, x: Tensor) -> Any:
+            return OrderedDict(out=super().forward(x))
+
+    data = TensorDataset(samples(), torch.zeros(10, 5, 5).long())
+    with pytest.raises(TypeError, match="the model returned dict with the keys out"):
+        call(Heads(1, 2, 1), data, 0.1, task=Segmentation())
+
+
 # ---------------------------------------------------------------------------- masked logits
 
 

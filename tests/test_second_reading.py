@@ -21,7 +21,7 @@ import ima
 from ima import Classification, Segmentation, evaluate, minimal
 from ima.attacks.tangent import nearer
 from ima.data import load
-from ima.evaluation import autoattack, bench, finders
+from ima.evaluation import autoattack, bench, finders, watch
 from ima.evaluation.checks import run_checks
 from ima.evaluation.checks_results import Checks
 from ima.evaluation.distances import Distances
@@ -350,15 +350,35 @@ def test_a_clamp_makes_a_probability_of_a_linear_output(kind: str, call: Any) ->
     assert found.settings.remarks == ()
 
 
+def test_what_is_clamped_below_is_not_said_to_be_decided_alike() -> None:
+    # Few are between 0 and 1, so that decisions at 0 and at 0.5 fit the labels alike.
+    net = Around(half(), lambda z: (1000 * z[:, 1:]).clamp(0, 1))
+    x, _ = halves().tensors
+    data = TensorDataset(x, (net(x)[:, 0] > 0.5).long())
+    with pytest.warns(Doubt, match="samples lie between 0 and 1; if they are probabilities"):
+        evaluate(net, data, 0.01, "ifgsm-2", bounds=(0, 1))
+
+
+@pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_checks_see_a_softmax_in_half_precision(dtype: torch.dtype) -> None:
-    net = Around(nn.Linear(4, 9), lambda z: (7 * z).to(dtype).softmax(1))
+def test_checks_see_a_softmax_in_half_precision(dtype: torch.dtype, back: bool) -> None:
+    def half_softmax(z: Tensor) -> Tensor:
+        p = (7 * z).to(dtype).softmax(1)
+        return p.float() if back else p
+
+    net = Around(nn.Linear(4, 9), half_softmax)
     x, _ = halves(40).tensors
     data = TensorDataset(x, net(x).argmax(1))
     with pytest.warns(Doubt, match="sum to 1, as after a softmax"):
         found = run_checks(net, data, 0.01, bounds=(0, 1), steps=2)
     tripped = {check.name: check.tripped for check in found.checks}
     assert tripped["probabilities"] and not tripped["deterministic"]
+
+
+def test_honest_logits_in_half_precision_sum_to_anything() -> None:
+    net = Around(nn.Linear(4, 200), lambda z: (z.sigmoid().bfloat16() / 80).tanh())
+    x, _ = halves(40).tensors
+    assert not bool(watch.sums_to_one(net(x)).any())
 
 
 def test_a_batch_norm_of_one_sample_is_explained_as_such() -> None:
@@ -558,6 +578,43 @@ def test_a_network_that_adds_the_channels_itself_is_taken(size: int) -> None:
     data = TensorDataset(x, y)
     assert len(evaluate(Unsqueezing(), data, 0.1, "ifgsm-2", task=task).rows) == 2 * size
     step = ima.Standard(task=task)(Unsqueezing(), x, y, torch.arange(size))
+    assert math.isfinite(float(step.loss.detach()))
+
+
+class Leading(nn.Module):
+    """Takes features behind any leading dimensions, with a weight of three, as KANs do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(2, 4, 5, generator=seeded(1)) - 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum(
+            "...ig,oig->...o", (5 * x[..., None] - torch.arange(5)).cos(), self.weight
+        )
+
+
+class Quadratic(nn.Bilinear):
+    """A bilinear layer of a sample with itself."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x, x)
+
+
+@pytest.mark.parametrize("size", [1, 2, 6])
+@pytest.mark.parametrize("kind", [Leading, Quadratic])
+def test_a_network_of_any_leading_dimensions_is_taken(
+    kind: Callable[[], nn.Module], size: int
+) -> None:
+    net, x = kind(), torch.rand(size, 4, generator=seeded(0))
+    y = net(x).argmax(1)
+    assert torch.isfinite(ima.ddn(net, x, y).x).all()
+    assert evaluate(net, TensorDataset(x, y), 0.1, "ifgsm-2").accuracy() == 1.0
+    assert len(minimal(net, TensorDataset(x, y), 0.1).rows) == size
+    step = ima.TRADES(eps=0.1, steps=2)(net, x, y, torch.arange(size))
     assert math.isfinite(float(step.loss.detach()))
 
 

@@ -142,7 +142,9 @@ def refuse_sample(module: Any, run: Model, x: Tensor, dtype: torch.dtype) -> Non
             alone, within = (leaves(handed(run, part, dtype))[0] for part in (x, x[None]))
     except Exception:  # What comes after says what the network does not take.
         return
-    if alone.shape == within.shape[1:] and torch.allclose(alone, within[0], equal_nan=True):
+    same = alone.shape == within.shape[1:] and torch.allclose(alone, within[0], equal_nan=True)
+    # What takes any leading dimensions takes twice as many samples; as channels they are too many.
+    if same and not takes(run, torch.cat([x, x]), dtype):
         raise ValueError(
             f"the network takes a batch of shape {tuple(x.shape)} for one sample without a batch: "
             f"{LACKS.format(tuple(x.shape[1:]))}; a sample without a batch gets one by x[None], "

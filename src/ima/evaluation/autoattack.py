@@ -251,11 +251,15 @@ def square_search(model: Lifted, **options: Any) -> AttackPart:
     return attack
 
 
+def _square(model: Lifted, **options: Any) -> AttackPart:
+    return square_search(model, n_queries=_QUERIES, resc_schedule=False, **options)
+
+
 _BUILD: dict[str, Callable[..., AttackPart]] = {
     "apgd-ce": partial(_apgd, loss="ce"),
     "apgd-dlr": partial(_apgd, loss="dlr"),
     "apgd-t": _apgd_t,
     "apgd-margin": _apgd_margin,
     "fab-t": _fab_t,
-    "square": partial(square_search, n_queries=_QUERIES, resc_schedule=False),
+    "square": _square,
 }

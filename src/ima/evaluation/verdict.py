@@ -61,10 +61,10 @@ def _probabilities(counts: Counts, kind: Decision, end: End) -> str:
             raise ValueError(_refusal(kind, seen))
         if not counts.above or counts.samples < _FEW:
             return ""
+        alike = "" if counts.below else ", so that all are decided alike, as a logit above 0 is"
         return (
-            f"{n} lie between 0 and 1, so that all are decided alike, as a logit above 0 is; if "
-            "they are probabilities, these figures are wrong: give the model without its last "
-            "sigmoid, or wrap it: logits = torch.logit(p)"
+            f"{n} lie between 0 and 1{alike}; if they are probabilities, these figures are wrong: "
+            "give the model without its last sigmoid, or wrap it: logits = torch.logit(p)"
         )
     advice = (
         "attacks may be far too weak: give the model without its last {0}, or wrap it: logits = "

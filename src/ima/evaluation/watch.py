@@ -24,6 +24,9 @@ from ima.evaluation.mates import Met
 from ima.tasks import Classification, Task, Tree, full, given, leaves
 from ima.tasks.task import Decision
 
+_LEAST = 1e-4
+"""So far from 1 the sum of a softmax may be in float32."""
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -142,11 +145,15 @@ class OutputWatcher:
     @torch.no_grad()
     def output(self, output: Tree) -> None:
         """See what one pass gave."""
+        try:
+            logits = full(output) if self.open else None
+        except TypeError:
+            logits = None
         # What is no tensor of logits, the task refuses by name.
-        if not self.open or not full(output).is_floating_point():
+        if logits is None or not logits.is_floating_point():
             return
         # Passes add flags without waiting for the device; a few are folded into one.
-        self.beyond.append(_beyond(full(output), self.kind))
+        self.beyond.append(_beyond(logits, self.kind))
         if len(self.beyond) > 64:
             self.beyond = [torch.stack(self.beyond).any(0)]
 
@@ -263,6 +270,14 @@ def _beyond(logits: Tensor, kind: Decision) -> Tensor:
 
 
 def sums_to_one(logits: Tensor) -> Tensor:
-    """Whether outputs (B, K) sum to 1 but for the rounding of their own precision, (B,) bool."""
-    slack = max(1e-4, torch.finfo(logits.dtype).eps * logits.shape[1])
-    return ~((logits.float().sum(1) - 1).abs() > slack)
+    """Whether outputs (B, K) sum to 1 but for the rounding of their precision, (B,) bool.
+
+    It may be a shorter one than that of the tensor: a softmax in half precision is cast afterwards.
+    """
+    off = (logits.float().sum(1) - 1).abs()
+    found = ~(off > _LEAST)
+    for dtype in (torch.float16, torch.bfloat16):
+        on_grid = (logits.to(dtype).to(logits.dtype) == logits).all()
+        # Each term is rounded by a share of itself, so that the number of terms does not count.
+        found |= on_grid & ~(off > 4 * torch.finfo(dtype).eps)
+    return found

@@ -71,10 +71,11 @@ class Classification(Task):
         wrong = (target < 0) | (target >= classes)
         if bool(wrong.any()):
             where = int(wrong.nonzero()[0])
+            from_one = int(target.min()) > 0 and int(target.max()) == classes
             raise ValueError(
                 f"label {int(target[where])} (sample {where} of the batch) is out of range; the "
                 f"model's output has {classes} classes, so labels must be 0 to {classes - 1}"
-                + (": they seem to count from 1, pass y - 1" if int(target.min()) > 0 else "")
+                + (": they seem to count from 1, pass y - 1" if from_one else "")
             )
 
     def loss(self, output: Tree, target: Tree) -> Tensor:
