@@ -115,6 +115,26 @@ def cnn(
     return model
 
 
+class Recurrent(nn.Module):
+    """A recurrent layer over series (B, steps, 4), and a linear one on its last step."""
+
+    def __init__(self, kind: type[nn.RNNBase], outputs: int) -> None:
+        super().__init__()
+        self.layer = kind(4, 8, 2, batch_first=True, dropout=0.3)
+        self.head = nn.Linear(8, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x)[0][:, -1])
+
+
+def recurrent(kind: type[nn.RNNBase] = nn.LSTM, outputs: int = 3, *, seed: int = 0) -> Recurrent:
+    """Two layers with dropout between them."""
+    model = Recurrent(kind, outputs)
+    redraw(model, seed, scale=1.5)
+    balance(model, (6, 4), model.head, seed)
+    return model
+
+
 class Linear2(nn.Module):
     """Two classes, linear in the flattened input, as two logits or as one."""
 

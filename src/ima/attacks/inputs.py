@@ -23,6 +23,7 @@ from ima.attacks.entering import (
     taken_by,
 )
 from ima.attacks.lockstep import in_step, processes, sharded
+from ima.attacks.recurrent import passable
 from ima.attacks.statistics import told_apart
 from ima.tasks.pixels import precise
 
@@ -176,6 +177,11 @@ def in_precision(model: Any, module: Any) -> Any:
     return forward
 
 
+def _run(model: Any, module: Any) -> Any:
+    """`module`, from inside `model`, as attacks call it: in its precision, and differentiable."""
+    return passable(module, in_precision(model, module))
+
+
 def call(model: Any, x: Tensor) -> Any:
     """The model's output at x, (B, *dims), with its graph; x does not change.
 
@@ -226,7 +232,7 @@ def no_trace(model: Model, x: Tensor, mode: Literal["eval", "train"] = "eval") -
             # Whether a sharded module takes x is not tried: all processes would have to.
             taken = x.dtype if sharded(module) else taken_by(module, x)
             with (
-                in_step(module, in_precision(model, module), x.to(taken), mode) as run,
+                in_step(module, _run(model, module), x.to(taken), mode) as run,
                 explained(run, x, taken),
             ):
                 # To an evaluation's watcher `check_entrance` brings the samples first.
@@ -279,7 +285,7 @@ def in_company(function: F) -> F:
     @wraps(function)
     def joined(model: Model, *args: Any, **options: Any) -> Any:
         module = inside(model)
-        with in_step(module, in_precision(model, module), None):
+        with in_step(module, _run(model, module), None):
             return function(model, *args, **options)
 
     return cast("F", joined)
