@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ima import __version__
+import ima
 from ima.evaluation.results import CLEAN
 from ima.evaluation.settings import Settings
 from ima.report.entries import PageEntry, data_name
@@ -51,7 +51,7 @@ def page_json(entries: Sequence[PageEntry]) -> str:
     results = [results for entry in entries for results in entry.main]
     found = {
         "format": "ima report 2",
-        "ima": __version__,
+        "ima": ima.__version__,
         "measure": results[0].settings.measure.name,
         "title": title_of(entries),
         "about": dict(identity_of(entries).lines),

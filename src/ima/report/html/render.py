@@ -6,7 +6,7 @@ import re
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from ima import __version__
+import ima
 from ima.report import tables
 from ima.report.html.blocks import (
     Chart,
@@ -48,7 +48,7 @@ def page_html(page: Page) -> str:
     style = Markup((here / "page.css").read_text(encoding="utf-8"))
     names = (f"id{n}" for n in range(1, 10_000))
     return template.render(
-        page=page, style=style, svg=svg, name=lambda: next(names), version=__version__
+        page=page, style=style, svg=svg, name=lambda: next(names), version=ima.__version__
     )
 
 
@@ -77,7 +77,7 @@ def page_markdown(page: Page) -> str:
         lines.append(f"## {_text(section.title)}")
         for block in section.blocks:
             lines += _block(block)
-    lines.append(f"Made by ima {__version__}.")
+    lines.append(f"Made by ima {ima.__version__}.")
     return "\n\n".join(line.rstrip("\n") for line in lines) + "\n"
 
 
