@@ -6,6 +6,7 @@ import csv
 import inspect
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,41 @@ class Returns(Base):
 
     def predict(self, output: Any) -> Any:
         return (output[:, 0] > 0) if self._predict is None else self._predict(output)
+
+
+class Keeps(Returns):
+    """Keeps what it is told to."""
+
+    def __init__(self, keep: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.keep = keep
+
+    def columns(self, output: Any, target: Any) -> Any:
+        return self.keep(output)
+
+
+@pytest.mark.parametrize(
+    ("keep", "words"),
+    [
+        (lambda o: {"id": o[:, 0]}, "the column 'id', a name that results have"),
+        (lambda o: {"mine": o, "eps": o}, "the column 'eps', a name that results have"),
+        (lambda o: {"parts": o}, "the column 'parts', a name"),
+        (lambda o: {"mine": o[:2]}, r"gave, as 'mine', .*\(2, 2\).*first dimension"),
+        (lambda _: {"mine": None}, r"gave, as 'mine', .*NoneType"),
+        (lambda o: {3: o}, "columns gave .*expected a dict of columns by their names"),
+        (lambda o: o, "columns gave .*expected a dict of columns"),
+        (lambda _: None, "columns gave NoneType; expected a dict of columns"),
+    ],
+)
+def test_columns_that_results_cannot_hold_are_refused(
+    keep: Callable[[Tensor], Any], words: str
+) -> None:
+    model, data = (
+        nn.Sequential(nn.Flatten(), nn.Linear(16, 2)),
+        Samples(torch.rand(12, 1, 4, 4), torch.zeros(12)),
+    )
+    with pytest.raises((TypeError, ValueError), match=words):
+        evaluate(model, data, [0.1], norm="linf", task=Keeps(keep))
 
 
 @pytest.mark.parametrize("entrance", [evaluate, minimal])

@@ -117,7 +117,7 @@ LAYOUTS: dict[str, tuple[Any, str]] = {
     "plain": (RAW, "the top of the file, 9 tensors"),
     "ordered": (OrderedDict(RAW), "the top of the file"),
     **{
-        key: ({key: RAW, "epoch": 3, "optimizer": adam()}, f"{key}, 9 tensors")
+        key: ({key: RAW, "epoch": 3, "optimizer": adam()}, f"^{key}, 9 tensors$")
         for key in (
             *("model_state_dict", "net", "model", "state_dict", "network", "weights", "params"),
             *("network_weights", "module", "net_state_dict", "my_own_name"),

@@ -20,7 +20,15 @@ from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Model
 from ima.attacks.walk import clamp, forward
 from ima.evaluation.attacks import AttackRow
-from ima.evaluation.decisions import columns_of, copied, put, quality_of, sample, values
+from ima.evaluation.decisions import (
+    PARTS,
+    columns_of,
+    copied,
+    put,
+    quality_of,
+    sample,
+    values,
+)
 from ima.evaluation.lowest import Lowest, radius
 from ima.evaluation.results import CLEAN, WORST
 from ima.evaluation.setting import Setting
@@ -233,7 +241,7 @@ def _rows(
         "size": [0.0] * n if attack == CLEAN else size.tolist(),
         "kind": [kind] * n,
         **{name: values(column, n) for name, column in state.columns.items()},
-        "parts": state.parts.tolist(),
+        PARTS: state.parts.tolist(),
     }
 
 

@@ -90,14 +90,13 @@ class Record:
         """Raise OutOfTime where the next batch may not fit in, and the call has done something."""
         if self.budget is None or not self.budget.worked:
             return
-        needed = self.slowest.get(attack)
+        needed, left = self.slowest.get(attack), max(0.0, self.budget.left())
         if needed is None:
             # A guess; on a guess alone no call ends without having done anything.
             guess = _UNKNOWN * max(self.slowest.values(), default=0)
-            needed = guess if self.began else min(guess, self.budget.left())
-        left = self.budget.left()
+            needed = guess if self.began else min(guess, left)
         if left <= 0 or left < needed:
             raise OutOfTime(
-                f"the time is up after {self.number - 1} batches of the checks ({max(0, left):.0f} "
+                f"the time is up after {self.number - 1} batches of the checks ({left:.0f} "
                 f"s are left, the next may take {needed:.0f} s); {kept(self.path)}"
             )

@@ -7,9 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ima.evaluation.results import BASE
 from ima.evaluation.values import Value
 from ima.tasks import Task, Tree, given, leaves, tree_map
 from ima.tasks.checked import describe, is_own, one_each, right_each, task_name
+
+PARTS = "parts"
+"""The column of the qualities of a sample's parts."""
 
 
 def decide(task: Task, output: Tree, target: Tree, n: int) -> tuple[Tree, Tensor]:
@@ -19,15 +23,7 @@ def decide(task: Task, output: Tree, target: Tree, n: int) -> tuple[Tree, Tensor
     """
     correct = right_each(task.correct(output, target), n, f"{task_name(task)}.correct")
     said: Any = task.predict(output)
-    try:
-        fits = all(part.ndim > 0 and len(part) == n for part in leaves(said))
-    except TypeError:
-        fits = False
-    if not fits or not leaves(said):
-        raise TypeError(
-            f"{task_name(task)}.predict gave {describe(said)} for {n} samples; expected a "
-            f"tensor, or a list or dict of tensors, whose first dimension is the batch's {n}"
-        )
+    _check_each(f"{task_name(task)}.predict gave", said, n)
     for what, tree in (("the targets are", target), (f"{task_name(task)}.predict gave", said)):
         if any(part.is_complex() for part in leaves(tree)):
             raise TypeError(
@@ -49,11 +45,40 @@ def quality_of(task: Task, output: Tree, target: Tree, n: int) -> Tensor:
     return found
 
 
+def _check_each(what: str, tree: Any, n: int) -> None:
+    """Raise TypeError unless it is tensors of n samples."""
+    try:
+        fits = all(part.ndim > 0 and len(part) == n for part in leaves(tree))
+    except TypeError:
+        fits = False
+    if not fits or not leaves(tree):
+        raise TypeError(
+            f"{what} {describe(tree)} for {n} samples; expected a "
+            f"tensor, or a list or dict of tensors, whose first dimension is the batch's {n}"
+        )
+
+
 def columns_of(task: Task, output: Tree, target: Tree, n: int) -> dict[str, Tree]:
-    """What a task keeps of every sample, by name."""
-    if is_own(task):
-        decide(task, output, target, n)
-    return given(task, "columns")(output, target)
+    """What a task keeps of every sample, by name.
+
+    Raises TypeError and ValueError where a task of a user's own gives something else, or a name
+    that results have for themselves.
+    """
+    found: Any = given(task, "columns")(output, target)
+    if not is_own(task):
+        return found
+    decide(task, output, target, n)
+    name = f"{task_name(task)}.columns"
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise TypeError(f"{name} gave {describe(found)}; expected a dict of columns by their names")
+    for key, column in found.items():
+        _check_each(f"{name} gave, as {key!r},", column, n)
+    if taken := [key for key in found if key in (*BASE, PARTS)]:
+        raise ValueError(
+            f"{name} gave the column {taken[0]!r}, a name that results have for what they hold "
+            "themselves; call it something else"
+        )
+    return found
 
 
 def copied(tree: Tree) -> Tree:

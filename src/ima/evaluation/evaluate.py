@@ -20,6 +20,7 @@ from ima.evaluation import store
 from ima.evaluation.attacks import check_radii, find_attacks
 from ima.evaluation.batch import Batch, ColumnLists, Example, attack_batch
 from ima.evaluation.by_batch import Asked, by_batch
+from ima.evaluation.decisions import PARTS
 from ima.evaluation.naming import Names, Naming, check_classes, fit_classes, fit_labels
 from ima.evaluation.remarks import warn
 from ima.evaluation.results import BASE, CLEAN, WORST, Results
@@ -163,8 +164,8 @@ def _sorted(columns: Mapping[str, Sequence[Any]], settings: Settings) -> Results
     keys = zip(columns["attack"], columns["eps"], columns["id"], strict=True)
     sort = [(order[attack], eps, id_) for attack, eps, id_ in keys]
     places = sorted(range(len(sort)), key=sort.__getitem__)
-    parts = columns["parts"]
-    more = {name: columns[name] for name in columns if name not in (*BASE, "parts")}
+    parts = columns[PARTS]
+    more = {name: columns[name] for name in columns if name not in (*BASE, PARTS)}
     if prefix:
         each = zip(*parts, strict=True)
         more |= {

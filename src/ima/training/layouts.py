@@ -390,7 +390,7 @@ def _told(found: FoundLayout, fit: Fit, fits: Sequence[Fit], wanted: Mapping[str
             {
                 part
                 for name in found.tensors
-                if name not in fit.names
+                if name not in fit.names and not TRAINING.search(str(name).lower())
                 for part in str(name).split(".")
                 if _AVERAGED.search(part)
             }
