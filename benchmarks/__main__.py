@@ -6,11 +6,24 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from benchmarks import autoattack, checks, distances, growth, ima_step, memory, page, pgd, steps
+from benchmarks import (
+    autoattack,
+    checks,
+    distances,
+    growth,
+    ima_step,
+    memory,
+    page,
+    pgd,
+    rate,
+    scale,
+    steps,
+)
 from benchmarks.base import Answer, World, world
 from ima.cores import keep_freed
 
@@ -23,6 +36,8 @@ QUESTIONS: dict[str, Callable[[World], Answer]] = {
     "autoattack": autoattack.run,
     "distances": distances.run,
     "growth": growth.run,
+    "scale": scale.run,
+    "rate": rate.run,
 }
 
 
@@ -33,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=list(QUESTIONS), metavar="NAME", default=[])
     parser.add_argument("--authors", type=Path, help="a checkout of the IMA authors' code")
     parser.add_argument(
+        "--image-ms", type=float, help="of a standard step an image of ImageNet on one GPU"
+    )
+    parser.add_argument(
         "--out", type=Path, help="a folder for the page; benchmarks/results if none"
     )
     asked = parser.parse_args(arguments)
@@ -41,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keep_freed()
     begun = time.monotonic()
     found = world(quick=asked.quick, authors=asked.authors)
+    found = replace(found, image_ms=asked.image_ms)
     # Where folders lie is nobody's business.
     shown = ["python -m benchmarks", *(["--quick"] if asked.quick else [])]
     shown += [*(["--only"] if asked.only else []), *asked.only]

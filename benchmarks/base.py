@@ -53,7 +53,8 @@ class World:
 
     large, small: the paper's CNN, and a network of a fifth of its cost; rounds:
     turns of each side; steps: of a training walk; samples: of an evaluation; authors:
-    their checkout, or None.
+    their checkout, or None; image_ms: milliseconds of a standard step an image of ImageNet takes,
+    or None.
     """
 
     large: Trained
@@ -64,6 +65,7 @@ class World:
     samples: int
     quick: bool
     authors: Path | None = None
+    image_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -119,3 +119,41 @@ def test_peer_that_is_not_installed_is_named() -> None:
     peer = module("peers").attack("nobody", "no_such_library", lambda *_: None)
     assert peer.run is None
     assert "not installed" in peer.lacks
+
+
+def test_every_sample_costs_a_method_the_same() -> None:
+    base, scale = module("base"), module("scale")
+    model, x, y = batch()
+    on = base.Trained("cnn", model, x, y, torch.linspace(0.1, 1, len(x)))
+    world = base.World(on, on, 1, 2, 2, 4, True)
+    each = scale.each(world)
+    few, many = (scale.counted(world, samples) for samples in (100, 3100))
+    for name, costs in each.items():
+        grown = [(b - a) / 3000 for a, b in zip(few[name], many[name], strict=True)]
+        assert grown == list(costs), name
+    # A margin in float32; a direction in float16, and whether it is known.
+    assert each["standard"] == each["sat"] == (0, 0)
+    assert each["IMA (paper), Algorithm 2"] == each["IMA, augmented"] == each["mma"] == (4, 4)
+    assert each["IMA"] == (4 + 2 * x[0].numel() + 1,) * 2
+    assert each["IMA, clean_drop"] == (each["IMA"][0] + 1, each["IMA"][1])
+    assert each["IMA (released)"] == (8, 8)
+
+
+def test_a_chip_is_known_by_its_name_and_operations_are_counted() -> None:
+    rate = module("rate")
+    assert rate.peak("NVIDIA H100 PCIe") < rate.peak("NVIDIA H100 80GB HBM3") == 989e12
+    assert rate.peak("a chip of its own") is None
+    layer, x = nn.Linear(5, 7), torch.rand(3, 5)
+    assert rate.operations(lambda: layer(x)) == 2 * 3 * 5 * 7
+    # Backward: of the weights alone, x asks for none.
+    assert rate.operations(lambda: layer(x).sum().backward()) == 2 * (2 * 3 * 5 * 7)
+
+
+def test_hours_of_imagenet_follow_the_time_of_a_step() -> None:
+    base, scale = module("base"), module("scale")
+    model, x, y = batch()
+    on = base.Trained("cnn", model, x, y, torch.linspace(0.1, 1, len(x)))
+    world = base.World(on, on, 1, 2, 2, 4, True, image_ms=2.0)
+    standard, method, told = scale.imagenet(world)
+    assert standard == pytest.approx(1281167 * 90 * 2e-3 / 8 / 3600) and method > standard
+    assert "2e+03 µs an image, given" in told

@@ -67,8 +67,9 @@ def pixels() -> nn.Module:
     return net
 
 
-def attacked(**options: Any) -> Results:
-    return evaluate(network(), samples(), EPS, ATTACKS, bounds=(0, 1), batch_size=8, **options)
+def attacked(device: torch.device | str = "cpu", **options: Any) -> Results:
+    model = network().to(device)
+    return evaluate(model, samples(), EPS, ATTACKS, bounds=(0, 1), batch_size=8, **options)
 
 
 def several(**options: Any) -> dict[str, Any]:

@@ -147,14 +147,15 @@ def train(
     configuration: str = "2d",
     fold: str = "0",
     check: bool = True,
+    device: str = "cpu",
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """nnU-Net's training on the CPU; two epochs of three iterations unless `variables` say else."""
+    """nnU-Net's training; two epochs of three iterations unless `variables` say else."""
     few = {"IMA_EPOCHS": "2", "IMA_ITERATIONS": "3", "IMA_VAL_ITERATIONS": "1"}
     return run(
         folders,
         "train",
-        *(str(DATASET_ID), configuration, fold, "-tr", trainer, "-device", "cpu", *more),
+        *(str(DATASET_ID), configuration, fold, "-tr", trainer, "-device", device, *more),
         check=check,
         **{**few, **variables},
     )
