@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from ima import Budget, OutOfTime, Segmentation, evaluate, minimal
 from ima.cli.processes import started
 from ima.evaluation.results import Results
+from ima.training.build import build_fabric
 
 WORLDS = (2, 4)
 
@@ -285,3 +286,15 @@ def comparable(path: Path) -> bytes:
         with np.load(path, allow_pickle=False) as arrays:
             return b"".join(arrays[key].tobytes() for key in arrays)
     return re.sub(rb'"seconds": *[0-9.]+', b"", path.read_bytes())
+
+
+def test_a_machine_of_a_cluster_is_not_told_to_use_srun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    srun = tmp_path / "srun"
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), os.environ["PATH"]]))
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    # A warning is an error here.
+    assert build_fabric("cpu").device.type == "cpu"

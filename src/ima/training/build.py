@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from typing import Any
 
 import torch
@@ -35,7 +36,10 @@ def build_fabric(
         # Each of the processes that share an evaluation has one of its own.
         which = [torch.cuda.current_device()] if torch.cuda.is_available() else devices
     try:
-        return Fabric(accelerator=device, devices=which, num_nodes=nodes, precision=precision)
+        with warnings.catch_warnings():
+            # On a machine of a Slurm cluster every command would be told to use srun.
+            warnings.filterwarnings("ignore", message="The `srun` command is available")
+            return Fabric(accelerator=device, devices=which, num_nodes=nodes, precision=precision)
     except Exception as error:
         raise ValueError(
             f"device {device!r} with --devices {devices} cannot be used: {error}"
