@@ -136,6 +136,8 @@ def by_batch(
         total = total if number < total else 0
         naming.add(offset, len(x), part.cases)
         if number == 0:
+            # First: a network says of integers what nobody can follow.
+            check_samples(x.to(device=device), asked.bounds)
             check_entrance(model, x.to(device=device))
         digest.add([naming.id(offset + i) for i in range(len(x))], x, y)
         if number == 0 and before is not None:
@@ -176,11 +178,8 @@ def by_batch(
         counts += finished.counts
         seconds += finished.seconds
         first = x[:1].to(device=device) if first is None else first
-    if first is None or met is None or not columns:
-        raise ValueError(
-            "the data set is empty; there is nothing to evaluate (what was read before and gives "
-            "its samples once, such as a generator, is empty too)"
-        )
+    assert first is not None
+    assert met is not None
     naming.end(offset)
     told = {
         "network": network,
