@@ -377,10 +377,18 @@ def test_a_data_set_that_says_it_is_longer_is_named() -> None:
 @pytest.mark.parametrize(
     "data", [Stream([]), DataLoader(Stream([])), Counted([], 0), (), MapStyle([])]
 )
-@pytest.mark.parametrize("entrance", [evaluate, minimal])
+@pytest.mark.parametrize("entrance", [evaluate, minimal, run_checks])
 def test_nothing_is_said_to_be_empty(data: Any, entrance: Any) -> None:
     with pytest.raises(ValueError, match="the data set is empty"):
         entrance(linear(), data, 0.3)
+
+
+@pytest.mark.parametrize("entrance", [evaluate, minimal, run_checks])
+def test_samples_that_are_no_floats_are_said_before_the_network_sees_them(entrance: Any) -> None:
+    images = torch.randint(256, (4, 6, 6)).byte()
+    for x in (images, torch.arange(4)):
+        with pytest.raises(TypeError, match=r"x has dtype .*: scale it, for example x / 255"):
+            entrance(nn.Conv2d(1, 2, 1), TensorDataset(x, torch.arange(4)), 0.1)
 
 
 def test_workers_that_all_read_the_whole_stream_are_refused() -> None:

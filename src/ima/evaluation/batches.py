@@ -28,6 +28,8 @@ from ima.evaluation.partial import batch_mark
 from ima.evaluation.reading import Reader
 from ima.tasks import Tree
 
+_EMPTY = "the data set is empty; there is nothing to evaluate"
+
 
 class Batches:
     """A user's data as batches, each time it is iterated over.
@@ -37,7 +39,8 @@ class Batches:
     reader: tells samples from batches; case: where an item says its case: a key of dicts, or a
     place in tuples.
 
-    Raises TypeError for what is no such data, ValueError for an item that may be either.
+    Raises TypeError for what is no such data, ValueError for an item that may be either, and on the
+    way for data that is empty.
     """
 
     def __init__(
@@ -94,6 +97,11 @@ class Batches:
         for batch in self._batches(items):
             came += 1
             yield batch
+        if not came:
+            raise ValueError(
+                f"{_EMPTY} (what was read before and gives its samples once, such as a generator, "
+                "is empty too)"
+            )
         # Each worker of a stream's loader rounds its own number up.
         if self.total and came != self.total and _workers(self.data) < 2:
             warnings.warn(
@@ -135,7 +143,7 @@ def first_batch(data: Any, keys: Keys) -> tuple[Tensor, Tree]:
     data = _in_order(data) if isinstance(data, DataLoader) else data
     first = _item(data, 0) if indexable(data) and len(data) else next(iter(data), None)
     if first is None:
-        raise ValueError("the data set is empty; there is nothing to evaluate")
+        raise ValueError(_EMPTY)
     while several(first, keys):
         first = unzipped(first)[0]
     return pair(first, keys)

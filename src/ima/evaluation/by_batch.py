@@ -206,6 +206,8 @@ def _here(
         total = total if number < total else 0
         naming.add(offset, len(x), part.cases)
         if number == 0:
+            # First: a network says of integers what nobody can follow.
+            check_samples(x.to(device=device), asked.bounds)
             check_entrance(model, x.to(device=device))
         digest.add([naming.id(offset + i) for i in range(len(x))], x, y)
         if number == 0 and before is not None:
@@ -250,11 +252,8 @@ def _here(
             asked.progress.tell(number + 1, total)
         if finished is not None:
             here[number] = finished
-    if first is None or met is None:
-        raise ValueError(
-            "the data set is empty; there is nothing to evaluate (what was read before and gives "
-            "its samples once, such as a generator, is empty too)"
-        )
+    assert first is not None
+    assert met is not None
     naming.end(offset)
     return _Read(here, first, digest, offset, watcher.kind, met, bool(short))
 
