@@ -695,10 +695,10 @@ def test_a_stopped_evaluation_keeps_what_it_saw(tmp_path: Path, doubtful: Result
         evaluate(BLIND["no_grad"], data, 0.4, ["pgd-3"], **call)
     # Batches of the earlier formats lack it: they are done again.
     lines = path.read_text().split("\n")
-    assert "under way, 4" in lines[0]
-    for number in (1, 2, 3):
+    assert "under way, 5" in lines[0]
+    for number in (1, 2, 3, 4):
         old = [
-            lines[0].replace("way, 4", f"way, {number}"),
+            lines[0].replace("way, 5", f"way, {number}"),
             *(line.partition(', "counts"')[0] + "}" for line in lines[1:-1]),
             "",
         ]

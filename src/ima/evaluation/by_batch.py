@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Generator, Tensor, nn
 
 from ima.attacks.inputs import (
@@ -130,6 +131,7 @@ def by_batch(
     OutOfTime when the budget is spent.
     """
     check_precision(asked.precision)
+    device = device_of(model)
     share, record, network = Share.of(asked.distributed, model), None, fingerprint(model)
     if asked.precision == "auto" and share.world > 1:
         raise ValueError(
@@ -141,7 +143,7 @@ def by_batch(
     # Before anyone writes, all must have read.
     share.gather(None)
     with share.together():
-        read = _here(model, data, work, asked, before, share, record)
+        read = _here(model, device, data, work, asked, before, share, record)
     columns, counts, seconds = _joined(share, read)
     if record is not None:
         record.end(read.batches)
@@ -177,6 +179,7 @@ class _Read:
 
 def _here(
     model: nn.Module,
+    device: torch.device | None,
     data: Any,
     work: BatchWork,
     asked: Asked,
@@ -184,7 +187,7 @@ def _here(
     share: Share,
     record: Partial | None,
 ) -> _Read:
-    device, task, naming = device_of(model), asked.task, asked.naming
+    task, naming = asked.task, asked.naming
     known = {} if record is None else record.batches
     slowest = max((one.seconds for one in known.values()), default=0.0)
     here: dict[int, Finished] = {}
