@@ -135,19 +135,20 @@ def by_batch(
         x, y = part.x, part.y
         total = total if number < total else 0
         naming.add(offset, len(x), part.cases)
-        if number == 0:
-            # First: a network says of integers what nobody can follow.
-            check_samples(x.to(device=device), asked.bounds)
-            check_entrance(model, x.to(device=device))
         digest.add([naming.id(offset + i) for i in range(len(x))], x, y)
+        sign = "" if record is None else batch_mark(x, y)
+        x, y = x.to(device=device), tree_map(lambda t: t.to(device=device), y)
+        # First: a network says of integers what nobody can follow.
+        box = check_samples(x, asked.bounds)
+        if number == 0:
+            check_entrance(model, x)
         if number == 0 and before is not None:
-            before(x.to(device=device), tree_map(lambda t: t.to(device=device), y))
+            before(x, y)
         places = range(offset, offset + len(x))
         offset += len(x)
-        sign = "" if record is None else batch_mark(x, y)
         finished = None if record is None else record.find(number, sign)
         if met is None or met.open:
-            met = meet(model, x.to(device=device))
+            met = meet(model, x)
             watcher.start(task, met)
             refuse_end(watcher.kind, met.end)
         if finished is None:
@@ -157,8 +158,6 @@ def by_batch(
             # A generator of its own for every batch: its noise does not depend on the others.
             source = Generator().manual_seed(asked.seed * 1_000_003 + number)
             watcher.begin(x)
-            x, y = x.to(device=device), tree_map(lambda t: t.to(device=device), y)
-            box = check_samples(x, asked.bounds)
             setting = Setting(asked.norm, task, box, source, watcher)
             with no_trace(watched, x) as inner:
                 # Copies, because tensors of inference mode cannot take part in gradients.
@@ -177,7 +176,7 @@ def by_batch(
             columns.setdefault(name, []).extend(cells)
         counts += finished.counts
         seconds += finished.seconds
-        first = x[:1].to(device=device) if first is None else first
+        first = x[:1] if first is None else first
     assert first is not None
     assert met is not None
     naming.end(offset)
