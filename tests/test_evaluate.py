@@ -868,7 +868,7 @@ def test_checks_and_entries_are_few_a_batch_however_many_attacks(
     assert len(found.eps) == 3 and len(found.white) == 1
     # Once a batch; beside that the first samples are looked at, also among other mates.
     assert entered == without
-    assert entered["check_samples"] == 3 + 1 and entered["check_radius"] == 0
+    assert entered["check_samples"] == 3 and entered["check_radius"] == 0
     assert 3 <= entered["in_step"] <= 3 + 4
 
 
@@ -877,4 +877,4 @@ def test_the_smallest_noise_is_looked_for_within_one_entry_a_batch(entered: Coun
     minimal(mlp((8,)), TensorDataset(x, y), [0.1, 0.2], batch_size=4)
     # DDN, twice a batch, is as anybody calls it. The first batch is entered to see whether the
     # network takes it, and to compare its samples.
-    assert entered["check_samples"] == 1 + 3 * (1 + 2) and 3 <= entered["in_step"] <= 3 + 3
+    assert entered["check_samples"] == 3 * (1 + 2) and 3 <= entered["in_step"] <= 3 + 3

@@ -208,26 +208,25 @@ def _here(
         x, y = part.x, part.y
         total = total if number < total else 0
         naming.add(offset, len(x), part.cases)
-        if number == 0:
-            # First: a network says of integers what nobody can follow.
-            check_samples(x.to(device=device), asked.bounds)
-            check_entrance(model, x.to(device=device))
         digest.add([naming.id(offset + i) for i in range(len(x))], x, y)
+        sign = "" if record is None else batch_mark(x, y)
+        x, y = x.to(device=device), tree_map(lambda t: t.to(device=device), y)
+        # First: a network says of integers what nobody can follow.
+        box = check_samples(x, asked.bounds)
+        if number == 0:
+            check_entrance(model, x)
         if number == 0 and before is not None:
-            before(x.to(device=device), tree_map(lambda t: t.to(device=device), y))
+            before(x, y)
         places = range(offset, offset + len(x))
         offset += len(x)
-        first = x[:1].to(device=device) if first is None else first
-        sign = "" if record is None else batch_mark(x, y)
+        first = x[:1] if first is None else first
         finished = None if record is None else record.find(number, sign)
         if met is None or met.open:
-            met = meet(model, x.to(device=device))
+            met = meet(model, x)
             watcher.start(task, met)
             refuse_end(watcher.kind, met.end)
         if short is None:
-            short = _tried(
-                watched, x.to(device=device), tree_map(lambda t: t.to(device=device), y), task
-            )
+            short = _tried(watched, x, y, task)
             if record is not None:
                 record.add(TRIAL, Finished(str(short), 0.0, {}))
         if finished is None and share.mine(number):
@@ -237,8 +236,6 @@ def _here(
             # A generator of its own for every batch: its noise does not depend on the others.
             source = Generator().manual_seed(asked.seed * 1_000_003 + number)
             watcher.begin(x)
-            x, y = x.to(device=device), tree_map(lambda t: t.to(device=device), y)
-            box = check_samples(x, asked.bounds)
             with no_trace(watched, x) as inner:
                 # Copies, because tensors of inference mode cannot take part in gradients.
                 x, y = x.detach().clone(), copied(y)
