@@ -206,6 +206,6 @@ def _step(x: Tensor, model: nn.Module, dtypes: set[torch.dtype]) -> float:
 def _tf32() -> bool:
     """Whether a GPU may multiply float32 in TF32."""
     try:
-        return torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+        return bool(torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
     except RuntimeError:  # Set by `fp32_precision`, so that these cannot tell.
         return True
