@@ -17,6 +17,7 @@ import torch.multiprocessing as mp
 from nets import cnn, recurrent, seeded, two_clouds
 from on_device import CPU, DEVICE, close, cuda_only, on_device
 from test_methods import PLAIN, Row, clean_loss
+from test_nnunet_trainers import SHORT
 from test_shared_evaluation import attacked, rows
 from test_training import Watch, new
 from torch import Tensor, nn
@@ -173,23 +174,27 @@ def test_a_run_trains_stops_and_continues(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("nnunetv2") is None, reason="nnU-Net is not installed")
-@pytest.mark.parametrize("trainer", ["nnUNetTrainerIMA"])
-def test_nnunet_trains_an_epoch(trainer: str, tmp_path: Path) -> None:
+def test_nnunet_trains_an_epoch(tmp_path: Path) -> None:
+    trainer = "nnUNetTrainerIMAPaper"
     folders = tiny.Folders(tmp_path)
     tiny.make_raw(folders.raw, cases=5, test_cases=0)
     tiny.plan(folders, "2d")
-    few = {"IMA_EPOCHS": "1", "IMA_ITERATIONS": "2", "nnUNet_compile": "f"}
+    few = {**SHORT, "IMA_EPOCHS": "1", "IMA_ITERATIONS": "2", "nnUNet_compile": "f"}
     done = tiny.train(folders, trainer, device=DEVICE.type, **few)
     assert "Epoch 0" in done.stdout
     final = folders.trained(trainer) / "fold_0" / "checkpoint_final.pth"
     state = torch.load(final, weights_only=True, map_location=CPU)["ima"]["method"]
-    assert bool((state["margins"]["values"] > 0).any())
+    assert bool((state["margins"]["values"] > float(SHORT["IMA_DELTA"])).any())
 
 
 # ---------------------------------------------------------------------------- waiting
 
-MOST = 60
-"""Times that a step of IMA waits for the GPU, at most, whatever the batch and the network."""
+MOST = 30
+"""Times that a step of IMA waits for the GPU, at most, whatever the batch and the network.
+
+Its own lines ask 15 times: for what is wrong with a batch, how many samples still walk, which way
+they went, and for the radius; PyTorch's sorting and picking may ask more than once a line.
+"""
 
 
 def waits(run: Any) -> int:

@@ -23,7 +23,7 @@ from torch.utils.data import TensorDataset
 from ima import Segmentation, bpgd, ddn, evaluate, ifgsm, minimal, pgd
 from ima.attacks.entering import Network, as_seen
 from ima.evaluation import autoattack as library
-from ima.evaluation import bench, finders
+from ima.evaluation import bench, finders, mates
 from ima.evaluation.attacks import find_attack
 from ima.evaluation.checks import run_checks
 from ima.evaluation.square import square
@@ -335,6 +335,19 @@ def test_rounding_ends_between_the_point_and_the_sample(
     # And it is the nearest of those: less than a spacing is lost.
     spacing = torch.finfo(dtype).eps * torch.maximum(point.abs(), on_grid.abs())
     assert bool(((point - seen).abs() <= spacing.clamp_min(1e-7)).all())
+
+
+def test_tf32_may_be_set_by_torch_s_newer_names() -> None:
+    flags: Any = torch.backends.cuda.matmul
+    if not hasattr(flags, "fp32_precision"):
+        pytest.skip("this torch has no newer names")
+    before = flags.fp32_precision
+    try:
+        # The older names stop with an error now.
+        flags.fp32_precision = "tf32"
+        assert mates._tf32()
+    finally:
+        flags.fp32_precision = before
 
 
 # ---------------------------------------------------------------------------- other entrances

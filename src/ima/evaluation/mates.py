@@ -198,6 +198,14 @@ def _step(x: Tensor, model: nn.Module, dtypes: set[torch.dtype]) -> float:
     """The relative step of the coarsest number format that takes part."""
     weights = {p.dtype for p in model.parameters() if p.is_floating_point()}
     found = [torch.finfo(dtype).eps for dtype in {x.dtype, *weights, *dtypes}]
-    if x.is_cuda and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32):
+    if x.is_cuda and _tf32():
         found.append(TF32)
     return max(found)
+
+
+def _tf32() -> bool:
+    """Whether a GPU may multiply float32 in TF32."""
+    try:
+        return bool(torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
+    except RuntimeError:  # Set by `fp32_precision`, so that these cannot tell.
+        return True
