@@ -131,10 +131,12 @@ def test_every_sample_costs_a_method_the_same() -> None:
     for name, costs in each.items():
         grown = [(b - a) / 3000 for a, b in zip(few[name], many[name], strict=True)]
         assert grown == list(costs), name
-    # A margin in float32; a direction in float16, and whether it is known.
+    # A margin in float32, in memory twice for IMA; a direction in float16, and whether it is known.
     assert each["standard"] == each["sat"] == (0, 0)
-    assert each["IMA (paper), Algorithm 2"] == each["IMA, augmented"] == each["mma"] == (4, 4)
-    assert each["IMA"] == (4 + 2 * x[0].numel() + 1,) * 2
+    assert each["mma"] == (4, 4)
+    assert each["IMA (paper), Algorithm 2"] == each["IMA, augmented"] == (8, 4)
+    directions = 2 * x[0].numel() + 1
+    assert each["IMA"] == (8 + directions, 4 + directions)
     assert each["IMA, clean_drop"] == (each["IMA"][0] + 1, each["IMA"][1])
     assert each["IMA (released)"] == (8, 8)
 

@@ -218,9 +218,7 @@ class IMA(Adaptive):
         self.delta = 0.0 if measured else _growth(delta, self.eps)
         self.margins = Margins(num_samples, initial=self.delta, cap=self.eps)
         # Where margins change at the end of an epoch: what they change to.
-        self.next = self.margins
-        if choices.update == "epoch":
-            self.next = Margins(num_samples, initial=self.delta, cap=self.eps)
+        self.next = Margins(num_samples, initial=self.delta, cap=self.eps)
         whole = {"augmented": augmented, "always": True, "never": False}
         self.algorithm: Literal[2, 3] = 3 if whole[choices.augmented_walk] else 2
         self.measured = (
@@ -292,13 +290,14 @@ class IMA(Adaptive):
         total = at_noise.sum()
         finite(torch.where(torch.isfinite(loss), total, loss), everywhere=self._everywhere(model))
 
+        table = self.margins if choices.update == "step" else self.next
         # At the end of an epoch the updates of several visits add up.
-        kept = self.next.of(ids, x)
+        kept = table.of(ids, x)
         reached = (norm.size(wide(noisy) - wide(x)).to(kept.dtype) + kept) / 2
         missed = kept / 2 if choices.misclassified == "halve" else kept
         moved = torch.where(crossed, reached, kept + self.delta)
         proposed = torch.where(attacked, moved, missed).clamp_max(self.eps)
-        self.update(self.next, ids, proposed)
+        self.update(table, ids, proposed)
 
         metrics = {
             "samples": batch_size(x),
