@@ -37,6 +37,7 @@ from ima.cli.evaluate import evaluate
 from ima.cli.harden import harden
 from ima.cli.margins import margins
 from ima.cli.report import report
+from ima.cli.runs import runs
 from ima.cli.tables import show_table
 from ima.cli.train import train
 from ima.data import DATASETS
@@ -59,6 +60,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "equilibrium": equilibrium,
     "margins": margins,
     "report": report,
+    "runs": runs,
 }
 
 TINY = (

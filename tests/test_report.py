@@ -495,7 +495,7 @@ def test_text_table_is_aligned_at_the_decimal_points() -> None:
 
 
 def test_best_is_the_highest_shown_value_of_a_column() -> None:
-    assert table().best() == {(0, 1), (1, 1), (0, 2)}  # 94.71 and 94.68 both show as 94.7
+    assert table().best() == {(0, 2)}  # 94.71 and 94.68 both show as 94.7: no one is best
     alone = (("a", Average(0.5), Average(NAN), "x"), ("b", Average(0.5), Average(0.1), "y"))
     assert not Table(("m", "tie", "single", "text"), alone, "").best()
 
@@ -523,7 +523,7 @@ def test_markdown_shows_every_character_and_the_best_in_bold() -> None:
     caption, *cells = markdown_cells(to_markdown(nasty_table()))
     assert caption == " ".join(NASTY) + " Percent."
     assert cells[::2] == [NASTY[0], *NASTY] and cells[1] == NASTY[2]
-    assert to_markdown(table()).count("**") == 6 and "**81.1 ± 1.2**" in to_markdown(table())
+    assert to_markdown(table()).count("**") == 2 and "**81.1 ± 1.2**" in to_markdown(table())
 
 
 def test_latex_is_escaped_and_has_booktabs_rules() -> None:
@@ -540,6 +540,20 @@ def test_latex_is_escaped_and_has_booktabs_rules() -> None:
     assert r"\textbf{81.1 $\pm$ 1.2}" in to_latex(table()) and r"$\varepsilon$ = 1" in to_latex(
         table()
     )
+
+
+def test_latex_has_intervals_and_no_bold_ties() -> None:
+    def cell(mean: float, small: str = "80.1 to 85.2") -> Average:
+        return Average(mean, small=small)
+
+    rows = (("A", cell(0.83), cell(0.5)), ("B", cell(0.83), cell(0.4, "")))
+    latex = to_latex(Table(("m", "x", "y"), rows, "Shares."))
+    first, second = re.findall(r"^    ([AB] .*)$", latex, re.MULTILINE)
+    assert first.split("&")[1].strip() == r"83.0 {\scriptsize (80.1 to 85.2)}"
+    assert r"\textbf{50.0} {\scriptsize (80.1 to 85.2)}" in first
+    assert "textbf" not in second and second.endswith(r"40.0 \\")
+    assert r"In parentheses: 95\,\% intervals." in latex
+    assert "parentheses" not in to_latex(table())
 
 
 def test_csv_holds_plain_fractions() -> None:

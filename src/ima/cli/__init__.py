@@ -63,6 +63,13 @@ app.command(
     "It has accuracies, curves, samples with noise, margins and checks; for segmentation Dice, "
     "curves and slices with the predictions on them.",
 )
+app.command(
+    "ima.cli.runs:runs", name="runs", help="List runs: how far they are, how large; delete them."
+)
+configs = App(name="config", help="Print whole configs, and every key that a config may have.")
+configs.command("ima.cli.config:show", name="show", help="Print a whole config, to begin your own.")
+configs.command("ima.cli.config:keys", name="keys", help="List all keys, and what they mean.")
+app.command(configs)
 app.command("ima.cli.tables:show_table", name="list", help="List methods, attacks, data, ...")
 data = App(name="data", help="Fetch, cut and pack public data sets.")
 data.command("ima.cli.data:get", name="get", help="Fetch a public data set and check it.")
@@ -100,6 +107,10 @@ nnunet.command(
     "After a stop, the same command continues.",
 )
 app.command(nnunet)
+
+app.register_install_completion_command(
+    help="Let the shell complete commands and options; for bash, zsh and fish."
+)
 
 STOPPED = 130
 

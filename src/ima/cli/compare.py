@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+
+from ima.cli.streams import aside, as_json
 
 
 def compare(
@@ -19,6 +22,8 @@ def compare(
     device: str = "auto",
     time_budget: str | None = None,
     trust: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Train and test the methods of a config under one recipe, and make one table.
 
@@ -42,6 +47,12 @@ def compare(
     trust:
         Run the code of what a config in a run's folder names as module:name. A config of your own
         may always name methods, networks, data and a task of your own.
+    dry_run:
+        Print every run, its folder and how long its training may take, by a trial of three batches;
+        train nothing.
+    json:
+        Print what the tables hold as JSON, for programs, and nothing else: the page of `ima
+        report`, with its remarks.
 
     """
     from ima.budget import OUT_OF_TIME, Budget, OutOfTime
@@ -63,6 +74,7 @@ def compare(
         untimed,
     )
     from ima.training.rows import refuse_rows_own
+    from ima.training.trial import told, trials
 
     if jobs < 1:
         raise ValueError(f"--jobs is {jobs}; expected at least 1")
@@ -70,13 +82,23 @@ def compare(
     refuse_rows_own(overrides)
     loaded = load_config(config, overrides, trust)
     folder = Path("runs") / loaded.name if out is None else out
-    plans = plan_runs(loaded, chosen_seeds, folder, check_buildable)
-    for one in plans:
-        for candidate in one.candidates:
-            for warning in warnings(candidate.runs[0].config()):
-                print(f"note: {one.label}: {warning}")
+    plans = plan_runs(loaded, chosen_seeds, folder, check_buildable, write=not dry_run)
+    with aside(json):
+        for one in plans:
+            for candidate in one.candidates:
+                for warning in warnings(candidate.runs[0].config()):
+                    print(f"note: {one.label}: {warning}")
+        if dry_run:
+            found = trials(plans, device)
+            for line in told(found):
+                print(line)
+    if dry_run:
+        if json:
+            print(as_json([asdict(one) for one in found]))
+        return
     try:
-        make_runs(plans, jobs=jobs, device=device, budget=budget)
+        with aside(json):
+            make_runs(plans, jobs=jobs, device=device, budget=budget)
         if budget is not None and budget.worked and budget.over():
             raise OutOfTime("the time is up: all runs are done, the tables are not written")
     except OutOfTime as stop:
@@ -120,5 +142,18 @@ def compare(
         comparable(plans) or "",
         next((p.title() for p in plans if p.chosen().method.name == "standard"), ""),
     )
-    print("\n" + write_comparison(folder, entries, frame))
-    print(f"{folder / 'table.md'}: the tables with their pictures")
+    with aside(json):
+        print("\n" + write_comparison(folder, entries, frame))
+        print(f"{folder / 'table.md'}: the tables with their pictures")
+    if json:
+        from ima.report.entries import PageEntry
+        from ima.report.html.jsonform import page_data
+        from ima.report.sources import read_source
+
+        shown = {p.title(): p.chosen() for p in plans}
+        pages = [
+            PageEntry(title, tuple(read_source(run.folder) for run in chosen.runs))
+            for title, chosen in shown.items()
+            if not chosen.diverged()
+        ]
+        print(as_json({**page_data(pages), "folder": str(folder), "remarks": remarks}))

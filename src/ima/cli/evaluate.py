@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from ima.cli.limits import STATED
+from ima.cli.streams import aside, as_json
 from ima.evaluation.stated import NOTHING, Stated
 
 RUN, ELSEWHERE, NNUNET = "a run", "a network from elsewhere", "a trained nnU-Net"
@@ -65,6 +67,7 @@ def evaluate(
     time_budget: str | None = None,
     trust: Annotated[bool, Parameter(negative="")] = False,
     plan: float | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
     stated: Annotated[Stated, STATED] = NOTHING,
 ) -> None:
     """Attack a trained network on test data, and write what was found.
@@ -72,8 +75,8 @@ def evaluate(
     Parameters
     ----------
     run:
-        The run's folder. With --model: a file of weights, .safetensors or .pt, in any usual layout;
-        no code in it is run.
+        The run's folder, or a folder of runs such as a comparison's: each of them. With --model: a
+        file of weights, .safetensors or .pt, in any usual layout; no code in it is run.
     nnunet:
         The folder of a trained nnU-Net, such as
         nnUNet_results/Dataset004_Hippocampus/nnUNetTrainerIMA__nnUNetPlans__2d. Its test cases are
@@ -154,6 +157,8 @@ def evaluate(
     plan:
         Such as 0.02: print how many samples make 95 % intervals of ± 0.02, and attack nothing. With
         a run that is evaluated, or a results file: at its accuracies, its cases counted.
+    json:
+        Print the page of `ima report` as JSON, for programs, and nothing else.
     stated:
         What the page says of it, as of `ima report`.
 
@@ -181,7 +186,19 @@ def evaluate(
     from ima.cli import evaluate_subjects as subjects
 
     make = {RUN: subjects.of_run, ELSEWHERE: subjects.of_foreign, NNUNET: subjects.of_nnunet}
-    subjects.work(make[kind](given), given, budget)
+    each = [given]
+    if kind == RUN and run is not None and run.is_dir() and not (run / "config.yaml").is_file():
+        each = [{**given, "run": one} for one in subjects.runs_in(run)]
+    with aside(json):
+        ends = [subjects.work(make[kind](one), one, budget) for one in each]
+    if json:
+        from ima.report.entries import group
+        from ima.report.html.jsonform import page_data
+
+        print(as_json(page_data(group([end.source for end in ends]))))
+    # A missed limit goes before a check that tripped: no stronger attack would mend it.
+    if code := max(end.code for end in ends):
+        sys.exit(code)
 
 
 def subject_kind(given: Mapping[str, Any]) -> str:

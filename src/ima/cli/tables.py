@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from ima.cli.streams import as_json
 
 TABLES: Mapping[str, tuple[str, Callable[[Any], tuple[str, str, str]]]] = {
     "methods": ("ima.methods:METHODS", lambda r: (r.name, _method(r), r.paper)),
@@ -22,6 +26,8 @@ TABLES: Mapping[str, tuple[str, Callable[[Any], tuple[str, str, str]]]] = {
 
 def show_table(
     what: Literal["methods", "attacks", "data", "networks", "tasks", "checks", "configs"],
+    *,
+    json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """List what there is, one line each.
 
@@ -29,6 +35,8 @@ def show_table(
     ----------
     what:
         What to list.
+    json:
+        Print a list of objects for programs: name, summary, source.
 
     """
     if what == "configs":
@@ -37,6 +45,10 @@ def show_table(
         place, told = TABLES[what]
         module, _, name = place.partition(":")
         rows = list(map(told, getattr(import_module(module), name).values()))
+    if json:
+        names = ("name", "summary", "source")
+        print(as_json([dict(zip(names, row, strict=True)) for row in rows]))
+        return
     width = max(len(name) for name, _, _ in rows)
     for name, summary, source in rows:
         print(f"{name:<{width}}  {summary}" + (f" ({source})" if source not in ("", "-") else ""))

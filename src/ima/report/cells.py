@@ -125,9 +125,9 @@ class Table:
         )
 
     def best(self) -> frozenset[tuple[int, int]]:
-        """The (row, column) of each column's highest value as shown, ties included.
+        """The (row, column) of each column's highest value as shown.
 
-        A column whose shown values are all equal has no best one, nor has one of unlike rows.
+        Where two share it the column has no best one, nor has one of unlike rows.
         """
         if not self.ranked:
             return frozenset()
@@ -154,13 +154,12 @@ class Table:
 
 
 def best_of(cells: Sequence[Cell]) -> set[int]:
-    """The places of the highest value as shown; none where all are alike."""
+    """The place of the highest value as shown; none where several share it, or it is alone."""
     averages = {i: cell for i, cell in enumerate(cells) if isinstance(cell, Average)}
     shown = {i: float(cell.shown) for i, cell in averages.items() if not cell.absent}
     top = max(shown.values(), default=0.0)
-    return (
-        {i for i, value in shown.items() if value == top} if len({*shown.values()}) > 1 else set()
-    )
+    found = {i for i, value in shown.items() if value == top}
+    return found if len(found) == 1 and len(shown) > 1 else set()
 
 
 def _is_number(text: str) -> bool:

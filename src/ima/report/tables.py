@@ -113,12 +113,28 @@ def to_csv(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """The table as a LaTeX float with booktabs rules, the best value of a column in bold."""
+    """The table as a LaTeX float with booktabs rules, the best value of a column in bold.
+
+    Behind each value, in parentheses, how sure it is: its 95 % interval.
+    """
     texts = [[_latex(name) for name in table.columns]]
     texts += _cells(table, _latex, lambda text: rf"\textbf{{{text}}}")
+    for line, row in zip(texts[1:], table.rows, strict=True):
+        small = [
+            cell.small if isinstance(cell, Average) and not cell.absent else "" for cell in row
+        ]
+        line[:] = [
+            rf"{text} {{\scriptsize ({_latex(said)})}}" if said else text
+            for text, said in zip(line, small, strict=True)
+        ]
+    sure = (
+        [r"In parentheses: 95\,\% intervals."]
+        if r"\scriptsize" in "".join(map("".join, texts))
+        else []
+    )
     head, *body = [f"    {line} \\\\" for line in _aligned(table, texts, " & ")]
     columns = "".join("r" if table.numeric(column) else "l" for column in _range(table))
-    caption = " ".join(line for line in _heading(table, _latex) if line)
+    caption = " ".join(line for line in [*_heading(table, _latex), *sure] if line)
     return "\n".join(
         [
             r"\begin{table}[t]",

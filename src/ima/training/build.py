@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from typing import Any
 
 import torch
@@ -30,7 +31,10 @@ def build_fabric(
 ) -> Fabric:
     """Lightning Fabric on a device; ValueError that says which there are."""
     try:
-        return Fabric(accelerator=device, devices=devices, num_nodes=nodes, precision=precision)
+        with warnings.catch_warnings():
+            # Whether a command runs under Slurm is for the user to say: see `ima.training.launch`.
+            warnings.filterwarnings("ignore", "The `srun` command is available")
+            return Fabric(accelerator=device, devices=devices, num_nodes=nodes, precision=precision)
     except Exception as error:
         raise ValueError(
             f"device {device!r} with --devices {devices} cannot be used: {error}"

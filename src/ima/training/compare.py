@@ -140,12 +140,14 @@ def plan_runs(
     seeds: Sequence[int],
     folder: Path,
     before: Callable[[Config], None] | None = None,
+    *,
+    write: bool = True,
 ) -> list[RunPlan]:
     """The rows of the config's comparison with the folders of their runs; makes the folders.
 
     Raises ConfigError where the config compares nothing, and where a folder holds a run of other
     settings. before: is called with the config before the first new folder is made, so that what it
-    refuses leaves none.
+    refuses leaves none; write: False makes no folder and changes none.
     """
     if not config.compare:
         raise ConfigError(
@@ -170,7 +172,7 @@ def plan_runs(
             Candidate(
                 candidate.method,
                 tuple(
-                    _run(candidate, seed, folder / slug(candidate.method, row.differs))
+                    _run(candidate, seed, folder / slug(candidate.method, row.differs), write)
                     for seed in seeds
                 ),
             )
@@ -250,7 +252,7 @@ def finished(run: Run) -> bool:
     except CheckpointError:
         # The training says what is wrong with it, after the other runs are made.
         return False
-    return ended(run, done)
+    return ended(run.config().train, run.epochs(), done)
 
 
 def tested(run: Run, which: str) -> bool:
@@ -293,13 +295,13 @@ def unique(runs: Iterable[Run]) -> list[Run]:
     return list(dict.fromkeys(runs))
 
 
-def _run(candidate: Config, seed: int, folder: Path) -> Run:
+def _run(candidate: Config, seed: int, folder: Path, write: bool) -> Run:
     values: dict[str, Any] = candidate.model_dump(mode="json")
     values["train"] |= {"seed": seed}
     wanted = parse_config(values)
     place = folder / f"seed{seed}"
     if not (place / "config.yaml").exists():
-        return Run.create(place, wanted)
+        return Run.create(place, wanted) if write else Run.planned(place, wanted)
     # What the user's config names; a run that names something else is another run.
     named = {name for _, name, _ in import_paths(values)}
     run = Run.open(place, trust=named)
@@ -313,4 +315,4 @@ def _run(candidate: Config, seed: int, folder: Path) -> Run:
     free = {"note": wanted.note, "evaluate": wanted.evaluate}
     if made.model_copy(update=free) != wanted or made.evaluate.middle != wanted.evaluate.middle:
         raise ConfigError(other)
-    return run if made == wanted else run.rewrite(wanted)
+    return run if made == wanted or not write else run.rewrite(wanted)

@@ -224,7 +224,9 @@ class _Trainer:
         """Whether margins stand still; the first process has the table that tells."""
         if self.config.train.stop is None or done == 0:
             return False
-        return bool(self.fabric.broadcast(self.fabric.is_global_zero and ended(self.run, done)))
+        leads = self.fabric.is_global_zero
+        still = leads and ended(self.config.train, self.run.epochs(), done)
+        return bool(self.fabric.broadcast(still))
 
     def _train_epoch(self, epoch: int, progress: EpochProgress) -> dict[str, float]:
         """The rest of an epoch, `progress` being where it stands."""

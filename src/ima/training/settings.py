@@ -36,6 +36,10 @@ class Strict(BaseModel):
             raise PydanticCustomError("number", "Expected numbers, not yes or no (on, off, ...)")
         return value
 
+    def to_yaml(self) -> str:
+        """All of it, defaults included, as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
 
 def _kinds(annotation: Any) -> list[Any]:
     """A type, and all that stand within it."""
@@ -69,8 +73,12 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Data(Strict):
-    """Which data set. path: its folder or file; size: side of the images in pixels; seed: split.
+    """Which data set.
 
+    name: of `ima list data`, or module:name of your own.
+    path: its folder or file; null: it is looked for.
+    size: side of the images in pixels; null: the data's own.
+    seed: of the split into parts.
     augment: random changes of the training images, in this order; none if empty.
     flip: share of the training labels that become another class, chosen by the seed; to see what
     margins make of them.
@@ -85,7 +93,14 @@ class Data(Strict):
 
 
 class Optimizer(Strict):
-    """The optimiser, and how its learning rate falls. milestones: epochs after which steps drop."""
+    """The optimiser, and how its learning rate falls.
+
+    name: of the optimiser.
+    lr: learning rate at the start.
+    weight_decay, momentum: PyTorch's; sgd alone has momentum.
+    schedule: of the learning rate; cosine ends at 0.
+    milestones, gamma: with steps, after which epochs the rate drops, and to this share of it.
+    """
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = Field(1e-3, gt=0)
@@ -99,9 +114,13 @@ class Optimizer(Strict):
 class Train(Strict):
     """The loop.
 
-    standard_epochs: of the epochs, how many at the start train by the clean loss only;
-    ema: decay per step of averaged weights, none if null; stop: end before the last epoch where
-    the mean margin stands still; never if null.
+    epochs: how often the training part is gone through.
+    batch_size: samples a step, over all processes.
+    standard_epochs: of the epochs, how many at the start train by the clean loss only.
+    seed: of first weights, order and noise.
+    ema: decay per step of averaged weights, none if null.
+    precision: of the computation; mixed ones are for devices that are faster so.
+    stop: end before the last epoch where the mean margin stands still; never if null.
     """
 
     epochs: int = Field(100, ge=1)
@@ -114,10 +133,14 @@ class Train(Strict):
 
 
 class Evaluate(Strict):
-    """The attacks on the test part, and the noise radii. The middle radius selects epochs.
+    """The attacks on the test part, and the noise radii.
 
+    attacks: names of `ima list attacks`, for the weights of the best epoch.
     last_attacks: those on the weights of the last epoch; as on the best ones if null, none but the
-    clean pass if empty. samples: so many of the test part only; all if null.
+    clean pass if empty.
+    eps: noise radii, in the units of the inputs; the middle one selects epochs.
+    batch_size: samples that are attacked together.
+    samples: so many of the test part only; all if null.
     """
 
     attacks: tuple[str, ...] = Field(("pgd-100", "ifgsm-10"), min_length=1)
@@ -140,8 +163,11 @@ class Evaluate(Strict):
 class Comparison(Strict):
     """One row of `ima compare`, or with `sweep` a row for each of its values.
 
-    tune: values to try for options of the method, by validation; sweep: values for options of the
-    method, each in a row of its own; train, optimizer: where this row leaves the shared recipe.
+    label: of the row.
+    method: its name, with its options beside it.
+    tune: values to try for options of the method, by validation.
+    sweep: values for options of the method, each in a row of its own.
+    train, optimizer: where this row leaves the shared recipe.
     """
 
     label: str
@@ -161,8 +187,9 @@ def _norm_name(value: object) -> object:
 class Config(Strict):
     """One run, or with `compare` several that differ in the method only.
 
-    name: of the experiment; note: on the data, under the table; norm: of all noise, L2 or Linf;
-    task: what the network's outputs mean.
+    name: of the experiment, and of its folder.
+    note: on the data, under the table.
+    norm: of all noise; 2 and inf are taken too.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
@@ -176,7 +203,3 @@ class Config(Strict):
     train: Train = Field(default_factory=Train.model_validate({}).model_copy)
     evaluate: Evaluate
     compare: Annotated[tuple[Comparison, ...], AfterValidator(tuple)] = ()
-
-    def to_yaml(self) -> str:
-        """The whole config, defaults included, as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
