@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ima.cli.streams import aside, as_json
+from ima.cli.streams import as_json, aside
 
 
 def compare(
@@ -60,6 +60,9 @@ def compare(
     budget = None if time_budget is None else Budget.parse(time_budget)
     from ima.evaluation.results import Results
     from ima.report.comparison import Compared, Frame, write_comparison
+    from ima.report.entries import PageEntry
+    from ima.report.html.jsonform import page_data
+    from ima.report.sources import read_source
     from ima.training.build import check_buildable
     from ima.training.compare import Candidate, make_runs, plan_runs
     from ima.training.config import load_config, warnings
@@ -88,11 +91,10 @@ def compare(
             for candidate in one.candidates:
                 for warning in warnings(candidate.runs[0].config()):
                     print(f"note: {one.label}: {warning}")
-        if dry_run:
-            found = trials(plans, device)
-            for line in told(found):
-                print(line)
     if dry_run:
+        found = trials(plans, device)
+        with aside(json):
+            print("\n".join(told(found)))
         if json:
             print(as_json([asdict(one) for one in found]))
         return
@@ -146,14 +148,9 @@ def compare(
         print("\n" + write_comparison(folder, entries, frame))
         print(f"{folder / 'table.md'}: the tables with their pictures")
     if json:
-        from ima.report.entries import PageEntry
-        from ima.report.html.jsonform import page_data
-        from ima.report.sources import read_source
-
-        shown = {p.title(): p.chosen() for p in plans}
+        shown = {p.title(): p.chosen().runs for p in plans if not p.chosen().diverged()}
         pages = [
-            PageEntry(title, tuple(read_source(run.folder) for run in chosen.runs))
-            for title, chosen in shown.items()
-            if not chosen.diverged()
+            PageEntry(name, tuple(read_source(r.folder) for r in runs))
+            for name, runs in shown.items()
         ]
         print(as_json({**page_data(pages), "folder": str(folder), "remarks": remarks}))

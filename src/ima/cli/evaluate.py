@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from ima.cli.limits import STATED
-from ima.cli.streams import aside, as_json
+from ima.cli.streams import as_json, aside
 from ima.evaluation.stated import NOTHING, Stated
 
 RUN, ELSEWHERE, NNUNET = "a run", "a network from elsewhere", "a trained nnU-Net"

@@ -5,6 +5,7 @@ seconds of a run = epochs that are left * (batches * seconds of the third + seco
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -107,10 +108,8 @@ def _epoch(config: Config, device: str) -> float:
     watch = _Watch()
     with tempfile.TemporaryDirectory() as folder:
         run = Run.planned(Path(folder) / "trial", config)
-        try:
+        with contextlib.suppress(_Enough):
             fit(run, watcher=watch, device=device)
-        except _Enough:
-            pass
         splits, fabric = splits_of(run), build_fabric(device)
     model = fabric.to_device(build_model(config, splits)).eval()
     few = min(config.evaluate.batch_size, len(splits.val))
