@@ -7,8 +7,6 @@ import re
 from importlib import import_module
 from pathlib import Path
 
-__version__ = "0.1.0"
-
 # The names stand in one list, which type checkers read as well.
 _HOMES = {
     name: home
@@ -22,6 +20,13 @@ __all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("ima")
+        except PackageNotFoundError:  # a folder of sources in PYTHONPATH
+            return "not installed"
     if name not in _HOMES:
         raise AttributeError(f"module 'ima' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -7,14 +7,14 @@ import sys
 
 from cyclopts import App
 
-from ima import __version__
+import ima
 from ima.cli.streams import CLOSED, drop_output, print_anywhere
 from ima.cores import keep_freed
 from ima.parent import watch_parent
 
 app = App(
     name="ima",
-    version=__version__,
+    version=lambda: ima.__version__,
     help="Train networks that are harder to fool with noise; measure what noise breaks them.\n\n"
     "Start with `ima compare digits`, a demonstration of a few minutes.",
 )

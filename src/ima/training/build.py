@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ima.attacks.walk import eval_forward
 from ima.data import Splits, load
 from ima.data.flip import flip_labels
+from ima.extras import need
 from ima.methods import Method
 from ima.networks import NETWORKS, find_builder
 from ima.networks.imported import ARGUMENTS
@@ -21,6 +21,9 @@ from ima.tasks import Task, check_fit
 from ima.training.config import build_task, make_method
 from ima.training.config_errors import check_options
 from ima.training.settings import Config, Optimizer
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 BOUNDS = (0.0, 1.0)
 """Of all data sets here: images in [0, 1]."""
@@ -30,6 +33,9 @@ def build_fabric(
     device: str, *, devices: int = 1, nodes: int = 1, precision: Any = "32-true"
 ) -> Fabric:
     """Lightning Fabric on a device; ValueError that says which there are."""
+    need("cli")
+    from lightning_fabric import Fabric
+
     try:
         with warnings.catch_warnings():
             # Whether a command runs under Slurm is for the user to say: see `ima.training.launch`.

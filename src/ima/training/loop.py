@@ -18,10 +18,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -65,6 +64,9 @@ from ima.training.state import Best, State
 from ima.training.stopping import stopping_together
 from ima.training.validating import validate_epoch
 from ima.training.weights import load_file
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 MARGIN_BINS = 60
 
