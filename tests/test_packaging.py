@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import email
+import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -96,6 +99,61 @@ def test_sources_are_of_the_oldest_python_that_is_named() -> None:
     version = tuple(map(int, oldest.split(".")))
     for path in (HOME / "src").rglob("*.py"):
         ast.parse(path.read_text(encoding="utf-8"), feature_version=(version[0], version[1]))
+
+
+# --- What else installs it ------------------------------------------------------------------------
+
+
+def test_the_release_tries_every_python_with_the_smoke_test() -> None:
+    flow = yaml.safe_load((HOME / ".github" / "workflows" / "release.yml").read_text())
+    said = {c.rpartition(" ")[2] for c in PROJECT["classifiers"] if "Python :: 3." in c}
+    jobs = flow["jobs"]
+    assert set(jobs["try"]["strategy"]["matrix"]["python"]) == said
+    assert [jobs[name].get("needs") for name in ("build", "try", "publish")] == [
+        None,
+        "build",
+        "try",
+    ]
+    runs = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    paths = {
+        word for run in runs for word in run.split() if re.fullmatch(r"[\w/]+\.(py|txt)", word)
+    }
+    assert "tests/smoke.py" in paths and all((HOME / path).is_file() for path in paths)
+    assert {e.strip("[]") for e in jobs["try"]["strategy"]["matrix"]["extras"]} <= {
+        "",
+        *EXTRAS,
+        "all",
+    }
+
+
+def test_the_steps_of_the_dockerfile_build_what_they_install(tmp_path: Path) -> None:
+    lines = (HOME / "Dockerfile").read_text().splitlines()
+    steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    ignored = (HOME / ".dockerignore").read_text().splitlines()
+    installed: list[str] = []
+    for word, rest in steps:
+        if word == "COPY":
+            *sources, target = rest.split()
+            for source in sources:
+                # All but what is named is kept out of the build.
+                assert f"!{source}" in ignored
+                there = tmp_path / (target if target != "./" else source)
+                copy = shutil.copytree if (HOME / source).is_dir() else shutil.copy
+                copy(HOME / source, there)
+        elif word == "RUN":
+            command, *words = shlex.split(rest)
+            assert command == "pip" and words[0] == "install"
+            assert (tmp_path / words[words.index("-c") + 1]).is_file()
+            installed.append(words[-1])
+    assert installed[0] == "torch"  # before what would bring its build for GPUs
+    extras = packaging.Requirement(installed[1].replace(".", "ima", 1)).extras
+    assert extras <= EXTRAS.keys()
+    told = {step[0]: step[1] for step in steps}
+    assert json.loads(told["ENTRYPOINT"]) == [*PROJECT["scripts"]]
+    assert told["FROM"].startswith("python:3.")
+    pytest.importorskip("hatchling", reason="hatchling builds the wheel, see ima[dev]")
+    build(tmp_path, "wheel", tmp_path / "dist")
+    assert (wheel(tmp_path / "dist")).stat().st_size > 300_000
 
 
 # --- The files that are built ---------------------------------------------------------------------
