@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -18,7 +18,9 @@ def compare(
     *overrides: str,
     seeds: Annotated[list[int] | None, Parameter(consume_multiple=True, negative="")] = None,
     out: Path | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
+    launcher: Literal["local", "slurm"] | None = None,
+    resources: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     device: str = "auto",
     time_budget: str | None = None,
     trust: Annotated[bool, Parameter(negative="")] = False,
@@ -38,7 +40,13 @@ def compare(
     out:
         The folder for runs, table and pictures. Default: `runs/NAME`.
     jobs:
-        How many runs at a time; they share the cores.
+        How many runs at a time; here they share the cores. Default: 1, with --launcher slurm all.
+    launcher:
+        Run each training and test as a job of submitit: local, on this machine, or slurm. A job
+        that Slurm takes back is queued again and continues; folders must be on a shared disk.
+    resources:
+        Of each job, in submitit's words: timeout_min=240 cpus_per_task=4 gpus_per_node=1
+        slurm_partition=NAME.
     device:
         cpu, cuda, mps or auto.
     time_budget:
@@ -66,6 +74,7 @@ def compare(
     from ima.training.build import check_buildable
     from ima.training.compare import Candidate, make_runs, plan_runs
     from ima.training.config import load_config, warnings
+    from ima.training.launch import make_launcher
     from ima.training.origin import (
         about_data,
         attack_lines,
@@ -79,8 +88,9 @@ def compare(
     from ima.training.rows import refuse_rows_own
     from ima.training.trial import told, trials
 
-    if jobs < 1:
+    if jobs is not None and jobs < 1:
         raise ValueError(f"--jobs is {jobs}; expected at least 1")
+    started = make_launcher(launcher, resources or ())
     chosen_seeds = list(dict.fromkeys(seeds or [0]))
     refuse_rows_own(overrides)
     loaded = load_config(config, overrides, trust)
@@ -100,7 +110,9 @@ def compare(
         return
     try:
         with aside(json):
-            make_runs(plans, jobs=jobs, device=device, budget=budget)
+            every = sum(len(one.runs) for plan in plans for one in plan.candidates)
+            many = jobs or (every if launcher == "slurm" else 1)
+            make_runs(plans, jobs=many, device=device, budget=budget, launcher=started)
         if budget is not None and budget.worked and budget.over():
             raise OutOfTime("the time is up: all runs are done, the tables are not written")
     except OutOfTime as stop:

@@ -27,6 +27,7 @@ from ima.training.children import ChildReport, Work, print_done, work_off
 from ima.training.config import check_stop, parse_config
 from ima.training.config_errors import ConfigError
 from ima.training.ending import ended
+from ima.training.launch import Launcher
 from ima.training.picking import rule
 from ima.training.rows import Row, rows
 from ima.training.run import Run
@@ -189,22 +190,26 @@ def make_runs(
     device: str,
     report: ChildReport = print_done,
     budget: Budget | None = None,
+    launcher: Launcher | None = None,
 ) -> None:
     """Train every planned run that is not finished, and test those that the table shows.
 
     jobs: how many at a time, each in a process of its own with an equal share of the cores;
-    report is called with (folder, done, total). A run whose loss is not finite has come to its end,
-    and its row says so. Raises RuntimeError with the last lines of the runs that failed, after the
-    others have ended; OutOfTime when the budget is spent.
+    launcher: makes each a job, with the cores of a job; report is called with (folder, done,
+    total). A run whose loss is not finite has come to its end, and its row says so. Raises
+    RuntimeError with the last lines of the runs that failed, after the others have ended; OutOfTime
+    when the budget is spent.
     """
     runs = unique(run for p in plans for c in p.candidates for run in c.runs)
     train = [run for run in runs if not finished(run) and not run.diverged.exists()]
     if train:
         # Data that is missing is told once, before anything starts.
         load_splits(train[0].config())
-    each = str(threads(jobs))
+    each = str((launcher and launcher.threads) or threads(jobs))
     environ = {**os.environ, "OMP_NUM_THREADS": each, "MKL_NUM_THREADS": each}
-    do = partial(work_off, jobs=jobs, environ=environ, budget=budget, report=report)
+    do = partial(
+        work_off, jobs=jobs, environ=environ, budget=budget, report=report, launcher=launcher
+    )
     do([[_train(run, device)] for run in train])
     rivals = unique(
         run for p in plans if p.tuned for c in p.candidates if not c.diverged() for run in c.runs
