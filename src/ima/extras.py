@@ -12,6 +12,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "nnunet": ("nnunetv2",),
     "slurm": ("submitit",),
     "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow", "pytorch_lightning"),
+    "wandb": ("wandb", "pytorch_lightning"),
 }
 """Modules by the extra of pyproject.toml that brings them."""
 

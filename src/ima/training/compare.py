@@ -315,9 +315,9 @@ def _run(candidate: Config, seed: int, folder: Path, write: bool) -> Run:
         made = run.config()
     except UntrustedError as error:
         raise ConfigError(other) from error
-    # A note and the attacks on the test part change nothing that was trained; the middle radius
-    # does, because it picks the epoch.
-    free = {"note": wanted.note, "evaluate": wanted.evaluate}
+    # A note, who logs it and the attacks on the test part change nothing that was trained; the
+    # middle radius does, because it picks the epoch.
+    free = {"note": wanted.note, "log": wanted.log, "evaluate": wanted.evaluate}
     if made.model_copy(update=free) != wanted or made.evaluate.middle != wanted.evaluate.middle:
         raise ConfigError(other)
     return run if made == wanted or not write else run.rewrite(wanted)

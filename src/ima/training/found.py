@@ -21,10 +21,10 @@ from ima.training.settings import Train
 CONFIG = "config.yaml"
 
 OWN = (
-    *("environment.json", "metrics.csv", "margins.csv", "flipped.csv", "diverged.txt"),
+    *("environment.json", "metrics.csv", "margins.csv", "flipped.csv", "diverged.txt", "log.json"),
     *("best.safetensors", "last.safetensors", "init.safetensors", "state.safetensors"),
     *("train.log", "evaluate.log", "train.lock", "evaluate.lock"),
-    *("evaluation", "margins", "events", "jobs"),
+    *("evaluation", "margins", "events", "wandb", "jobs"),
 )
 """What a run's folder holds besides its config."""
 

@@ -51,7 +51,7 @@ from ima.training.checkpoint import note_of, save_weights
 from ima.training.config import build_task, check_stop
 from ima.training.ending import ended
 from ima.training.epoch_progress import EpochProgress, summary
-from ima.training.events import Events
+from ima.training.events import Events, check_log
 from ima.training.lock import Lock
 from ima.training.pace import Pace
 from ima.training.picking import RULES, rule_name
@@ -134,6 +134,7 @@ def _prepared(
         known = init == run.initial
         started = note_of(init) if known else f"Started from the weights {init.name}: {told}."
     check_stop("train", config)
+    check_log(run)
     method = build_method(config, len(splits.train), augmented=bool(config.data.augment))
     spans = lengths.lengths(run, config, method)
     said = (splits.note, started, lengths.describe_lengths(spans, config, method))

@@ -190,6 +190,7 @@ class Config(Strict):
     name: of the experiment, and of its folder.
     note: on the data, under the table.
     norm: of all noise; 2 and inf are taken too.
+    log: who else is told the figures of every epoch; TensorBoard is where it is installed.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
@@ -202,4 +203,5 @@ class Config(Strict):
     optimizer: Optimizer = Field(default_factory=Optimizer.model_validate({}).model_copy)
     train: Train = Field(default_factory=Train.model_validate({}).model_copy)
     evaluate: Evaluate
+    log: Annotated[tuple[Literal["mlflow", "wandb"], ...], AfterValidator(_distinct)] = ()
     compare: Annotated[tuple[Comparison, ...], AfterValidator(tuple)] = ()
