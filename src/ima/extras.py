@@ -11,6 +11,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "autoattack": ("pyautoattack",),
     "nnunet": ("nnunetv2",),
     "slurm": ("submitit",),
+    "tune": ("optuna",),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow", "pytorch_lightning"),
     "wandb": ("wandb", "pytorch_lightning"),

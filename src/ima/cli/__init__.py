@@ -64,6 +64,14 @@ app.command(
     "curves and slices with the predictions on them.",
 )
 app.command(
+    "ima.cli.tune:tune",
+    name="tune",
+    help="Try values of options, and say which do best on validation.\n\n"
+    "The default method has nothing to tune; this is for others. A study of Optuna in a folder: "
+    "trials that are worse than others end early, and the same command, in several processes too, "
+    "continues it.",
+)
+app.command(
     "ima.cli.runs:runs", name="runs", help="List runs: how far they are, how large; delete them."
 )
 configs = App(name="config", help="Print whole configs, and every key that a config may have.")
