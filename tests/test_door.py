@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,26 @@ def test_times_are_told_in_words() -> None:
     assert [in_words(s) for s in (0.5, 42, 119, 150, 7300)] == [
         "0.5 s", "42 s", "119 s", "2.5 min", "2 h",
     ]  # fmt: skip
+
+
+def test_an_attack_that_cannot_run_is_told_before_anything_is_trained(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ima.extras.find_spec", lambda name: name != "pyautoattack" or None)
+    words = ("compare", "digits", *TINY, ROWS, "evaluate.attacks=[autoattack]")
+    said = call(*words, "--device", "cpu")
+    assert said.code == 1 and "pip install 'ima[autoattack]'" in said.err
+    assert not files(elsewhere)
+
+
+def test_the_shell_completes_commands_and_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    said = call("--install-completion")
+    assert said.code == 0, said.err
+    (script,) = (tmp_path / ".local").rglob("ima")
+    assert {"compare", "harden", "--dry-run", "--clean-drop"} <= set(
+        re.findall(r"[-\w]+", script.read_text())
+    )

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from ima.attacks.walk import eval_forward
 from ima.data import Splits, load
 from ima.data.flip import flip_labels
+from ima.evaluation.attacks import find_attacks
 from ima.extras import need
 from ima.methods import Method
 from ima.networks import NETWORKS, find_builder
 from ima.networks.imported import ARGUMENTS
-from ima.tasks import Task, check_fit
+from ima.norms import get_norm
+from ima.tasks import Task, check_fit, check_task
 from ima.training.config import build_task, make_method
 from ima.training.config_errors import check_options
 from ima.training.settings import Config, Optimizer
@@ -102,8 +104,13 @@ def build_model(config: Config, splits: Splits) -> nn.Module:
 
 
 def check_buildable(config: Config) -> None:
-    """Raise ValueError or FileNotFoundError where the data are missing or the network is none."""
-    splits = load_splits(config)
+    """Raise ValueError or FileNotFoundError where data are missing or the network is none.
+
+    Or where an attack of the test part cannot run.
+    """
+    splits, task, norm = load_splits(config), check_task(build_task(config)), get_norm(config.norm)
+    for which in ("best", "last"):
+        find_attacks(config.evaluate.attacks_on(which), task, norm, BOUNDS)
     # What others' code raises stands in the log of the run.
     if config.network.name in NETWORKS:
         build_model(config, splits)
