@@ -243,3 +243,8 @@ def test_the_shell_completes_commands_and_options(
     assert {"compare", "harden", "--dry-run", "--clean-drop"} <= set(
         re.findall(r"[-\w]+", script.read_text())
     )
+
+
+def test_a_plan_is_no_json() -> None:
+    said = call("evaluate", "--plan", "0.02", "--json")
+    assert said.code == 1 and said.out == "" and "leave --json out" in said.err

@@ -26,7 +26,7 @@ __all__ = ["elsewhere"]
 TINY = (
     "network.width=4",
     "train={epochs: 1, batch_size: 256}",
-    "evaluate={attacks: [pgd-1], eps: [0.25]}",
+    "evaluate={attacks: [pgd-1], last_attacks: [], eps: [0.25], samples: 20}",
 )
 ONE = "compare=[{label: Plain, method: {name: standard}}]"
 FOUR = (

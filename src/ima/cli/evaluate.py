@@ -168,6 +168,8 @@ def evaluate(
     from ima.budget import Budget
 
     if plan is not None:
+        if json:
+            raise ValueError("--plan prints text; leave --json out")
         from ima.cli.planning import tell_plan
 
         tell_plan(plan, run)

@@ -88,7 +88,7 @@ def _trials(plans: Sequence[RunPlan], seconds: Any) -> Iterator[Trial]:
             left = range(done, config.train.epochs if state in ("new", "unfinished") else done)
             # A seed changes no time, nor how many epochs there are.
             train = config.train.model_copy(update={"seed": 0, "standard_epochs": 0, "stop": None})
-            own = config.model_copy(update={"train": train, "evaluate": config.evaluate})
+            own = config.model_copy(update={"train": train, "log": ()})
             clean = own.model_copy(update={"method": Named(name="standard")})
             warm = config.train.standard_epochs
             took = sum(seconds(clean if epoch < warm else own) for epoch in left)
@@ -128,9 +128,9 @@ def told(found: Sequence[Trial]) -> Iterator[str]:
         yield f"{one.folder}  {one.row}, seed {one.seed}: {state}{left}"
     total = sum(one.seconds for one in found)
     yield (
-        f"{len(found)} runs, about {in_words(total)} of training and validation one at a time, by "
-        f"{BATCHES} batches of each method, which grow slower or faster later; attacks on the test "
-        "part come on top"
+        f"{len(found)} runs, about {in_words(total)} of training and validation, one run at a time "
+        f"(from {BATCHES} batches of each method; later ones may take more or less). Attacks on "
+        "the test part come on top."
     )
 
 
