@@ -18,7 +18,7 @@ from test_cli import call, elsewhere
 
 from ima.budget import OUT_OF_TIME, Budget, OutOfTime
 from ima.training.children import Work, work_off
-from ima.training.launch import MARGIN, Launcher, make_launcher
+from ima.training.launch import MARGIN, Launcher, Queue, make_launcher
 from ima.training.run import Run
 
 __all__ = ["elsewhere"]
@@ -32,7 +32,7 @@ ONE = "compare=[{label: Plain, method: {name: standard}}]"
 FOUR = (
     "compare=[{label: Plain, method: {name: standard}},"
     " {label: SAT, method: {name: sat, steps: 1}, sweep: {eps: [0.5, 1.0]}},"
-    " {label: Long, method: {name: standard}, train: {epochs: 100}}]"
+    " {label: Long, method: {name: standard}, train: {epochs: 40}}]"
 )
 
 
@@ -107,6 +107,25 @@ def test_a_job_whose_time_is_up_goes_on_in_another(tmp_path: Path) -> None:
         do(Jobs(OUT_OF_TIME, 1), tmp_path, None)
 
 
+def test_a_job_counts_as_gone_when_slurm_has_not_known_it_for_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, answers = [100.0], [(0, "7 8"), (1, ""), (0, "8"), (0, "7"), *[(0, "8")] * 3]
+
+    def ask_slurm(*_: Any, **__: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], *answers.pop(0))
+
+    monkeypatch.setattr("ima.training.launch.monotonic", lambda: now[0])
+    monkeypatch.setattr("ima.training.launch.subprocess.run", ask_slurm)
+    queue, lost = Queue(), list[bool]()
+    for _ in range(7):
+        now[0] += 40
+        lost.append(queue.lost("7", 100))
+    # Known; no answer; away, as while it is queued again; known; away for three looks.
+    assert lost == [*[False] * 6, True]
+    assert not queue.lost("8", 100) and not answers
+
+
 # --- Jobs -----------------------------------------------------------------------------------------
 
 
@@ -154,7 +173,7 @@ def test_four_runs_on_slurm_of_which_one_is_queued_again(elsewhere: Path, tmp_pa
             env={**os.environ, **environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         try:
-            run = Run(folder / "standard-train.epochs=100" / "seed0")
+            run = Run(folder / "standard-train.epochs=40" / "seed0")
             wait(process, lambda: len(run.epochs()) > 1, said)
             (submitted,) = (run.folder / "jobs").glob("*_submitted.pkl")
             job = submitted.name.partition("_")[0]
@@ -162,7 +181,7 @@ def test_four_runs_on_slurm_of_which_one_is_queued_again(elsewhere: Path, tmp_pa
             shown = ["scontrol", "show", "job", job]
             wait(process, lambda: "Restarts=1" in ask(shown, environ), said)
             before = len(run.epochs())
-            assert before < 100
+            assert before < 40
             process.wait(250)
         finally:
             process.terminate()
@@ -172,9 +191,9 @@ def test_four_runs_on_slurm_of_which_one_is_queued_again(elsewhere: Path, tmp_pa
         re.findall(r"^\[\d/\d\]", said.read_text(), re.MULTILINE)
         == [f"[{n}/4]" for n in range(1, 5)] * 2
     )
-    assert [row["epoch"] for row in run.epochs()] == [*range(100)]
+    assert [row["epoch"] for row in run.epochs()] == [*range(40)]
     log = (run.folder / "train.log").read_text()
-    assert len(re.findall(r"^epoch +1/100", log, re.MULTILINE)) == 1
+    assert len(re.findall(r"^epoch +1/40", log, re.MULTILINE)) == 1
     assert len(re.findall(r"^standard on digits", log, re.MULTILINE)) == 2
     for one in sorted(folder.glob("*/seed0")):
         assert (one / "evaluation" / "best.csv").is_file(), one

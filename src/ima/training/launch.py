@@ -37,6 +37,9 @@ LOOK = 1.0
 ASK = 5.0
 """Seconds between two questions to Slurm."""
 
+ABSENT = 60.0
+"""Seconds for which a job is in no queue before it counts as gone."""
+
 GRACE = 900.0
 """Seconds that a job waits for its end when Slurm takes it back."""
 
@@ -79,9 +82,10 @@ class Queue:
     lock: threading.Lock = field(default_factory=threading.Lock)
     ids: frozenset[str] = frozenset()
     asked: float = 0.0
+    away: dict[str, float] = field(default_factory=dict[str, float])
 
     def lost(self, job: str, since: float) -> bool:
-        """Whether a job, submitted then, is in the queue no more."""
+        """Whether a job, submitted then, has been away for longer than a requeue takes."""
         with self.lock:
             if monotonic() - self.asked > ASK:
                 said = subprocess.run(
@@ -90,7 +94,10 @@ class Queue:
                 # A controller that does not answer now has lost no job.
                 if said.returncode == 0:
                     self.ids, self.asked = frozenset(said.stdout.split()), monotonic()
-            return self.asked > since and job not in self.ids
+            if self.asked <= since or job in self.ids:
+                self.away.pop(job, None)
+                return False
+            return self.asked - self.away.setdefault(job, self.asked) > ABSENT
 
 
 @dataclass(frozen=True)
