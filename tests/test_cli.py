@@ -40,6 +40,7 @@ from ima.cli.report import report
 from ima.cli.runs import runs
 from ima.cli.tables import show_table
 from ima.cli.train import train
+from ima.cli.tune import tune
 from ima.data import DATASETS
 from ima.evaluation.attacks import ATTACKS
 from ima.evaluation.stated import Stated
@@ -61,6 +62,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "margins": margins,
     "report": report,
     "runs": runs,
+    "tune": tune,
 }
 
 TINY = (

@@ -196,7 +196,7 @@ def test_a_missing_nnunet_is_named(
 
     monkeypatch.setattr("ima.nnunet.environment.metadata.version", missing)
     code, _, err = said("nnunet", "train", "4", "2d", "0", capsys=capsys)
-    assert code == 1 and err.startswith("ima: nnU-Net is not installed") and "'.[nnunet]'" in err
+    assert code == 1 and err.startswith("ima: nnU-Net is not installed") and "'ima[nnunet]'" in err
     assert not entry.seen
 
 

@@ -184,7 +184,7 @@ def test_a_missing_or_old_nnunet_is_refused(
     monkeypatch.setattr(metadata, "version", told)
     with pytest.raises(RuntimeError, match=text) as caught:
         check_version()
-    assert "pip install '.[nnunet]', in the folder" in str(caught.value)
+    assert "pip install 'ima[nnunet]'" in str(caught.value)
 
 
 @pytest.mark.parametrize("version", ["2.8", "2.8.1", "2.10.3", "3.0", "2.8rc1", "2.8.0.dev1"])

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -1190,28 +1191,44 @@ def test_every_epoch_and_every_seed_has_an_order_of_its_own() -> None:
     assert len(orders) == 12
 
 
-def torchrun(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    """The command line in two processes: exit code, stdout, stderr."""
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", "2", "-m", "ima", *arguments),
-        ],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        out, errors = process.communicate(timeout=200)
-    except subprocess.TimeoutExpired:
-        process.terminate()  # The launcher ends its processes when it is asked, not when killed.
-        out, errors = process.communicate()
-    return process.returncode, out, errors
+def torchrun(folder: Path, *arguments: str, nodes: int = 1) -> tuple[int, str, str]:
+    """The command line in two processes: exit code, stdout, stderr of all.
+
+    nodes: 1 for both on one, 2 for a node each, which meet on loopback.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    address = ("--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", port, "--node-rank")
+    processes = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "torch.distributed.run"),
+                *(["--standalone"] if nodes == 1 else [*address, str(node)]),
+                *("--nproc-per-node", str(2 // nodes), "-m", "ima", *arguments),
+            ],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for node in range(nodes)
+    ]
+    ended: list[tuple[str, str]] = []
+    for process in processes:
+        try:
+            ended.append(process.communicate(timeout=200))
+        except subprocess.TimeoutExpired:
+            for one in processes:
+                one.terminate()  # It ends its processes when it is asked, not when killed.
+            ended.append(process.communicate())
+    code = max(abs(process.returncode) for process in processes)
+    return code, "".join(out for out, _ in ended), "".join(errors for _, errors in ended)
 
 
-def test_two_processes_end_with_the_margins_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_two_processes_end_with_the_margins_of_one(nodes: int, tmp_path: Path) -> None:
     data = f"data={{name: arrays, path: '{npz(tmp_path / 'even.npz', 256)}'}}"
     # SGD, because Adam's first steps are as large for rounding as for a gradient.
     sgd = "optimizer={name: sgd, lr: 0.1, momentum: 0.5}"
@@ -1223,6 +1240,7 @@ def test_two_processes_end_with_the_margins_of_one(tmp_path: Path) -> None:
         tmp_path / "empty",
         # torchrun decides how many there are.
         *("train", "../recipe.yaml", "--out", "pair", "--device", "cpu"),
+        nodes=nodes,
     )
     assert code == 0, out + errors
     assert sum(line.startswith("epoch") for line in out.splitlines()) == 3

@@ -25,9 +25,8 @@ def __getattr__(name: str) -> object:
 
         try:
             return version("ima")
-        except PackageNotFoundError:
-            # A copy of the source that was never installed.
-            return "unknown"
+        except PackageNotFoundError:  # a folder of sources in PYTHONPATH
+            return "not installed"
     if name not in _HOMES:
         raise AttributeError(f"module 'ima' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -64,18 +64,20 @@ app.command(
     "curves and slices with the predictions on them.",
 )
 app.command(
-    "ima.cli.runs:runs",
-    name="runs",
-    help="List the runs in a folder: what each is, how far, how large; make room.",
+    "ima.cli.tune:tune",
+    name="tune",
+    help="Try values of options, and say which do best on validation.\n\n"
+    "The default method has nothing to tune; this is for others. A study of Optuna in a folder: "
+    "trials that are worse than others end early, and the same command, in several processes too, "
+    "continues it.",
 )
-config = App(name="config", help="Show a config whole, or what a config can say.")
-config.command(
-    "ima.cli.config:show", name="show", help="Print a config with all that it leaves to defaults."
+app.command(
+    "ima.cli.runs:runs", name="runs", help="List runs: how far they are, how large; delete them."
 )
-config.command(
-    "ima.cli.config:keys", name="keys", help="Print every key, its default and its meaning."
-)
-app.command(config)
+configs = App(name="config", help="Print whole configs, and every key that a config may have.")
+configs.command("ima.cli.config:show", name="show", help="Print a whole config, to begin your own.")
+configs.command("ima.cli.config:keys", name="keys", help="List all keys, and what they mean.")
+app.command(configs)
 app.command("ima.cli.tables:show_table", name="list", help="List methods, attacks, data, ...")
 data = App(name="data", help="Fetch, cut and pack public data sets.")
 data.command("ima.cli.data:get", name="get", help="Fetch a public data set and check it.")
@@ -113,6 +115,10 @@ nnunet.command(
     "After a stop, the same command continues.",
 )
 app.command(nnunet)
+
+app.register_install_completion_command(
+    help="Let the shell complete commands and options; for bash, zsh and fish."
+)
 
 STOPPED = 130
 

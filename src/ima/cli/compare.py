@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-if TYPE_CHECKING:
-    from ima.training.settings import Config
+from ima.cli.streams import as_json, aside
 
 
 def compare(
@@ -19,11 +18,14 @@ def compare(
     *overrides: str,
     seeds: Annotated[list[int] | None, Parameter(consume_multiple=True, negative="")] = None,
     out: Path | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
+    launcher: Literal["local", "slurm"] | None = None,
+    resources: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     device: str = "auto",
     time_budget: str | None = None,
     trust: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Train and test the methods of a config under one recipe, and make one table.
 
@@ -38,7 +40,13 @@ def compare(
     out:
         The folder for runs, table and pictures. Default: `runs/NAME`.
     jobs:
-        How many runs at a time; they share the cores.
+        How many runs at a time; here they share the cores. Default: 1, with --launcher slurm all.
+    launcher:
+        Run each training and test as a job of submitit: local, on this machine, or slurm. A job
+        that Slurm takes back is queued again and continues; folders must be on a shared disk.
+    resources:
+        Of each job, in submitit's words: timeout_min=240 cpus_per_task=4 gpus_per_node=1
+        slurm_partition=NAME.
     device:
         cpu, cuda, mps or auto.
     time_budget:
@@ -48,8 +56,11 @@ def compare(
         Run the code of what a config in a run's folder names as module:name. A config of your own
         may always name methods, networks, data and a task of your own.
     dry_run:
-        Only say which runs there would be, in which folders, how far they are, and about how long
-        the trainings take, from a trial step of each method.
+        Print every run, its folder and how long its training may take, by a trial of three batches;
+        train nothing.
+    json:
+        Print what the tables hold as JSON, for programs, and nothing else: the page of `ima
+        report`, with its remarks.
 
     """
     from ima.budget import OUT_OF_TIME, Budget, OutOfTime
@@ -57,9 +68,13 @@ def compare(
     budget = None if time_budget is None else Budget.parse(time_budget)
     from ima.evaluation.results import Results
     from ima.report.comparison import Compared, Frame, write_comparison
+    from ima.report.entries import PageEntry
+    from ima.report.html.jsonform import page_data
+    from ima.report.sources import read_source
     from ima.training.build import check_buildable
     from ima.training.compare import Candidate, make_runs, plan_runs
     from ima.training.config import load_config, warnings
+    from ima.training.launch import make_launcher
     from ima.training.origin import (
         about_data,
         attack_lines,
@@ -71,23 +86,33 @@ def compare(
         untimed,
     )
     from ima.training.rows import refuse_rows_own
+    from ima.training.trial import told, trials
 
-    if jobs < 1:
+    if jobs is not None and jobs < 1:
         raise ValueError(f"--jobs is {jobs}; expected at least 1")
+    started = make_launcher(launcher, resources or ())
     chosen_seeds = list(dict.fromkeys(seeds or [0]))
     refuse_rows_own(overrides)
     loaded = load_config(config, overrides, trust)
     folder = Path("runs") / loaded.name if out is None else out
+    plans = plan_runs(loaded, chosen_seeds, folder, check_buildable, write=not dry_run)
+    with aside(json):
+        for one in plans:
+            for candidate in one.candidates:
+                for warning in warnings(candidate.runs[0].config()):
+                    print(f"note: {one.label}: {warning}")
     if dry_run:
-        tell_runs(loaded, chosen_seeds, folder, device, jobs)
+        found = trials(plans, device)
+        with aside(json):
+            print("\n".join(told(found)))
+        if json:
+            print(as_json([asdict(one) for one in found]))
         return
-    plans = plan_runs(loaded, chosen_seeds, folder, check_buildable)
-    for one in plans:
-        for candidate in one.candidates:
-            for warning in warnings(candidate.runs[0].config()):
-                print(f"note: {one.label}: {warning}")
     try:
-        make_runs(plans, jobs=jobs, device=device, budget=budget)
+        with aside(json):
+            every = sum(len(one.runs) for plan in plans for one in plan.candidates)
+            many = jobs or (every if launcher == "slurm" else 1)
+            make_runs(plans, jobs=many, device=device, budget=budget, launcher=started)
         if budget is not None and budget.worked and budget.over():
             raise OutOfTime("the time is up: all runs are done, the tables are not written")
     except OutOfTime as stop:
@@ -131,18 +156,13 @@ def compare(
         comparable(plans) or "",
         next((p.title() for p in plans if p.chosen().method.name == "standard"), ""),
     )
-    print("\n" + write_comparison(folder, entries, frame))
-    print(f"{folder / 'table.md'}: the tables with their pictures")
-
-
-def tell_runs(config: Config, seeds: Sequence[int], folder: Path, device: str, jobs: int) -> None:
-    """Print what `--dry-run` asks for."""
-    from ima.cli.batches import told
-    from ima.training.dry_run import foresee_runs
-
-    seconds = 0.0
-    for one in foresee_runs(config, seeds, folder, device):
-        left = f", about {told(one.seconds)} of training" if one.seconds else ""
-        print(f"{one.folder}  {one.label}  {one.state}{left}", flush=True)
-        seconds += one.seconds
-    print(f"about {told(seconds / jobs)} of training with --jobs {jobs}; evaluations come after it")
+    with aside(json):
+        print("\n" + write_comparison(folder, entries, frame))
+        print(f"{folder / 'table.md'}: the tables with their pictures")
+    if json:
+        shown = {p.title(): p.chosen().runs for p in plans if not p.chosen().diverged()}
+        pages = [
+            PageEntry(name, tuple(read_source(r.folder) for r in runs))
+            for name, runs in shown.items()
+        ]
+        print(as_json({**page_data(pages), "folder": str(folder), "remarks": remarks}))

@@ -1,52 +1,67 @@
-"""`ima config ...`: a config as it is run, and what a config can say."""
+"""`ima config`: whole configs, defaults included, and every key that there is."""
 
 from __future__ import annotations
 
+import textwrap
+from typing import Annotated
 
-def show(config: str, /, *overrides: str) -> None:
-    """Print a config whole, with what it leaves to the defaults.
+from cyclopts import Parameter
+
+NNUNET = "nnunet"
+"""What `ima config keys` calls the keys of experiments of segmentation."""
+
+
+def show(
+    config: str, /, *overrides: str, trust: Annotated[bool, Parameter(negative="")] = False
+) -> None:
+    """Print a whole config as YAML, defaults included; a file with it is a config of your own.
 
     Parameters
     ----------
     config:
         A YAML file, or the name of a config of the library (see `ima list configs`).
     overrides:
-        Changes to it, such as `train.epochs=20`.
+        Changes to the config, such as `train.epochs=20`.
+    trust:
+        Run the code of what a config in a run's folder names as module:name.
 
     """
+    from pathlib import Path
+
+    from ima.nnunet.experiment import load_experiment
     from ima.training.config import load_config
+    from ima.training.config_errors import packaged
 
-    print(load_config(config, overrides).to_yaml(), end="")
+    if config in packaged(NNUNET) and not overrides and not Path(config).exists():
+        found = load_experiment(config)
+    else:
+        found = load_config(config, overrides, trust)
+    print(found.to_yaml(), end="")
 
 
-def keys(name: str | None = None, /) -> None:
-    """Print every key of a config: what it takes, its default, what it means.
+def keys(what: str = "", /, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """List the keys that a config may have: what values they take, by default, and what they mean.
 
     Parameters
     ----------
-    name:
-        A method, network or task: its options, which stand beside `name` in the config.
+    what:
+        A group of keys such as train, one key, or the options of a method, network or task by its
+        name. nnunet: the keys of a config of `ima nnunet compare`. Default: all.
+    json:
+        Print a list of objects for programs: name, of (whose option), kind, default, about.
 
     """
-    from ima.training.keys import config_keys, option_keys
+    from dataclasses import asdict
 
-    found = config_keys() if name is None else option_keys(_found(name))
+    from ima.cli.streams import as_json
+    from ima.nnunet.experiment import Experiment
+    from ima.training.keys import REQUIRED, find_keys
+
+    found = find_keys(model=Experiment) if what == NNUNET else find_keys(what)
+    if json:
+        print(as_json([asdict(key) for key in found]))
+        return
     for key in found:
-        print(f"{key.name}: {key.kind}; default {key.default}")
-        if key.meaning:
-            print(f"    {key.meaning}")
-
-
-def _found(name: str) -> object:
-    """The method, network or task of this name; ValueError that names the nearest."""
-    from ima.imported import nearest
-    from ima.methods import METHODS
-    from ima.networks import NETWORKS
-    from ima.tasks import TASKS
-
-    rows = {one.name: one.method for one in METHODS.values()}
-    rows |= {one.name: one.build for one in NETWORKS.values()}
-    rows |= {one.name: one.task for one in TASKS.values()}
-    if name not in rows:
-        raise ValueError(f"{name!r} is no method, network or task.{nearest(name, rows)}")
-    return rows[name]
+        default = key.default if key.default == REQUIRED else f"default {key.default}"
+        print(f"{key.name}{key.of and f' of {key.of}'}: {key.kind} ({default})")
+        print(textwrap.indent(textwrap.fill(key.about, 90), "    "))

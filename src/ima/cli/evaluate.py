@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from ima.cli.limits import STATED
+from ima.cli.streams import as_json, aside
 from ima.evaluation.stated import NOTHING, Stated
 
 RUN, ELSEWHERE, NNUNET = "a run", "a network from elsewhere", "a trained nnU-Net"
@@ -66,6 +68,7 @@ def evaluate(
     time_budget: str | None = None,
     trust: Annotated[bool, Parameter(negative="")] = False,
     plan: float | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
     stated: Annotated[Stated, STATED] = NOTHING,
 ) -> None:
     """Attack a trained network on test data, and write what was found.
@@ -75,8 +78,8 @@ def evaluate(
     Parameters
     ----------
     run:
-        The run's folder. With --model: a file of weights, .safetensors or .pt, in any usual layout;
-        no code in it is run.
+        The run's folder, or a folder of runs such as a comparison's: each of them. With --model: a
+        file of weights, .safetensors or .pt, in any usual layout; no code in it is run.
     nnunet:
         The folder of a trained nnU-Net, such as
         nnUNet_results/Dataset004_Hippocampus/nnUNetTrainerIMA__nnUNetPlans__2d. Its test cases are
@@ -160,6 +163,8 @@ def evaluate(
     plan:
         Such as 0.02: print how many samples make 95 % intervals of ± 0.02, and attack nothing. With
         a run that is evaluated, or a results file: at its accuracies, its cases counted.
+    json:
+        Print the page of `ima report` as JSON, for programs, and nothing else.
     stated:
         What the page says of it, as of `ima report`.
 
@@ -169,6 +174,8 @@ def evaluate(
     from ima.budget import Budget
 
     if plan is not None:
+        if json:
+            raise ValueError("--plan prints text; leave --json out")
         from ima.cli.planning import tell_plan
 
         tell_plan(plan, run)
@@ -182,31 +189,27 @@ def evaluate(
             f"{run} is a file and no run; give a run's folder, or say how to build the network of "
             "these weights: --model module:function --data ... --eps ..."
         )
-    if kind == RUN and run is not None:
-        name_runs(run)
     if transfer_from is not None and not (checks or strict):
         raise ValueError("--transfer-from belongs to the checks; give --checks too")
     from ima.cli import evaluate_subjects as subjects
     from ima.cli.processes import joined
 
     make = {RUN: subjects.of_run, ELSEWHERE: subjects.of_foreign, NNUNET: subjects.of_nnunet}
+    each = [given]
+    if kind == RUN and run is not None and run.is_dir() and not (run / "config.yaml").is_file():
+        each = [{**given, "run": one} for one in subjects.runs_in(run)]
     with joined() as first:
-        subjects.work(make[kind](given), given, budget, first=first)
+        with aside(json):
+            worked = [subjects.work(make[kind](one), one, budget, first=first) for one in each]
+        ends = [end for end in worked if end is not None]
+        if json and first:
+            from ima.report.entries import group
+            from ima.report.html.jsonform import page_data
 
-
-def name_runs(folder: Path) -> None:
-    """Raise ValueError for the folder of a comparison, which names the runs inside."""
-    if (folder / "config.yaml").exists() or not folder.is_dir():
-        return
-    from ima.training.found_runs import runs_inside
-
-    if inside := runs_inside(folder):
-        listed = ", ".join(map(str, inside[:6])) + (", ..." if len(inside) > 6 else "")
-        raise ValueError(
-            f"{folder} is a comparison of {len(inside)} runs; evaluate one of them, such as "
-            f"{listed}; or give the command `ima compare` again, which evaluates those that its "
-            "table shows"
-        )
+            print(as_json(page_data(group([end.source for end in ends]))))
+    # A missed limit goes before a check that tripped: no stronger attack would mend it.
+    if code := max((end.code for end in ends), default=0):
+        sys.exit(code)
 
 
 def subject_kind(given: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ima.budget import Budget
     from ima.evaluation.results import Results
     from ima.evaluation.subject import Subject
+    from ima.report.sources import Source
 
 Given = Mapping[str, Any]
 """The options of the command, by name."""
@@ -121,21 +122,53 @@ def _other(given: Given, trust: Any) -> Callable[[], Subject] | None:
     return lambda: run_subject(run, "best", given["device"])
 
 
-def work(plan: SubjectPlan, given: Given, budget: Budget | None, *, first: bool = True) -> None:
+@dataclass(frozen=True)
+class Worked:
+    """How an evaluation ended: the exit code, and what the page is made from."""
+
+    code: int
+    source: Source
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The folders of the trained runs below a folder; others are named.
+
+    Raises FileNotFoundError where there are none.
+    """
+    from ima.training.found import find_runs
+
+    found = [one.folder for one in find_runs(folder)]
+    ready = [one for one in found if (one / "best.safetensors").is_file()]
+    for one in found:
+        if one not in ready:
+            print(f"note: {one} has no weights yet, and is left out", file=sys.stderr)
+    if not ready:
+        raise FileNotFoundError(
+            f"{folder} is no run, and holds none with weights; train one with `ima train CONFIG`"
+        )
+    return ready
+
+
+def work(
+    plan: SubjectPlan, given: Given, budget: Budget | None, *, first: bool = True
+) -> Worked | None:
     """Attack, measure and check; tables are printed, files go into the folder.
 
-    first: whether this is the first of the processes that share the batches, which writes.
+    first: whether this is the first of the processes that share the batches, which writes; the
+    others have nothing to tell.
     """
     from ima.budget import OUT_OF_TIME, OutOfTime, Progress
     from ima.cli.batches import announce, lines, unsaid
     from ima.cli.checking import TRIPPED, tell
-    from ima.cli.limits import MISSED
+    from ima.cli.limits import MISSED, tell_limits
     from ima.evaluation import subject as evaluation
+    from ima.report.entries import group
     from ima.report.words import distances_told, told_cases
     from ima.training.lock import Lock
 
     eps, attacks, seed = given["eps"], given["attacks"], given["seed"]
-    doing, verdict, done, rows = "", None, list[Path](), list[Any]()
+    doing, verdict, done = "", None, list[Path]()
+    found: dict[Path, Results] = {}
     judged: Subject | None = None
     told = lines if first else unsaid
     with Lock(plan.folder, "evaluate") if first else nullcontext() as lock:
@@ -156,20 +189,20 @@ def work(plan: SubjectPlan, given: Given, budget: Budget | None, *, first: bool 
                     precision=given["precision"],
                 )
                 done.append(subject.results)
-                rows.append(results)
+                found[subject.results] = results
                 judged = judged or subject
                 if first:
                     show(subject, results, plan.note)
-            print(told_cases(rows))
+            print(told_cases(list(found.values())))
             if given["distances"]:
                 doing, subject = "smallest noise", stating(plan.nearest(), given)
-                found = evaluation.measure_distances(
+                nearest = evaluation.measure_distances(
                     subject, seed=seed, progress=Progress(told(doing), budget), distributed=True
                 )
                 done.append(subject.distances)
                 print(f"{subject.distances}")
-                print(distances_told(found, subject.eps))
-                if not (measure := found.settings.measure).binary:
+                print(distances_told(nearest, subject.eps))
+                if not (measure := nearest.settings.measure).binary:
                     print(f"broken: a {measure.name} of at most {measure.threshold:g}")
             # One process alone: checks hold what one attack found against another.
             if first and (given["checks"] or given["strict"]):
@@ -188,14 +221,14 @@ def work(plan: SubjectPlan, given: Given, budget: Budget | None, *, first: bool 
                 print(f"ima: {doing}: {stop}", file=sys.stderr)
             sys.exit(OUT_OF_TIME)
         if not first:
-            return
+            return None
         # Not before all are done: a command that is stopped at the last finds the first finished.
         evaluation.forget(done)
     tripped = verdict is not None and tell(verdict, done[-1], strict=given["strict"])
-    missed = judged is not None and bool(given["stated"].require) and missing(judged, rows[0])
-    if missed or tripped:
-        # A missed limit goes before: no stronger attack would mend it.
-        sys.exit(MISSED if missed else TRIPPED)
+    assert judged is not None
+    source = _source(plan, judged, found)
+    missed = bool(given["stated"].require) and tell_limits(group([source]))
+    return Worked(MISSED if missed else TRIPPED if tripped else 0, source)
 
 
 def stating(subject: Subject, given: Given) -> Subject:
@@ -209,18 +242,19 @@ def stating(subject: Subject, given: Given) -> Subject:
     return replace(subject, settings=settings, classes=stated.classes or subject.classes)
 
 
-def missing(subject: Subject, results: Results) -> bool:
-    """Print whether limits are met, by all that lies beside the results; whether one is missed."""
-    from ima.cli.limits import tell_limits
-    from ima.report.entries import group
-    from ima.report.sources import Source, read_source
+def _source(plan: SubjectPlan, subject: Subject, found: Mapping[Path, Results]) -> Source:
+    """What was found, with all that lies beside it."""
+    from ima.report.sources import WEIGHTS, Source, read_source
 
+    names = {path.stem: results for path, results in found.items()}
+    of_run = (plan.folder / "config.yaml").is_file() and names.keys() <= {*WEIGHTS}
     try:
-        source = read_source(subject.results)
+        source = read_source(plan.folder if of_run else subject.results)
     except ValueError:
         # What lies beside them is of another evaluation.
-        source = Source(subject.name, {"results": results})
-    return tell_limits(group([source]))
+        return Source(subject.name, names if of_run else {"results": found[subject.results]})
+    kept = {which: one for which, one in source.results.items() if which in names or not of_run}
+    return replace(source, results=kept)
 
 
 def show(subject: Subject, results: Results, note: str) -> None:

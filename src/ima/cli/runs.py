@@ -1,55 +1,68 @@
-"""`ima runs`: what runs there are, how far they are, what they take; and how to make room."""
+"""`ima runs`: which runs there are, how far they are and how large; and to delete them."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from ima.cli.streams import as_json
+
 
 def runs(
-    folder: Path = Path("runs"),
-    /,
-    *,
-    clean: Annotated[bool, Parameter(negative="")] = False,
+    *folders: Path,
+    delete: Literal["new", "unfinished", "diverged", "damaged", "done", "all"] | None = None,
     yes: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """List the runs in a folder, a line each.
+    """List the runs in folders: method, seed, how far, whether evaluated, size.
 
     Parameters
     ----------
-    folder:
-        Where to look, at any depth.
-    clean:
-        Delete what only a training that goes on needs (state.safetensors), of runs that are trained
-        and evaluated. Weights, tables and results stay; such a run can be trained no further.
+    folders:
+        Folders with runs in them, such as that of a comparison. Default: `runs`.
+    delete:
+        Delete the runs in this state, after a question; files that no run has stay.
     yes:
-        Delete without asking.
+        Delete without a question.
+    json:
+        Print a list of objects for programs, and nothing else.
 
     """
-    from ima.memory import human_size
-    from ima.training.found_runs import found_runs, spare
+    from dataclasses import asdict
 
-    found = list(found_runs(folder))
-    if not found:
-        print(f"{folder} holds no runs")
+    from ima.training.found import delete_run, find_runs
+
+    places = folders or (Path("runs"),)
+    found = list(
+        {one.folder.resolve(): one for place in places for one in find_runs(place)}.values()
+    )
+    if delete is not None:
+        found = [one for one in found if delete in ("all", one.state)]
+    if json:
+        print(as_json([{**asdict(one), "folder": str(one.folder)} for one in found]))
+    else:
+        for one in found:
+            how = {"unfinished": f"epoch {one.epoch}/{one.epochs}"}.get(one.state, one.state)
+            how += ", evaluated" if one.evaluated else ""
+            print(f"{one.folder}  {one.method}, seed {one.seed}  {how}  {one.size / 1e6:.1f} MB")
+        total = sum(one.size for one in found)
+        print(f"{len(found)} run{'' if len(found) == 1 else 's'}, {total / 1e6:.1f} MB")
+    if delete is None or not found:
         return
-    wide = max(len(str(one.run.folder)) for one in found)
+    if not yes and not _agreed(len(found)):
+        print("nothing is deleted", file=sys.stderr)
+        return
     for one in found:
-        size = human_size(one.size)
-        print(f"{one.run.folder!s:<{wide}}  {one.about}  {one.state}  {size}")
-    total, room = (sum(getattr(one, name) for one in found) for name in ("size", "spare"))
-    print(f"{len(found)} runs, {human_size(total)}; {human_size(room)} could be freed by --clean")
-    if not clean or room == 0:
-        return
-    files = [path for one in found if one.spare for path in spare(one.run)]
-    if not yes:
-        if not sys.stdin.isatty():
-            raise ValueError("--clean deletes files; say --yes too where nobody can be asked")
-        if input(f"delete {len(files)} files, {human_size(room)}? [y/N] ").strip().lower() != "y":
-            return
-    for path in files:
-        path.unlink()
-    print(f"deleted {len(files)} files, {human_size(room)}")
+        for left in delete_run(one.folder):
+            print(f"{left} is no run's, and stays", file=sys.stderr)
+
+
+def _agreed(count: int) -> bool:
+    """Whether a person says yes; ValueError where nobody can."""
+    if not sys.stdin.isatty():
+        raise ValueError("nobody can be asked here; say --yes to delete them")
+    print(f"Delete {'it' if count == 1 else 'them'}? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import json
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, redirect_stdout, suppress
 from io import TextIOWrapper
 
 CLOSED = 141
@@ -57,6 +59,21 @@ def print_anywhere() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "backslashreplace"):
             stream.reconfigure(errors=ERRORS)
+
+
+def as_json(value: object) -> str:
+    """A value as JSON, for programs."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+@contextmanager
+def aside(wanted: bool) -> Generator[None]:
+    """Within, and where it is wanted: what is printed goes to the standard error."""
+    if not wanted:
+        yield
+        return
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 def drop_output() -> None:

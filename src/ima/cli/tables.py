@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from json import dumps
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
+
+from ima.cli.streams import as_json
 
 TABLES: Mapping[str, tuple[str, Callable[[Any], tuple[str, str, str]]]] = {
     "methods": ("ima.methods:METHODS", lambda r: (r.name, _method(r), r.paper)),
@@ -35,7 +36,7 @@ def show_table(
     what:
         What to list.
     json:
-        As JSON, for programs: a list of objects with name, summary and source.
+        Print a list of objects for programs: name, summary, source.
 
     """
     if what == "configs":
@@ -45,8 +46,8 @@ def show_table(
         module, _, name = place.partition(":")
         rows = list(map(told, getattr(import_module(module), name).values()))
     if json:
-        keys = ("name", "summary", "source")
-        print(dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2))
+        names = ("name", "summary", "source")
+        print(as_json([dict(zip(names, row, strict=True)) for row in rows]))
         return
     width = max(len(name) for name, _, _ in rows)
     for name, summary, source in rows:

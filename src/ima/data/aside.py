@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from ima.data.folders import SUFFIXES, ImageFile, is_hidden
 from ima.data.pictures import FORMATS
+from ima.extras import need
 
 PROBED = 1000
 """So many files of one suffix are looked into."""
@@ -119,6 +120,7 @@ def _hidden_form(file: ImageFile) -> str | None:
 
 def _form(file: ImageFile, formats: Sequence[str]) -> str | None:
     """The format of an image, None for what is none; only its head is read."""
+    need("data")
     from PIL import Image
 
     try:

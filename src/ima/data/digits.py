@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ima.data.base import Part, Splits
 from ima.data.find import check_size
 from ima.data.split import stratified
+from ima.extras import need
 
 SOURCE = (
     "Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998, "
@@ -37,6 +38,7 @@ def load(path: str | Path | None = None, *, size: int | None = None, seed: int =
             "leave data.path out, or load your own files as data set 'arrays'"
         )
     check_size("digits", size, 8)
+    need("data")
     # Here and not above: importing scikit-learn takes a second that other data sets need not pay.
     from sklearn.datasets import load_digits  # pyright: ignore[reportMissingTypeStubs]
 

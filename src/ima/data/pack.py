@@ -14,6 +14,7 @@ from ima.data.covid_ct import CLASSES, SIDE, USUAL, WHERE, assign, check_enough
 from ima.data.find import locate
 from ima.data.layout import class_layout
 from ima.data.pictures import decode
+from ima.extras import need
 from ima.files import whole
 
 QUALITY = 95
@@ -75,6 +76,7 @@ def pack_covid_ct(
 
 
 def _encode(gray: NDArray[np.uint8], form: str, **options: int) -> bytes:
+    need("data")
     from PIL import Image
 
     stored = io.BytesIO()

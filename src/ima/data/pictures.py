@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ima.data import stored
 from ima.data.cache import Arrays, cache, cache_root, in_cache
 from ima.data.folders import ImageFile
+from ima.extras import need
 from ima.memory import check_memory, human_size
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def decode(file: ImageFile, side: int | None, *, gray: bool) -> Decoded:
     left away. Raises `ValueError`, naming the file, for one that cannot be decoded, that holds
     several pictures (pages, frames) or more than 8 bits a channel.
     """
+    need("data")
     from PIL import Image, UnidentifiedImageError
 
     raw = b""
@@ -203,6 +205,7 @@ BITS: dict[str | None, Callable[[bytes], bool]] = {
 
 
 def _key(files: Sequence[ImageFile], root: Path) -> str:
+    need("data")
     # Pillow's version counts too: resizing may be rounded differently.
     from PIL import __version__
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ima.data.base import Sample, Splits
 from ima.data.find import check_size, locate, missing
 from ima.data.held_out import published
+from ima.extras import need
 from ima.memory import TooLargeError, check_memory
 
 SOURCE = "Netzer et al. 2011, http://ufldl.stanford.edu/housenumbers/"
@@ -86,6 +87,7 @@ def read_files(found: Path, names: Sequence[str] = FILES) -> list[Sample]:
 
 def _read(file: Path) -> Sample:
     """Images (N, 3, 32, 32), uint8, and labels (N,), 0 to 9."""
+    need("data")
     # Here and not above: other data sets need not wait for it.
     from scipy.io import loadmat  # pyright: ignore[reportMissingTypeStubs]
 

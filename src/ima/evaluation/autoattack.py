@@ -33,6 +33,7 @@ from ima.evaluation.lifted import (
 )
 from ima.evaluation.lowest import Lowest, radius
 from ima.evaluation.setting import Setting
+from ima.extras import lacking
 from ima.norms import Norm, per_sample
 from ima.tasks import Classification, Task, Tree
 from ima.tasks.pixels import precise, wide
@@ -95,6 +96,8 @@ def lacks_autoattack(task: Task, norm: Norm, bounds: Bounds) -> str:
     """Why AutoAttack cannot run, or nothing: it needs a classifier, bounds and a known norm."""
     if not isinstance(task, Classification):
         return f"AutoAttack attacks classifiers, but the task is {task!r}"
+    if told := lacking("autoattack"):
+        return f"the authors' code is {told}"
     try:
         in_library(norm)
         if bounds is None:

@@ -30,6 +30,7 @@ from ima.evaluation.lifted import (
 )
 from ima.evaluation.lowest import Lowest, climb
 from ima.evaluation.setting import Setting
+from ima.extras import lacking
 from ima.norm_names import known_norm
 from ima.norms import L2, Norm, per_sample
 from ima.tasks import Classification, Task, Tree, objective_of
@@ -113,6 +114,8 @@ def _fab(
 def _fab_lacks(task: Task, norm: Norm, bounds: Bounds) -> str:
     if not isinstance(task, Classification):
         return "classification only"
+    if told := lacking("autoattack"):
+        return f"the authors' code is {told}"
     if bounds is None:
         return "needs bounds"
     if known_norm(norm.name) is None:

@@ -15,6 +15,7 @@ from ima.evaluation.autoattack import run_part, square_search
 from ima.evaluation.lifted import in_library, layout, unit_box
 from ima.evaluation.lowest import Lowest
 from ima.evaluation.setting import Setting
+from ima.extras import lacking
 from ima.tasks import Classification, Tree
 
 
@@ -22,6 +23,8 @@ def why_not(x: Tensor, setting: Setting) -> str:
     """Why Square cannot run on samples like x; empty where it can."""
     if not isinstance(setting.task, Classification):
         return "Square reads the logits of classes, which this task does not have"
+    if told := lacking("autoattack"):
+        return f"the authors' code is {told}"
     try:
         in_library(setting.norm)
         unit_box(setting.box)

@@ -23,11 +23,14 @@ class Vectors(nn.Module):
 
 
 def mlp(channels: int, num_classes: int, *, width: int = 64, depth: int = 3) -> nn.Module:
-    """`depth` hidden layers of `width` units with SiLU, and one linear layer.
+    """Hidden layers with SiLU, and one linear layer.
+
+    width: units of a hidden layer, at least 1.
+    depth: how many hidden layers, at least 1.
 
     Input (B, channels), values in [0, 1]; output (B, num_classes). SiLU, because its decision
-    boundaries are smooth; no normalisation layer: samples never meet. Raises ValueError for a
-    width or a depth below 1, and in the forward pass for samples of another shape.
+    boundaries are smooth; no normalisation layer: samples never meet. Raises ValueError for
+    other values, and in the forward pass for samples of another shape.
     """
     for name, value in (("width", width), ("depth", depth)):
         if value < 1:

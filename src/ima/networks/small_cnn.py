@@ -17,6 +17,8 @@ class Pool(nn.Module):
 def small_cnn(channels: int, num_classes: int, *, width: int = 32) -> nn.Module:
     """Three 3x3 convolutions, the second of stride 2, averaged to 4x4, and one linear layer.
 
+    width: channels of the first convolution, at least 1.
+
     Input (B, channels, H, W) with H, W of at least 8, values in [0, 1]; output (B, num_classes).
     No normalisation layer: samples never meet.
     """

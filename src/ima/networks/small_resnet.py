@@ -40,6 +40,8 @@ class SmallResNet(nn.Module):
 def small_resnet(channels: int, num_classes: int, *, width: int = 16) -> nn.Module:
     """Stem of stride 2, max-pool, three residual blocks with affine InstanceNorm, linear layer.
 
+    width: channels of the stem, at least 1.
+
     Input (B, channels, H, W) with H, W of at least 17, values in [0, 1], brought to [-1, 1]
     inside; output (B, num_classes). The model raises ValueError for smaller images.
     """

@@ -61,6 +61,9 @@ class WideResNet(nn.Module):
 def wide_resnet(channels: int, num_classes: int, *, depth: int = 28, width: int = 4) -> nn.Module:
     """WRN-depth-width: a convolution, three groups of (depth - 4) / 6 blocks, a linear layer.
 
+    depth: convolutions, 6n + 4 with n of at least 1.
+    width: how many times as wide as ResNet's, at least 1.
+
     Input (B, channels, H, W), values in [0, 1], each image standardised inside; output
     (B, num_classes). 16 channels, then 16, 32 and 64 times `width`; strides 1, 2, 2. Convolutions
     start as in the paper: He's normal, by fan out. Raises ValueError for a depth that is not 6n + 4

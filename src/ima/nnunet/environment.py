@@ -14,7 +14,7 @@ EXTERNAL = "nnUNet_extTrainer"
 MINIMUM = (2, 8)
 """The first nnU-Net that looks for trainers in the folders of `nnUNet_extTrainer`."""
 
-INSTALL = "pip install '.[nnunet]', in the folder that holds this library's pyproject.toml"
+INSTALL = "pip install 'ima[nnunet]'"
 """How nnU-Net gets installed, in the words of every message."""
 
 

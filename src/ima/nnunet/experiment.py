@@ -37,6 +37,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
 class Entry(Strict):
     """One row of the table: how it is called, its trainer, and what its margins or noise need.
 
+    label: of the row.
+    trainer: such as nnUNetTrainerIMA.
     eps, delta: largest noise and growth of a margin, L2, in z-scored units; where the trainer
     takes none, or its name says eps, they are left out.
     """
@@ -48,7 +50,12 @@ class Entry(Strict):
 
 
 class Attacks(Strict):
-    """The attacks on the test slices and the noise radii. samples: so many slices; all if null."""
+    """The attacks on the test slices and the noise radii.
+
+    attacks: names of `ima list attacks`.
+    eps: noise radii, L2, in z-scored units.
+    samples: so many slices; all if null.
+    """
 
     attacks: tuple[str, ...] = Field(min_length=1)
     eps: tuple[Positive, ...] = Field(min_length=1)
@@ -67,9 +74,15 @@ def _apart(rows: tuple[Entry, ...]) -> tuple[Entry, ...]:
 class Experiment(Strict):
     """A data set of the Decathlon, one recipe, and the rows that are trained with it.
 
-    train_cases: only so many of the paper's; all if null. batch_size, epochs, iterations: the
-    recipe; standard_epochs: of the epochs, at the start, that train without noise; val_iterations:
-    a validation, nnU-Net's if null; steps: of the attack in training.
+    name: of the experiment, and of its folder.
+    note: on the data, under the table.
+    task: of the Decathlon, one of the paper's.
+    configuration: nnU-Net's.
+    train_cases: only so many of the paper's; all if null.
+    batch_size, epochs, iterations: the recipe, iterations an epoch.
+    standard_epochs: of the epochs, at the start, that train without noise.
+    val_iterations: a validation; nnU-Net's if null.
+    steps: of the attack in training.
     """
 
     name: Name

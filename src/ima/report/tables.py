@@ -11,8 +11,6 @@ import re
 import textwrap
 from collections.abc import Callable, Sequence
 
-from rich.cells import cell_len
-
 from ima.report.cells import Average, Table
 from ima.report.fold import fold
 
@@ -62,13 +60,13 @@ def to_text(table: Table) -> str:
     """
 
     def fits(part: Table) -> bool:
-        return max(map(cell_len, _plain(part))) <= WIDEST
+        return max(map(_width, _plain(part))) <= WIDEST
 
     heading = [textwrap.fill(line, WIDTH) for line in _heading(table, _one_line)]
     parts: list[str] = []
     for part in fold(table, fits):
         lines = _plain(part)
-        rule = "-" * max(map(cell_len, lines))
+        rule = "-" * max(map(_width, lines))
         parts.append("\n".join([lines[0], rule, *lines[1:]]) + "\n")
     return "\n".join([*heading, "\n".join(parts)])
 
@@ -166,6 +164,13 @@ def _plain(table: Table) -> list[str]:
     return _aligned(table, texts)
 
 
+def _width(text: str) -> int:
+    """Counted in terminal cells, which for Chinese or Japanese are two a character."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
 def _range(table: Table) -> range:
     return range(len(table.columns))
 
@@ -202,13 +207,12 @@ def _heading(table: Table, escape: Callable[[str], str]) -> list[str]:
 
 def _aligned(table: Table, texts: Sequence[Sequence[str]], between: str = "  ") -> list[str]:
     """Pad every column to its widest cell: numbers to the right, text to the left."""
-    widths = [max(cell_len(row[column]) for row in texts) for column in _range(table)]
+    widths = [max(_width(row[column]) for row in texts) for column in _range(table)]
     lines: list[str] = []
     for row in texts:
         parts: list[str] = []
         for column, text in enumerate(row):
-            # Counted in terminal cells, which for Chinese or Japanese are two a character.
-            pad = " " * (widths[column] - cell_len(text))
+            pad = " " * (widths[column] - _width(text))
             parts.append(pad + text if table.numeric(column) else text + pad)
         lines.append(between.join(parts).rstrip())
     return lines

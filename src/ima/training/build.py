@@ -5,23 +5,28 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ima.attacks.lockstep import processes
 from ima.attacks.walk import eval_forward
 from ima.data import Splits, load
 from ima.data.flip import flip_labels
+from ima.evaluation.attacks import find_attacks
+from ima.extras import need
 from ima.methods import Method
 from ima.networks import NETWORKS, find_builder
 from ima.networks.imported import ARGUMENTS
-from ima.tasks import Task, check_fit
+from ima.norms import get_norm
+from ima.tasks import Task, check_fit, check_task
 from ima.training.config import build_task, make_method
 from ima.training.config_errors import check_options
 from ima.training.settings import Config, Optimizer
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 BOUNDS = (0.0, 1.0)
 """Of all data sets here: images in [0, 1]."""
@@ -31,14 +36,17 @@ def build_fabric(
     device: str, *, devices: int = 1, nodes: int = 1, precision: Any = "32-true"
 ) -> Fabric:
     """Lightning Fabric on a device; ValueError that says which there are."""
+    need("cli")
+    from lightning_fabric import Fabric
+
     which: Any = devices
     if devices == 1 and processes() > 1 and device in ("auto", "cuda", "gpu"):
         # Each of the processes that share an evaluation has one of its own.
         which = [torch.cuda.current_device()] if torch.cuda.is_available() else devices
     try:
         with warnings.catch_warnings():
-            # On a machine of a Slurm cluster every command would be told to use srun.
-            warnings.filterwarnings("ignore", message="The `srun` command is available")
+            # Whether a command runs under Slurm is for the user to say: see `ima.training.launch`.
+            warnings.filterwarnings("ignore", "The `srun` command is available")
             return Fabric(accelerator=device, devices=which, num_nodes=nodes, precision=precision)
     except Exception as error:
         raise ValueError(
@@ -101,8 +109,13 @@ def build_model(config: Config, splits: Splits) -> nn.Module:
 
 
 def check_buildable(config: Config) -> None:
-    """Raise ValueError or FileNotFoundError where the data are missing or the network is none."""
-    splits = load_splits(config)
+    """Raise ValueError or FileNotFoundError where data are missing or the network is none.
+
+    Or where an attack of the test part cannot run.
+    """
+    splits, task, norm = load_splits(config), check_task(build_task(config)), get_norm(config.norm)
+    for which in ("best", "last"):
+        find_attacks(config.evaluate.attacks_on(which), task, norm, BOUNDS)
     # What others' code raises stands in the log of the run.
     if config.network.name in NETWORKS:
         build_model(config, splits)

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from ima.budget import OUT_OF_TIME, Budget, OutOfTime
+from ima.training.launch import Launcher
 from ima.training.processes import PROGRAM, heeding, run
 from ima.training.run import JOBS
 
@@ -68,11 +69,13 @@ def work_off(
     environ: Mapping[str, str],
     budget: Budget | None,
     report: ChildReport = print_done,
+    launcher: Launcher | None = None,
 ) -> None:
     """Do chains of work, `jobs` at a time, each up to the first piece that does not end well.
 
-    environ: the variables of all. Every command gets the time that is left when it starts; none but
-    the first is started when it is over.
+    environ: the variables of all; launcher: starts them as jobs, and a job whose own time is up in
+    another. Every command gets the time that is left when it starts; none but the first is started
+    when it is over.
     Raises RuntimeError with the last lines of the commands that failed, after the others have
     ended; OutOfTime where some were stopped for time; SystemExit with 128 + the number of a signal
     that ends this process. Whatever ends it ends the commands too.
@@ -86,7 +89,7 @@ def work_off(
 
     def follow(chain: Sequence[Work]) -> tuple[Work, End]:
         for item in chain:
-            if (end := _one(item, shared, budget, halt)) is not End.DONE:
+            if (end := _one(item, shared, budget, halt, launcher)) is not End.DONE:
                 return item, end
         return chain[-1], End.DONE
 
@@ -118,9 +121,12 @@ def work_off(
 
 
 def _one(
-    item: Work, environ: Mapping[str, str], budget: Budget | None, halt: threading.Event
+    item: Work,
+    environ: Mapping[str, str],
+    budget: Budget | None,
+    halt: threading.Event,
+    launcher: Launcher | None,
 ) -> End:
-    limit: list[str] = []
     first, before = False, item.renewed()
     # Training can stop within an epoch; what an evaluation loses is a whole batch.
     untimed = budget.untimed() if budget is not None and item.words[0] == "evaluate" else 0.0
@@ -130,7 +136,6 @@ def _one(
         # The first one is started in any case, and does a batch at least.
         first = not budget.worked
         budget.did()
-        limit = ["--time-budget", f"{max(1, int(budget.left()))}s"] if item.timed else []
 
     def over() -> bool:
         """Whether to end it for time; the first one when it has left something to continue from."""
@@ -143,8 +148,16 @@ def _one(
     # old file.
     item.log.unlink(missing_ok=True)
     with item.log.open("w", encoding="utf-8") as log:
-        command, own = [*PROGRAM, *item.words, *limit], {**environ, **item.environ}
-        code = run(command, stdout=log, env=own, halt=halt, over=over)
+        while True:
+            left = [] if budget is None else [budget.left()]
+            left += [] if launcher is None else [launcher.limit]
+            limit = ["--time-budget", f"{max(1, int(min(left)))}s"] if item.timed and left else []
+            command, own = [*PROGRAM, *item.words, *limit], {**environ, **item.environ}
+            code = (launcher or run)(command, stdout=log, env=own, halt=halt, over=over)
+            # A job's time was up, and not this command's: it goes on in another.
+            again = launcher is not None and code == OUT_OF_TIME and not halt.is_set()
+            if not again or (budget is not None and not budget.admits(_LEAST)):
+                break
     if item.ended(code):
         return End.DONE
     return End.STOPPED if code == OUT_OF_TIME or halt.is_set() or over() else End.FAILED

@@ -27,6 +27,7 @@ from ima.training.children import ChildReport, Work, print_done, work_off
 from ima.training.config import check_stop, parse_config
 from ima.training.config_errors import ConfigError
 from ima.training.ending import ended
+from ima.training.launch import Launcher
 from ima.training.picking import rule
 from ima.training.rows import Row, rows
 from ima.training.run import Run
@@ -140,12 +141,14 @@ def plan_runs(
     seeds: Sequence[int],
     folder: Path,
     before: Callable[[Config], None] | None = None,
+    *,
+    write: bool = True,
 ) -> list[RunPlan]:
     """The rows of the config's comparison with the folders of their runs; makes the folders.
 
     Raises ConfigError where the config compares nothing, and where a folder holds a run of other
     settings. before: is called with the config before the first new folder is made, so that what it
-    refuses leaves none.
+    refuses leaves none; write: False makes no folder and changes none.
     """
     if not config.compare:
         raise ConfigError(
@@ -170,7 +173,7 @@ def plan_runs(
             Candidate(
                 candidate.method,
                 tuple(
-                    _run(candidate, seed, folder / slug(candidate.method, row.differs))
+                    _run(candidate, seed, folder / slug(candidate.method, row.differs), write)
                     for seed in seeds
                 ),
             )
@@ -187,22 +190,26 @@ def make_runs(
     device: str,
     report: ChildReport = print_done,
     budget: Budget | None = None,
+    launcher: Launcher | None = None,
 ) -> None:
     """Train every planned run that is not finished, and test those that the table shows.
 
     jobs: how many at a time, each in a process of its own with an equal share of the cores;
-    report is called with (folder, done, total). A run whose loss is not finite has come to its end,
-    and its row says so. Raises RuntimeError with the last lines of the runs that failed, after the
-    others have ended; OutOfTime when the budget is spent.
+    launcher: makes each a job, with the cores of a job; report is called with (folder, done,
+    total). A run whose loss is not finite has come to its end, and its row says so. Raises
+    RuntimeError with the last lines of the runs that failed, after the others have ended; OutOfTime
+    when the budget is spent.
     """
     runs = unique(run for p in plans for c in p.candidates for run in c.runs)
     train = [run for run in runs if not finished(run) and not run.diverged.exists()]
     if train:
         # Data that is missing is told once, before anything starts.
         load_splits(train[0].config())
-    each = str(threads(jobs))
+    each = str((launcher and launcher.threads) or threads(jobs))
     environ = {**os.environ, "OMP_NUM_THREADS": each, "MKL_NUM_THREADS": each}
-    do = partial(work_off, jobs=jobs, environ=environ, budget=budget, report=report)
+    do = partial(
+        work_off, jobs=jobs, environ=environ, budget=budget, report=report, launcher=launcher
+    )
     do([[_train(run, device)] for run in train])
     rivals = unique(
         run for p in plans if p.tuned for c in p.candidates if not c.diverged() for run in c.runs
@@ -250,7 +257,7 @@ def finished(run: Run) -> bool:
     except CheckpointError:
         # The training says what is wrong with it, after the other runs are made.
         return False
-    return ended(run, done)
+    return ended(run.config().train, run.epochs(), done)
 
 
 def tested(run: Run, which: str) -> bool:
@@ -293,13 +300,13 @@ def unique(runs: Iterable[Run]) -> list[Run]:
     return list(dict.fromkeys(runs))
 
 
-def _run(candidate: Config, seed: int, folder: Path) -> Run:
+def _run(candidate: Config, seed: int, folder: Path, write: bool) -> Run:
     values: dict[str, Any] = candidate.model_dump(mode="json")
     values["train"] |= {"seed": seed}
     wanted = parse_config(values)
     place = folder / f"seed{seed}"
     if not (place / "config.yaml").exists():
-        return Run.create(place, wanted)
+        return Run.create(place, wanted) if write else Run.planned(place, wanted)
     # What the user's config names; a run that names something else is another run.
     named = {name for _, name, _ in import_paths(values)}
     run = Run.open(place, trust=named)
@@ -308,9 +315,9 @@ def _run(candidate: Config, seed: int, folder: Path) -> Run:
         made = run.config()
     except UntrustedError as error:
         raise ConfigError(other) from error
-    # A note and the attacks on the test part change nothing that was trained; the middle radius
-    # does, because it picks the epoch.
-    free = {"note": wanted.note, "evaluate": wanted.evaluate}
+    # A note, who logs it and the attacks on the test part change nothing that was trained; the
+    # middle radius does, because it picks the epoch.
+    free = {"note": wanted.note, "log": wanted.log, "evaluate": wanted.evaluate}
     if made.model_copy(update=free) != wanted or made.evaluate.middle != wanted.evaluate.middle:
         raise ConfigError(other)
-    return run if made == wanted else run.rewrite(wanted)
+    return run if made == wanted or not write else run.rewrite(wanted)

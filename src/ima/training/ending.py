@@ -8,7 +8,9 @@ read from the run's table of epochs, so a run that is continued ends where it wo
 
 from __future__ import annotations
 
-from ima.training.run import Run
+from collections.abc import Mapping, Sequence
+
+from ima.training.settings import Train
 
 SPAN = 10
 """So many epochs are compared."""
@@ -17,11 +19,10 @@ STILL = 0.02
 """What their mean margins may differ by, as a share of the largest."""
 
 
-def ended(run: Run, done: int) -> bool:
-    """Whether a run has no more to do after so many epochs."""
-    train = run.config().train
+def ended(train: Train, rows: Sequence[Mapping[str, float]], done: int) -> bool:
+    """Whether a run has no more to do after so many epochs; rows: of its table."""
     if done >= train.epochs or train.stop is None:
         return done == train.epochs
     first = max(train.standard_epochs, done - SPAN)
-    margins = [row["margin"] for row in run.epochs()[first:done] if "margin" in row]
+    margins = [row["margin"] for row in rows[first:done] if "margin" in row]
     return len(margins) == SPAN and max(margins) - min(margins) <= STILL * max(margins)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from ima.methods import Method
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 MEANS = ("loss", "margin", "radius", "kept", "held_clean", "clean_cost")
 """Metrics that are means over a batch; all others are counts."""

@@ -18,10 +18,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -53,7 +52,7 @@ from ima.training.checkpoint import note_of, save_weights
 from ima.training.config import build_task, check_stop
 from ima.training.ending import ended
 from ima.training.epoch_progress import EpochProgress, summary
-from ima.training.events import Events
+from ima.training.events import Events, check_log
 from ima.training.lock import Lock
 from ima.training.pace import Pace
 from ima.training.picking import RULES, rule_name
@@ -66,6 +65,9 @@ from ima.training.state import Best, State
 from ima.training.stopping import stopping_together
 from ima.training.validating import validate_epoch
 from ima.training.weights import load_file
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 MARGIN_BINS = 60
 
@@ -133,6 +135,7 @@ def _prepared(
         known = init == run.initial
         started = note_of(init) if known else f"Started from the weights {init.name}: {told}."
     check_stop("train", config)
+    check_log(run)
     method = build_method(config, len(splits.train), augmented=bool(config.data.augment))
     spans = lengths.lengths(run, config, method)
     said = (splits.note, started, lengths.describe_lengths(spans, config, method))
@@ -230,7 +233,9 @@ class _Trainer:
         """Whether margins stand still; the first process has the table that tells."""
         if self.config.train.stop is None or done == 0:
             return False
-        return bool(self.fabric.broadcast(self.fabric.is_global_zero and ended(self.run, done)))
+        leads = self.fabric.is_global_zero
+        still = leads and ended(self.config.train, self.run.epochs(), done)
+        return bool(self.fabric.broadcast(still))
 
     def _train_epoch(self, epoch: int, progress: EpochProgress) -> dict[str, float]:
         """The rest of an epoch, `progress` being where it stands."""

@@ -8,6 +8,7 @@ best.safetensors    weights of the epoch that validation picked
 last.safetensors    weights of the last epoch
 flipped.csv         training samples whose label was flipped on purpose, with the true class
 state.safetensors   everything that a resumed run needs
+log.json            by what MLflow and Weights & Biases know it
 diverged.txt        why it came to no end: its loss was not finite
 evaluation/         results of `ima evaluate`
 margins/            pictures of `ima margins`

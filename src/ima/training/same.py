@@ -31,7 +31,7 @@ from ima.training.tensor_file import CheckpointError
 ORIGIN = "origin"
 """The name in a state of what is told here."""
 
-_FREE = ("name", "note", "compare", "data.path", "train.epochs", "train.stop")
+_FREE = ("name", "note", "log", "compare", "data.path", "train.epochs", "train.stop")
 """Settings that may change between a stop and going on; and so may `evaluate`, all but the middle
 radius, which picks the epoch."""
 

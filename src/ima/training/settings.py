@@ -36,6 +36,10 @@ class Strict(BaseModel):
             raise PydanticCustomError("number", "Expected numbers, not yes or no (on, off, ...)")
         return value
 
+    def to_yaml(self) -> str:
+        """All of it, defaults included, as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
 
 def _kinds(annotation: Any) -> list[Any]:
     """A type, and all that stand within it."""
@@ -71,8 +75,10 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 class Data(Strict):
     """Which data set.
 
-    name: of `ima list data`, or module:function; path: its folder or file; size: side of the images
-    in pixels; seed: of what the data set does not decide itself, such as its split.
+    name: of `ima list data`, or module:name of your own.
+    path: its folder or file; null: it is looked for.
+    size: side of the images in pixels; null: the data's own.
+    seed: of the split into parts.
     augment: random changes of the training images, in this order; none if empty.
     flip: share of the training labels that become another class, chosen by the seed; to see what
     margins make of them.
@@ -89,9 +95,11 @@ class Data(Strict):
 class Optimizer(Strict):
     """The optimiser, and how its learning rate falls.
 
-    name: which; lr: its learning rate at the start; weight_decay: as the optimiser has it;
-    momentum: of sgd; schedule: steps drop the rate after the milestones, cosine ends at 0;
-    milestones: epochs after which steps drop; gamma: by what steps multiply the rate.
+    name: of the optimiser.
+    lr: learning rate at the start.
+    weight_decay, momentum: PyTorch's; sgd alone has momentum.
+    schedule: of the learning rate; cosine ends at 0.
+    milestones, gamma: with steps, after which epochs the rate drops, and to this share of it.
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
@@ -106,11 +114,13 @@ class Optimizer(Strict):
 class Train(Strict):
     """The loop.
 
-    epochs: how often every sample is seen; batch_size: samples a step, over all devices; seed: of
-    weights, order and noise; precision: of the training passes, as Lightning Fabric names it;
-    standard_epochs: of the epochs, how many at the start train by the clean loss only; ema: decay
-    per step of averaged weights, none if null; stop: end before the last epoch where the mean
-    margin stands still; never if null.
+    epochs: how often the training part is gone through.
+    batch_size: samples a step, over all processes.
+    standard_epochs: of the epochs, how many at the start train by the clean loss only.
+    seed: of first weights, order and noise.
+    ema: decay per step of averaged weights, none if null.
+    precision: of the computation; mixed ones are for devices that are faster so.
+    stop: end before the last epoch where the mean margin stands still; never if null.
     """
 
     epochs: int = Field(100, ge=1)
@@ -123,11 +133,14 @@ class Train(Strict):
 
 
 class Evaluate(Strict):
-    """The attacks on the test part, and the noise radii. The middle radius selects epochs.
+    """The attacks on the test part, and the noise radii.
 
-    attacks: on the best weights, by name; eps: noise radii, in the data's units; batch_size: of
-    evaluations; last_attacks: those on the weights of the last epoch; as on the best ones if null,
-    none but the clean pass if empty. samples: so many of the test part only; all if null.
+    attacks: names of `ima list attacks`, for the weights of the best epoch.
+    last_attacks: those on the weights of the last epoch; as on the best ones if null, none but the
+    clean pass if empty.
+    eps: noise radii, in the units of the inputs; the middle one selects epochs.
+    batch_size: samples that are attacked together.
+    samples: so many of the test part only; all if null.
     """
 
     attacks: tuple[str, ...] = Field(("pgd-100", "ifgsm-10"), min_length=1)
@@ -150,9 +163,11 @@ class Evaluate(Strict):
 class Comparison(Strict):
     """One row of `ima compare`, or with `sweep` a row for each of its values.
 
-    label: in tables and pictures; method: as in the config; tune: values to try for options of the
-    method, by validation; sweep: values for options of the method, each in a row of its own; train,
-    optimizer: where this row leaves the shared recipe.
+    label: of the row.
+    method: its name, with its options beside it.
+    tune: values to try for options of the method, by validation.
+    sweep: values for options of the method, each in a row of its own.
+    train, optimizer: where this row leaves the shared recipe.
     """
 
     label: str
@@ -172,9 +187,10 @@ def _norm_name(value: object) -> object:
 class Config(Strict):
     """One run, or with `compare` several that differ in the method only.
 
-    name: of the experiment; note: on the data, under the table; norm: of all noise;
-    task: what the network's outputs mean; network: of `ima list networks`, or module:function;
-    method: of `ima list methods`, or module:class.
+    name: of the experiment, and of its folder.
+    note: on the data, under the table.
+    norm: of all noise; 2 and inf are taken too.
+    log: who else is told the figures of every epoch; TensorBoard is where it is installed.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
@@ -187,8 +203,5 @@ class Config(Strict):
     optimizer: Optimizer = Field(default_factory=Optimizer.model_validate({}).model_copy)
     train: Train = Field(default_factory=Train.model_validate({}).model_copy)
     evaluate: Evaluate
+    log: Annotated[tuple[Literal["mlflow", "wandb"], ...], AfterValidator(_distinct)] = ()
     compare: Annotated[tuple[Comparison, ...], AfterValidator(tuple)] = ()
-
-    def to_yaml(self) -> str:
-        """The whole config, defaults included, as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

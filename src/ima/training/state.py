@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -17,6 +16,9 @@ from ima.methods import Method
 from ima.training.checkpoint import load_state, save_state
 from ima.training.epoch_progress import EpochProgress, restored, shares
 from ima.training.same import ORIGIN
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass

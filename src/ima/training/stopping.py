@@ -13,12 +13,14 @@ import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from time import monotonic, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
-from lightning_fabric import Fabric
 
 from ima.budget import OutOfTime
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _KEY = "ima: why a process stopped"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from ima.attacks import pgd
@@ -17,6 +17,9 @@ from ima.tasks import check_task
 from ima.training.build import BOUNDS
 from ima.training.config import build_task
 from ima.training.settings import Config
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @torch.no_grad()

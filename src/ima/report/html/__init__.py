@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ima.evaluation.stated import NOTHING, Stated
+from ima.extras import need
 from ima.files import write_text
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def _check(out: Path) -> None:
 
 
 def _save(entries: Sequence[PageEntry], out: Path) -> None:
+    need("cli")
     from ima.report.html.content import build_page
     from ima.report.html.jsonform import page_json
     from ima.report.html.render import page_html, page_markdown

@@ -37,6 +37,11 @@ STANDARD = "apgd-ce, apgd-t, fab-t, square"
 
 
 def page_json(entries: Sequence[PageEntry]) -> str:
+    """What `page_data` gives, as text."""
+    return json.dumps(page_data(entries), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def page_data(entries: Sequence[PageEntry]) -> dict[str, Any]:
     """The verdict, and for each network what noise leaves and how that came about.
 
     `robustbench`, where samples are right or wrong, holds one record a noise radius, as in
@@ -63,7 +68,7 @@ def page_json(entries: Sequence[PageEntry]) -> str:
         "networks": [_network(one) for one in entries],
     }
     kept = {key: value for key, value in found.items() if value not in ("", [], {})}
-    return json.dumps(_plain(kept), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return _plain(kept)
 
 
 def _limit(one: Decided) -> dict[str, Any]:
