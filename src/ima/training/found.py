@@ -23,7 +23,7 @@ CONFIG = "config.yaml"
 OWN = (
     *("environment.json", "metrics.csv", "margins.csv", "flipped.csv", "diverged.txt", "log.json"),
     *("best.safetensors", "last.safetensors", "init.safetensors", "state.safetensors"),
-    *("train.log", "evaluate.log", "train.lock", "evaluate.lock"),
+    *("train.log", "evaluate.log", "train.lock", "evaluate.lock", "tune.lock"),
     *("evaluation", "margins", "events", "wandb", "jobs"),
 )
 """What a run's folder holds besides its config."""

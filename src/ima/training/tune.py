@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ima.budget import Budget, OutOfTime
+from ima.budget import Budget
 from ima.extras import need
 from ima.plain_yaml import parse as parse_yaml
 from ima.training.config import check_stop
 from ima.training.config_errors import ConfigError
+from ima.training.lock import Lock
 from ima.training.loop import fit
 from ima.training.picking import rule
 from ima.training.run import Run
@@ -164,30 +165,37 @@ def make_trials(
     make: the config with some overrides. Raises OutOfTime when the budget is spent.
     """
     for trial in _trials(study, trials):
-        values = {span.key: span.ask(trial) for span in spans}
-        known = study.get_trials(deepcopy=False)[trial.number].intermediate_values
         place = folder / f"trial-{trial.number}"
-        told = " ".join(overrides := _overrides(values))
-        run = Run(place, trust=True)
-        if not run.begun:
-            run = Run.planned(place, make(overrides))
+        lock = Lock(place, "tune")
         try:
-            fit(run, watcher=Judge(trial, run, known), device=device, budget=budget)
-        except Pruned:
-            study.tell(trial, state=_state("PRUNED"))
-            tell(f"trial {trial.number}: {told}: ended early, worse than others")
-        except FloatingPointError:
-            study.tell(trial, state=_state("FAIL"))
-            tell(f"trial {trial.number}: {told}: diverged")
-        except RuntimeError as error:
-            if isinstance(error, OutOfTime) or "already writes to" not in str(error):
-                raise
+            lock.take()
+        except RuntimeError:
             # Another process is at it.
-        else:
-            row = run.picked()
-            score = rule(run.config()).score(row["val_accuracy"], row["val_pgd"])
-            study.tell(trial, score)
-            tell(f"trial {trial.number}: {told}: {score:.3f}")
+            continue
+        # Until its end is told: nobody else must take the trial in between.
+        with lock:
+            frozen = study.get_trials(deepcopy=False)[trial.number]
+            if frozen.state.is_finished():
+                continue
+            values = {span.key: span.ask(trial) for span in spans}
+            told = " ".join(overrides := _overrides(values))
+            run = Run(place, trust=True)
+            if not run.begun:
+                run = Run.planned(place, make(overrides))
+            judge = Judge(trial, run, frozen.intermediate_values)
+            try:
+                fit(run, watcher=judge, device=device, budget=budget)
+            except Pruned:
+                study.tell(trial, state=_state("PRUNED"))
+                tell(f"trial {trial.number}: {told}: ended early, worse than others")
+            except FloatingPointError:
+                study.tell(trial, state=_state("FAIL"))
+                tell(f"trial {trial.number}: {told}: diverged")
+            else:
+                row = run.picked()
+                score = rule(run.config()).score(row["val_accuracy"], row["val_pgd"])
+                study.tell(trial, score)
+                tell(f"trial {trial.number}: {told}: {score:.3f}")
 
 
 def best_of(study: Any, folder: Path) -> tuple[Path, float, list[str]]:
