@@ -65,12 +65,14 @@ def methods() -> str:
 
 def keys() -> str:
     """Every key of a config."""
-    from ima.training.keys import config_keys
+    from ima.training.keys import find_keys
 
     rows = [
-        f"| `{one.name}` | {one.kind} | {one.default} | {one.meaning} |" for one in config_keys()
+        f"| `{one.name}` | {one.of} | {one.kind} | {one.default} | {one.about} |"
+        for one in find_keys()
     ]
-    return "| key | takes | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows)
+    head = "| key | of | takes | default | meaning |\n|---|---|---|---|---|\n"
+    return head + "\n".join(rows)
 
 
 def reference() -> str:

@@ -142,7 +142,7 @@ def test_what_is_made_from_the_code_is_whole() -> None:
     made = pages()
     assert all(f"{{: #{name} }}" in made.checks() for name in CHECKS)
     assert all(f"| `{name}` |" in made.methods() for name in METHODS)
-    assert "| `train.epochs` | whole number | 100 |" in made.MADE["<!-- keys -->"]()
+    assert "| `train.epochs` |  | whole number, at least 1 | 100 |" in made.MADE["<!-- keys -->"]()
     reference = made.reference()
     assert "- **num_samples**: size of the training set" in reference
     assert "## evaluate {: #evaluate }" in reference
