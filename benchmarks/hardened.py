@@ -55,7 +55,10 @@ class Row:
 
 def _densenet() -> nn.Module:
     nets = import_module("monai.networks.nets")
-    return nets.DenseNet121(spatial_dims=2, in_channels=1, out_channels=2)
+    # It halves images five times, and these have 28 pixels a side.
+    return nn.Sequential(
+        nn.ZeroPad2d(2), nets.DenseNet121(spatial_dims=2, in_channels=1, out_channels=2)
+    )
 
 
 def _resnet() -> nn.Module:

@@ -39,6 +39,8 @@ LIGHTNING = (
     "ignore:The 'train_dataloader' does not have many workers:UserWarning",
     # On machines with a GPU: the example is for the CPU.
     "ignore:GPU available but not used:UserWarning",
+    # On machines of a Slurm cluster.
+    "ignore:The `srun` command is available",
 )
 # Lightning imports torchvision where it is installed, as it is beside nnU-Net; the registry's does
 # not fit a PyTorch without CUDA.

@@ -107,7 +107,7 @@ def test_two_processes_share_a_study(elsewhere: Path) -> None:
         for _ in range(2)
     ]
     said = [process.communicate(timeout=200)[0].decode() for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    assert [process.returncode for process in both] == [0, 0], "\n\n".join(said)
     folder = elsewhere / "runs" / "digits-sat-tune"
     storage = optuna.storages.journal.JournalFileBackend(str(folder / "study.log"))
     study = optuna.load_study(study_name="digits", storage=optuna.storages.JournalStorage(storage))

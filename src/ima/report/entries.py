@@ -48,7 +48,8 @@ class PageEntry:
     def lead(self, attack: str, eps: float) -> Lead:
         """The lowest that all evidence leaves it with noise of this size."""
         if (attack, eps) not in self._leads:
-            self._leads[attack, eps] = lead_of(self, attack, eps)
+            own = self.scores[attack, eps]
+            self._leads[attack, eps] = lead_of(own, self.sources, self.which, attack, eps)
         return self._leads[attack, eps]
 
     @cached_property

@@ -7,7 +7,7 @@ white noise, the search for the smallest noise. Then what raised trust checks br
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ from ima.report.words import attack_name, listed
 
 if TYPE_CHECKING:
     from ima.evaluation.checks_results import Checks
-    from ima.report.entries import PageEntry
     from ima.report.sources import Source
 
 SEARCH = "the search for the smallest noise"
@@ -38,21 +37,22 @@ class Lead:
     whence: str = ""
 
 
-def lead_of(entry: PageEntry, attack: str, eps: float) -> Lead:
-    """The lowest that is known of a network at this radius, where the attack was tried on it."""
-    own = entry.scores[attack, eps]
+def lead_of(own: Score, sources: Sequence[Source], which: str, attack: str, eps: float) -> Lead:
+    """The lowest that is known of networks at this radius, where the attack was tried on them.
+
+    own: what that attack leaves; sources: one for each seed; which: of their weights.
+    """
     if (attack, eps) == WITHOUT:
         return Lead(own)
-    sources = [s for s in entry.sources if entry.which in s.results]
-    tried = [s for s in sources if len(s.results[entry.which].at(attack, eps))]
+    tried = [s for s in sources if which in s.results and len(s.results[which].at(attack, eps))]
     names: dict[str, None] = {}
-    rows = [_lowest(one, entry.which, attack, eps, names) for one in tried]
+    rows = [_lowest(one, which, attack, eps, names) for one in tried]
     lowest, lead = score(rows), Lead(own)
     if names and lowest.mean < own.mean:
         found = replace(lowest, kind=own.kind, clean=own.clean, whole=own.whole)
         lead = Lead(found, listed(list(names)))
     checks = sources[0].own_checks
-    if len(entry.sources) > 1 or checks is None or not own.measure.binary:
+    if len(sources) > 1 or checks is None or not own.measure.binary:
         return lead
     beside = [
         Lead(replace(own, mean=own.clean * share, interval=_times(own.clean, share, n), n=n), said)
