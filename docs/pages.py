@@ -83,7 +83,7 @@ def notebook() -> str:
                 told.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
             elif image := output["data"].get("image/png"):
                 told.append(f'<img alt="What came out" src="data:image/png;base64,{image.strip()}">')
-    return "\n\n".join(told)
+    return "\n\n".join([*told, f"[This page as a notebook]({NOTEBOOK}), to run."])
 
 
 def table(head: str, rows: Iterator[tuple[str, ...]]) -> str:
@@ -201,7 +201,8 @@ def described(doc: str) -> str:
     found: list[str] = []
     for block in doc.strip().split("\n\n"):
         lines: list[str] = []
-        for line in block.splitlines():
+        # What the command line reads too has a head above its parameters.
+        for line in block.removeprefix("Parameters\n----------\n").splitlines():
             # What is indented goes on with the line above.
             if line.startswith(" ") and lines and not block.startswith(">>>"):
                 lines[-1] += f" {line.strip()}"
