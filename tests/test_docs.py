@@ -360,8 +360,7 @@ def test_the_commands_for_a_network_of_ones_own_run(monkeypatch: pytest.MonkeyPa
     """The functions of `harden.md`, its commands, and those of `evaluate.md`, as they stand."""
     monkeypatch.syspath_prepend(str(Path.cwd()))
     (_, functions), *_ = fences((DOCS / "harden.md").read_text(encoding="utf-8"), "python")
-    more = "\ndef test_set():\n    return MyData('test')\n"
-    Path("mynets.py").write_text(PRELUDE + MORE["harden.md"] + functions + more)
+    Path("mynets.py").write_text(PRELUDE + MORE["harden.md"] + functions)
     exec(Path("mynets.py").read_text(), {"__name__": "mynets"})
     hardened, again = commands((DOCS / "harden.md").read_text(encoding="utf-8"))
     assert call(*hardened).code in (0, 3)
