@@ -82,7 +82,8 @@ def notebook() -> str:
             if "text" in output:
                 told.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
             elif image := output["data"].get("image/png"):
-                told.append(f'<img alt="What came out" src="data:image/png;base64,{image.strip()}">')
+                data = f"data:image/png;base64,{image.strip()}"
+                told.append(f'<img alt="What came out" src="{data}">')
     return "\n\n".join([*told, f"[This page as a notebook]({NOTEBOOK}), to run."])
 
 

@@ -181,7 +181,7 @@ class Trainer:
 
 STAND_INS = {
     "accelerate": {"Accelerator": Accelerator},
-    "transformers": {"Trainer": Trainer, "TrainingArguments": lambda folder, **more: more},
+    "transformers": {"Trainer": Trainer, "TrainingArguments": lambda _, **more: more},
 }
 """What stands in for libraries that the tests do not install."""
 
@@ -596,7 +596,7 @@ def test_the_handbook_builds_without_a_warning_and_loads_nothing_from_elsewhere(
         text = (site / name).read_text(encoding="utf-8")
         for target in re.findall(r'<a [^>]*href="([^":]+)"', text):
             place, _, anchor = target.partition("#")
-            assert not place or (site / place.removeprefix('/')).exists(), f"{name} links {target}"
+            assert not place or (site / place.removeprefix("/")).exists(), f"{name} links {target}"
             if anchor and (place or name) in ids and anchor != "__skip":
                 assert anchor in ids[place or name], f"{name} links {target}"
     # The notebook is a page, with what came out, and there to take along.
