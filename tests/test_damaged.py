@@ -6,14 +6,19 @@ A command works where it does not need the file, and else ends with a message th
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from small_runs import CHECKS
 from subjects import evaluate_run
 from test_cli import Said, call
 from test_training import Watch, new, npz, train
+
+from ima.evaluation import minimal
+from ima.evaluation.finders import FINDERS
+from ima.report import figures
 
 RUN = ("resume", "evaluate", "margins")
 
@@ -128,6 +133,15 @@ COMMANDS = {
     "margins": ("margins", "RUN", "--samples", "3"),
     "report": ("report", "RUN", "--out", "OUT/report.md"),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """What is read and refused is tried, neither the attacks nor how pictures look."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(minimal, "FINDERS", FINDERS[:1])
+        patch.setattr(figures, "save", lambda _, path: Image.new("L", (8, 8)).save(path, "png"))
+        yield
 
 
 @pytest.fixture(scope="module")
