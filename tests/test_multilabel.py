@@ -207,8 +207,6 @@ train: {epochs: 2, batch_size: 32}
 evaluate: {attacks: [pgd-5], eps: [0.2, 0.5]}
 compare:
   - {label: Standard, method: {name: standard}}
-  - {label: SAT, method: {name: sat, eps: 0.3, steps: 3}}
-  - {label: TRADES, method: {name: trades, eps: 0.3, steps: 3}}
   - {label: IMA, method: {name: ima, eps: 0.6, delta: 0.3, steps: 3}}
 """
 
@@ -222,12 +220,15 @@ def test_from_the_config_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyP
     done = subprocess.run([*command, "--out", "runs"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr + done.stdout
     table = (tmp_path / "runs" / "table.md").read_text()
-    assert all(label in table for label in ("Standard", "SAT", "TRADES", "IMA"))
+    assert all(label in table for label in ("Standard", "IMA"))
     run = tmp_path / "runs" / "standard" / "seed0"
     results = Results.from_csv(run / "evaluation" / "best.csv")
     assert results.settings.measure.name == "share of findings right"
     assert len(results.per_class()) == 3 and 0 < results.mean("pgd-5", 0.5) <= results.mean()
     monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("sat", "trades"):
+        method = f"method={{name: {name}, eps: 0.3, steps: 3}}"
+        assert call("train", "findings.yaml", method, "--device", "cpu").code == 0
     for form in ("html", "json", "md"):
         assert call("report", str(run), "--out", f"page.{form}").code == 0
     told = json.loads((tmp_path / "page.json").read_text())
