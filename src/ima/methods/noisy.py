@@ -92,6 +92,7 @@ class Noisy:
             raise ValueError(f"epoch is {epoch} of {epochs}; expected 0 and up, of at least 1")
         self.epoch, self.epochs = int(epoch) + 1, int(epochs)
         self.generator.manual_seed(_noise_seed(self.seed, self.epoch))
+        self.outputs.reach.end_epoch()
 
     def state_dict(self) -> dict[str, Any]:
         """What to save: the state of the schedule and of the noise."""
@@ -209,21 +210,22 @@ class Noisy:
         -> (B,), the task's if None; stop, jitter: see `ima.walk`. Returns `x`, the noisy samples,
         and `stuck`, (B,) bool, where the gradient was zero.
         """
-        return walk(
-            model,
-            x,
-            y,
-            radius.to(precise(x)),
-            steps=self.steps if steps is None else steps,
-            step_size=step_size.to(precise(x)),
-            norm=self.setting.norm,
-            task=self.setting.task,
-            bounds=box,
-            start=start,
-            objective=objective,
-            stop=stop,
-            jitter=jitter,
-        )
+        with self.outputs.reach.seen(model):
+            return walk(
+                model,
+                x,
+                y,
+                radius.to(precise(x)),
+                steps=self.steps if steps is None else steps,
+                step_size=step_size.to(precise(x)),
+                norm=self.setting.norm,
+                task=self.setting.task,
+                bounds=box,
+                start=start,
+                objective=objective,
+                stop=stop,
+                jitter=jitter,
+            )
 
     def right(self, model: nn.Module, x: Tensor, y: Tree) -> Tensor:
         """Whether the model is right at x in evaluation mode, (B,) bool; checks its output."""

@@ -1,7 +1,8 @@
 """The passes that a method trains on, and what their outputs say of the network.
 
-An output without a graph cannot be trained on: that is refused. Outputs that are probabilities, and
-BatchNorm that takes statistics of an attack's samples, are warned of, once a method.
+An output without a graph cannot be trained on: that is refused. Outputs that are probabilities,
+BatchNorm that takes statistics of an attack's samples, and attacks whose gradients do not reach
+the samples are warned of, once a method.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from ima.attacks.inputs import call, check_entrance
+from ima.attacks.reach import Reach
 from ima.attacks.statistics import list_layers, without_statistics
 from ima.doubt import Doubt
 from ima.tasks import Classification, MultiLabel, Segmentation, Task, Tree, full, leaves
@@ -39,6 +41,7 @@ class Outputs:
     def __init__(self, task: Task, *, attacks: bool = True) -> None:
         self.task, self.attacks = task, attacks
         self.batches = 0
+        self.reach = Reach()
         self.outside: Tensor | None = None
         self.done = not isinstance(task, Classification | MultiLabel | Segmentation)
 
