@@ -135,7 +135,9 @@ class MMA(Adaptive):
             2.5 * radius / self.steps,
             box,
             start=start,
-            objective=lambda output, target: -task.soft_margin(output, target),
+            objective=self.outputs.fitting(
+                lambda output, target: -task.soft_margin(output, target)
+            ),
         )
         given, first, x = x.dtype, wide(walked.x), wide(x)
         along = (first - x) / per_sample(radius, x)

@@ -20,7 +20,7 @@ from ima.attacks.walk import Jitter, Objective, Stop, Walked, clamp, eval_forwar
 from ima.methods.base import NoiseSetting, Step, arrived, batch_size, count, finite, positive
 from ima.methods.outputs import Outputs
 from ima.norms import Norm, gaussian
-from ima.tasks import Classification, Task, Tree
+from ima.tasks import Classification, Task, Tree, objective_of
 from ima.tasks.checked import right_each, task_name
 from ima.tasks.pixels import precise, wide
 
@@ -210,6 +210,8 @@ class Noisy:
         -> (B,), the task's if None; stop, jitter: see `ima.walk`. Returns `x`, the noisy samples,
         and `stuck`, (B,) bool, where the gradient was zero.
         """
+        if objective is None:
+            objective = self.outputs.fitting(objective_of(self.setting.task))
         with self.outputs.reach.seen(model):
             return walk(
                 model,

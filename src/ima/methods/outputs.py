@@ -16,6 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from ima.attacks.inputs import call, check_entrance
 from ima.attacks.reach import Reach
+from ima.attacks.walk import Objective
 from ima.attacks.statistics import list_layers, without_statistics
 from ima.doubt import Doubt
 from ima.tasks import Classification, MultiLabel, Segmentation, Task, Tree, full, leaves
@@ -42,6 +43,7 @@ class Outputs:
         self.task, self.attacks = task, attacks
         self.batches = 0
         self.reach = Reach()
+        self.fits = False
         self.outside: Tensor | None = None
         self.done = not isinstance(task, Classification | MultiLabel | Segmentation)
 
@@ -67,6 +69,20 @@ class Outputs:
         if not self.done:
             self._look(output)
         return output
+
+    def fitting(self, objective: Objective) -> Objective:
+        """The objective of a walk on the task's targets; checks the first output that it gets.
+
+        Networks may return something else in evaluation mode than in training mode.
+        """
+
+        def checked(output: Tree, target: Tree) -> Tensor:
+            if not self.fits:
+                self.task.check(output, target)
+                self.fits = True
+            return objective(output, target)
+
+        return objective if self.fits else checked
 
     def _check(self, output: Tree, y: Tree, training: bool) -> None:
         try:

@@ -22,7 +22,7 @@ from ima.methods.base import NoiseSetting, Stateless, Step, arrived, positive
 from ima.methods.noisy import step_of
 from ima.methods.outputs import Outputs
 from ima.norms import Norm
-from ima.tasks import Task, Tree
+from ima.tasks import Task, Tree, objective_of
 
 
 class SAT(Stateless):
@@ -88,6 +88,7 @@ class SAT(Stateless):
                 norm=setting.norm,
                 task=setting.task,
                 bounds=box,
+                objective=self.outputs.fitting(objective_of(setting.task)),
             )
         noisy_output = self.outputs(model, walked.x, y)
         clean, noisy = setting.task.loss(output, y), setting.task.loss(noisy_output, y)

@@ -7,7 +7,7 @@ import warnings
 import torch.nn.functional as F
 from torch import Tensor
 
-from ima.tasks.pixels import precise, wide
+from ima.tasks.pixels import binary_entropies, precise, wide
 from ima.tasks.trees import Tree, described
 
 CLEARER = 0.1
@@ -75,7 +75,7 @@ def about_masks(logits: Tensor, masks: Tensor, *, regions: bool) -> str:
 def _says_something(logits: Tensor, masks: Tensor) -> bool:
     """Whether every output, as a region's logit, tells about as much as the region's share does."""
     truth = masks.to(precise(logits))
-    wrong = F.binary_cross_entropy_with_logits(wide(logits), truth, reduction="none")
+    wrong = binary_entropies(wide(logits), truth)
     share = truth.transpose(0, 1).flatten(1).mean(1)
     known = F.binary_cross_entropy(share, share, reduction="none")
     return bool((wrong.transpose(0, 1).flatten(1).mean(1) <= _SLACK * known + 1e-6).all())
