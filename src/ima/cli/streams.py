@@ -5,8 +5,10 @@ from __future__ import annotations
 import codecs
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from io import TextIOWrapper
+from pathlib import Path
 
 CLOSED = 141
 """Exit code where whoever read the output has stopped, as a shell reports it (128 + SIGPIPE)."""
@@ -52,11 +54,33 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 def print_anywhere() -> None:
-    """Let the outputs write what their encoding has no letter for in plain letters."""
+    """Let the outputs write what their encoding has no letter for in plain letters.
+
+    One that was closed from the start takes what is printed, and drops it.
+    """
     codecs.register_error(ERRORS, _plain)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "backslashreplace"):
             stream.reconfigure(errors=ERRORS)
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Raise ValueError for an argument that is no text, and no file that is there."""
+    for word in words:
+        # Bytes that the encoding does not know come as halves of pairs, which no file can hold.
+        if any("\ud800" <= letter <= "\udfff" for letter in word) and not os.path.lexists(word):
+            encoding = sys.getfilesystemencoding()
+            raise ValueError(
+                f"{ascii(word)} is no text in {encoding}, in which this system hands it over; "
+                + (
+                    "write it in UTF-8"
+                    if encoding == "utf-8"
+                    else "set PYTHONUTF8=1, or a locale of UTF-8 such as LC_ALL=C.UTF-8"
+                )
+            )
 
 
 def drop_output() -> None:
