@@ -11,9 +11,8 @@ from nets import seeded
 from test_methods import ROWS, Row, each_noisy_method
 from torch import Tensor, nn
 
-from ima import IMA, SAT, Method, MultiLabel, Noisy, Segmentation
+from ima import IMA, SAT, Doubt, Method, MultiLabel, Noisy, Segmentation
 from ima.attacks import reach
-from ima.doubt import Doubt
 from ima.methods import Standard
 
 pytestmark = pytest.mark.filterwarnings("ignore::ima.methods.ima.Unreached")
