@@ -284,7 +284,7 @@ def test_what_a_model_returns_in_evaluation_mode_only_is_named_too(answer: Any, 
     y = labels(plain_net(), x)
     for name in TRAININGS:
         if name != "standard":
-            with pytest.raises((TypeError, ValueError), match="^the model returned"):
+            with pytest.raises((TypeError, ValueError), match=r"^the model returned"):
                 TRAININGS[name](Turned(answer, always=False), x, y)
 
 
@@ -368,7 +368,9 @@ def test_masked_regions_and_findings_train_as_those_of_a_very_low_logit(
         y = (model(x) > 0).float()
         step = method(model, x, y, torch.arange(10))
         step.loss.backward()
-        found.append([float(step.loss.detach()), *(float(p.grad.abs().sum()) for p in model.parameters())])
+        found.append(
+            [float(step.loss.detach()), *(float(p.grad.abs().sum()) for p in model.parameters())]
+        )
     assert found[0] == pytest.approx(found[1])
     assert all(math.isfinite(value) for value in found[0])
     # Where the truth says that a masked one is there, no loss is finite.

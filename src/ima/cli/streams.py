@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from io import TextIOWrapper
-from pathlib import Path
 
 CLOSED = 141
 """Exit code where whoever read the output has stopped, as a shell reports it (128 + SIGPIPE)."""
@@ -61,7 +60,8 @@ def print_anywhere() -> None:
     codecs.register_error(ERRORS, _plain)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "backslashreplace"):
             stream.reconfigure(errors=ERRORS)
@@ -74,7 +74,7 @@ def check_words(words: Sequence[str]) -> None:
         if any("\ud800" <= letter <= "\udfff" for letter in word) and not os.path.lexists(word):
             encoding = sys.getfilesystemencoding()
             raise ValueError(
-                f"{ascii(word)} is no text in {encoding}, in which this system hands it over; "
+                f"{word!a} is no text in {encoding}, in which this system hands it over; "
                 + (
                     "write it in UTF-8"
                     if encoding == "utf-8"

@@ -29,7 +29,6 @@ Box = tuple[Tensor, Tensor] | None
 _TINY = 1e-3
 """Deviation of the Gaussian start of TRADES and MART, in x's units (their published code)."""
 
-
 _UNKNOWN = 2**31
 """The run's length until its first epoch is over: schedules stand at their start."""
 
@@ -210,8 +209,7 @@ class Noisy:
         -> (B,), the task's if None; stop, jitter: see `ima.walk`. Returns `x`, the noisy samples,
         and `stuck`, (B,) bool, where the gradient was zero.
         """
-        if objective is None:
-            objective = self.outputs.fitting(objective_of(self.setting.task))
+        raised = objective or self.outputs.fitting(objective_of(self.setting.task))
         with self.outputs.reach.seen(model):
             return walk(
                 model,
@@ -224,7 +222,7 @@ class Noisy:
                 task=self.setting.task,
                 bounds=box,
                 start=start,
-                objective=objective,
+                objective=raised,
                 stop=stop,
                 jitter=jitter,
             )

@@ -16,8 +16,8 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from ima.attacks.inputs import call, check_entrance
 from ima.attacks.reach import Reach
-from ima.attacks.walk import Objective
 from ima.attacks.statistics import list_layers, without_statistics
+from ima.attacks.walk import Objective
 from ima.doubt import Doubt
 from ima.tasks import Classification, MultiLabel, Segmentation, Task, Tree, full, leaves
 from ima.tasks.checked import check_trained
