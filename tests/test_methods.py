@@ -33,10 +33,12 @@ from ima import (
     CurriculumAT,
     CustomizedAT,
     Method,
+    Noisy,
     Standard,
     Step,
 )
-from ima.methods import METHODS, outputs
+from ima.methods import METHODS, MethodRow, outputs
+from ima.tasks import Task
 
 # Two or three epochs are too few for margins to reach their cap, on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::ima.methods.ima.Unreached")
@@ -1126,3 +1128,28 @@ def test_a_schedule_that_nobody_moves_is_told_once(name: str) -> None:
     expected = name in SCHEDULED or ROWS[name].method is GAIRAT
     assert len(told) == expected
     assert all("method.end_epoch(epoch, epochs)" in str(one.message) for one in told)
+
+
+class Fixed(Noisy):
+    """Noise of a radius that nobody sets."""
+
+    def __init__(self, task: Task | None = None) -> None:
+        super().__init__(eps=0.1, norm=2, bounds=(0, 1), steps=2, task=task, seed=0)
+
+
+def passes_on(**options: Any) -> Method:
+    return SAT(eps=0.1, **options)
+
+
+def sized(radius: float = 0.1, norm: Any = 2) -> Method:
+    return SAT(eps=radius, norm=norm)
+
+
+@pytest.mark.parametrize(
+    ("method", "rule"),
+    [(Fixed, "mean"), (passes_on, "mean"), (sized, "mean"), (Standard, "clean")],
+)
+def test_a_method_of_ones_own_that_attacks_is_picked_by_both_accuracies(
+    method: Any, rule: str
+) -> None:
+    assert MethodRow("mine:it", method, "-", "").picks == rule

@@ -700,6 +700,24 @@ def test_pictures_are_read_as_nnunet_reads_them(
         assert kept["clean"].shape[1:] == (20, 24)
 
 
+@pytest.mark.parametrize("others", [0, 1, 5])
+def test_images_without_labels_are_told(
+    others: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ima.nnunet.trained import Trained
+
+    folder = make(tmp_path, monkeypatch, channels=3)
+    raw = other_files(folder, "NaturalImage2DIO", ".png")
+    png(raw / "imagesTs" / "a_0000.png", colours(0))
+    png(raw / "labelsTs" / "a.png", square())
+    for number in range(others):
+        png(raw / "imagesTs" / f"b{number}_0000.png", colours(number))
+    found, _ = evaluate_trained(Trained.open(folder), [1.0], ["pgd-2"])
+    assert len(found.at()) == 1
+    told = {0: None, 1: "b0", 5: "b0, b1, b2 and 2 more"}[others]
+    assert found.settings.about.get("left out, without labels") == told
+
+
 @pytest.mark.parametrize(
     ("image", "labels", "error", "text"),
     [

@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 import torch
 import torch.utils.checkpoint as checkpointing
-from nets import ODD, ODD_SHAPE, Checkpointed, Masked, Odd, Renormalised, plain_net, seeded
+from nets import ODD, ODD_SHAPE, Checkpointed, Masked, Odd, Renormalised, plain_net, redraw, seeded
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from ima import Segmentation, bpgd, ddn, evaluate, ifgsm, minimal, pgd
+from ima import MultiLabel, Segmentation, bpgd, ddn, evaluate, ifgsm, minimal, pgd
 from ima.attacks.walk import eval_forward
 from ima.evaluation import autoattack as library
 from ima.evaluation import bench, finders
@@ -161,7 +161,7 @@ def test_an_odd_network_fares_as_a_plain_one(entrance: Entrance, row: Odd) -> No
     assert torch.equal(mine, x)
     if entrance not in TRAININGS.values():
         assert all(p.grad is None for p in odd.parameters())
-    assert checkpointing.CheckpointFunction.__name__ == "CheckpointFunction"
+    assert "apply" not in vars(checkpointing.CheckpointFunction)
 
 
 def test_an_attack_leaves_the_gradients_of_checkpointed_parameters(device: torch.device) -> None:
@@ -187,7 +187,20 @@ def test_checkpoints_are_reentrant_again_when_a_model_raises() -> None:
 
     with pytest.raises(KeyError, match="the model broke"):
         pgd(Breaks(), samples(), torch.zeros(10, dtype=torch.long), 0.1)
-    assert checkpointing.CheckpointFunction.__name__ == "CheckpointFunction"
+    assert "apply" not in vars(checkpointing.CheckpointFunction)
+
+
+def test_a_reentrant_checkpoint_that_others_imported_by_name() -> None:
+    taken = checkpointing.CheckpointFunction
+
+    class Imports(Checkpointed):
+        def forward(self, x: Tensor) -> Tensor:
+            return taken.apply(self.net, True, x)
+
+    x = samples()
+    y = labels(plain_net(), x)
+    for entrance in ATTACKS.values():
+        same(entrance(Imports(), x, y), entrance(plain_net(), x, y))
 
 
 def test_one_checkpoint_may_hold_another() -> None:
@@ -259,6 +272,30 @@ def test_what_a_model_returns_in_place_of_logits_is_named(answer: Any, told: str
                 assert str(raised.value).startswith("in training mode, the model returned")
 
 
+@pytest.mark.parametrize(("answer", "told"), OUTPUTS.values(), ids=OUTPUTS.keys())
+def test_what_a_model_returns_in_evaluation_mode_only_is_named_too(answer: Any, told: str) -> None:
+    class Turned(Answers):
+        def forward(self, x: Tensor) -> Any:
+            z = self.net(x)
+            return z if self.training else self.answer(z)
+
+    x = samples()
+    # Some of them right: MMA attacks no others.
+    y = labels(plain_net(), x)
+    for name in TRAININGS:
+        if name != "standard":
+            with pytest.raises((TypeError, ValueError), match=r"^the model returned"):
+                TRAININGS[name](Turned(answer, always=False), x, y)
+
+
+def test_outputs_that_are_no_dense_tensors_are_named() -> None:
+    x = samples()
+    y = labels(plain_net(), x)
+    for entrance in ALL.values():
+        with pytest.raises(TypeError, match=r"model returned a tensor of layout torch.sparse_coo"):
+            entrance(Answers(Tensor.to_sparse, always=True), x, y)
+
+
 @pytest.mark.parametrize("name", [row.name for row in METHODS.values() if row.segmentation])
 def test_segmentation_names_a_dict_of_heads(name: str) -> None:
     class Heads(nn.Module):
@@ -293,12 +330,52 @@ def test_evaluations_of_masks_name_a_dict_of_heads(call: Any) -> None:
 # ---------------------------------------------------------------------------- masked logits
 
 
-def test_masked_classes_have_no_share_in_soft_labels() -> None:
+@pytest.mark.parametrize("value", [-math.inf, torch.finfo(torch.float32).min, -1e9, -1e4])
+def test_masked_classes_have_no_share_in_soft_labels(value: float) -> None:
     x = samples()
-    model = Masked(-math.inf)
+    model = Masked(value)
     (loss, *slopes) = TRAININGS["customized"](model, x, labels(model, x))
-    assert math.isfinite(loss)
+    assert 0 < loss < 10
     assert all(math.isfinite(slope) and slope > 0 for slope in slopes)
+
+
+@pytest.mark.parametrize("name", [row.name for row in METHODS.values() if row.segmentation])
+@pytest.mark.parametrize("regions", [False, True])
+def test_masked_regions_and_findings_train_as_those_of_a_very_low_logit(
+    name: str, regions: bool
+) -> None:
+    class Masks(nn.Module):
+        def __init__(self, value: float) -> None:
+            super().__init__()
+            self.net, self.value = redraw(nn.Conv2d(1, 3, 3), 2), value
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = self.net(x)
+            z = z if regions else z.mean((2, 3))
+            return z.masked_fill(self.here.reshape(1, 3, *[1] * (z.ndim - 2)), self.value)
+
+        here = torch.tensor([False, True, False])
+
+    x = samples()
+    found: list[list[float]] = []
+    for value in (-math.inf, -1e4):
+        model = Masks(value).train()
+        kind: Any = METHODS[name].method
+        task = Segmentation(regions=True) if regions else MultiLabel()
+        more = {"num_samples": 10, "eps": 0.1, "delta": 0.1, "steps": 2, "task": task}
+        takes = inspect.signature(kind).parameters
+        method = kind(**{k: v for k, v in more.items() if k in takes})
+        y = (model(x) > 0).float()
+        step = method(model, x, y, torch.arange(10))
+        step.loss.backward()
+        found.append(
+            [float(step.loss.detach()), *(float(p.grad.abs().sum()) for p in model.parameters())]
+        )
+    assert found[0] == pytest.approx(found[1])
+    assert all(math.isfinite(value) for value in found[0])
+    # Where the truth says that a masked one is there, no loss is finite.
+    with pytest.raises(FloatingPointError, match="the training loss is"):
+        method(Masks(-math.inf).train(), x, torch.ones_like(y), torch.arange(10))
 
 
 def test_an_output_that_decides_nothing_is_refused() -> None:

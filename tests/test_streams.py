@@ -103,3 +103,38 @@ def test_an_output_that_is_closed_while_it_is_printed_to_ends_quietly(
     assert ended.value.code == CLOSED
     assert capsys.readouterr().err == ""
     assert app is not None
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_an_output_that_was_never_open_changes_nothing(closed: str) -> None:
+    command = f'"$0" -m ima list methods {closed}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable], capture_output=True, text=True, timeout=200
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("standard" in done.stdout) is (closed == "2>&-")
+
+
+@pytest.mark.parametrize(
+    ("word", "more", "advice"),
+    [
+        (os.fsencode("Käse"), {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "=1"),
+        (b"K\xe4se", {"PYTHONUTF8": "1"}, "write it in UTF-8"),
+    ],
+)
+def test_an_argument_that_is_no_text_is_refused_before_the_work(
+    word: bytes, more: dict[str, str], advice: str, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-m", "ima", "evaluate", "run", "--title", word]
+    done = subprocess.run(
+        words, capture_output=True, text=True, env={**os.environ, **more}, timeout=200, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert "is no text in" in done.stderr and advice in done.stderr
+    assert done.stderr.count("\n") == 1
+    # The name of a file that is there may be any bytes.
+    (tmp_path / os.fsdecode(word)).mkdir()
+    done = subprocess.run(
+        words, capture_output=True, text=True, env={**os.environ, **more}, timeout=200, cwd=tmp_path
+    )
+    assert "is no text" not in done.stderr

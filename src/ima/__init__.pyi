@@ -11,6 +11,7 @@ from ima.budget import Budget as Budget
 from ima.budget import OutOfTime as OutOfTime
 from ima.data.indexed import Indexed as Indexed
 from ima.data.sample_ids import SampleIds as SampleIds
+from ima.doubt import Doubt as Doubt
 from ima.evaluation.checks import run_checks as run_checks
 from ima.evaluation.checks_results import Checks as Checks
 from ima.evaluation.distances import Distances as Distances

@@ -2,4 +2,10 @@
 
 
 class Doubt(UserWarning):
-    """What was asked for is done, and its figures are in doubt."""
+    """What was asked for is done, and its figures are in doubt.
+
+    >>> import ima, warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", ima.Doubt)  # stop where figures would be in doubt
+    ...     method = ima.SAT(eps=0.1)
+    """

@@ -167,12 +167,19 @@ def takes(run: Model, x: Tensor, dtype: torch.dtype) -> bool:
 def by_sample(output: Any, n: int) -> Any:
     """The output at n samples, its first dimension n; ValueError where it is another.
 
-    What lacks it for one sample alone, as after `squeeze()`, gets it back.
+    What lacks it for one sample alone, as after `squeeze()`, gets it back. TypeError for tensors
+    that are not dense.
     """
     try:
         found = leaves(output)
     except TypeError:
         return output
+    for leaf in found:
+        if leaf.layout != torch.strided:
+            raise TypeError(
+                f"the model returned a tensor of layout {leaf.layout}; expected a dense one: "
+                "return output.to_dense()"
+            )
     if not found or any(leaf.ndim and len(leaf) == n for leaf in found):
         return output
     if n == 1:
@@ -207,15 +214,14 @@ def _next(values: Tensor, *, up: Tensor) -> Tensor:
     )
 
 
-class _Plain:
-    """In the place of reentrant checkpointing, which refuses `torch.autograd.grad`."""
+def _plain(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+    """In the place of reentrant checkpointing, which refuses `torch.autograd.grad`.
 
-    @staticmethod
-    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
-        """The same outputs, gradients and savings of memory."""
-        return checkpointing.checkpoint(
-            function, *args, use_reentrant=False, preserve_rng_state=preserve
-        )
+    The same outputs, gradients and savings of memory.
+    """
+    return checkpointing.checkpoint(
+        function, *args, use_reentrant=False, preserve_rng_state=preserve
+    )
 
 
 _LOCK = Lock()
@@ -233,11 +239,12 @@ def differentiable() -> Generator[None]:
     # Threads may attack at the same time: the last one to leave restores.
     with _LOCK:
         _within += 1
-        checkpointing.CheckpointFunction = _Plain
+        # Of the class itself: others may have imported it by name.
+        _REENTRANT.apply = _plain
     try:
         yield
     finally:
         with _LOCK:
             _within -= 1
             if _within == 0:
-                checkpointing.CheckpointFunction = _REENTRANT
+                del _REENTRANT.apply

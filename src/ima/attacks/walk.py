@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ima.attacks.entering import as_seen
 from ima.attacks.inputs import Model, no_trace
+from ima.attacks.reach import HEARS
 from ima.norms import Norm, per_sample
 from ima.tasks import Task, Tree, leaves, objective_of, output_map, take, tree_map
 from ima.tasks.checked import one_each
@@ -235,11 +236,14 @@ def ascent(output: Tree, x: Tensor, y: Tree, objective: Objective) -> tuple[Tens
         for end, slope in zip(filter(torch.is_floating_point, leaves(output)), slopes, strict=True)
         if end.requires_grad
     ]
-    if not pairs:
-        return torch.zeros_like(x), torch.ones_like(x.flatten(1)[:, 0] if x.ndim > 1 else x)
-    ends_, slopes_ = zip(*pairs, strict=True)
-    (gradient,) = torch.autograd.grad(ends_, x, slopes_, allow_unused=True, materialize_grads=True)
-    return gradient.detach(), scale.detach()
+    gradient = None
+    if pairs:
+        ends_, slopes_ = zip(*pairs, strict=True)
+        (gradient,) = torch.autograd.grad(ends_, x, slopes_, allow_unused=True)
+    if (hears := HEARS.get()) is not None:
+        hears(gradient)
+    gradient = torch.zeros_like(x) if gradient is None else gradient.detach()
+    return gradient, scale.detach()
 
 
 def _end(tensor: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import sys
 from cyclopts import App
 
 import ima
-from ima.cli.streams import CLOSED, drop_output, print_anywhere
+from ima.cli.streams import CLOSED, check_words, drop_output, print_anywhere
 from ima.cores import keep_freed
 from ima.parent import watch_parent
 
@@ -129,6 +129,7 @@ def main() -> None:
     print_anywhere()
     keep_freed()
     try:
+        check_words(sys.argv[1:])
         try:
             app()
         finally:

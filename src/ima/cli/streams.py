@@ -6,7 +6,7 @@ import codecs
 import json
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from io import TextIOWrapper
 
@@ -54,8 +54,15 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 def print_anywhere() -> None:
-    """Let the outputs write what their encoding has no letter for in plain letters."""
+    """Let the outputs write what their encoding has no letter for in plain letters.
+
+    One that was closed from the start takes what is printed, and drops it.
+    """
     codecs.register_error(ERRORS, _plain)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "backslashreplace"):
             stream.reconfigure(errors=ERRORS)
@@ -74,6 +81,22 @@ def aside(wanted: bool) -> Generator[None]:
         return
     with redirect_stdout(sys.stderr):
         yield
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Raise ValueError for an argument that is no text, and no file that is there."""
+    for word in words:
+        # Bytes that the encoding does not know come as halves of pairs, which no file can hold.
+        if any("\ud800" <= letter <= "\udfff" for letter in word) and not os.path.lexists(word):
+            encoding = sys.getfilesystemencoding()
+            raise ValueError(
+                f"{word!a} is no text in {encoding}, in which this system hands it over; "
+                + (
+                    "write it in UTF-8"
+                    if encoding == "utf-8"
+                    else "set PYTHONUTF8=1, or a locale of UTF-8 such as LC_ALL=C.UTF-8"
+                )
+            )
 
 
 def drop_output() -> None:

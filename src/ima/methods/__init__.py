@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any, Literal
 
 from ima.imported import find_row
@@ -43,9 +43,13 @@ class MethodRow:
     def picks(self) -> Literal["mean", "clean"]:
         """The row of `ima.training.picking.RULES` by which validation picks its epoch.
 
-        "clean" for a method that trains on no noise: it is given no `eps`.
+        "clean" for a method that trains on no noise: it takes nothing that says how to measure any.
         """
-        return "mean" if "eps" in signature(self.method).parameters else "clean"
+        taken = signature(self.method).parameters
+        noisy = isinstance(self.method, type) and issubclass(self.method, Noisy)
+        any_name = any(one.kind is Parameter.VAR_KEYWORD for one in taken.values())
+        told = not taken.keys().isdisjoint(("eps", "norm", "bounds"))
+        return "mean" if noisy or any_name or told else "clean"
 
 
 METHODS = {

@@ -43,6 +43,9 @@ SOFTEST = 10 * 8 / 255
 KAPPA = 10.0
 """How far the margin term pushes logits apart."""
 
+MASKED = 1e3
+"""A logit so far below the largest is masked on purpose, by -inf, -1e4 or another such number."""
+
 
 class CustomizedAT(Adaptive):
     """Train on noisy samples, each with its own radius and a label that is softer at larger radii.
@@ -124,9 +127,9 @@ class CustomizedAT(Adaptive):
     def _soften(self, output: Tree, y: Tensor, radius: Tensor) -> Tensor:
         logits = self.task.logits(output)
         draw = dirichlet(logits, self.generator)
-        masked = logits.isneginf()
+        masked = logits < logits.amax(1, keepdim=True) - MASKED
         if bool(masked.any()):
-            # A class that is masked has no share, or the loss would be infinite.
+            # A class that is masked has no share, or the loss would be infinite, or huge.
             draw = torch.where(masked, 0, draw)
             draw = draw / draw.sum(1, keepdim=True)
         return soft_labels(y, draw, self.softness * radius)

@@ -256,7 +256,7 @@ class IMA(Adaptive):
         crossed, stuck = torch.zeros_like(right), torch.zeros_like(right)
         (index,) = right.nonzero(as_tuple=True)
         # Also where there is none to attack: other processes may wait for this one's passes.
-        with no_trace(model, x, choices.attack_mode):
+        with self.outputs.reach.seen(model), no_trace(model, x, choices.attack_mode):
             if len(index):
                 result = bpgd(
                     model,

@@ -151,7 +151,7 @@ class Measured:
         norm, points = method.setting.norm, wide(x.detach())
         self.radius.begin(points[: 0 if method.absent else len(x)], norm)
         radius = method.full_radius(x).fill_(self.radius.value)
-        with no_trace(model, x) as inner:
+        with method.outputs.reach.seen(model), no_trace(model, x) as inner:
             direction, known = torch.zeros_like(points), torch.zeros_like(right)
             if self.directions is not None:
                 direction, known = self.directions.of(ids, points)

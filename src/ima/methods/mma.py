@@ -100,7 +100,7 @@ class MMA(Adaptive):
         start = self.uniform_start(x, radius, box) if self.random_start else x
         (index,) = sure.nonzero(as_tuple=True)
         # Also where there is none to attack: other processes may wait for this one's passes.
-        with no_trace(model, x):
+        with self.outputs.reach.seen(model), no_trace(model, x):
             if len(index):
                 at = self._search(model, x[index], y[index], radius[index], start[index], box)
                 noisy[index], found[index], stuck[index] = at
@@ -135,7 +135,9 @@ class MMA(Adaptive):
             2.5 * radius / self.steps,
             box,
             start=start,
-            objective=lambda output, target: -task.soft_margin(output, target),
+            objective=self.outputs.fitting(
+                lambda output, target: -task.soft_margin(output, target)
+            ),
         )
         given, first, x = x.dtype, wide(walked.x), wide(x)
         along = (first - x) / per_sample(radius, x)

@@ -20,7 +20,7 @@ from ima.attacks.walk import Jitter, Objective, Stop, Walked, clamp, eval_forwar
 from ima.methods.base import NoiseSetting, Step, arrived, batch_size, count, finite, positive
 from ima.methods.outputs import Outputs
 from ima.norms import Norm, gaussian
-from ima.tasks import Classification, Task, Tree
+from ima.tasks import Classification, Task, Tree, objective_of
 from ima.tasks.checked import right_each, task_name
 from ima.tasks.pixels import precise, wide
 
@@ -28,7 +28,6 @@ Box = tuple[Tensor, Tensor] | None
 
 _TINY = 1e-3
 """Deviation of the Gaussian start of TRADES and MART, in x's units (their published code)."""
-
 
 _UNKNOWN = 2**31
 """The run's length until its first epoch is over: schedules stand at their start."""
@@ -92,6 +91,7 @@ class Noisy:
             raise ValueError(f"epoch is {epoch} of {epochs}; expected 0 and up, of at least 1")
         self.epoch, self.epochs = int(epoch) + 1, int(epochs)
         self.generator.manual_seed(_noise_seed(self.seed, self.epoch))
+        self.outputs.reach.end_epoch()
 
     def state_dict(self) -> dict[str, Any]:
         """What to save: the state of the schedule and of the noise."""
@@ -209,21 +209,23 @@ class Noisy:
         -> (B,), the task's if None; stop, jitter: see `ima.walk`. Returns `x`, the noisy samples,
         and `stuck`, (B,) bool, where the gradient was zero.
         """
-        return walk(
-            model,
-            x,
-            y,
-            radius.to(precise(x)),
-            steps=self.steps if steps is None else steps,
-            step_size=step_size.to(precise(x)),
-            norm=self.setting.norm,
-            task=self.setting.task,
-            bounds=box,
-            start=start,
-            objective=objective,
-            stop=stop,
-            jitter=jitter,
-        )
+        raised = objective or self.outputs.fitting(objective_of(self.setting.task))
+        with self.outputs.reach.seen(model):
+            return walk(
+                model,
+                x,
+                y,
+                radius.to(precise(x)),
+                steps=self.steps if steps is None else steps,
+                step_size=step_size.to(precise(x)),
+                norm=self.setting.norm,
+                task=self.setting.task,
+                bounds=box,
+                start=start,
+                objective=raised,
+                stop=stop,
+                jitter=jitter,
+            )
 
     def right(self, model: nn.Module, x: Tensor, y: Tree) -> Tensor:
         """Whether the model is right at x in evaluation mode, (B,) bool; checks its output."""

@@ -1,7 +1,8 @@
 """The passes that a method trains on, and what their outputs say of the network.
 
-An output without a graph cannot be trained on: that is refused. Outputs that are probabilities, and
-BatchNorm that takes statistics of an attack's samples, are warned of, once a method.
+An output without a graph cannot be trained on: that is refused. Outputs that are probabilities,
+BatchNorm that takes statistics of an attack's samples, and attacks whose gradients do not reach
+the samples are warned of, once a method.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from ima.attacks.inputs import call, check_entrance
+from ima.attacks.reach import Reach
 from ima.attacks.statistics import list_layers, without_statistics
+from ima.attacks.walk import Objective
 from ima.doubt import Doubt
 from ima.tasks import Classification, MultiLabel, Segmentation, Task, Tree, full, leaves
 from ima.tasks.checked import check_trained
@@ -39,6 +42,8 @@ class Outputs:
     def __init__(self, task: Task, *, attacks: bool = True) -> None:
         self.task, self.attacks = task, attacks
         self.batches = 0
+        self.reach = Reach()
+        self.fits = False
         self.outside: Tensor | None = None
         self.done = not isinstance(task, Classification | MultiLabel | Segmentation)
 
@@ -64,6 +69,20 @@ class Outputs:
         if not self.done:
             self._look(output)
         return output
+
+    def fitting(self, objective: Objective) -> Objective:
+        """The objective of a walk on the task's targets; checks the first output that it gets.
+
+        Networks may return something else in evaluation mode than in training mode.
+        """
+
+        def checked(output: Tree, target: Tree) -> Tensor:
+            if not self.fits:
+                self.task.check(output, target)
+                self.fits = True
+            return objective(output, target)
+
+        return objective if self.fits else checked
 
     def _check(self, output: Tree, y: Tree, training: bool) -> None:
         try:

@@ -22,7 +22,7 @@ from ima.methods.base import NoiseSetting, Stateless, Step, arrived, positive
 from ima.methods.noisy import step_of
 from ima.methods.outputs import Outputs
 from ima.norms import Norm
-from ima.tasks import Task, Tree
+from ima.tasks import Task, Tree, objective_of
 
 
 class SAT(Stateless):
@@ -66,6 +66,10 @@ class SAT(Stateless):
         """(low, high) of x's entries, or None."""
         return self.setting.bounds
 
+    def end_epoch(self, epoch: int, epochs: int) -> None:
+        """Warn where no gradient reached x; this method does not depend on the epoch."""
+        self.outputs.reach.end_epoch()
+
     @or_absent
     def __call__(self, model: nn.Module, x: Tensor, y: Tree, ids: Tensor) -> Step:
         """The loss and metrics of one batch; see `Method`. ids are not used."""
@@ -73,17 +77,19 @@ class SAT(Stateless):
         x, y = arrived(x, y, ids)
         box, radius = check_samples(x, setting.bounds), check_radius(self.eps, x)
         output = self.outputs(model, x, y)
-        walked = walk(
-            model,
-            x,
-            y,
-            radius,
-            steps=self.steps,
-            step_size=4 * radius / self.steps,
-            norm=setting.norm,
-            task=setting.task,
-            bounds=box,
-        )
+        with self.outputs.reach.seen(model):
+            walked = walk(
+                model,
+                x,
+                y,
+                radius,
+                steps=self.steps,
+                step_size=4 * radius / self.steps,
+                norm=setting.norm,
+                task=setting.task,
+                bounds=box,
+                objective=self.outputs.fitting(objective_of(setting.task)),
+            )
         noisy_output = self.outputs(model, walked.x, y)
         clean, noisy = setting.task.loss(output, y), setting.task.loss(noisy_output, y)
         right, still = setting.task.correct(output, y), setting.task.correct(noisy_output, y)

@@ -43,7 +43,7 @@ class Cases:
     for ignored voxels where there is such a label.
 
     total: samples that there would be without `samples`; digest: of all images and labels; where:
-    they lie, in words without paths.
+    they lie, in words without paths; aside: cases that have images and no labels, "" for none.
     """
 
     def __init__(
@@ -66,7 +66,9 @@ class Cases:
         self.where = OWN_TEST
         if images is not None and labels is not None:
             self.where = f"images in {images.resolve().name}, labels in {labels.resolve().name}"
-        self.files = _files(trained, images, labels)
+        self.files, without = _files(trained, images, labels)
+        more = f" and {len(without) - 3} more" if len(without) > 3 else ""
+        self.aside = f"{', '.join(without[:3])}{more}"
         self.channels = len(trained.dataset_json["channel_names"])
         self.preprocessor: Any = trained.stage.preprocessor_class(verbose=False)
         counts: list[int] = []
@@ -205,8 +207,8 @@ class Cases:
 
 def _files(
     trained: Trained, images: Path | None, labels: Path | None
-) -> dict[str, tuple[list[Path], Path]]:
-    """By case the files of its channels, and of its labels."""
+) -> tuple[dict[str, tuple[list[Path], Path]], list[str]]:
+    """By case the files of its channels, and of its labels; and the cases without labels."""
     images, labels = _folders(trained, images, labels)
     description = trained.dataset_json
     ending = str(description["file_ending"])
@@ -226,7 +228,7 @@ def _files(
         raise FileNotFoundError(
             f"{labels} holds no labels (*{ending}); there is nothing to test on"
         )
-    return found
+    return found, sorted(beside.keys() - found.keys())
 
 
 def _folders(trained: Trained, images: Path | None, labels: Path | None) -> tuple[Path, Path]:

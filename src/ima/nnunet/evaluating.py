@@ -74,6 +74,7 @@ def nnunet_subject(
                 "inside the network, no mirroring and no sliding window"
             ),
             "noise": "in units of normalised images, over the whole sample, without clamping",
+            **({"left out, without labels": cases.aside} if cases.aside else {}),
         },
     )
     return Subject(

@@ -7,7 +7,7 @@ import warnings
 import torch.nn.functional as F
 from torch import Tensor
 
-from ima.tasks.pixels import precise, wide
+from ima.tasks.pixels import binary_entropies, precise, wide
 from ima.tasks.trees import Tree, described
 
 CLEARER = 0.1
@@ -23,10 +23,15 @@ _SLACK = 1.1
 
 def one_hot(masks: Tensor) -> bool:
     """Whether every pixel of masks (B, K, *S), K at least 2, is in exactly one channel."""
+    return _apart(masks) and bool((masks != 0).any(1).all())
+
+
+def _apart(masks: Tensor) -> bool:
+    """Whether no pixel of masks (B, K, *S), K at least 2, is in more than one channel."""
     if masks.ndim < 3 or masks.shape[1] < 2:
         return False
     there = masks != 0
-    return bool(((masks == 1) | ~there).all()) and bool((there.sum(1) == 1).all())
+    return bool(((masks == 1) | ~there).all()) and bool((there.sum(1) <= 1).all())
 
 
 def about_masks(logits: Tensor, masks: Tensor, *, regions: bool) -> str:
@@ -34,25 +39,30 @@ def about_masks(logits: Tensor, masks: Tensor, *, regions: bool) -> str:
 
     Warns where they look like another thing than they are taken for.
     """
-    if masks.ndim != logits.ndim or not one_hot(masks):
+    if masks.ndim != logits.ndim or not _apart(masks):
         return ""
+    whole = one_hot(masks)
     if not regions:
         return "one-hot, taken as labels: the largest output decides"
     channels = logits.shape[1]
     if masks.shape[1] == channels + 1:
+        if not whole:
+            return ""
         doubt = (
             f"masks have {channels + 1} channels for {channels} of the output, and every pixel is "
             "in exactly one; the last is taken for pixels to ignore: if the first is the "
             "background, leave it out, y[:, 1:]"
         )
     else:
-        truth = masks.argmax(1)
-        largest = float((logits.argmax(1) == truth).float().mean())
+        # A pixel in none of the masks, as one to ignore, fits no largest output.
+        fits = masks.gather(1, logits.argmax(1, keepdim=True)) != 0
+        largest = float(fits.float().mean())
         above = float(((logits > 0) == masks.bool()).all(1).float().mean())
         if largest - above < CLEARER or _says_something(logits, masks):
             return ""
         doubt = (
-            "every pixel is in exactly one of the masks, and the network's largest output fits "
+            f"{'every pixel is in exactly' if whole else 'no pixel is in more than'} one of the "
+            "masks, and the network's largest output fits "
             f"them at {100 * largest:.0f} % of pixels, outputs above 0 at {100 * above:.0f} %: if "
             "it ends in a softmax over classes, pass Segmentation() without regions; if every "
             "output is a region's, with a sigmoid of its own, these figures are right"
@@ -65,7 +75,7 @@ def about_masks(logits: Tensor, masks: Tensor, *, regions: bool) -> str:
 def _says_something(logits: Tensor, masks: Tensor) -> bool:
     """Whether every output, as a region's logit, tells about as much as the region's share does."""
     truth = masks.to(precise(logits))
-    wrong = F.binary_cross_entropy_with_logits(wide(logits), truth, reduction="none")
+    wrong = binary_entropies(wide(logits), truth)
     share = truth.transpose(0, 1).flatten(1).mean(1)
     known = F.binary_cross_entropy(share, share, reduction="none")
     return bool((wrong.transpose(0, 1).flatten(1).mean(1) <= _SLACK * known + 1e-6).all())

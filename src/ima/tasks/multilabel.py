@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ima.measures import Measure
 from ima.tasks.divergence import kl, log_probabilities
-from ima.tasks.pixels import wide
+from ima.tasks.pixels import binary_entropies, wide
 from ima.tasks.task import Decision, Task
 from ima.tasks.trees import Tree, described
 from ima.tasks.usable import usable
@@ -92,8 +92,7 @@ class MultiLabel(Task):
     def loss(self, output: Tree, target: Tree) -> Tensor:
         """Mean binary cross-entropy over the findings of every sample, (B,), in nats."""
         logits = wide(output)
-        each = F.binary_cross_entropy_with_logits(logits, target.to(logits), reduction="none")
-        return each.mean(1)
+        return binary_entropies(logits, target.to(logits)).mean(1)
 
     def objective(self, output: Tree, target: Tree) -> Tensor:
         """What an attack raises, (B,): the loss, its gradient exact for confident findings."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -55,3 +56,11 @@ def precise(logits: Tensor) -> torch.dtype:
 def wide(logits: Tensor) -> Tensor:
     """The logits in float32 where they are shorter."""
     return logits.to(precise(logits))
+
+
+def binary_entropies(logits: Tensor, truth: Tensor) -> Tensor:
+    """The binary cross-entropy of every logit, in nats; 0 where one that is -inf is rightly so."""
+    masked = logits.isneginf() & (truth == 0)
+    # Torch multiplies it by 0, which is not a number.
+    logits = logits.masked_fill(masked, torch.finfo(logits.dtype).min / 4)
+    return F.binary_cross_entropy_with_logits(logits, truth, reduction="none")

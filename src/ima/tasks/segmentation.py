@@ -23,6 +23,7 @@ from ima.tasks.divergence import kl, log_probabilities
 from ima.tasks.masks import about_masks, check_masks
 from ima.tasks.pixels import (
     along_classes,
+    binary_entropies,
     count_pixels,
     dice_of,
     mean_dice,
@@ -287,7 +288,7 @@ class Segmentation(Task):
     def _cross_entropy(self, logits: Tensor, truth: Truth) -> Tensor:
         labels, _, valid = truth
         if self.regions:
-            each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+            each = binary_entropies(logits, labels)
         else:
             each = F.cross_entropy(logits, labels, reduction="none")[:, None]
         return over_pixels(each, valid)
