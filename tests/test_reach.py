@@ -77,7 +77,7 @@ def own_loop(
             method.end_epoch(epoch, epochs)
 
 
-def behind(kind: str, row: Row | None = None) -> nn.Module:
+def behind(kind: str, row: Row | None = None) -> Behind:
     torch.manual_seed(0)
     model = Behind(kind)
     if row is not None and row.spares:
