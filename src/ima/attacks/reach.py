@@ -1,6 +1,6 @@
 """Whether the gradients of a training method's attacks reach its samples.
 
-absent (x is not in the graph): said at once
+absent (x is not in the graph): said at the next training pass, which refuses one without any graph
 zero or not finite in all walks since the first, before and after the weights moved: said when an
 epoch ends; where none ever ends, after 100 walks
 one sample reached once: nothing is looked at any more
@@ -57,15 +57,18 @@ class Reach:
             self.flags.append(((largest > 0) & torch.isfinite(largest)).any())
 
     def _judge(self, model: Any) -> None:
-        if self.absent:
-            self._say("does not depend on x", "torch.no_grad(), detach()")
-        elif self.flags and bool(torch.stack(self.flags).any()):
+        if self.flags and bool(torch.stack(self.flags).any()):
             self.done = True
         elif self.flags:
             self.walks += 1
             self.sums.add(_sums(model))
             if self.walks >= LONG:
                 self._zero()
+
+    def trained(self) -> None:
+        """A training pass with a graph was made."""
+        if self.absent and not self.done:
+            self._say("does not depend on x", "torch.no_grad(), detach()")
 
     def end_epoch(self) -> None:
         """An epoch is over."""

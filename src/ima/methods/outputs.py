@@ -64,6 +64,7 @@ class Outputs:
             self._check(output, y, getattr(model, "training", False))
         if torch.is_grad_enabled() and not _graph(output):
             raise ValueError(NO_GRAPH)
+        self.reach.trained()
         if y is not None and self.batches == 1:
             check_trained(self.task, output, y, len(x))
         if not self.done:
