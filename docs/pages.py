@@ -28,7 +28,7 @@ NOTEBOOK, PAGE = "first.ipynb", "first.md"
 
 CHAPTERS = {
     "Train": ("ima.methods", "ima.training", "ima.data", "ima.margins"),
-    "Evaluate": ("ima.evaluation", "ima.report", "ima.budget"),
+    "Evaluate": ("ima.evaluation", "ima.report", "ima.budget", "ima.doubt"),
     "Attack": ("ima.attacks",),
     "What outputs and noise mean": ("ima.tasks", "ima.norms"),
 }
