@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import email
 import json
 import os
@@ -16,11 +17,12 @@ import tomllib
 import venv
 import zipfile
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 import ima
 from ima.extras import EXTRAS
@@ -271,3 +273,16 @@ def test_the_wheel_works_in_an_empty_environment(
     missing = [extra for extra in EXTRAS if extra not in extras]
     assert f"missing: {missing}" in done.stdout
     assert (tmp_path / "env" / "bin" / "ima").is_file()
+
+
+def test_what_is_pinned_runs_on_the_first_release_of_the_oldest_python() -> None:
+    """Some packages leave out 3.11.0 to 3.11.4; Debian 12 has 3.11.2."""
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    tried = 0
+    for line in (HOME / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        name, is_pin, _ = line.partition("==")
+        with contextlib.suppress(PackageNotFoundError):
+            needed = metadata(name)["Requires-Python"] if is_pin else None
+            tried += needed is not None
+            assert needed is None or oldest in SpecifierSet(needed), f"{line} needs {needed}"
+    assert tried > 20
