@@ -296,3 +296,8 @@ def test_pickled_arrays_are_not_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=np.array([{}], dtype=object))
     with pytest.raises(ValueError, match=r"x\.npz is damaged"):
         read_arrays(tmp_path / "x.npz")
+
+
+def test_a_name_of_a_folder_holds_on_any_system() -> None:
+    assert files.folder_name("digits-my.code:Ramp-seed0") == "digits-my.code_Ramp-seed0"
+    assert files.folder_name("a/b c") == "a_bc"

@@ -1153,3 +1153,17 @@ def test_a_method_of_ones_own_that_attacks_is_picked_by_both_accuracies(
     method: Any, rule: str
 ) -> None:
     assert MethodRow("mine:it", method, "-", "").picks == rule
+
+
+class Careless(Noisy):
+    """A user's method that has no walk, and says nothing of it."""
+
+    def __call__(self, model: Any, x: Any, y: Any, ids: Any) -> Any:
+        x, y, _ = self.prepare(x, y, ids)
+        return self.train_on(model, x, y, self.right(model, x, y), None)  # type: ignore[arg-type]
+
+
+def test_a_method_that_gives_no_flags_is_told() -> None:
+    method = Careless(eps=0.1, norm=2, bounds=None, steps=1, task=None, seed=0)
+    with pytest.raises(TypeError, match=r"count a NoneType; expected flags, \(B,\) bool"):
+        method(nn.Linear(2, 2), torch.rand(4, 2), torch.tensor([0, 1, 0, 1]), torch.arange(4))

@@ -39,6 +39,11 @@ def unwritable(place: Path, error: OSError) -> OSError:
     return type(error)(f"{place} cannot be written ({error.strerror or error}); {advice}")
 
 
+def folder_name(text: str) -> str:
+    """A text as the name of a folder, on any system."""
+    return text.translate({ord("/"): "_", ord(":"): "_", ord(" "): ""})
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, where they are missing.
 

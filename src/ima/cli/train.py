@@ -53,6 +53,7 @@ def train(
 
     budget = None if time_budget is None else Budget.parse(time_budget)
     from ima.cli.progress import watch
+    from ima.files import folder_name
     from ima.training.config import load_config, warnings
     from ima.training.loop import fit
     from ima.training.picking import picked
@@ -72,7 +73,7 @@ def train(
     else:
         assert config is not None
         loaded = load_config(config, overrides, trust)
-        name = f"{loaded.name}-{loaded.method.name}-seed{loaded.train.seed}"
+        name = folder_name(f"{loaded.name}-{loaded.method.name}-seed{loaded.train.seed}")
         run = Run.planned(Path("runs") / name if out is None else out, loaded)
     loaded = run.config()
     if leads():

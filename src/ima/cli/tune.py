@@ -47,6 +47,7 @@ def tune(
     from ima.budget import OUT_OF_TIME, Budget, OutOfTime
 
     budget = None if time_budget is None else Budget.parse(time_budget)
+    from ima.files import folder_name
     from ima.training.config import load_config
     from ima.training.tune import Span, best_of, check_spans, make_trials, open_study
 
@@ -59,7 +60,8 @@ def tune(
         return load_config(config, [*overrides, *values])
 
     check_spans(spans, make)
-    folder = Path("runs") / f"{loaded.name}-{loaded.method.name}-tune" if out is None else out
+    name = folder_name(f"{loaded.name}-{loaded.method.name}-tune")
+    folder = Path("runs") / name if out is None else out
     study = open_study(folder, loaded, spans)
     try:
         make_trials(

@@ -209,7 +209,12 @@ def check_step(step: Any, method: Method) -> Step:
 
 
 def count(flags: Tensor) -> Tensor:
-    """How many flags are set, as a detached scalar tensor; floating, as loggers expect."""
+    """How many flags are set, as a detached scalar tensor; floating, as loggers expect.
+
+    Raises TypeError for what are no flags.
+    """
+    if not isinstance(flags, Tensor):
+        raise TypeError(f"a metric is to count a {type(flags).__name__}; expected flags, (B,) bool")
     return flags.detach().sum(dtype=torch.float32)
 
 

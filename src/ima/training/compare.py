@@ -20,6 +20,7 @@ from ima.evaluation import store
 from ima.evaluation.results import Results
 from ima.evaluation.settings import VALIDATION
 from ima.evaluation.subject import record
+from ima.files import folder_name
 from ima.training.asked import answers_what_was_asked
 from ima.training.build import load_splits
 from ima.training.checkpoint import peek_state
@@ -246,7 +247,7 @@ def slug(method: Named, differs: Mapping[str, Any] | None = None) -> str:
     options = [
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in named
     ]
-    return "-".join([method.name, *options]).translate({ord("/"): "_", ord(":"): "_", ord(" "): ""})
+    return folder_name("-".join([method.name, *options]))
 
 
 def finished(run: Run) -> bool:
