@@ -12,13 +12,13 @@ from small_runs import compared, full
 from test_cli import call, elsewhere, files
 from test_compare import Commands, commands, undrawn
 
+from ima.budget import how_long
 from ima.nnunet.experiment import Experiment
 from ima.training.config import load_config
 from ima.training.config_errors import packaged
 from ima.training.found import find_runs
 from ima.training.keys import REQUIRED, find_keys
 from ima.training.run import Run
-from ima.training.trial import in_words
 
 __all__ = ["commands", "elsewhere", "undrawn"]
 
@@ -217,8 +217,8 @@ def test_a_run_that_is_written_to_is_not_deleted(elsewhere: Path) -> None:
 
 
 def test_times_are_told_in_words() -> None:
-    assert [in_words(s) for s in (0.5, 42, 119, 150, 7300)] == [
-        "0.5 s", "42 s", "119 s", "2.5 min", "2 h",
+    assert [how_long(s) for s in (0.5, 42, 119, 150, 7300)] == [
+        "0.5 s", "42 s", "2 min", "2 min", "2.0 h",
     ]  # fmt: skip
 
 

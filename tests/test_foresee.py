@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from ima import Classification
+from ima.budget import how_long
 from ima.cli import batches
 from ima.evaluation import evaluate, foresee
 from ima.evaluation.attacks import ATTACKS
@@ -133,7 +134,7 @@ def test_only_what_takes_long_is_announced(
 
 @pytest.mark.parametrize(("seconds", "said"), [(5, "5 s"), (130, "2 min"), (9000, "2.5 h")])
 def test_times_in_words(seconds: float, said: str) -> None:
-    assert batches.told(seconds) == said
+    assert how_long(seconds) == said
 
 
 def test_every_walk_of_pgd_is_counted() -> None:

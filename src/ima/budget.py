@@ -18,6 +18,14 @@ _SHORT = 60.0
 """Seconds that are taken to be enough for what has never been timed."""
 
 
+def how_long(seconds: float) -> str:
+    """A time in the unit that suits it: `0.5 s`, `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1g} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
 class OutOfTime(RuntimeError):  # noqa: N818  # it is no error: nothing went wrong
     """The time is up. The text says what is kept and how to continue.
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ima.budget import silent
+from ima.budget import how_long, silent
 
 if TYPE_CHECKING:
     from ima.evaluation.subject import Subject
@@ -29,7 +29,7 @@ def lines(doing: str, unit: str = "batch") -> Callable[[int, int], None]:
         # The first may have been on record; batches take as long as those before.
         if total > done > first:
             seconds = (now - begun) / (done - first) * (total - done)
-            left = f", {told(seconds)} left" if seconds >= 1 else ""
+            left = f", {how_long(seconds)} left" if seconds >= 1 else ""
         print(f"{doing}: {unit} {done}{of}{left}", file=sys.stderr, flush=True)
 
     return line
@@ -41,15 +41,7 @@ def announce(doing: str, subject: Subject, eps: Any, attacks: Any) -> None:
 
     seconds = foresee(subject, tuple(eps or subject.eps), tuple(attacks or subject.attacks))
     if seconds > LONG:
-        print(f"{doing}: at most {told(seconds)} of attacks", file=sys.stderr, flush=True)
-
-
-def told(seconds: float) -> str:
-    """A time in the unit that suits it: `40 s`, `12 min`, `3.5 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+        print(f"{doing}: at most {how_long(seconds)} of attacks", file=sys.stderr, flush=True)
 
 
 def unsaid(doing: str, unit: str = "batch") -> Callable[[int, int], None]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ima.budget import how_long
 from ima.training.build import build_fabric, build_model
 from ima.training.compare import RunPlan, finished
 from ima.training.loop import fit
@@ -127,19 +128,11 @@ def told(found: Sequence[Trial]) -> Iterator[str]:
     """The runs in lines of text, and all together."""
     for one in found:
         state = f"epoch {one.epoch}/{one.epochs}" if one.state == "unfinished" else one.state
-        left = f", about {in_words(one.seconds)}" if one.seconds else ""
+        left = f", about {how_long(one.seconds)}" if one.seconds else ""
         yield f"{one.folder}  {one.row}, seed {one.seed}: {state}{left}"
     total = sum(one.seconds for one in found)
     yield (
-        f"{len(found)} runs, about {in_words(total)} of training and validation, one run at a time "
+        f"{len(found)} runs, about {how_long(total)} of training and validation, one run at a time "
         f"(from {BATCHES} batches of each method; later ones may take more or less). Attacks on "
         "the test part come on top."
     )
-
-
-def in_words(seconds: float) -> str:
-    """Such as `40 s`, `12 min` or `3.5 h`."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.2g} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1g} s"
