@@ -30,7 +30,7 @@ from ima.cli.compare import compare
 from ima.evaluation.results import CLEAN, Row
 from ima.evaluation.settings import Settings
 from ima.report import Average, Table, to_csv, to_latex, to_markdown, to_text
-from ima.report.comparison import Compared, _level, _swept
+from ima.report.comparison import Compared, Frame, _level, _pictures, _swept
 from ima.report.fold import fold
 from ima.report.series import sweep_lines
 from ima.report.summary import counts, results_table, times_table
@@ -465,6 +465,15 @@ def test_lines_over_an_option_are_means_over_seeds_at_its_values_in_order() -> N
 
 def entry(label: str, method: str, **swept: float) -> Compared:
     return Compared(label, [results(9, [5])], method=method, swept=swept)
+
+
+@pytest.mark.parametrize("cap", [3.0, float("inf")])
+def test_a_cap_is_drawn_where_there_is_one(cap: float) -> None:
+    row = {"epoch": 0.0, "cap": cap, "median": 1.0, "0": 2.0, "1": 5.0, "2": 1.0}
+    one = Compared("IMA", [results(9, [5])], margins=[row])
+    figure = _pictures([one], Frame("x"))["margins"][0]
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert any("cap" in text for text in texts) == np.isfinite(cap), texts
 
 
 def test_a_picture_for_each_option_that_rows_sweep_alone() -> None:

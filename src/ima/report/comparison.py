@@ -162,8 +162,7 @@ def _pictures(methods: Sequence[Compared], frame: Frame) -> Drawn:
         if one.margins:
             name = "margins" if "margins" not in shown else f"margins-{number}"
             history = series.margin_history(one.margins)
-            cap = float(history.edges[-1])
-            figure = figures.margins_by_epoch(history, cap=cap, norm=results.norm)
+            figure = figures.margins_by_epoch(history, cap=history.ceiling, norm=results.norm)
             alt = "Histogram of the margins of the training samples, epoch by epoch"
             shown[name] = figure, alt, f"{one.label}, first seed: margins by epoch"
     ends = [(one.label, one.overlays) for one in dict.fromkeys((first, last))]
